@@ -1,0 +1,1 @@
+"""Images on disk, Google Maps, the embedded tiles, and downloading with verification."""

@@ -1,0 +1,7 @@
+"""Every mixing method: a small, pure, batched, on-device function of images and labels."""
+
+from mixgan.mixing.build import build_mixer, list_mixers
+from mixgan.mixing.mixer import Mixer
+from mixgan.mixing.plan import Mixed, Plan
+
+__all__ = ["Mixed", "Mixer", "Plan", "build_mixer", "list_mixers"]

@@ -1,0 +1,35 @@
+"""Masks (B,1,H,W): how they are made, fitted to another size, and applied. 1 is the own image, 0 the partner's."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def constant_mask(lam: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B,) weights -> (B,1,H,W), the same weight at every pixel; a view that takes no memory."""
+    return lam.view(-1, 1, 1, 1).expand(-1, 1, *size)
+
+
+def outside_box(top: Tensor, bottom: Tensor, left: Tensor, right: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B,1,H,W) float32: 0 inside rows top..bottom-1 and columns left..right-1 (each (B,)), 1 outside."""
+    rows = torch.arange(size[0], device=top.device)
+    columns = torch.arange(size[1], device=top.device)
+    in_rows = (rows >= top[:, None]) & (rows < bottom[:, None])
+    in_columns = (columns >= left[:, None]) & (columns < right[:, None])
+    return 1.0 - (in_rows[:, None, :, None] & in_columns[:, None, None, :]).float()
+
+
+def share_outside(top: Tensor, bottom: Tensor, left: Tensor, right: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B,) float32: the area share of what lies outside the boxes, the mean of ``outside_box``."""
+    return 1.0 - (bottom - top) * (right - left) / float(size[0] * size[1])
+
+
+def fit_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize a mask to features of another size (h, w) by area, which keeps its mean where the sizes divide."""
+    return mask if mask.shape[-2:] == size else F.adaptive_avg_pool2d(mask, size)
+
+
+def blend(own: Tensor, partner: Tensor, mask: Tensor) -> Tensor:
+    """mask * own + (1 - mask) * partner for (B,C,h,w) tensors of any float dtype; exact copies where the mask is 0 or 1."""
+    mask = fit_mask(mask, tuple(own.shape[-2:])).to(own.dtype)
+    return torch.lerp(partner, own, mask)

@@ -1,0 +1,58 @@
+"""The plan of a batch (what is mixed with what, where, how much) and the mixed batch."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything random about one mixed batch, decided once and replayable.
+
+    Weights and mask weigh a sample's OWN image and label first.
+
+    Attributes:
+        drawn: (B,) float32, lambda as it was drawn (the image's one where image and label have one each).
+        sources: (B,M) int64, the samples that go into each mixed sample; column 0 is the sample itself.
+        weights: (B,M) float32, the label weights of the sources; rows sum to 1.
+        mask: (B,1,H,W) float32 in [0,1], the share of the own image at every pixel, or None where no mask exists.
+    """
+
+    drawn: Tensor
+    sources: Tensor
+    weights: Tensor
+    mask: Tensor | None
+
+    @property
+    def lam(self) -> Tensor:
+        """(B,) label weight of the sample itself."""
+        return self.weights[:, 0]
+
+    @property
+    def partner(self) -> Tensor:
+        """(B,) int64, the sample that each one is mixed with (the first, where there are several)."""
+        return self.sources[:, 1]
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """A mixed batch: images (B,C,H,W), targets (B,K) float32 with rows that sum to 1, and the plan that made them."""
+
+    images: Tensor
+    targets: Tensor
+    plan: Plan
+
+    @property
+    def lam(self) -> Tensor:
+        """(B,) label weight of the sample itself."""
+        return self.plan.lam
+
+    @property
+    def partner(self) -> Tensor:
+        """(B,) int64, the sample that each one is mixed with."""
+        return self.plan.partner
+
+    @property
+    def mask(self) -> Tensor | None:
+        """(B,1,H,W) share of the own image at every pixel."""
+        return self.plan.mask

@@ -1,0 +1,65 @@
+"""Everything random that a mixing method draws: lambda, partner, coins, places. On device, from torch, reproducible by seed."""
+
+import torch
+from torch import Tensor
+
+
+class Draws:
+    """The random source of one plan: B independent draws, or one draw shared by the batch.
+
+    Args:
+        count: batch size B.
+        device: where the draws are made.
+        shared: one value for the whole batch (``per_batch=True`` of the mixers); the partner is never shared.
+        generator: draws come from it instead of torch's global generator of the device.
+
+    Raises:
+        ValueError: the generator lives on another device.
+    """
+
+    def __init__(
+        self, count: int, *, device: torch.device, shared: bool = False, generator: torch.Generator | None = None
+    ) -> None:
+        if generator is not None and generator.device.type != device.type:
+            raise ValueError(f"the generator is on {generator.device} but the images are on {device}: use one device")
+        self.count = count
+        self.device = device
+        self.shared = shared
+        self.generator = generator
+
+    def partner(self) -> Tensor:
+        """A random permutation (B,) int64; fixed points allowed."""
+        return torch.randperm(self.count, device=self.device, generator=self.generator)
+
+    def uniform(self, low: float = 0.0, high: float = 1.0) -> Tensor:
+        """(B,) float32 from U[low, high)."""
+        return self._spread(low + (high - low) * self._unit())
+
+    def coin(self, odds: float = 0.5) -> Tensor:
+        """(B,) bool, True with probability ``odds``."""
+        return self._spread(self._unit() < odds)
+
+    def beta(self, alpha: float) -> Tensor:
+        """(B,) float32 from Beta(alpha, alpha), safe for any alpha > 0.
+
+        With X ~ Gamma(alpha + 1) and U uniform, X * U^(1/alpha) ~ Gamma(alpha) (Marsaglia and Tsang, 2000). The ratio of two
+        such gammas is taken in log space, so that a small alpha does not underflow to 0/0.
+        """
+        if alpha == 1.0:
+            return self.uniform()
+        return self._spread(torch.sigmoid(self._log_gamma_draw(alpha) - self._log_gamma_draw(alpha)))
+
+    def _log_gamma_draw(self, alpha: float) -> Tensor:
+        shape = torch.full((self._drawn_count(),), alpha + 1.0, device=self.device)
+        # torch.distributions takes no generator, and torch.compile takes none either: this private call serves both.
+        boosted = torch._standard_gamma(shape, generator=self.generator)
+        return boosted.log() + torch.log1p(-self._unit()) / alpha
+
+    def _unit(self) -> Tensor:
+        return torch.rand(self._drawn_count(), device=self.device, generator=self.generator)
+
+    def _drawn_count(self) -> int:
+        return 1 if self.shared else self.count
+
+    def _spread(self, drawn: Tensor) -> Tensor:
+        return drawn.expand(self.count) if self.shared else drawn

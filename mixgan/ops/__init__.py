@@ -1,0 +1,1 @@
+"""On-device, batched image operations; the one place that wraps Kornia."""

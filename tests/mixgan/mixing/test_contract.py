@@ -1,0 +1,245 @@
+"""The mixer contract of docs/architecture.md over every registered method: a new method is tested by being registered."""
+
+import inspect
+
+import pytest
+import torch
+
+from mixgan.mixing import build_mixer, list_mixers
+from mixgan.mixing.build import MIXERS, mixer_options
+
+CLASSES = 5
+SHAPES = [(1, 3, 16, 16), (7, 1, 28, 28), (4, 3, 33, 47), (5, 8, 12, 20), (32, 3, 32, 32)]
+
+
+def batch(shape, dtype=torch.float32, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.rand(shape, generator=generator).to(dtype)
+    labels = torch.randint(CLASSES, shape[:1], generator=generator)
+    saliency = torch.rand(shape[0], *shape[2:], generator=generator)
+    return images, labels, saliency
+
+
+def name_of(mixer):
+    return next(key for key, value in MIXERS.items() if type(mixer) is value)
+
+
+def mix(mixer, images, labels, saliency=None, **kwargs):
+    saliency = saliency if mixer.needs_saliency else None
+    return mixer.mix(images, labels, saliency=saliency, **kwargs)
+
+
+@pytest.fixture(params=list_mixers())
+def mixer(request):
+    torch.manual_seed(1)
+    return build_mixer(request.param, num_classes=CLASSES)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_shapes_and_target_sums(mixer, shape, dtype):
+    images, labels, saliency = batch(shape, dtype)
+    mixed = mix(mixer, images, labels, saliency)
+    assert mixed.images.shape == images.shape
+    assert mixed.images.dtype == dtype
+    assert mixed.targets.shape == (shape[0], CLASSES)
+    assert mixed.targets.dtype == torch.float32
+    torch.testing.assert_close(mixed.targets.sum(1), torch.ones(shape[0]), atol=1e-6, rtol=0)
+    assert (mixed.targets >= 0).all()
+    plan = mixed.plan
+    assert plan.drawn.shape == (shape[0],)
+    assert torch.equal(plan.sources[:, 0], torch.arange(shape[0]))
+    assert ((plan.sources >= 0) & (plan.sources < shape[0])).all()
+    torch.testing.assert_close(plan.weights.sum(1), torch.ones(shape[0]), atol=1e-6, rtol=0)
+    if plan.mask is not None:
+        assert plan.mask.shape == (shape[0], 1, *shape[2:])
+        assert plan.mask.dtype == torch.float32
+        assert 0 <= plan.mask.min() <= plan.mask.max() <= 1
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_label_weight_is_the_mean_of_the_mask_where_it_follows(mixer, shape):
+    images, labels, saliency = batch(shape)
+    mixed = mix(mixer, images, labels, saliency)
+    if mixer.label_follows_mask:
+        mean = mixed.mask.mean((1, 2, 3))
+        assert (mixed.lam - mean).abs().max() <= 1 / (shape[2] * shape[3])
+        assert (mixed.lam - mean).abs().max() <= 1e-5  # areas really used, not lambda as drawn
+
+
+def test_mask_weighs_the_own_image(mixer):
+    # Oracle: the definition x = mask * own + (1 - mask) * partner, written out.
+    images, labels, saliency = batch((6, 3, 20, 20))
+    mixed = mix(mixer, images, labels, saliency)
+    if mixed.mask is None:
+        pytest.fail("a method without a mask needs a polarity test of its own and an exception here")
+    expected = mixed.mask * images + (1 - mixed.mask) * images[mixed.partner]
+    torch.testing.assert_close(mixed.images, expected, atol=1e-6, rtol=1e-6)
+
+
+def test_hard_labels_give_the_weights(mixer):
+    # Oracle: sum of one-hot rows weighted by the plan, in float64.
+    images, labels, saliency = batch((9, 3, 16, 16))
+    mixed = mix(mixer, images, labels, saliency)
+    one_hot = torch.eye(CLASSES, dtype=torch.float64)
+    expected = sum(
+        mixed.plan.weights[:, m, None].double() * one_hot[labels[mixed.plan.sources[:, m]]]
+        for m in range(mixed.plan.sources.shape[1])
+    )
+    torch.testing.assert_close(mixed.targets.double(), expected, atol=1e-6, rtol=0)
+
+
+def test_soft_labels_agree_with_hard_ones(mixer):
+    images, labels, saliency = batch((6, 3, 16, 16))
+    mixed = mix(mixer, images, labels, saliency)
+    soft = mixer.targets(torch.eye(CLASSES)[labels], mixed.plan)
+    torch.testing.assert_close(soft, mixed.targets, atol=1e-6, rtol=0)
+
+
+def test_inputs_stay_as_they_are(mixer):
+    images, labels, saliency = batch((6, 3, 16, 16))
+    before = images.clone(), labels.clone(), saliency.clone()
+    mix(mixer, images, labels, saliency)
+    assert torch.equal(images, before[0])
+    assert torch.equal(labels, before[1])
+    assert torch.equal(saliency, before[2])
+
+
+def test_replay_of_a_plan_gives_the_same_bits(mixer):
+    images, labels, saliency = batch((6, 3, 16, 16))
+    mixed = mix(mixer, images, labels, saliency)
+    assert torch.equal(mixer.apply(images, mixed.plan), mixed.images)
+    assert torch.equal(mixer.targets(labels, mixed.plan), mixed.targets)
+
+
+def test_same_generator_gives_the_same_bits_and_global_state_is_not_used(mixer):
+    images, labels, saliency = batch((8, 3, 16, 16))
+    state = torch.get_rng_state()
+    first = mix(mixer, images, labels, saliency, generator=torch.Generator().manual_seed(3))
+    second = mix(mixer, images, labels, saliency, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(first.images, second.images)
+    assert torch.equal(first.plan.sources, second.plan.sources)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_global_seed_reproduces_a_batch(mixer):
+    images, labels, saliency = batch((8, 3, 16, 16))
+    torch.manual_seed(5)
+    first = mix(mixer, images, labels, saliency)
+    torch.manual_seed(5)
+    second = mix(mixer, images, labels, saliency)
+    assert torch.equal(first.images, second.images)
+
+
+def test_others_replace_the_partner(mixer):
+    images, labels, saliency = batch((6, 3, 16, 16))
+    others, other_labels, _ = batch((6, 3, 16, 16), seed=9)
+    mixed = mix(mixer, images, labels, saliency, others=others, other_labels=other_labels)
+    mask = mixed.mask
+    torch.testing.assert_close(mixed.images, mask * images + (1 - mask) * others, atol=1e-6, rtol=1e-6)
+    one_hot = torch.eye(CLASSES)
+    expected = mixed.lam[:, None] * one_hot[labels] + (1 - mixed.lam[:, None]) * one_hot[other_labels]
+    torch.testing.assert_close(mixed.targets, expected, atol=1e-6, rtol=0)
+
+
+def test_a_single_image_mixes_with_others(mixer):
+    images, labels, saliency = batch((1, 3, 16, 16))
+    others = 1 - images
+    mixed = mix(mixer, images, labels, saliency, others=others)
+    expected = mixed.mask * images + (1 - mixed.mask) * others
+    torch.testing.assert_close(mixed.images, expected, atol=1e-6, rtol=1e-6)
+
+
+def test_plan_applies_to_features_of_another_size(mixer):
+    images, labels, saliency = batch((6, 3, 32, 32))
+    plan = mix(mixer, images, labels, saliency).plan
+    features = torch.rand(6, 10, 8, 8)
+    mixed = mixer.apply(features, plan)
+    mask = plan.mask.reshape(6, 1, 8, 4, 8, 4).mean((3, 5))  # oracle: area average of 4 x 4 pixels
+    torch.testing.assert_close(mixed, mask * features + (1 - mask) * features[plan.partner], atol=1e-5, rtol=1e-5)
+
+
+def test_channels_last_is_kept(mixer):
+    images, labels, saliency = batch((6, 3, 16, 16))
+    expected = mix(mixer, images, labels, saliency, generator=torch.Generator().manual_seed(0)).images
+    strided = images.to(memory_format=torch.channels_last)
+    mixed = mix(mixer, strided, labels, saliency, generator=torch.Generator().manual_seed(0)).images
+    assert mixed.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(mixed, expected)
+
+
+def test_lambda_differs_within_a_batch_unless_shared(mixer):
+    images, labels, saliency = batch((32, 3, 32, 32))
+    name = name_of(mixer)
+    if "per_batch" not in mixer_options(name):
+        assert torch.equal(mix(mixer, images, labels, saliency).plan.drawn, torch.ones(32))
+        return
+    assert mix(mixer, images, labels, saliency).plan.drawn.unique().numel() > 16
+    shared = build_mixer(name, num_classes=CLASSES, per_batch=True)
+    plan = mix(shared, images, labels, saliency).plan
+    assert plan.drawn.unique().numel() == 1
+    assert plan.partner.unique().numel() == 32
+
+
+def test_a_given_lambda_is_used(mixer):
+    images, labels, saliency = batch((4, 3, 16, 16))
+    lam = torch.tensor([0.0, 0.25, 0.5, 1.0])
+    drawn = mix(mixer, images, labels, saliency, lam=lam).plan.drawn
+    assert torch.equal(drawn, lam) or torch.equal(drawn, torch.ones(4))
+
+
+def test_unknown_option_is_an_error_that_names_the_known(mixer):
+    name = name_of(mixer)
+    with pytest.raises(ValueError, match="has no option 'alhpa'; it knows: ") as error:
+        build_mixer(name, num_classes=CLASSES, alhpa=1.0)
+    for option in mixer_options(name):
+        assert option in str(error.value)
+
+
+def test_every_option_has_a_default_and_every_method_says_where_it_comes_from(mixer):
+    assert all(p.default is not inspect.Parameter.empty for p in mixer_options(name_of(mixer)).values())
+    assert type(mixer).source
+    assert type(mixer).__doc__
+
+
+def test_apply_and_targets_compile_whole(mixer):
+    images, labels, saliency = batch((6, 3, 16, 16))
+    plan = mix(mixer, images, labels, saliency).plan
+    apply = torch.compile(mixer.apply, fullgraph=True, backend="eager")
+    targets = torch.compile(mixer.targets, fullgraph=True, backend="eager")
+    torch.testing.assert_close(apply(images, plan), mixer.apply(images, plan))
+    torch.testing.assert_close(targets(labels, plan), mixer.targets(labels, plan))
+
+
+def test_mix_compiles_whole(mixer):
+    images, labels, saliency = batch((6, 3, 16, 16))
+    saliency = saliency if mixer.needs_saliency else None
+    compiled = torch.compile(mixer.mix, fullgraph=True, backend="eager")
+    mixed = compiled(images, labels, saliency=saliency)
+    expected = mixed.mask * images + (1 - mixed.mask) * images[mixed.partner]
+    torch.testing.assert_close(mixed.images, expected, atol=1e-6, rtol=1e-6)
+
+
+def test_gradients_flow_to_both_images(mixer):
+    images, labels, saliency = batch((4, 3, 16, 16))
+    images.requires_grad_()
+    others = torch.rand_like(images).requires_grad_()
+    lam = torch.full((4,), 0.5)
+    mixed = mix(mixer, images, labels, saliency, others=others, lam=lam)
+    # d/dx (own) = mask, d/dx (other) = 1 - mask, by the definition
+    own, other = torch.autograd.grad(mixed.images.sum(), (images, others), allow_unused=True)
+    torch.testing.assert_close(own, mixed.mask.expand_as(own))
+    other = torch.zeros_like(others) if other is None else other
+    torch.testing.assert_close(other, 1 - mixed.mask.expand_as(own))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_no_synchronisation_on_a_gpu(mixer):
+    images, labels, saliency = (x.cuda() for x in batch((32, 3, 32, 32)))
+    mix(mixer, images, labels, saliency)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        mixed = mix(mixer, images, labels, saliency)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert mixed.images.device.type == "cuda"
