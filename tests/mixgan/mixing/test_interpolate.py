@@ -15,8 +15,12 @@ def test_lambda_is_beta_distributed(alpha):
     torch.manual_seed(0)
     lam = build_mixer("mixup", num_classes=2, alpha=alpha).plan(IMAGES).drawn
     assert torch.isfinite(lam).all()
-    if alpha >= 0.2:  # float32 collapses onto 0 and 1 below, where the continuous test no longer holds
-        assert stats.kstest(lam.double().numpy(), stats.beta(alpha, alpha).cdf).pvalue > 1e-3
+    # Kolmogorov-Smirnov distance on a grid (small alphas put mass within float32's reach of 0 and 1): 1.95 / sqrt(n)
+    # is exceeded once in a thousand seeds.
+    grid = torch.linspace(0.001, 0.999, 999)
+    drawn = (lam[None] <= grid[:, None]).double().mean(1)
+    expected = torch.from_numpy(stats.beta(alpha, alpha).cdf(grid.double().numpy()))
+    assert (drawn - expected).abs().max() < 1.95 / len(lam) ** 0.5
     # Var of Beta(a, a) = 1 / (4 (2a + 1)); 5 standard errors of a variance of 20,000 draws
     assert lam.var().item() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.06)
     assert lam.mean().item() == pytest.approx(0.5, abs=0.02)
