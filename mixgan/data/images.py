@@ -1,0 +1,240 @@
+"""Images on disk: listing a folder, decoding one picture, decoding many into one tensor, and what happens to bad files."""
+
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+EXTENSIONS = frozenset(
+    {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
+)
+
+
+class BadImageError(ValueError):
+    """A file that cannot be used as an image; the message names the file and says what is wrong with it.
+
+    The message alone is enough to build one, so that the error survives its way out of a DataLoader worker.
+    """
+
+    def __init__(self, message: str, path: Path | None = None) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class LoadedImages(NamedTuple):
+    """What :func:`read_images` and :func:`read_views` return."""
+
+    images: Tensor  # uint8, in the order of ``kept``
+    kept: tuple[Path, ...]
+    skipped: tuple[Path, ...]
+
+
+def list_images(folder: Path, *, recursive: bool = True) -> list[Path]:
+    """All image files of a folder in natural order (2.jpg before 10.jpg), the same on every file system.
+
+    Extensions count in any case; links are followed; hidden files and folders (``._1.jpg``, ``.cache/``) are left out.
+
+    Raises:
+        ValueError: the folder is missing or holds no image.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(
+            f"folder {str(folder)!r} does not exist" if not folder.exists() else f"{str(folder)!r} is a file"
+        )
+    files = [
+        path for path in _walk(folder, recursive) if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
+    ]
+    if not files:
+        raise ValueError(f"folder {str(folder)!r} holds no image (known extensions: {' '.join(sorted(EXTENSIONS))})")
+    return sorted(files, key=partial(_natural_key, depth=len(folder.parts)))
+
+
+def open_image(path: Path) -> Image.Image:
+    """Decode one file to an 8-bit RGB picture.
+
+    Grayscale, palette, 16-bit (its high byte) and CMYK files are converted. Alpha is dropped and EXIF orientation ignored,
+    as in the code of CycleGAN, torchvision's ImageFolder and pytorch-fid: pixels and figures stay comparable with theirs.
+    Of an animation the first frame counts.
+
+    Raises:
+        BadImageError: the file is missing, empty, truncated or no image.
+    """
+    path = Path(path)
+    try:
+        with Image.open(path) as image:
+            return _to_rgb(image, path)
+    except BadImageError:
+        raise
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, zlib.error, ... on damage
+        raise BadImageError(f"{str(path)!r} {_what_is_wrong(path, error)}", path) from error
+
+
+def read_image(path: Path) -> Tensor:
+    """Decode one file to (3,H,W) uint8 RGB, 0..255; conversions and errors as in :func:`open_image`."""
+    return _to_tensor(open_image(path))
+
+
+def resize_to(size: int, resample: Image.Resampling = Image.Resampling.BICUBIC) -> Callable[[Image.Image], Image.Image]:
+    """A transform to ``size`` x ``size`` pixels; Pillow's filters antialias, and bicubic is what CycleGAN's code uses."""
+    if size < 1:
+        raise ValueError(f"size must be at least 1, got {size}")
+    return lambda image: image.resize((size, size), resample)
+
+
+def read_images(
+    paths: Iterable[Path],
+    *,
+    transform: Callable[[Image.Image], Image.Image] | None = None,
+    on_bad_image: Literal["error", "skip"] = "error",
+    description: str | None = None,
+) -> LoadedImages:
+    """Decode many files into one tensor, in the order given.
+
+    Args:
+        paths: the files.
+        transform: from the decoded RGB picture to the one that is kept, e.g. ``resize_to(256)``. All results must have one
+            size. A ValueError that it raises makes the file a bad image.
+        on_bad_image: ``"error"`` stops at the first bad file (in the order of ``paths``); ``"skip"`` leaves bad files out and
+            names them in one warning.
+        description: text of a progress bar, shown on a terminal only; None shows none.
+
+    Returns:
+        images (N,3,H,W) uint8, the N paths kept, the paths skipped.
+
+    Raises:
+        BadImageError: a bad file and ``on_bad_image="error"``.
+        ValueError: no paths, no readable file among them, or different sizes.
+    """
+    transform = transform or (lambda image: image)
+    loaded = read_views(paths, lambda image: (transform(image),), on_bad_image=on_bad_image, description=description)
+    return loaded._replace(images=loaded.images[0])
+
+
+def read_views(
+    paths: Iterable[Path],
+    cut: Callable[[Image.Image], Sequence[Image.Image]],
+    *,
+    on_bad_image: Literal["error", "skip"] = "error",
+    description: str | None = None,
+) -> LoadedImages:
+    """As :func:`read_images`, where ``cut`` makes P pictures of one size out of each file (photo and map, say).
+
+    Returns:
+        images (P,N,3,H,W) uint8, of which every ``images[p]`` is contiguous; paths kept; paths skipped.
+    """
+    paths = [Path(path) for path in paths]
+    if on_bad_image not in ("error", "skip"):
+        raise ValueError(f"on_bad_image must be 'error' or 'skip', got {on_bad_image!r}")
+    if not paths:
+        raise ValueError("no image files were given to read")
+    images, kept, bad = None, [], []
+    # Pillow releases the GIL while it decodes and resizes, so threads are enough; map keeps the order.
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        results = pool.map(partial(_decode, cut=cut), paths)
+        for path, result in zip(paths, _with_bar(results, len(paths), description), strict=True):
+            if isinstance(result, BadImageError):
+                if on_bad_image == "error":
+                    raise result
+                bad.append(result)
+                continue
+            if images is None:  # one block from the start: stacking a list at the end would take the memory twice
+                images = torch.empty(len(result), len(paths), *result.shape[1:], dtype=torch.uint8)
+            _check_same_size(result, images, path, paths)
+            images[:, len(kept)] = result
+            kept.append(path)
+    if images is None:
+        raise ValueError(f"none of the {len(paths)} image files could be read; the first one: {bad[0]}")
+    if bad:
+        warnings.warn(_report(bad, len(paths)), stacklevel=2)
+    return LoadedImages(images[:, : len(kept)], tuple(kept), tuple(error.path for error in bad))
+
+
+def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
+    """Files below a folder. Class folders are often links to another disk, hence followlinks; a circle of links ends."""
+    seen = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        stop = real in seen or not recursive
+        folders[:] = [] if stop else sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(parent, name) for name in files if real not in seen)
+        seen.add(real)
+
+
+def _natural_key(path: Path, depth: int) -> tuple[list[list[str | int]], str]:
+    # The split alternates text and digits, so that text never meets a number; the path itself settles 1.jpg and 01.jpg.
+    parts = [re.split(r"([0-9]+)", part.lower()) for part in path.parts[depth:]]
+    return [[int(piece) if i % 2 else piece for i, piece in enumerate(pieces)] for pieces in parts], str(path)
+
+
+def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
+    if image.mode.startswith(
+        "I"
+    ):  # "I;16" and kin, and "I" as older Pillow reads 16-bit PNG; convert() would clip at 255
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise BadImageError(f"{str(path)!r} has 32-bit integer pixels, whose range is unknown", path)
+        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise BadImageError(f"{str(path)!r} has floating-point pixels, whose range is unknown", path)
+    if image.mode == "P" and "transparency" in image.info:
+        return image.convert("RGBA").convert("RGB")  # the same colours as at once, without Pillow's warning
+    return image.convert("RGB")
+
+
+def _what_is_wrong(path: Path, error: Exception) -> str:
+    if not path.exists():
+        return "does not exist"
+    if path.is_file() and path.stat().st_size == 0:
+        return "is empty (zero bytes)"
+    if isinstance(error, UnidentifiedImageError):
+        return "is not an image, or damaged at its very beginning"
+    return f"is truncated or damaged ({error})"
+
+
+def _to_tensor(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+def _decode(path: Path, cut: Callable[[Image.Image], Sequence[Image.Image]]) -> Tensor | BadImageError:
+    """(P,3,H,W), or the error as a value: a raised one would end the pool's map and with it the skipping."""
+    try:
+        image = open_image(path)
+        try:
+            return torch.stack([_to_tensor(view) for view in cut(image)])
+        except ValueError as error:
+            raise BadImageError(f"{str(path)!r} {error}", path) from error
+    except BadImageError as error:
+        return error
+
+
+def _with_bar(results: Iterable, total: int, description: str | None) -> Iterable:
+    console = Console(stderr=True)
+    if description is None or not console.is_terminal:
+        return results
+    return track(results, description=description, total=total, console=console, transient=True)
+
+
+def _check_same_size(result: Tensor, images: Tensor, path: Path, paths: list[Path]) -> None:
+    if result.shape[2:] != images.shape[3:]:
+        (height, width), (first_height, first_width) = result.shape[2:], images.shape[3:]
+        raise ValueError(
+            f"images of different sizes cannot share one tensor: {str(path)!r} is {width}x{height}, those before it"
+            f" {first_width}x{first_height} (from {str(paths[0])!r} on); resize them with a transform"
+        )
+
+
+def _report(bad: list[BadImageError], total: int, shown: int = 5) -> str:
+    more = f"; and {len(bad) - shown} more" if len(bad) > shown else ""
+    return f"skipped {len(bad)} of {total} image files: " + "; ".join(str(error) for error in bad[:shown]) + more

@@ -1,0 +1,72 @@
+"""Set-up of the Accelerator: one place that decides device, processes, threads and seeds."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, set_seed
+
+from mixgan.engine.settings import CommonSettings
+
+T = TypeVar("T")
+
+
+def make_accelerator(settings: CommonSettings, *, project_dir: Path | None = None) -> Accelerator:
+    """An Accelerator for these settings: GPUs where there are any, else CPU (several processes through gloo).
+
+    Raises:
+        ValueError: the launcher started more processes than the Accelerator uses.
+    """
+    accelerator = Accelerator(
+        cpu=not torch.cuda.is_available(),  # without it torchrun on CPU makes independent one-process runs
+        mixed_precision=settings.mixed_precision,
+        gradient_accumulation_steps=settings.accumulation_steps,
+        log_with=None if settings.tracker == "none" else settings.tracker,
+        project_dir=project_dir,
+    )
+    check_world_size(accelerator.num_processes)
+    if accelerator.device.type == "cpu":
+        set_threads(settings.threads)
+    set_seed(settings.seed)
+    return accelerator
+
+
+def check_world_size(num_processes: int) -> None:
+    """ValueError if the launcher's WORLD_SIZE says another number of processes than there are."""
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if world_size != num_processes:
+        raise ValueError(
+            f"the launcher started {world_size} processes but this run would use {num_processes}; on CPU start several "
+            "with: torchrun --nproc_per_node N recipes/..."
+        )
+
+
+def set_threads(threads: int) -> None:
+    """Use ``threads`` CPU threads, or all cores shared by this machine's processes if 0.
+
+    ``accelerate launch`` sets OMP_NUM_THREADS to 1, which would leave the other cores idle.
+    """
+    local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    torch.set_num_threads(threads or max(1, available_cores() // local_processes))
+
+
+def available_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def on_main(accelerator: Accelerator, action: Callable[[], T]) -> T:
+    """Do something on the main process only and hand its result, or its ValueError or OSError, to all processes."""
+    box: list[T | str | None] = [None, None]
+    if accelerator.is_main_process:
+        try:
+            box[0] = action()
+        except (ValueError, OSError) as error:
+            box[1] = str(error)
+    broadcast_object_list(box)
+    if box[1] is not None:
+        raise ValueError(box[1])
+    return box[0]

@@ -1,0 +1,1 @@
+"""GANs trained on mixed samples: networks, losses, image pool, the MixCycleGAN step and its loop."""

@@ -1,0 +1,135 @@
+"""The objectives of CycleGAN and MixCycleGAN; adversarial ones take soft targets, as mixed samples need them.
+
+All of them compute in float32 outside autocast, whatever the networks gave out: a mean over bfloat16 logits would
+keep two or three digits.
+"""
+
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+GanKind = Literal["lsgan", "bce", "hinge"]
+
+
+def gan_loss(logits: Tensor, target: float | Tensor, *, kind: GanKind = "lsgan") -> Tensor:
+    """How far a discriminator's logits are from ``target``, the share of real image in what it saw.
+
+    1 is real, 0 is fake. The discriminator of MixCycleGAN sees ``lam * real + (1 - lam) * fake`` with target lam
+    (Understanding Mixup Training Methods, Eq. 3: ``L(D(lam * x + (1 - lam) * G(x)), lam)``).
+
+    Args:
+        logits: (B,1,h,w), any float type.
+        target: a number, one number per sample (B,), or a tensor that broadcasts to the logits, e.g. (B,1,h,w).
+        kind: "lsgan" (mean squared error, Mao et al. 2017), "bce" (cross-entropy of the sigmoid, targets in [0, 1]) or
+            "hinge" (discriminator side of Lim & Ye 2017, hard targets only).
+
+    Returns:
+        A float32 scalar, the mean over samples and patches.
+
+    Raises:
+        ValueError: for an unknown kind, a target of another shape, or anything but the floats 0.0 and 1.0 for "hinge".
+    """
+    _check_kind(kind)
+    with torch.autocast(logits.device.type, enabled=False):
+        logits = logits.float()
+        if kind == "hinge":
+            return F.relu(1.0 - _hinge_sign(target) * logits).mean()
+        target = _expand_target(target, logits)
+        if kind == "bce":
+            return F.binary_cross_entropy_with_logits(logits, target)
+        return F.mse_loss(logits, target)
+
+
+def generator_loss(fake_logits: Tensor, *, kind: GanKind = "lsgan") -> Tensor:
+    """What a generator pays for being recognised: its images should be judged real.
+
+    ``gan_loss(fake_logits, 1)`` for "lsgan" and "bce" (non-saturating); ``-mean(fake_logits)`` for "hinge", whose
+    margin belongs to the discriminator alone.
+
+    Args:
+        fake_logits: (B,1,h,w) the discriminator's answer to generated images, with gradients to the generator.
+
+    Returns:
+        A float32 scalar.
+    """
+    if kind == "hinge":
+        return -fake_logits.float().mean()
+    return gan_loss(fake_logits, 1.0, kind=kind)
+
+
+def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, *, kind: GanKind = "lsgan") -> Tensor:
+    """CycleGAN's own discriminator loss, ``(gan_loss(real, 1) + gan_loss(fake, 0)) / 2``, for every kind.
+
+    Args:
+        real_logits, fake_logits: (B,1,h,w); the fakes come detached, or the generator would be trained to be found out.
+
+    Returns:
+        A float32 scalar. With mixed samples ``gan_loss(mixed_logits, lam)`` takes its place.
+    """
+    return 0.5 * (gan_loss(real_logits, 1.0, kind=kind) + gan_loss(fake_logits, 0.0, kind=kind))
+
+
+def cycle_loss(cycled: Tensor, real: Tensor, *, weight: float = 10.0) -> Tensor:
+    """``weight * mean |cycled - real|``: an image sent to the other domain and back should return.
+
+    Args:
+        cycled, real: (B,C,H,W), of equal shape.
+        weight: lambda_A for A -> B -> A, lambda_B for B -> A -> B; both 10 as published.
+
+    Returns:
+        A float32 scalar.
+    """
+    return weight * _l1(cycled, real)
+
+
+def identity_loss(same: Tensor, real: Tensor, *, weight: float = 0.5, cycle_weight: float = 10.0) -> Tensor:
+    """``cycle_weight * weight * mean |same - real|``: an image already in the target domain should stay as it is.
+
+    Args:
+        same, real: (B,C,H,W), of equal shape; ``same`` is G_A(real_B) with real_B, or G_B(real_A) with real_A.
+        weight: lambda_idt, 0.5 as published, relative to the cycle loss.
+        cycle_weight: of the domain that ``real`` is from, so lambda_B for G_A(real_B).
+
+    Returns:
+        A float32 scalar.
+    """
+    return cycle_weight * weight * _l1(same, real)
+
+
+def _l1(images: Tensor, reference: Tensor) -> Tensor:
+    if images.shape != reference.shape:
+        raise ValueError(f"both images must have one shape, got {tuple(images.shape)} and {tuple(reference.shape)}")
+    with torch.autocast(images.device.type, enabled=False):
+        return F.l1_loss(images.float(), reference.float())
+
+
+def _check_kind(kind: str) -> None:
+    if kind not in get_args(GanKind):
+        raise ValueError(f"unknown GAN loss {kind!r}, choose one of {', '.join(get_args(GanKind))}")
+
+
+def _hinge_sign(target: float | Tensor) -> float:
+    # Whether a tensor holds only 0 and 1 is known on its device alone, and asking there would stall the step.
+    if isinstance(target, Tensor) or target not in (0.0, 1.0):
+        received = f"a tensor of shape {tuple(target.shape)}" if isinstance(target, Tensor) else repr(target)
+        raise ValueError(
+            f'the "hinge" loss has a margin for real and one for fake and none between them, so its target must be the '
+            f"number 0.0 or 1.0, got {received}"
+        )
+    return 2.0 * target - 1.0
+
+
+def _expand_target(target: float | Tensor, logits: Tensor) -> Tensor:
+    if not isinstance(target, Tensor):
+        return torch.full_like(logits, target)
+    # (B,) is one number per sample even where B equals the patch columns, so torch's own alignment must not decide.
+    expandable = target.view(-1, *[1] * (logits.ndim - 1)) if target.shape == logits.shape[:1] else target
+    sizes = zip(expandable.shape, logits.shape, strict=False)
+    if expandable.ndim not in (0, logits.ndim) or any(size not in (1, wanted) for size, wanted in sizes):
+        raise ValueError(
+            f"target must be a number, one per sample, or broadcast to logits of shape {tuple(logits.shape)}, "
+            f"got shape {tuple(target.shape)}"
+        )
+    return expandable.to(logits.dtype).expand_as(logits)

@@ -1,0 +1,139 @@
+"""CycleGAN's two reference networks (Zhu et al. 2017, appendix 7.2): ResNet generator and PatchGAN discriminator.
+
+Every convolution keeps its bias, as in the published code. In front of an instance norm without affine parameters
+the bias cancels out, so it changes no output; it is there for equal parameter counts and weight shapes.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+class ResnetGenerator(nn.Module):
+    """Image to image: c7s1-w, d2w, d4w, R4w x blocks, u2w, uw, c7s1-out, tanh, in the paper's notation (w = ``width``).
+
+    The published network is ``width=64, blocks=9`` (11.378 M parameters); the paper takes 6 blocks up to 128 px.
+
+    Args:
+        in_channels, out_channels: of the images.
+        width: channels after the first layer; 4 times as many in the residual blocks.
+        blocks: number of residual blocks.
+    """
+
+    def __init__(self, in_channels: int = 3, out_channels: int = 3, *, width: int = 64, blocks: int = 9) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(in_channels, width, 7, padding=3, padding_mode="reflect"),
+            *_norm_relu(width),
+            nn.Conv2d(width, width * 2, 3, stride=2, padding=1),
+            *_norm_relu(width * 2),
+            nn.Conv2d(width * 2, width * 4, 3, stride=2, padding=1),
+            *_norm_relu(width * 4),
+            *(ResnetBlock(width * 4) for _ in range(blocks)),
+            nn.ConvTranspose2d(width * 4, width * 2, 3, stride=2, padding=1, output_padding=1),
+            *_norm_relu(width * 2),
+            nn.ConvTranspose2d(width * 2, width, 3, stride=2, padding=1, output_padding=1),
+            *_norm_relu(width),
+            nn.Conv2d(width, out_channels, 7, padding=3, padding_mode="reflect"),
+            nn.Tanh(),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Translate a batch.
+
+        Args:
+            images: (B,in_channels,H,W) float, by convention in [-1, 1]; H and W divisible by 4 and at least 8.
+
+        Returns:
+            (B,out_channels,H,W) in [-1, 1].
+
+        Raises:
+            ValueError: for any other size; two halvings and two doublings would not lead back to it.
+        """
+        height, width = images.shape[-2:]
+        if height % 4 or width % 4 or height < 8 or width < 8:
+            raise ValueError(
+                f"ResnetGenerator needs height and width divisible by 4 and at least 8, got {height} x {width} pixels"
+            )
+        return self.layers(images)
+
+
+class ResnetBlock(nn.Module):
+    """Two reflection-padded 3x3 convolutions with instance norm around a skip: (B,C,H,W) -> (B,C,H,W), H and W >= 2."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.residual = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect"),
+            *_norm_relu(channels),
+            nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect"),
+            nn.InstanceNorm2d(channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.residual(x)
+
+
+class PatchDiscriminator(nn.Module):
+    """PatchGAN: one real-or-fake logit for every overlapping patch (Isola et al. 2017, section 3.2.2).
+
+    ``layers=3`` sees patches of 70x70 pixels; with ``width=64`` it has 2.765 M parameters. No norm in the first layer.
+
+    Args:
+        in_channels: of the images.
+        width: channels after the first layer, doubled by each further one up to 8 times.
+        layers: number of stride-2 convolutions, at least 1; patch sizes for 1, 2, 3, 4 are 16, 34, 70, 142.
+    """
+
+    def __init__(self, in_channels: int = 3, *, width: int = 64, layers: int = 3) -> None:
+        super().__init__()
+        if layers < 1:
+            raise ValueError(f"PatchDiscriminator needs at least one layer, got layers={layers}")
+        stack = [nn.Conv2d(in_channels, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2, inplace=True)]
+        channels = width
+        for depth in range(1, layers + 1):
+            wider = width * min(2**depth, 8)
+            stack += [
+                nn.Conv2d(channels, wider, 4, stride=2 if depth < layers else 1, padding=1),
+                nn.InstanceNorm2d(wider),
+                nn.LeakyReLU(0.2, inplace=True),
+            ]
+            channels = wider
+        self.layers = nn.Sequential(*stack, nn.Conv2d(channels, 1, 4, padding=1))
+        self.min_size = 3 * 2**layers
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Judge a batch.
+
+        Args:
+            images: (B,in_channels,H,W) float; H and W at least ``3 * 2**layers``.
+
+        Returns:
+            (B,1,h,w) logits, higher = more real; h = H // 2**layers - 2, so 30x30 for 256 px and three layers.
+
+        Raises:
+            ValueError: if the image is too small for a single logit.
+        """
+        height, width = images.shape[-2:]
+        if min(height, width) < self.min_size:
+            raise ValueError(
+                f"PatchDiscriminator needs at least {self.min_size} x {self.min_size} pixels, got {height} x {width}"
+            )
+        return self.layers(images)
+
+
+def init_weights(module: nn.Module, *, std: float = 0.02, generator: torch.Generator | None = None) -> None:
+    """Draw all convolution weights from N(0, std) and set their biases to zero, in place, as CycleGAN does.
+
+    Args:
+        module: its 2-D convolutions and transposed convolutions are visited in registration order.
+        generator: on the weights' device; None draws from torch's global stream.
+    """
+    for layer in module.modules():
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+            nn.init.normal_(layer.weight, 0.0, std, generator=generator)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def _norm_relu(channels: int) -> tuple[nn.Module, nn.Module]:
+    return nn.InstanceNorm2d(channels), nn.ReLU(inplace=True)
