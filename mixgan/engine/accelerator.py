@@ -7,7 +7,8 @@ from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, set_seed
+from accelerate.utils import broadcast, broadcast_object_list, set_seed
+from torch import nn
 
 from mixgan.engine.settings import CommonSettings
 
@@ -70,3 +71,10 @@ def on_main(accelerator: Accelerator, action: Callable[[], T]) -> T:
     if box[1] is not None:
         raise ValueError(box[1])
     return box[0]
+
+
+def synchronise_buffers(accelerator: Accelerator, module: nn.Module) -> None:
+    """Give every process the main process's buffers (batch-norm statistics), as the next training step would."""
+    if accelerator.num_processes > 1:
+        for buffer in module.buffers():
+            buffer.copy_(broadcast(buffer.clone()))

@@ -83,6 +83,12 @@ def as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def say_once(text: str) -> None:
+    """A line for the user before the Accelerator exists; printed by the first process only."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text, flush=True)
+
+
 def run_command(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> None:
     """Run a command; wrong input (ValueError, OSError) ends it with one sentence and exit code 2.
 

@@ -1,0 +1,1 @@
+"""Classifiers trained with mixing methods: data sets, networks, training methods, and the loop."""

@@ -1,0 +1,61 @@
+"""Test figures of a classifier: accuracy, loss and calibration error, exact over any number of processes."""
+
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+BINS = 15
+
+
+@torch.no_grad()
+def evaluate(
+    network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, accelerator: Accelerator
+) -> dict[str, float]:
+    """Accuracy, mean cross-entropy and expected calibration error over all processes' batches; each sample counts once.
+
+    Args:
+        network: gives logits (B,K); evaluated in eval mode, its mode restored afterwards.
+        batches: this process's share of the set, (images, labels).
+
+    Returns:
+        test_accuracy (0..1), test_loss (nats), ece (0..1; 15 equal-width bins, Guo et al. 2017, Eq. 3), n.
+    """
+    training = network.training
+    network.eval()
+    sums = torch.zeros(3 + 3 * BINS, dtype=torch.float64, device=accelerator.device)
+    for images, labels in batches:
+        with accelerator.autocast():
+            logits = network(images)
+        sums += _sums(logits.float(), labels)
+    network.train(training)
+    sums = accelerator.reduce(sums, reduction="sum")
+    count, correct, loss = sums[:3].tolist()
+    if count == 0:
+        raise ValueError("there is nothing to evaluate: the test set is empty")
+    bins = sums[3:].view(3, BINS)
+    return {
+        "test_accuracy": correct / count,
+        "test_loss": loss / count,
+        "ece": calibration_error(*bins, count=count),
+        "n": int(count),
+    }
+
+
+def calibration_error(number: Tensor, confidence: Tensor, correct: Tensor, *, count: float) -> float:
+    """Sum over bins of (n_bin / n) * |accuracy - confidence|, from each bin's sums (BINS,)."""
+    return float((correct - confidence).abs().sum() / count) if number.sum() else 0.0
+
+
+def _sums(logits: Tensor, labels: Tensor) -> Tensor:
+    """(3 + 3*BINS,) float64: n, correct, loss; then per confidence bin: n, confidence, correct."""
+    confidence, predicted = logits.softmax(1).max(1)
+    right = (predicted == labels).double()
+    one = torch.ones_like(right)
+    position = (confidence * BINS).ceil().long().clamp(1, BINS) - 1  # bins (k/15, (k+1)/15]
+    bins = torch.zeros(3, BINS, dtype=torch.float64, device=logits.device)
+    bins.index_add_(1, position, torch.stack((one, confidence.double(), right)))
+    loss = F.cross_entropy(logits, labels, reduction="sum").double()
+    return torch.cat((torch.stack((one.sum(), right.sum(), loss)), bins.flatten()))

@@ -1,0 +1,87 @@
+"""What a classifier run leaves for people: a picture of its mixing, summary.json's figures, report.html."""
+
+import dataclasses
+import statistics
+from typing import Any
+
+import torch
+
+from classify.data import FolderSet, ImageSet
+from classify.methods import Method
+from mixgan.engine.metrics_log import read_metrics
+from mixgan.engine.run import Run
+from mixgan.ops.crops import to_float
+from mixgan.report.grid import image_grid
+from mixgan.report.page import Page
+from mixgan.report.plots import line_plot, series_from_records
+
+PICTURED = 8
+
+
+def picture_mixing(run: Run, method: Method, training: ImageSet | FolderSet) -> None:
+    """samples/mixed.png: what the method makes of a few training images (sets in memory only)."""
+    if run.settings.dry_run or not run.accelerator.is_main_process or isinstance(training, FolderSet):
+        return
+    device = run.accelerator.device
+    images = to_float(training.images[:PICTURED]).to(device)
+    labels = training.labels[:PICTURED].to(device)
+    generator = torch.Generator(device).manual_seed(run.settings.seed)
+    columns = method.pictures(images, labels, generator=generator)
+    rows = torch.stack([show.expand(-1, images.shape[1], -1, -1).cpu() for show in columns.values()], 1)
+    image_grid(list(rows), column_labels=list(columns)).save(run.folder.samples / "mixed.png")
+
+
+def summarise(run: Run, figures: dict[str, float]) -> dict[str, Any]:
+    """The flat object of summary.json."""
+    settings = run.settings
+    epochs = [r["test_accuracy"] for r in read_metrics(run.folder.metrics) if "test_accuracy" in r]
+    return {
+        "method": settings.method,
+        "dataset": settings.dataset,
+        "network": settings.network,
+        "seed": settings.seed,
+        **run.speed(),
+        "test_accuracy": figures["test_accuracy"],
+        "test_accuracy_best": max(epochs, default=figures["test_accuracy"]),
+        "test_accuracy_last10": statistics.median(epochs[-10:]) if epochs else figures["test_accuracy"],
+        "test_loss": figures["test_loss"],
+        "ece": figures["ece"],
+        "n_test": figures["n"],
+    }
+
+
+def write_report(run: Run, summary: dict[str, Any]) -> None:
+    """report.html: figures, curves, a look at the mixed samples, and every setting."""
+    settings = run.settings
+    records = read_metrics(run.folder.metrics)
+    page = Page(f"{settings.method} on {settings.dataset}", f"{settings.network}, seed {settings.seed}")
+    page.table("Result", summary | {"seed": str(settings.seed)})
+    accuracy = series_from_records(records, ["accuracy", "test_accuracy"])
+    names = {"accuracy": "training (weighted by the mixed labels)", "test_accuracy": "test"}
+    page.figure(
+        "Curves",
+        line_plot(
+            {names[key]: values for key, values in accuracy.items()},
+            title="Accuracy",
+            x_label="step",
+            y_label="accuracy",
+        ),
+    )
+    losses = series_from_records(records, ["loss", "test_loss"])
+    names = {"loss": "training, on mixed samples", "test_loss": "test"}
+    page.figure(
+        "",
+        line_plot(
+            {names[key]: values for key, values in losses.items()},
+            title="Loss",
+            x_label="step",
+            y_label="cross-entropy",
+        ),
+    )
+    mixed = run.folder.samples / "mixed.png"
+    if mixed.is_file():
+        page.figure(
+            "What the network is trained on", mixed, "Training images before augmentation, mixed by this method."
+        )
+    page.table("Settings", {key: str(value) for key, value in dataclasses.asdict(settings).items()})
+    page.write(run.folder.report)

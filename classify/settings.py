@@ -1,0 +1,110 @@
+"""The settings of the classify command: which flags it has, and where their defaults come from."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from classify.data import resolve_dataset
+from classify.methods import list_methods
+from classify.networks import list_networks
+from classify.presets import preset_values
+from mixgan.engine.command_line import check_same_settings, first_look, parse, resumed_defaults, say_once
+from mixgan.engine.settings import CommonSettings
+from mixgan.mixing.build import mixer_options
+
+AUTO_NOTES = {
+    "tiles": "No CIFAR-10 under {root}: using the embedded tiles (--dataset cifar10 --download fetches it).",
+    "cifar10": "Using CIFAR-10 from {root}.",
+}
+
+
+@dataclass(kw_only=True)
+class ClassifySettings(CommonSettings):
+    """Train a classifier with a mixing method."""
+
+    method: str = "mixup"
+    """Training method; --list-methods shows all."""
+    list_methods: bool = False
+    """List the training methods and end."""
+    dataset: str = "auto"
+    """Data set; auto takes CIFAR-10 where it lies under --data-root, else the embedded tiles."""
+    network: str = "preact-resnet18"
+    """Network architecture."""
+    image_size: int | None = None
+    """Side of the images in px (default: the data set's own)."""
+    tiles_view: Literal["photo", "map", "both"] = "photo"
+    """Which pictures of the embedded tiles to classify."""
+    train_count: int | None = None
+    """How many training tiles to make (default: 5000)."""
+    lr: float = 0.1
+    """Learning rate of SGD with Nesterov momentum."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    weight_decay: float = 1e-4
+    """Weight decay, on all parameters."""
+    schedule: Literal["cosine", "steps"] = "cosine"
+    """Learning-rate schedule over --epochs."""
+    lr_drops: tuple[float, ...] = (0.5, 0.75)
+    """Shares of the run at which the schedule "steps" divides the rate by 10."""
+    warmup: float = 0.0
+    """Share of the run in which the schedule "cosine" rises from 0."""
+    eval_batch_size: int = 500
+    """Images per batch in evaluation."""
+    channels_last: bool = False
+    """Store images and weights channels last."""
+    mixer: Any = field(default_factory=dict)
+    """Options of the mixing method."""
+
+    def check(self) -> None:
+        """ValueError for values out of range, quoting flag and value."""
+        super().check()
+        if self.lr <= 0:
+            raise ValueError(f"--lr must be above 0, got {self.lr}")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"--momentum must lie in [0, 1), got {self.momentum}")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"--warmup must lie in [0, 1), got {self.warmup}")
+        if self.network not in list_networks():
+            raise ValueError(f"unknown --network {self.network!r}; known: {', '.join(list_networks())}")
+
+
+def settings_from(argv: Sequence[str]) -> ClassifySettings:
+    """Settings from command-line words: flags, over the resumed run's settings or the preset's.
+
+    Raises:
+        ValueError: unknown method, data set, network or preset; nothing to resume; a resumed run's setting changed.
+    """
+    look = first_look(ClassifySettings, argv)
+    if look.list_methods:
+        return look
+    if look.method not in list_methods():
+        raise ValueError(f"unknown --method {look.method!r}; known: {', '.join(list_methods())}")
+    settings_type = with_mixer_options(look.method)
+    dataset = resolve_dataset(look.dataset, look.data_root)
+    if look.resume and look.output_dir is not None:
+        defaults = resumed_defaults(look.output_dir, settings_type)
+    else:
+        defaults = preset_values(look.preset, dataset=dataset)
+    settings = parse(settings_type, argv, defaults=defaults, prog="classify", description=ClassifySettings.__doc__)
+    if settings.dataset == "auto":
+        settings.dataset = dataset
+        say_once(AUTO_NOTES[dataset].format(root=settings.data_root))
+    settings.check()
+    if settings.resume:
+        check_same_settings(settings, settings.output_dir)
+    return settings
+
+
+def with_mixer_options(method: str) -> type[ClassifySettings]:
+    """ClassifySettings whose field ``mixer`` has the method's own options, so that --help shows them and typos are errors."""
+    options = [(name, p.annotation, field(default=p.default)) for name, p in mixer_options(method).items()]
+    mixer = dataclasses.make_dataclass("MixerOptions", options, kw_only=True)
+    return dataclasses.make_dataclass(
+        "ClassifySettings", [("mixer", mixer, field(default_factory=mixer))], bases=(ClassifySettings,), kw_only=True
+    )
+
+
+def mixer_settings(settings: ClassifySettings) -> dict[str, Any]:
+    """The options of the mixing method by name."""
+    return dataclasses.asdict(settings.mixer) if dataclasses.is_dataclass(settings.mixer) else dict(settings.mixer)

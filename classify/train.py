@@ -1,0 +1,167 @@
+"""The classify command: data -> method -> prepare -> loop -> summary, on one page."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import SGD
+from torch.optim.lr_scheduler import LambdaLR
+
+from classify.data import FolderSet, ImageSet, load_dataset
+from classify.evaluation import evaluate
+from classify.feeds import MemoryFeed, StreamFeed, eval_batches
+from classify.listing import print_methods
+from classify.methods import Method, build_method
+from classify.networks import build_network
+from classify.report import picture_mixing, summarise, write_report
+from classify.schedules import cosine, steps
+from classify.settings import ClassifySettings, mixer_settings, settings_from
+from mixgan.engine.accelerator import on_main, synchronise_buffers
+from mixgan.engine.run import Run
+from mixgan.engine.weights import save_weights
+
+
+def main(argv: Sequence[str]) -> None:
+    """Train one classifier as the command line says."""
+    settings = settings_from(argv)
+    if settings.list_methods:
+        print_methods()
+    else:
+        train(settings)
+
+
+def train(settings: ClassifySettings) -> dict[str, Any]:
+    """One training run; returns its summary.
+
+    Raises:
+        ValueError: wrong settings, missing data, a folder that cannot be used.
+    """
+    run = Run.start(settings, recipe="classify")
+    accelerator = run.accelerator
+    training, test = load_sets(settings, run)
+    feed = training_feed(training, settings, run)
+
+    network = build_network(settings.network, num_classes=len(training.classes), in_channels=training.channels)
+    options = mixer_settings(settings)
+    method = build_method(settings.method, network, num_classes=len(training.classes), mixer=options)
+    layout = torch.channels_last if settings.channels_last else torch.contiguous_format
+    method = method.to(memory_format=layout)
+    optimizer = SGD(
+        method.parameters(),
+        settings.lr,
+        settings.momentum,
+        weight_decay=settings.weight_decay,
+        nesterov=settings.momentum > 0,
+    )
+    horizon = settings.epochs * (feed.steps_per_epoch // settings.accumulation_steps)
+    schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step / max(1, horizon), settings))
+    trained, optimizer = accelerator.prepare(method, optimizer)
+    run.remember("schedule", schedule)
+    run.begin(feed.steps_per_epoch)
+    picture_mixing(run, method, training)
+
+    for images, labels in run.batches(feed, description=f"{settings.method} on {settings.dataset}"):
+        with accelerator.accumulate(trained):
+            output = trained(images.to(memory_format=layout), labels)
+            accelerator.backward(output.loss)
+            optimizer.step()
+            optimizer.zero_grad()
+        if accelerator.sync_gradients:
+            method.after_step()
+            rate = schedule.get_last_lr()[0]
+            schedule.step()
+            run.end_step({**output.logs, "lr": rate}, images=len(images) * settings.accumulation_steps)
+            if run.at_epoch_end or run.at_end:
+                evaluate_epoch(run, method, test)
+    return finish(run, method, training, test)
+
+
+def load_sets(settings: ClassifySettings, run: Run) -> tuple[ImageSet | FolderSet, ImageSet | FolderSet]:
+    """Training and test set; with --download the main process fetches them first."""
+    tiles = {"seed": settings.seed, "tiles_view": settings.tiles_view} if settings.dataset == "tiles" else {}
+    common: dict[str, Any] = {"size": settings.image_size, "on_bad_image": settings.on_bad_image, **tiles}
+    if settings.download:
+        on_main(
+            run.accelerator,
+            lambda: load_dataset(settings.dataset, settings.data_root, split="train", download=True, **common) and None,
+        )
+    count = {"count": settings.train_count} if tiles else {}
+    training = load_dataset(settings.dataset, settings.data_root, split="train", **common, **count)
+    test = load_dataset(settings.dataset, settings.data_root, split="test", **common)
+    return training, test
+
+
+def training_feed(training: ImageSet | FolderSet, settings: ClassifySettings, run: Run) -> MemoryFeed | StreamFeed:
+    """Batches for this process: from memory on the device for small sets, from disk for large ones."""
+    accelerator = run.accelerator
+    place: dict[str, Any] = {
+        "batch_size": settings.batch_size,
+        "seed": settings.seed,
+        "device": accelerator.device,
+        "rank": accelerator.process_index,
+        "world": accelerator.num_processes,
+    }
+    if isinstance(training, FolderSet):
+        return StreamFeed(training, workers=settings.num_workers, **place)
+    moments = {"mean": training.mean, "std": training.std}
+    return MemoryFeed(training.images, training.labels, flip=training.flip, **moments, **place)
+
+
+def learning_rate_factor(progress: float, settings: ClassifySettings) -> float:
+    """The schedule at a share of the run's epochs."""
+    if settings.schedule == "steps":
+        return steps(progress, drops=settings.lr_drops)
+    return cosine(progress, warmup=settings.warmup)
+
+
+def evaluate_epoch(run: Run, method: Method, test: ImageSet | FolderSet) -> None:
+    """Test figures into metrics.jsonl; the best accuracy keeps its checkpoint."""
+    with run.pause():
+        figures = test_figures(run, method.network, test)
+    run.record({"epoch": run.epoch, **figures})
+    run.say(f"epoch {run.epoch}: test accuracy {figures['test_accuracy']:.4f}, loss {figures['test_loss']:.4f}")
+    run.watch("test_accuracy", figures["test_accuracy"], higher_is_better=True)
+
+
+def test_figures(run: Run, network: nn.Module, test: ImageSet | FolderSet) -> dict[str, float]:
+    """Accuracy, loss and calibration error of the network as it is now, the same on all processes."""
+    accelerator = run.accelerator
+    synchronise_buffers(accelerator, network)  # batch-norm statistics differ by process between two steps
+    batches = eval_batches(
+        test,
+        batch_size=run.settings.eval_batch_size,
+        device=accelerator.device,
+        rank=accelerator.process_index,
+        world=accelerator.num_processes,
+    )
+    return evaluate(network, batches, accelerator=accelerator)
+
+
+def finish(run: Run, method: Method, training: ImageSet | FolderSet, test: ImageSet | FolderSet) -> dict[str, Any]:
+    """Weights, summary and report."""
+    settings = run.settings
+    figures = test_figures(run, method.network, test)
+    summary = summarise(run, figures)
+    about = {
+        "network": settings.network,
+        "num_classes": len(training.classes),
+        "in_channels": training.channels,
+        "classes": training.classes,
+        "mean": training.mean,
+        "std": training.std,
+        "image_size": training.size,
+        "method": settings.method,
+        "dataset": settings.dataset,
+    }
+    if not settings.dry_run:
+        on_main(
+            run.accelerator, lambda: save_weights(run.folder.weights / "network.safetensors", method.network, about)
+        )
+        run.write_summary(summary)
+        on_main(run.accelerator, lambda: write_report(run, summary))
+        run.say(f"Test accuracy {summary['test_accuracy']:.4f}. Report: {run.folder.report}")
+    else:
+        run.say("Dry run: settings resolve, everything builds, one batch trained and evaluated.")
+    run.finish()
+    return summary

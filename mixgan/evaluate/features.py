@@ -1,0 +1,172 @@
+"""Feature extractors: a frozen network that turns images into the vectors the distances compare."""
+
+import copy
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from mixgan.evaluate.embedded import EMBEDDED_DIMS, EMBEDDED_MEAN, EMBEDDED_STD, EMBEDDED_WEIGHTS, load_embedded
+from mixgan.ops.crops import to_float
+
+
+class FeatureExtractor(nn.Module):
+    """A frozen float32 copy of a network, with the normalisation it expects.
+
+    The copy keeps the features and ``weights_sha256`` true while the original goes on training, and leaves the original's
+    mode and dtype alone. It stays in eval mode whatever ``train()`` is told.
+
+    Args:
+        name: how texts and reports call these features, e.g. "embedded".
+        network: has a method ``embedding`` (B,3,H,W) -> (B,dims), or its plain forward gives that.
+        dims: length of a feature vector.
+        mean, std: normalisation (x - mean) / std of images in 0..1, one number or one per channel.
+        weights_sha256: hex digest of the file the weights came from; computed from the weights if not given.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        network: nn.Module,
+        *,
+        dims: int,
+        mean: float | Sequence[float] = 0.0,
+        std: float | Sequence[float] = 1.0,
+        weights_sha256: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.dims = dims
+        self.network = copy.deepcopy(network).requires_grad_(False).float().eval()
+        self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.as_tensor(std, dtype=torch.float32).view(-1, 1, 1), persistent=False)
+        self._given_sha256 = weights_sha256
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """Hex digest of the weight file, or of all names and values of the network's state where there is no file."""
+        return self._given_sha256 or _state_sha256(self.network)
+
+    def train(self, mode: bool = True) -> "FeatureExtractor":
+        """Stays in eval mode: batch statistics must never enter the features."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B,3,H,W), uint8 0..255 or float 0..1 -> features (B,dims) float32, on the images' device.
+
+        Computed in float32 without autocast or TF32, whatever the caller has switched on.
+
+        Raises:
+            ValueError: for images of a wrong shape or range (-1..1 is a common slip), or if the network's result is not
+                (B,dims).
+        """
+        embed: Callable[[Tensor], Tensor] = getattr(self.network, "embedding", self.network)
+        with plain_float32(images.device):
+            features = embed((unit_images(images) - self.mean) / self.std)
+        if features.shape != (len(images), self.dims):
+            raise ValueError(
+                f"the {self.name} features of {len(images)} images should have shape {(len(images), self.dims)}, "
+                f"got {tuple(features.shape)}"
+            )
+        return features
+
+
+def embedded_features(path: Path | None = None) -> FeatureExtractor:
+    """The 64 features of the embedded network; ``path`` names another weight file of the same network."""
+    network = load_embedded(path)
+    digest = hashlib.sha256(Path(path or EMBEDDED_WEIGHTS).read_bytes()).hexdigest()
+    return FeatureExtractor(
+        "embedded", network, dims=EMBEDDED_DIMS, mean=EMBEDDED_MEAN, std=EMBEDDED_STD, weights_sha256=digest
+    )
+
+
+def module_features(
+    name: str,
+    module: nn.Module,
+    *,
+    dims: int | None = None,
+    mean: float | Sequence[float] = 0.0,
+    std: float | Sequence[float] = 1.0,
+) -> FeatureExtractor:
+    """Features of any network: its ``embedding`` if it has that method, else its plain forward.
+
+    Args:
+        name: how texts and reports call these features.
+        module: takes normalised images (B,3,H,W); it is copied.
+        dims: length of a feature vector; may be left out where ``module.classifier`` is a linear layer, whose input the
+            features then are.
+        mean, std: the normalisation the module was trained with; by default it sees images in 0..1.
+
+    Raises:
+        ValueError: if ``dims`` is neither given nor readable from the classifier.
+    """
+    classifier = getattr(module, "classifier", None)
+    if dims is None and hasattr(module, "embedding") and isinstance(classifier, nn.Linear):
+        dims = classifier.in_features
+    if dims is None:
+        raise ValueError(
+            f"dims= is needed for {name!r}: {type(module).__name__} has no embedding with a linear classifier"
+        )
+    return FeatureExtractor(name, module, dims=dims, mean=mean, std=std)
+
+
+def unit_images(images: Tensor) -> Tensor:
+    """Images (B,3,H,W), uint8 0..255 or float 0..1 -> float32 0..1; a ValueError says what is wrong with others."""
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(f"images of shape (B,3,H,W) are needed, got {tuple(images.shape)}")
+    if images.dtype == torch.uint8:
+        return to_float(images)
+    if not images.is_floating_point():
+        raise ValueError(f"images must be uint8 (0..255) or float (0..1), got {images.dtype}")
+    low, high = (float(bound) for bound in images.aminmax()) if images.numel() else (0.0, 1.0)
+    # A little slack: interpolation weights sum to 1 only up to rounding. NaN fails the comparison too.
+    if not (low >= -1e-3 and high <= 1 + 1e-3):
+        raise ValueError(f"float images must lie in 0..1, got values from {low:.4g} to {high:.4g}")
+    return images.float()
+
+
+def checked_features(features: Tensor) -> Tensor:
+    """Features (N,D) -> the same in float64 on their device (the CPU for devices without float64).
+
+    Raises:
+        ValueError: for another shape, or values that are NaN or infinite.
+    """
+    if features.ndim != 2:
+        raise ValueError(f"features of shape (N,D) are needed, got {tuple(features.shape)}")
+    if not features.isfinite().all():
+        bad = int((~features.isfinite()).any(dim=1).sum())
+        raise ValueError(f"{bad} of {len(features)} feature vectors hold NaN or infinite values")
+    features = features.detach()
+    return (features.cpu() if features.device.type == "mps" else features).double()
+
+
+@contextmanager
+def plain_float32(device: torch.device) -> Iterator[None]:
+    """Neither autocast nor TF32 inside the block; the caller's settings come back after it."""
+    # torch >= 2.9 names the precision per operation and refuses a mix of its two interfaces.
+    if hasattr(torch.backends.cudnn, "conv"):
+        owners, setting, off = (torch.backends.cudnn.conv, torch.backends.cuda.matmul), "fp32_precision", "ieee"
+    else:
+        owners, setting, off = (torch.backends.cudnn, torch.backends.cuda.matmul), "allow_tf32", False
+    before = [getattr(owner, setting) for owner in owners]
+    try:
+        for owner in owners:
+            setattr(owner, setting, off)
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        for owner, value in zip(owners, before, strict=True):
+            setattr(owner, setting, value)
+
+
+def _state_sha256(network: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,176 @@
+"""Frechet distance of two sets of features: streaming statistics in float64 and exact, always real, distances.
+
+For Gaussians with means m and covariances S it is |m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^1/2 (Heusel et al. 2017,
+"FID" when the features are Inception's). With any factors S = L L^T the last trace is the nuclear norm of L1^T L2, and so
+the sum of the square roots of the eigenvalues of L1^T S2 L1: symmetric forms, which need no complex matrix square root.
+"""
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from mixgan.evaluate.features import checked_features
+
+# Share of tr S1 + tr S2 below which their difference from the cross term is rounding of float64 and becomes 0.
+_ROUNDING = 1e-10
+
+
+class FeatureStatistics:
+    """Number, mean and covariance of a stream of features in float64; memory is dims^2, whatever the number.
+
+    Batches are merged pairwise (Chan, Golub, LeVeque 1983), so that a large common offset costs no digits.
+
+    Args:
+        dims: length of a feature vector.
+    """
+
+    def __init__(self, dims: int) -> None:
+        if dims < 1:
+            raise ValueError(f"dims must be at least 1, got {dims}")
+        self.dims = dims
+        self.n = 0
+        self._mean = torch.zeros(dims, dtype=torch.float64)
+        self._scatter = torch.zeros(dims, dims, dtype=torch.float64)  # sum of outer products around the mean
+
+    def update(self, features: Tensor) -> None:
+        """Add features (B,dims); the sums live on the features' device from then on.
+
+        Raises:
+            ValueError: for another shape, or NaN or infinite values.
+        """
+        x = checked_features(features)
+        if x.shape[1] != self.dims:
+            raise ValueError(f"features of {self.dims} dimensions were announced, got {x.shape[1]}")
+        if len(x):
+            mean = x.mean(dim=0)
+            centred = x - mean
+            self._add(len(x), mean, centred.T @ centred)
+
+    def merge(self, other: "FeatureStatistics") -> None:
+        """Add what ``other`` has seen."""
+        if other.dims != self.dims:
+            raise ValueError(f"statistics of {self.dims} and {other.dims} dimensions cannot be merged")
+        if other.n:
+            self._add(other.n, other._mean, other._scatter)
+
+    def _add(self, n: int, mean: Tensor, scatter: Tensor) -> None:
+        total = self.n + n
+        delta = mean - self._mean.to(mean.device)
+        self._mean = self._mean.to(mean.device) + delta * (n / total)
+        self._scatter = self._scatter.to(mean.device) + scatter + torch.outer(delta, delta) * (self.n * n / total)
+        self.n = total
+
+    def reduce(self, accelerator: Accelerator) -> "FeatureStatistics":
+        """The statistics over all processes, the same on every one; call it on all of them. This object stays as it is."""
+        if accelerator.num_processes == 1:
+            return self
+        device = accelerator.device
+        own_n = torch.tensor([self.n], dtype=torch.float64, device=device)
+        own_mean = self._mean.to(device)
+        result = FeatureStatistics(self.dims)
+        sums = accelerator.reduce(torch.cat([own_n, own_mean * own_n]), reduction="sum")
+        result.n = int(sums[0].round())
+        result._mean = sums[1:] / max(result.n, 1)
+        delta = own_mean - result._mean
+        around_common_mean = self._scatter.to(device) + torch.outer(delta, delta) * own_n
+        result._scatter = accelerator.reduce(around_common_mean, reduction="sum")
+        return result
+
+    @property
+    def mean(self) -> Tensor:
+        """(dims,) float64."""
+        self._require(1)
+        return self._mean
+
+    @property
+    def covariance(self) -> Tensor:
+        """(dims,dims) float64, unbiased (divided by n - 1), as numpy.cov gives it."""
+        self._require(2)
+        return self._scatter / (self.n - 1)
+
+    def _require(self, least: int) -> None:
+        if self.n < least:
+            raise ValueError(f"at least {least} samples are needed, got {self.n}")
+
+
+def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
+    """Frechet distance of two sets known by their statistics; never negative, and 0 for a set against itself.
+
+    Raises:
+        ValueError: if a set has fewer than 2 samples, or their dimensions differ.
+    """
+    _check_dims(a.dims, b.dims)
+    # The factor of the smaller set has the lower rank, which leaves fewer eigenvalues that are only rounding.
+    small, large = (a, b) if a.n <= b.n else (b, a)
+    covariance = large.covariance
+    factor = _factor(small).to(covariance.device)
+    cross = torch.linalg.eigvalsh(factor.T @ covariance @ factor).clamp(min=0).sqrt().sum()
+    spread = small.covariance.trace().to(cross.device) + covariance.trace()
+    return _distance(small.mean.to(cross.device), large.mean, spread, cross)
+
+
+def frechet_distance_from_features(x1: Tensor, x2: Tensor) -> float:
+    """Frechet distance of two sets of features that are kept.
+
+    Where a set has no more samples than dimensions its covariance is never formed: centred features / sqrt(n - 1) are its
+    factor, and tr (S1 S2)^1/2 = nuclear norm of X1c X2c^T / sqrt((n1-1)(n2-1)), exact and fast. Else as
+    ``frechet_distance``.
+
+    Args:
+        x1, x2: (N1,D) and (N2,D), any float dtype.
+
+    Raises:
+        ValueError: for fewer than 2 samples, different D, NaN or infinite values.
+    """
+    x1, x2 = checked_features(x1), checked_features(x2)
+    dims = x1.shape[1]
+    _check_dims(dims, x2.shape[1])
+    if min(len(x1), len(x2)) > dims:
+        return frechet_distance(_statistics(x1), _statistics(x2))
+    for x in (x1, x2):
+        if len(x) < 2:
+            raise ValueError(f"at least 2 samples are needed, got {len(x)}")
+    mean1, factor1, trace1 = _moments(x1)
+    mean2, factor2, trace2 = _moments(x2)
+    cross = torch.linalg.svdvals(factor1.T @ factor2).sum()
+    return _distance(mean1, mean2, trace1 + trace2, cross)
+
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean (D,), a factor L (D,r) of the covariance L L^T with the smaller of both possible r, and its trace."""
+    mean = x.mean(dim=0)
+    if len(x) > x.shape[1]:
+        statistics = _statistics(x)
+        return mean, _factor(statistics), statistics.covariance.trace()
+    factor = (x - mean).T / (len(x) - 1) ** 0.5
+    return mean, factor, factor.square().sum()
+
+
+def _statistics(x: Tensor) -> FeatureStatistics:
+    statistics = FeatureStatistics(x.shape[1])
+    statistics.update(x)
+    return statistics
+
+
+def _factor(statistics: FeatureStatistics) -> Tensor:
+    """L (dims, rank) with L L^T = covariance: Cholesky at full rank, else scaled eigenvectors without the null space."""
+    covariance = statistics.covariance
+    if statistics.n > statistics.dims:
+        factor, failed = torch.linalg.cholesky_ex(covariance)
+        if not failed:
+            return factor
+    values, vectors = torch.linalg.eigh(covariance)
+    kept = values > values[-1].clamp(min=0) * len(values) * torch.finfo(values.dtype).eps
+    return vectors[:, kept] * values[kept].sqrt()
+
+
+def _distance(mean1: Tensor, mean2: Tensor, spread: Tensor, cross: Tensor) -> float:
+    difference = float(spread - 2 * cross)
+    if difference <= _ROUNDING * float(spread):
+        difference = 0.0
+    return float((mean1 - mean2).square().sum()) + difference
+
+
+def _check_dims(first: int, second: int) -> None:
+    if first != second:
+        raise ValueError(f"features of {first} and {second} dimensions cannot be compared")

@@ -1,0 +1,119 @@
+"""The two domains of a MixCycleGAN run: where they come from, and unpaired training batches of them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from mixgan.data.download import download_maps
+from mixgan.data.maps import Domains, find_maps, load_maps
+from mixgan.data.order import epoch_order, rank_batch, seeded_generator
+from mixgan.data.tiles import make_tiles
+from mixgan.gan.settings import GanSettings
+from mixgan.ops.crops import crop_flip
+
+TEST_TILES_START = 1_000_000
+TILES = {"train": 400, "val": 128}
+
+
+@dataclass(frozen=True)
+class DomainBatch:
+    """Unpaired images of one step in [-1,1], (B,3,S,S) each: a and b, and a second draw of each to stitch with."""
+
+    a: Tensor
+    b: Tensor
+    a_second: Tensor
+    b_second: Tensor
+
+
+def fetch(settings: GanSettings) -> None:
+    """Download Google Maps where --download asks for it and it is not there."""
+    if settings.download and settings.dataset == "maps" and find_maps(settings.data_root) is None:
+        download_maps(settings.data_root)
+
+
+def training_domains(settings: GanSettings) -> Domains:
+    """The training images, 286/256 times as large as the crops that are cut from them."""
+    return _load(settings, "train", size=round(settings.image_size * 286 / 256), count=settings.train_count)
+
+
+def test_domains(settings: GanSettings) -> Domains:
+    """The test images, as large as the training crops."""
+    return _load(settings, "val", size=settings.image_size, count=settings.eval_count)
+
+
+def _load(settings: GanSettings, split: str, *, size: int, count: int | None) -> Domains:
+    if settings.dataset == "maps":
+        return load_maps(settings.data_root, split, size=size, limit=count, on_bad_image=settings.on_bad_image)
+    start = 0 if split == "train" else TEST_TILES_START
+    tiles = make_tiles(count or TILES[split], size=size, seed=settings.seed, start=start)
+    names = tuple(f"tile {start + k}" for k in range(len(tiles.photos)))
+    return Domains(tiles.photos, tiles.maps, paired=True, names=names, skipped=())
+
+
+class DomainFeed:
+    """Unpaired training batches: every domain, and the second draw of it, goes through an order of its own.
+
+    Orders, crops and flips are functions of (seed, epoch, position), so an epoch can be entered at any step. An epoch is as
+    long as the larger domain; the smaller one is gone through again and again.
+
+    Args:
+        domains: training images, uint8, larger than the crops or as large; moved to ``device``.
+        size: side of the random crops.
+        batch_size: per rank.
+
+    Raises:
+        ValueError: an epoch would hold no batch.
+    """
+
+    def __init__(
+        self,
+        domains: Domains,
+        *,
+        size: int,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.domains = replace(domains, a=domains.a.to(device), b=domains.b.to(device))
+        self.size, self.batch_size, self.seed, self.rank, self.world = size, batch_size, seed, rank, world
+        self.count = max(len(domains.a), len(domains.b))
+        self.steps_per_epoch = self.count // (batch_size * world)
+        if self.steps_per_epoch == 0:
+            raise ValueError(f"{self.count} training images make no batch of {batch_size} on each of {world} processes")
+
+    def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[DomainBatch]:
+        """The batches of an epoch from ``first_step`` on."""
+        a, b = self.domains.a, self.domains.b
+        streams = {"a": a, "b": b, "a_second": a, "b_second": b}
+        draws = {name: self._draw(images, name, epoch) for name, images in streams.items()}
+        for step in range(first_step, self.steps_per_epoch):
+            yield DomainBatch(**{name: self._cut(streams[name], draws[name], step) for name in streams})
+
+    def _draw(self, images: Tensor, name: str, epoch: int) -> Tensor:
+        """(4, count) int64 on the device: image, top, left, flip for every position of the epoch."""
+        repeats = -(-self.count // len(images))
+        orders = [epoch_order(len(images), seed=self.seed, epoch=epoch, name=f"{name} {k}") for k in range(repeats)]
+        generator = seeded_generator(self.seed, name, "augment", epoch)
+        room = images.shape[-1] - self.size + 1
+        corner = torch.randint(room, (2, self.count), generator=generator)
+        flip = torch.randint(2, (1, self.count), generator=generator)
+        return torch.cat((torch.cat(orders)[None, : self.count], corner, flip)).to(images.device)
+
+    def _cut(self, images: Tensor, draws: Tensor, step: int) -> Tensor:
+        chosen = rank_batch(draws.T, step, batch_size=self.batch_size, rank=self.rank, world=self.world)
+        index, top, left, flip = chosen.unbind(1)
+        return to_signed(crop_flip(images[index], top, left, flip.bool(), (self.size, self.size)))
+
+
+def to_signed(images: Tensor) -> Tensor:
+    """uint8 0..255 -> float32 -1..1, what the networks see."""
+    return images.float() / 127.5 - 1.0
+
+
+def to_bytes(images: Tensor) -> Tensor:
+    """float -1..1 -> uint8 0..255, rounded: what a saved picture would hold."""
+    return ((images.float() + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)

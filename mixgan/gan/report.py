@@ -1,0 +1,79 @@
+"""report.html and summary.json of a MixCycleGAN run."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from mixgan.engine.metrics_log import read_metrics
+from mixgan.engine.run import Run
+from mixgan.report.page import Page
+from mixgan.report.plots import line_plot, series_from_records
+
+ROWS = {
+    "fid": "Fréchet distance",
+    "kid": "kernel distance",
+    "rmse": "RMSE (0..255)",
+    "rmse_gcgan": "RMSE, GcGAN's convention",
+    "acc5": "pixels within 5",
+    "acc10": "pixels within 10",
+    "ssim": "SSIM",
+}
+
+
+def write_report(run: Run, summary: dict[str, Any]) -> None:
+    """One page: figures, samples, curves, settings."""
+    settings = run.settings
+    records = read_metrics(run.folder.metrics)
+    page = Page(f"{settings.mixing} on {settings.dataset}", f"{settings.image_size} px, seed {settings.seed}")
+    name = summary["features"]
+    page.warning(
+        f"Fréchet distance ({name} features), not comparable with published FID. "
+        f"{summary['n_fake']} generated against {summary['n_real']} real images."
+    )
+    page.table("Result", result_rows(summary, records))
+    page.text("", "Photo to map: quality of generated maps (AtoB). Map to photo: quality of generated photos (BtoA).")
+    samples = sorted(run.folder.samples.glob("step-*.png"))
+    if samples:
+        page.figure("Translations of test images", samples[-1])
+    training = run.folder.samples / "training.png"
+    if training.is_file():
+        page.figure("What the networks see in a training step", training)
+    _curves(page, records)
+    page.table("Run", {key: summary[key] for key in ("steps", "epochs", "images_per_second", "seconds")})
+    page.table("Settings", {key: str(value) for key, value in dataclasses.asdict(settings).items()})
+    page.write(run.folder.report)
+
+
+def result_rows(summary: dict[str, Any], records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row per figure: both directions, and the untrained networks' where they were evaluated."""
+    start = next((r for r in records if r["step"] == 0 and "fid_AtoB" in r), None)
+    rows = []
+    for key, title in ROWS.items():
+        if f"{key}_AtoB" not in summary:
+            continue
+        row = {"": title, "photo to map": summary[f"{key}_AtoB"], "map to photo": summary[f"{key}_BtoA"]}
+        if start:
+            row |= {"untrained photo to map": start[f"{key}_AtoB"], "untrained map to photo": start[f"{key}_BtoA"]}
+        rows.append(row)
+    return rows
+
+
+def sample_path(run: Run) -> Path:
+    """Where the grid of the current step goes."""
+    return run.folder.samples / f"step-{run.step:08d}.png"
+
+
+def _curves(page: Page, records: list[dict[str, Any]]) -> None:
+    groups = {
+        "Adversarial losses": ("G_A", "G_B", "D_A", "D_B"),
+        "Cycle and identity losses": ("cycle_A", "cycle_B", "idt_A", "idt_B"),
+    }
+    heading = "Curves"
+    for title, names in groups.items():
+        series = series_from_records(records, names)
+        smooth = max(1, len(records) // 50)
+        page.figure(heading, line_plot(series, title=title, x_label="step", y_label="loss", smooth=smooth))
+        heading = ""
+    evaluations = series_from_records(records, ("fid_AtoB", "fid_BtoA"))
+    if any(len(x) > 1 for x, _ in evaluations.values()):
+        page.figure("", line_plot(evaluations, title="Fréchet distance", x_label="step", y_label="distance"))

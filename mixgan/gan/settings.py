@@ -1,0 +1,141 @@
+"""The settings of the MixCycleGAN command: which flags it has, and where their defaults come from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from mixgan.data.maps import find_maps
+from mixgan.engine.command_line import check_same_settings, first_look, parse, resumed_defaults, say_once
+from mixgan.engine.settings import CommonSettings
+from mixgan.gan.losses import GanKind
+
+Mixing = Literal["mixcyclegan", "none", "stitch-only", "dmix-only"]
+Dataset = Literal["auto", "maps", "tiles"]
+
+#: About three minutes on two CPU cores, on the embedded tiles.
+QUICK = {
+    "image_size": 64, "width": 32, "blocks": 6, "train_count": 400, "eval_count": 128, "epochs": 2, "batch_size": 2,
+    "eval_at_start": True,
+}  # fmt: skip
+#: CycleGAN's settings; MixCycleGAN needs 150 epochs instead of 200 (Understanding Mixup V-B).
+PAPER = {"image_size": 256, "width": 64, "blocks": 9, "batch_size": 1}
+PAPER_EPOCHS = {"none": 200}
+PRESETS: dict[str, dict[str, Any]] = {"quick": QUICK, "paper": PAPER}
+
+
+@dataclass(kw_only=True)
+class GanSettings(CommonSettings):
+    """Train MixCycleGAN, or plain CycleGAN, on aerial photos (A) and maps (B)."""
+
+    dataset: Dataset = "auto"
+    """Data set; auto takes Google Maps where it lies under --data-root, else the embedded tiles."""
+    mixing: Mixing = "mixcyclegan"
+    """What is mixed: generator inputs and discriminator inputs (mixcyclegan), neither (none: CycleGAN), or one of them."""
+    image_size: int = 256
+    """Side of the training images in px, cut at random from images 286/256 as large."""
+    train_count: int | None = None
+    """How many training pairs to use (default: all; 400 tiles)."""
+    eval_every: int | None = None
+    """Optimizer steps between evaluations (default: only at the end)."""
+    eval_count: int | None = None
+    """How many test pairs to evaluate on (default: all; 128 tiles)."""
+    eval_at_start: bool = False
+    """Evaluate the untrained networks too, for comparison."""
+    epochs: int = 150
+    """Length of the run: constant learning rate in the first half, falling to 0 in the second."""
+    constant_share: float = 0.5
+    """Share of the epochs with a constant learning rate."""
+    alpha: float = 1.0
+    """lambda ~ Beta(alpha, alpha)."""
+    shared_lambda: bool = True
+    """One lambda per sample for both stitches and both discriminators (Eq. 3); else each draws its own."""
+    h_odds: float = 0.5
+    """Probability of stitching side by side rather than one above the other."""
+    unstitched: float = 0.0
+    """Share of samples that the generators see un-stitched (the paper's remedy for oceans in large green areas)."""
+    d_term: Literal["replace", "add"] = "replace"
+    """Whether the mixed term replaces the discriminators' real and fake terms or is added to them."""
+    pool_size: int = 50
+    """Generated images that each discriminator remembers."""
+    gan_loss: GanKind = "lsgan"
+    """Adversarial loss; hinge takes no soft targets, so only with --mixing none or stitch-only."""
+    cycle_weight: float = 10.0
+    """Weight of both cycle losses."""
+    identity_weight: float = 0.5
+    """Weight of the identity losses, relative to the cycle losses."""
+    lr: float = 2e-4
+    """Learning rate of Adam (betas 0.5 and 0.999)."""
+    width: int = 64
+    """Channels of the first layer of all networks (ngf and ndf)."""
+    blocks: int = 9
+    """Residual blocks of the generators."""
+
+    @property
+    def stitch(self) -> bool:
+        """Whether generators see stitched images."""
+        return self.mixing in ("mixcyclegan", "stitch-only")
+
+    @property
+    def dmix(self) -> bool:
+        """Whether discriminators see mixed images."""
+        return self.mixing in ("mixcyclegan", "dmix-only")
+
+    def check(self) -> None:
+        """ValueError for values out of range, quoting flag and value."""
+        super().check()
+        for name in ("h_odds", "unstitched", "constant_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"--{name.replace('_', '-')} must lie in [0, 1], got {getattr(self, name)}")
+        for name in ("alpha", "lr"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"--{name} must be above 0, got {getattr(self, name)}")
+        if self.image_size % 4 or self.image_size < 32:
+            raise ValueError(f"--image-size must be a multiple of 4, at least 32, got {self.image_size}")
+        if self.eval_every is not None and self.eval_every < 1:
+            raise ValueError(f"--eval-every must be at least 1, got {self.eval_every}")
+        if self.gan_loss == "hinge" and self.dmix:
+            raise ValueError(
+                f"--gan-loss hinge takes no soft targets, which --mixing {self.mixing} needs; use lsgan or bce"
+            )
+
+
+def settings_from(argv: Sequence[str]) -> GanSettings:
+    """Settings from command-line words: flags, over the resumed run's settings or the preset's.
+
+    Raises:
+        ValueError: unknown preset or mixing; nothing to resume; a resumed run's setting changed.
+    """
+    look = first_look(GanSettings, argv)
+    dataset = look.dataset
+    if dataset == "auto":
+        dataset = "tiles" if find_maps(look.data_root) is None else "maps"
+    if look.resume and look.output_dir is not None:
+        defaults = resumed_defaults(look.output_dir, GanSettings)
+    else:
+        defaults = preset_values(look.preset, dataset=dataset, mixing=look.mixing)
+    settings = parse(GanSettings, argv, defaults=defaults, prog="mixcyclegan_maps", description=GanSettings.__doc__)
+    if settings.dataset == "auto":
+        settings.dataset = dataset
+        found = f"Using Google Maps from {settings.data_root}."
+        missing = f"No Google Maps under {settings.data_root}: using the embedded tiles (--dataset maps --download fetches them)."
+        say_once(found if dataset == "maps" else missing)
+    settings.check()
+    if settings.resume:
+        check_same_settings(settings, settings.output_dir)
+    return settings
+
+
+def preset_values(name: str | None, *, dataset: str, mixing: str) -> dict[str, Any]:
+    """The defaults of a preset; without a name, quick on the tiles and paper on real data.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    name = name or ("quick" if dataset == "tiles" else "paper")
+    if name not in PRESETS:
+        raise ValueError(f"unknown preset {name!r}; known: {', '.join(PRESETS)}")
+    epochs = {"epochs": PAPER_EPOCHS[mixing]} if name == "paper" and mixing in PAPER_EPOCHS else {}
+    return {**PRESETS[name], **epochs}
+
+
+MIXINGS: tuple[str, ...] = get_args(Mixing)

@@ -1,0 +1,183 @@
+"""A self-contained HTML page: texts, tables, figures and warnings, without any reference to the outside."""
+
+import base64
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from numbers import Integral, Real
+from pathlib import Path
+
+import matplotlib as mpl
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from PIL import Image
+
+from mixgan.engine.files import write_text
+from mixgan.report.plots import INK
+
+
+@dataclass(frozen=True)
+class _Cell:
+    text: str
+    is_number: bool
+
+
+@dataclass(frozen=True)
+class _Picture:
+    markup: Markup
+    caption: str
+
+
+@dataclass(frozen=True)
+class _Section:
+    heading: str
+    paragraphs: Sequence[str] = ()
+    columns: Sequence[str] = ()
+    rows: Sequence[Sequence[_Cell]] = ()
+    pairs: Sequence[tuple[str, _Cell]] = ()
+    pictures: list[_Picture] = field(default_factory=list)
+
+
+@dataclass
+class Page:
+    """Collects sections in the order of the calls; ``write`` makes the file.
+
+    Every text is escaped. A heading may be empty: the section then continues the one before.
+    """
+
+    title: str
+    subtitle: str = ""
+    _sections: list[_Section] = field(default_factory=list, init=False, repr=False)
+    _warnings: list[str] = field(default_factory=list, init=False, repr=False)
+
+    def text(self, heading: str, body: str) -> None:
+        """Paragraphs, separated by empty lines."""
+        self._sections.append(_Section(heading, paragraphs=re.split(r"\n\s*\n", body.strip())))
+
+    def table(self, heading: str, rows: Mapping[str, object] | Sequence[Mapping[str, object]]) -> None:
+        """One mapping becomes a list of names and values; a sequence becomes a table with one row per mapping.
+
+        The columns are the keys in order of their first appearance; what a row lacks is left empty. Values are printed by
+        ``tidy``, so an integer that is no count, such as a seed, is better given as a string.
+        """
+        if isinstance(rows, Mapping):
+            self._sections.append(_Section(heading, pairs=[(str(k), _cell(v)) for k, v in rows.items()]))
+            return
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        cells = [[_cell(row[key], padded=True) if key in row else _Cell("", False) for key in columns] for row in rows]
+        self._sections.append(_Section(heading, columns=[str(key) for key in columns], rows=cells))
+
+    def figure(self, heading: str, figure: Figure | Image.Image | Path | str, caption: str = "") -> None:
+        """A matplotlib figure (kept as vectors), a PIL image, or the path of a PNG or JPEG file.
+
+        Without a heading, a figure that follows a figure stands beside it where the window is wide enough.
+        """
+        description = caption or heading or self.title
+        if isinstance(figure, Figure):
+            count = sum(len(section.pictures) for section in self._sections)
+            markup = _inline_svg(figure, prefix=f"f{count}-", description=description)
+        else:
+            markup = _inline_image(figure, description=description)
+        if heading or not (self._sections and self._sections[-1].pictures):
+            self._sections.append(_Section(heading))
+        self._sections[-1].pictures.append(_Picture(markup, caption))
+
+    def warning(self, text: str) -> None:
+        """Something the reader must know before believing the figures; shown under the title, each text once."""
+        if text not in self._warnings:
+            self._warnings.append(text)
+
+    def html(self) -> str:
+        """The page as one string."""
+        template = Environment(loader=PackageLoader("mixgan.report", "."), autoescape=True).get_template("page.html")
+        return template.render(page=self, sections=self._sections, warnings=self._warnings)
+
+    def write(self, path: Path | str) -> Path:
+        """Write the page; a file that is there already is replaced at once and never half-written."""
+        path = Path(path)
+        write_text(path, self.html())
+        return path
+
+
+def tidy(value: object, *, padded: bool = False) -> str:
+    """A value as a reader wants it: four significant digits, thousands apart, yes and no, a dash for None.
+
+    ``padded`` keeps the zeros at the end of a fraction, so that the numbers of a column line up.
+    """
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Integral):
+        return f"{value:,}" if abs(value) >= 10_000 else f"{value}"
+    if isinstance(value, Real):
+        return _tidy_float(float(value), padded)
+    if isinstance(value, (list, tuple)):
+        return ", ".join(tidy(item) for item in value)
+    return str(value)
+
+
+def _tidy_float(value: float, padded: bool) -> str:
+    if math.isnan(value):
+        return "not a number"
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    size = abs(value)
+    if size >= 1e9 or 0 < size < 1e-4:
+        mantissa, exponent = f"{value:.3e}".split("e")
+        return f"{_trim(mantissa)}e{int(exponent)}"
+    decimals = 4 if size == 0 else 3 - math.floor(math.log10(size))
+    text = f"{value:,.{max(decimals, 0)}f}"
+    if not padded:
+        return _trim(text)
+    # From 0.01 on four decimals, so that accuracies line up; below, as many as four digits need: 0.00025.
+    return f"{value:.4f}" if 0.01 <= size < 1 else _trim(text, keep=min(max(decimals, 0), 4))
+
+
+def _trim(number: str, keep: int = 0) -> str:
+    """Take zeros off the end of a fraction, but leave ``keep`` decimals."""
+    whole, _, fraction = number.partition(".")
+    fraction = fraction[:keep] + fraction[keep:].rstrip("0")
+    return f"{whole}.{fraction}" if fraction else whole
+
+
+def _cell(value: object, *, padded: bool = False) -> _Cell:
+    return _Cell(tidy(value, padded=padded), isinstance(value, Real) and not isinstance(value, bool))
+
+
+def _inline_image(source: Image.Image | Path | str, *, description: str) -> Markup:
+    if isinstance(source, Image.Image):
+        buffer = io.BytesIO()
+        source.save(buffer, "PNG", optimize=True)
+        data, kind, width = buffer.getvalue(), "png", source.width
+    else:
+        data = Path(source).read_bytes()
+        with Image.open(io.BytesIO(data)) as image:
+            kind, width = str(image.format).lower(), image.width
+    if kind not in ("png", "jpeg"):
+        raise ValueError(f"a page shows PNG and JPEG images, got {source} in the format {kind}")
+    address = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    return Markup('<img class="{}" src="{}" width="{}" alt="{}">').format(
+        "sheet" if width > 640 else "", address, width, description
+    )
+
+
+def _inline_svg(figure: Figure, *, prefix: str, description: str) -> Markup:
+    """SVG for the middle of a page: no XML head, no outside names, no ids shared with other figures, the page's ink.
+
+    matplotlib escapes the texts it draws, so the result is markup as it is.
+    """
+    buffer = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "mixgan"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg)
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}", svg)
+    svg = re.sub(re.escape(INK), "currentColor", svg, flags=re.IGNORECASE)
+    label = Markup('<svg role="img" aria-label="{}"').format(description)
+    return Markup(svg.replace("<svg", label, 1))

@@ -1,0 +1,161 @@
+"""Line plots of training curves as matplotlib figures that read well in print, in the dark and for colour-blind eyes."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
+
+# Okabe and Ito's palette without black (it would vanish on a dark page) and with yellow, the palest, left out.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+LINE_STYLES = ("-", "--", ":", "-.")
+# Text and axes are drawn in this grey, readable on white; the page turns it into the colour of its own text.
+INK = "#3b4148"
+# A plot is some 600 pixels wide: more points only make the page heavy.
+MAX_POINTS = 1000
+
+_STYLE = {
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlecolor": INK,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11.5,
+    "axes.titleweight": "bold",
+    "font.size": 10,
+    "grid.alpha": 0.18,
+    "grid.color": INK,
+    "grid.linewidth": 0.7,
+    "legend.frameon": False,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
+
+
+def line_plot(
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    log_y: bool = False,
+    smooth: int = 1,
+) -> Figure:
+    """Lines over a common x axis, e.g. losses over steps.
+
+    Args:
+        series: name -> (x, y), each (N,); values that are NaN or infinite are left out, and with ``log_y`` those not
+            above 0. A single point is drawn as a dot.
+        smooth: points in a centred running mean. Above 1, the range of the raw points stays visible as a pale band.
+
+    Returns:
+        A figure with a transparent background, independent of pyplot.
+
+    Raises:
+        ValueError: if an x and its y differ in length, or smooth is below 1.
+    """
+    if smooth < 1:
+        raise ValueError(f"smooth counts points and must be at least 1, got {smooth}")
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(5.6, 3.2), layout="constrained")
+        figure.patch.set_alpha(0)
+        axes = figure.add_subplot()
+        axes.patch.set_alpha(0)
+        axes.set(title=title, xlabel=x_label, ylabel=y_label)
+        axes.grid(True, axis="y")
+        drawn = [_draw(axes, name, xy, index, log_y, smooth) for index, (name, xy) in enumerate(series.items())]
+        if not any(drawn):
+            axes.text(0.5, 0.5, "no values", transform=axes.transAxes, ha="center", va="center")
+            axes.set(xticks=[], yticks=[])
+            return figure
+        if log_y:
+            _log_ticks(axes)
+        if all(float(x).is_integer() for line in axes.lines for x in line.get_xdata()):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
+        axes.margins(x=0.015)
+        if len(series) > 1:
+            _legend(figure, axes)
+    return figure
+
+
+def series_from_records(
+    records: Sequence[Mapping[str, object]], names: Sequence[str], *, x: str = "step"
+) -> dict[str, tuple[list[float], list[float]]]:
+    """Turn the objects of a metrics.jsonl into what ``line_plot`` takes.
+
+    Args:
+        records: one mapping per logged moment; those without ``x`` or without a number under a name are skipped for it.
+        names: the values to plot, in order.
+
+    Returns:
+        name -> (x values, y values), without the names that no record has.
+    """
+    series = {}
+    for name in names:
+        points = [(r[x], r[name]) for r in records if _is_number(r.get(x)) and _is_number(r.get(name))]
+        if points:
+            series[name] = ([float(a) for a, _ in points], [float(b) for _, b in points])
+    return series
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _draw(
+    axes: Axes, name: str, xy: tuple[Sequence[float], Sequence[float]], index: int, log_y: bool, smooth: int
+) -> bool:
+    """Draw one series; False where it holds nothing to draw."""
+    x, y = (np.asarray(values, dtype=float) for values in xy)
+    if x.shape != y.shape or x.ndim != 1:
+        raise ValueError(f"x and y of {name!r} must be lists of one length, got {x.shape} and {y.shape}")
+    drawable = np.isfinite(x) & np.isfinite(y) & ((y > 0) | (not log_y))
+    x, y = x[drawable], y[drawable]
+    color = PALETTE[index % len(PALETTE)]
+    style = LINE_STYLES[index // len(PALETTE) % len(LINE_STYLES)]
+    if smooth > 1 and len(y) > 1:
+        edges = np.arange(0, len(y), max(smooth // 2, math.ceil(len(y) / MAX_POINTS)))
+        low, high = np.minimum.reduceat(y, edges), np.maximum.reduceat(y, edges)
+        axes.fill_between(_bin_means(x, edges), low, high, color=color, alpha=0.16, linewidth=0)
+        y = _running_mean(y, smooth)
+    if len(y) > MAX_POINTS:
+        edges = np.arange(0, len(y), math.ceil(len(y) / MAX_POINTS))
+        x, y = _bin_means(x, edges), _bin_means(y, edges)
+    axes.plot(x, y, style, color=color, linewidth=1.7, label=name, marker="o" if len(x) == 1 else None)
+    return len(x) > 0
+
+
+def _running_mean(values: np.ndarray, width: int) -> np.ndarray:
+    """Centred mean over ``width`` points, over the fewer that exist near the ends."""
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    positions = np.arange(len(values))
+    first = np.maximum(positions - (width - 1) // 2, 0)
+    last = np.minimum(positions + width // 2 + 1, len(values))
+    return (sums[last] - sums[first]) / (last - first)
+
+
+def _bin_means(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    return np.add.reduceat(values, edges) / np.diff(edges, append=len(values))
+
+
+def _log_ticks(axes: Axes) -> None:
+    """Plain numbers instead of powers, with steps between the decades where there are few of them."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    steps = (1.0, 2.0, 5.0) if math.log10(high / low) < 2.5 else (1.0,)
+    axes.yaxis.set_major_locator(LogLocator(subs=steps))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    """Below the plot, where it never hides a line, in as many columns as the longest name allows."""
+    names = [str(line.get_label()) for line in axes.lines]
+    most = max(1, 60 // (max(map(len, names)) + 6))
+    columns = math.ceil(len(names) / math.ceil(len(names) / most))  # rows as even as they can be
+    figure.legend(loc="outside lower center", ncols=columns, handlelength=1.5)

@@ -1,0 +1,270 @@
+"""Feeds: which sample comes when, how it is augmented, and that any place in a run can be rebuilt."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+import classify.feeds
+from classify.data import FolderSet, ImageSet
+from classify.feeds import MemoryFeed, StreamFeed, eval_batches, training_feed
+from mixgan.data.images import BadImageError
+
+COUNT = 22
+MEAN, STD = (0.2, 0.5, 0.7), (0.25, 0.5, 1.0)
+IMAGES = torch.randint(1, 256, (COUNT, 3, 6, 5), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+LABELS = torch.arange(COUNT)  # a label names its sample
+
+
+def memory_feed(**options: object) -> MemoryFeed:
+    defaults = {"batch_size": 4, "seed": 1, "device": "cpu", "mean": MEAN, "std": STD, "pad": 2}
+    return MemoryFeed(IMAGES, LABELS, **{**defaults, **options})
+
+
+@pytest.fixture(scope="module")
+def folder_set(tmp_path_factory: pytest.TempPathFactory) -> FolderSet:
+    """22 pictures of 20x16 px: red tells the sample, green grows to the right."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for index in range(COUNT):
+        pixels = np.zeros((16, 20, 3), np.uint8)
+        pixels[..., 0], pixels[..., 1] = 10 * index, np.arange(20) * 12
+        Image.fromarray(pixels).save(folder / f"{index:02}.png")
+    paths = tuple(sorted(folder.iterdir()))
+    return FolderSet("pictures", paths, LABELS, tuple("abcdefghijklmnopqrstuv"), MEAN, STD, size=8)
+
+
+def stream_feed(dataset: FolderSet, **options: object) -> StreamFeed:
+    return StreamFeed(dataset, **{"batch_size": 4, "seed": 1, "device": "cpu", "workers": 0, **options})
+
+
+def undo_normalisation(images: Tensor) -> Tensor:
+    return (images * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]) * 255
+
+
+def assert_same_batches(some: list[tuple[Tensor, Tensor]], others: list[tuple[Tensor, Tensor]]) -> None:
+    assert len(some) == len(others)
+    for (images, labels), (other_images, other_labels) in zip(some, others, strict=True):
+        assert torch.equal(labels, other_labels)
+        assert torch.equal(images, other_images)
+
+
+MakeFeed = Callable[..., MemoryFeed | StreamFeed]
+
+
+@pytest.fixture(params=["memory", "stream"])
+def make_feed(request: pytest.FixtureRequest, folder_set: FolderSet) -> MakeFeed:
+    if request.param == "memory":
+        return memory_feed
+    return lambda **options: stream_feed(folder_set, **options)
+
+
+# What both feeds promise
+
+
+def test_an_epoch_visits_a_sample_at_most_once_and_drops_the_rest(make_feed: MakeFeed) -> None:
+    feed = make_feed()
+    batches = list(feed.epoch(0))
+    seen = torch.cat([labels for _, labels in batches])
+    assert feed.steps_per_epoch == len(batches) == COUNT // 4
+    assert all(images.dtype == torch.float32 and labels.dtype == torch.int64 for images, labels in batches)
+    assert len(seen) == len(set(seen.tolist())) == 20
+
+
+def test_starting_at_a_step_gives_the_rest_of_the_epoch(make_feed: MakeFeed) -> None:
+    full = list(make_feed().epoch(3))
+    assert_same_batches(list(make_feed().epoch(3, first_step=2)), full[2:])
+    assert list(make_feed().epoch(3, first_step=len(full))) == []
+
+
+def test_epochs_and_seeds_differ_in_order_and_augmentation(make_feed: MakeFeed) -> None:
+    def by_sample(feed: MemoryFeed | StreamFeed, epoch: int) -> tuple[list[int], dict[int, Tensor]]:
+        batches = list(feed.epoch(epoch))
+        labels = torch.cat([labels for _, labels in batches]).tolist()
+        return labels, dict(zip(labels, torch.cat([images for images, _ in batches]), strict=True))
+
+    order, images = by_sample(make_feed(), 0)
+    for other_order, other_images in (by_sample(make_feed(), 1), by_sample(make_feed(seed=2), 0)):
+        assert order != other_order
+        assert any(not torch.equal(images[key], other_images[key]) for key in images.keys() & other_images.keys())
+
+
+def test_ranks_share_out_the_batch_of_one_process(make_feed: MakeFeed) -> None:
+    """Oracle: one process with the global batch size."""
+    shares = [list(make_feed(rank=rank, world=2, batch_size=3).epoch(1)) for rank in (0, 1)]
+    together = [(torch.cat([a, b]), torch.cat([c, d])) for (a, c), (b, d) in zip(*shares, strict=True)]
+    assert_same_batches(together, list(make_feed(batch_size=6).epoch(1)))
+
+
+def test_the_global_random_state_is_left_alone(make_feed: MakeFeed) -> None:
+    before = torch.get_rng_state()
+    list(make_feed().epoch(0))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_wrong_numbers_are_quoted(make_feed: MakeFeed) -> None:
+    with pytest.raises(ValueError, match="22 images are fewer than one batch: 12 on each of 2 processes"):
+        make_feed(batch_size=12, world=2)
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        make_feed(batch_size=0)
+    with pytest.raises(ValueError, match=r"first_step must be within 0\.\.5, got 6"):
+        make_feed().epoch(0, first_step=6)
+
+
+# In memory
+
+
+def test_crops_and_mirrors_of_the_zero_padded_image() -> None:
+    """Oracle: every one of the 5 x 5 x 2 windows of the padded image, cut with numpy; all of them must come up in time."""
+    windows = set()
+    for epoch in range(40):
+        for images, labels in memory_feed().epoch(epoch):
+            for image, label in zip(undo_normalisation(images).round().numpy(), labels.tolist(), strict=True):
+                padded = np.pad(IMAGES[label].numpy(), ((0, 0), (2, 2), (2, 2)))
+                matches = [
+                    (top, left, step)
+                    for top in range(5)
+                    for left in range(5)
+                    for step in (1, -1)
+                    if np.array_equal(image, padded[:, top : top + 6, left : left + 5][:, :, ::step])
+                ]
+                assert len(matches) == 1
+                windows.add(matches[0])
+    assert len(windows) == 50
+
+
+def test_no_augmentation_leaves_the_normalised_images() -> None:
+    for images, labels in memory_feed(pad=0, flip=False).epoch(0):
+        expected = (IMAGES[labels].double() / 255 - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[
+            :, None, None
+        ]
+        torch.testing.assert_close(images, expected.float())
+
+
+def test_a_set_of_digits_is_never_mirrored() -> None:
+    """Its columns grow to the right; in a mirrored crop they would fall."""
+    ramp = torch.arange(1, 9, dtype=torch.uint8).expand(COUNT, 1, 8, 8)
+    dataset = ImageSet("digits", ramp, LABELS, tuple("0123456789"), (0.0,), (1.0,), flip=False)
+    feed = training_feed(dataset, batch_size=COUNT, seed=0, device="cpu")
+    images, _ = next(feed.epoch(0))
+    rows = images[:, 0, 4]  # a row that is inside for every crop; padding is zero
+    rising = (rows[:, 1:] > rows[:, :-1]) | (rows[:, 1:] == 0)
+    assert isinstance(feed, MemoryFeed)
+    assert rising.all()
+
+
+# From disk
+
+
+def test_batches_do_not_depend_on_workers(folder_set: FolderSet) -> None:
+    here = list(stream_feed(folder_set).epoch(2, first_step=1))
+    before = torch.get_rng_state()
+    feed = training_feed(folder_set, batch_size=4, seed=1, device="cpu", workers=2)
+    assert_same_batches(list(feed.epoch(2, first_step=1)), here)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_streamed_pictures_are_windows_of_their_own_sample(folder_set: FolderSet) -> None:
+    slopes = []
+    for images, labels in stream_feed(folder_set).epoch(0):
+        pixels = undo_normalisation(images)
+        assert images.shape == (4, 3, 8, 8)
+        torch.testing.assert_close(pixels[:, 0], (10.0 * labels)[:, None, None].expand(4, 8, 8))
+        slopes += (pixels[:, 1, :, -1] - pixels[:, 1, :, 0]).mean(1).tolist()
+    assert min(slopes) < 0 < max(slopes)  # some are mirrored, some not
+    assert len({round(abs(slope)) for slope in slopes}) > 5  # windows of many widths
+
+
+def test_skipped_steps_are_not_read(folder_set: FolderSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+
+    def counting(path: Path, real: Callable[[Path], Tensor] = classify.feeds.read_image) -> Tensor:
+        read.append(path)
+        return real(path)
+
+    monkeypatch.setattr(classify.feeds, "read_image", counting)
+    list(stream_feed(folder_set).epoch(0, first_step=3))
+    assert len(read) == 2 * 4
+
+
+@pytest.fixture
+def broken_set(folder_set: FolderSet, tmp_path: Path) -> Callable[[str], FolderSet]:
+    """The set with sample 5 replaced by an empty file."""
+    broken = tmp_path / "broken.png"
+    broken.touch()
+    paths = (*folder_set.paths[:5], broken, *folder_set.paths[6:])
+    shared = (LABELS, folder_set.classes, MEAN, STD)
+    return lambda on_bad_image: FolderSet("pictures", paths, *shared, size=8, on_bad_image=on_bad_image)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_file_ends_training_with_one_sentence(
+    broken_set: Callable[[str], FolderSet], workers: int
+) -> None:
+    feed = stream_feed(broken_set("error"), batch_size=COUNT, workers=workers)
+    with pytest.raises(BadImageError, match=r"broken\.png") as caught:
+        list(feed.epoch(0))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_next_sample_stands_in_for_a_skipped_one(broken_set: Callable[[str], FolderSet]) -> None:
+    dataset = broken_set("skip")
+    feed = stream_feed(dataset, batch_size=COUNT)
+    with pytest.warns(UserWarning, match=r"skipped .*broken\.png"):
+        ((_, labels),) = feed.epoch(0)
+    assert sorted(labels.tolist()) == [0, 1, 2, 3, 4, 6, 6, *range(7, COUNT)]
+    assert feed.skipped == {dataset.paths[5]}
+
+
+def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
+    paths = tuple(tmp_path / f"{index}.png" for index in range(2))
+    dataset = FolderSet("gone", paths, torch.tensor([0, 1]), ("a", "b"), MEAN, STD, size=8, on_bad_image="skip")
+    with (
+        pytest.warns(UserWarning, match="skipped"),
+        pytest.raises(BadImageError, match="none of the 2 images of gone can be read"),
+    ):
+        list(stream_feed(dataset, batch_size=2).epoch(0))
+
+
+# Evaluation
+
+
+@pytest.mark.parametrize("world", [1, 3, 30])
+def test_evaluation_visits_every_sample_once(folder_set: FolderSet, world: int) -> None:
+    memory = ImageSet("memory", IMAGES, LABELS, (), MEAN, STD)
+    for dataset in (memory, folder_set):
+        shares = [
+            [
+                labels
+                for _, labels in eval_batches(dataset, batch_size=4, device="cpu", rank=rank, world=world, workers=0)
+            ]
+            for rank in range(world)
+        ]
+        assert sorted(torch.cat([labels for share in shares for labels in share]).tolist()) == list(range(COUNT))
+        assert all(1 <= len(labels) <= 4 for share in shares for labels in share)
+
+
+def test_evaluation_in_memory_only_normalises() -> None:
+    memory = ImageSet("memory", IMAGES, LABELS, (), MEAN, STD)
+    images = torch.cat([images for images, _ in eval_batches(memory, batch_size=4, device="cpu")])
+    assert torch.equal(undo_normalisation(images).round(), IMAGES.float())
+
+
+def test_evaluation_of_files_cuts_the_centre(tmp_path: Path) -> None:
+    """A 64x80 picture at size 56: 56/0.875 = 64 is its short side already, so pixels come through untouched."""
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 80, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "one.png")
+    dataset = FolderSet("one", (tmp_path / "one.png",), torch.tensor([0]), ("a",), MEAN, STD, size=56)
+    ((images, _),) = eval_batches(dataset, batch_size=4, device="cpu", workers=1)
+    np.testing.assert_array_equal(undo_normalisation(images)[0].round(), pixels[4:60, 12:68].transpose(2, 0, 1))
+
+
+def test_evaluation_leaves_out_what_it_skips(broken_set: Callable[[str], FolderSet]) -> None:
+    with pytest.raises(BadImageError, match=r"broken\.png"):
+        list(eval_batches(broken_set("error"), batch_size=4, device="cpu", workers=0))
+    with pytest.warns(UserWarning, match=r"broken\.png"):
+        batches = list(eval_batches(broken_set("skip"), batch_size=1, device="cpu", workers=0))
+    assert torch.cat([labels for _, labels in batches]).tolist() == [i for i in range(COUNT) if i != 5]

@@ -1,0 +1,70 @@
+"""resize against PIL (antialiased), numpy's own half-pixel sampling (not antialiased) and hand-made cases."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mixgan.ops.resize import resize
+
+
+def picture(height: int, width: int) -> torch.Tensor:
+    return torch.randint(0, 256, (1, 3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def half_pixel_bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H,W) -> (h,w): separable linear sampling at (i + 0.5) * scale - 0.5, edges clamped."""
+    for axis, target in enumerate(size):
+        length = image.shape[axis]
+        position = np.clip((np.arange(target) + 0.5) * length / target - 0.5, 0, length - 1)
+        image = np.apply_along_axis(lambda line, at=position: np.interp(at, np.arange(len(line)), line), axis, image)
+    return image
+
+
+@pytest.mark.parametrize("size", [(20, 9), (64, 50)])
+@pytest.mark.parametrize(("mode", "pil_mode"), [("bilinear", Image.BILINEAR), ("bicubic", Image.BICUBIC)])
+def test_antialiased_uint8_is_pils_up_to_one_step(size, mode, pil_mode):
+    image = picture(37, 41) // 2 + 64  # away from 0 and 255, where PIL clamps bicubic twice, once per axis
+    pil = Image.fromarray(image[0].permute(1, 2, 0).numpy()).resize(size[::-1], pil_mode)
+    ours = resize(image, size, mode=mode, antialias=True)[0].permute(1, 2, 0).numpy()
+    assert np.abs(ours.astype(int) - np.asarray(pil).astype(int)).max() <= 1
+
+
+def test_nearest_takes_the_pixel_pil_takes():
+    image = picture(37, 41)
+    pil = Image.fromarray(image[0].permute(1, 2, 0).numpy()).resize((9, 20), Image.NEAREST)
+    assert (resize(image, (20, 9), mode="nearest")[0].permute(1, 2, 0).numpy() == np.asarray(pil)).all()
+
+
+@pytest.mark.parametrize("size", [(20, 9), (64, 50)])
+def test_bilinear_samples_at_half_pixel_centres(size):
+    image = torch.rand(1, 1, 37, 41, dtype=torch.float64)
+    expected = half_pixel_bilinear(image[0, 0].numpy(), size)
+    np.testing.assert_allclose(resize(image, size)[0, 0].numpy(), expected, atol=1e-12)
+
+
+def test_uint8_is_rounded_and_clamped():
+    edge = torch.tensor([0, 0, 255, 255], dtype=torch.uint8).view(1, 1, 1, 4)
+    enlarged = resize(edge, (1, 8), mode="bicubic")  # overshoots on both sides of the edge
+    assert enlarged.dtype == torch.uint8
+    assert (enlarged[0, 0, 0, :3].tolist(), enlarged[0, 0, 0, -3:].tolist()) == ([0, 0, 0], [255, 255, 255])
+    # Linear between 0 and 1 at 1/4 and 3/4.
+    assert resize(torch.tensor([[[[0, 1]]]], dtype=torch.uint8), (1, 4)).flatten().tolist() == [0, 0, 1, 1]
+
+
+def test_an_int_size_is_square():
+    assert resize(picture(5, 7), 6).shape == (1, 3, 6, 6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "settings", "message"),
+    [
+        ((3, 4, 4), {"size": 2}, r"\(3, 4, 4\)"),
+        ((1, 3, 4, 4), {"size": 2, "mode": "area"}, "'area'"),
+        ((1, 3, 4, 4), {"size": (2, 0)}, r"\(2, 0\)"),
+        ((1, 3, 4, 4), {"size": 2, "mode": "nearest", "antialias": True}, "antialias"),
+    ],
+)
+def test_mistakes_are_named(shape, settings, message):
+    with pytest.raises(ValueError, match=message):
+        resize(torch.zeros(shape), **settings)
