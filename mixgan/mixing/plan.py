@@ -16,12 +16,16 @@ class Plan:
         sources: (B,M) int64, the samples that go into each mixed sample; column 0 is the sample itself.
         weights: (B,M) float32, the label weights of the sources; rows sum to 1.
         mask: (B,1,H,W) float32 in [0,1], the share of the own image at every pixel, or None where no mask exists.
+        geometry: where pixels come from, for the methods that move them (their docstrings give the shape), else None.
+        choice: what a method chose on the host (a composite's method, a block count), else None.
     """
 
     drawn: Tensor
     sources: Tensor
     weights: Tensor
     mask: Tensor | None
+    geometry: Tensor | None = None
+    choice: int | None = None
 
     @property
     def lam(self) -> Tensor:
