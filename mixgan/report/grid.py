@@ -132,7 +132,7 @@ def _picture(image: Tensor) -> Image.Image:
 def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
     """DejaVu Sans from matplotlib's own files: on every machine, with arrows and Greek letters."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(Path(mpl.get_data_path()) / "fonts" / "ttf" / name, size)
+    return ImageFont.truetype(str(Path(mpl.get_data_path()) / "fonts" / "ttf" / name), size)
 
 
 def _wrap(label: str, font: ImageFont.FreeTypeFont, width: int) -> str:

@@ -1,0 +1,23 @@
+# All set-up of this project: `make demo` and `make test` need only Python >= 3.10 and make.
+PYTHON ?= python3
+VENV ?= .venv
+CONSTRAINTS ?=
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.mixgan-installed
+
+.PHONY: setup demo test
+
+setup: $(INSTALLED)
+
+# Runs again only when what to install has changed.
+$(INSTALLED): pyproject.toml $(CONSTRAINTS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "mixgan needs Python >= 3.10; call: make PYTHON=python3.12"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e '.[test]'
+	touch $@
+
+demo: setup
+	$(BIN)/accelerate launch recipes/mixcyclegan_maps.py
+
+test: setup
+	$(BIN)/python -m pytest

@@ -1,0 +1,69 @@
+"""Launching the recipes as a user would: through accelerate or torchrun, from another working directory."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+class Launcher:
+    """Starts recipes from ``cwd``, which is empty and not the project's folder."""
+
+    def __init__(self, cwd: Path) -> None:
+        self.cwd = cwd
+
+    def start(self, recipe: str, *words: object, processes: int = 1) -> subprocess.Popen:
+        single = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
+        several = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+        # One thread each: two on a busy machine can be a hundred times slower, as they wait for one another.
+        words = (*words, "--threads", 1)
+        command = [*(single if processes == 1 else several), str(RECIPES / recipe), *map(str, words)]
+        return subprocess.Popen(
+            command,
+            cwd=self.cwd,
+            start_new_session=True,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+    def __call__(self, recipe: str, *words: object, processes: int = 1) -> str:
+        """Run to the end; returns what was printed."""
+        process = self.start(recipe, *words, processes=processes)
+        printed, _ = process.communicate(timeout=180)
+        assert process.returncode == 0, printed
+        return printed
+
+    def signalled(self, number: signal.Signals, recipe: str, *words: object, folder: Path, after_step: int) -> str:
+        """Run until ``after_step`` is logged, then send a signal to all its processes; returns what was printed."""
+        process = self.start(recipe, *words)
+        until = time.monotonic() + 120
+        while last_step(folder) < after_step:
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < until, "the run logged nothing for two minutes"
+            time.sleep(0.005)
+        os.killpg(process.pid, number)
+        printed, _ = process.communicate(timeout=60)
+        assert process.returncode != 0, "the run was over before the signal came"
+        return printed
+
+
+def last_step(folder: Path) -> int:
+    log = folder / "metrics.jsonl"
+    lines = log.read_text().splitlines() if log.is_file() else []
+    complete = [line for line in lines if line.endswith("}")]
+    return json.loads(complete[-1])["step"] if complete else -1
+
+
+@pytest.fixture
+def launch(tmp_path) -> Launcher:
+    cwd = tmp_path / "elsewhere"
+    cwd.mkdir()
+    return Launcher(cwd)

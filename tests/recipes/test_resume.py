@@ -1,0 +1,81 @@
+"""A run that is killed in the middle and resumed equals one that is not, bit for bit: logs and weights.
+
+The oracle is the uninterrupted run of the same command.
+"""
+
+import json
+import signal
+
+import pytest
+import torch
+from PIL import Image
+
+COMMON = ("--max-steps", 12, "--checkpoint-every", 4, "--log-every", 1)
+GAN = ("--image-size", 64, "--width", 24, "--blocks", 4, "--train-count", 16, "--eval-count", 4, "--pool-size", 3)
+CLASSIFY = (
+    "--method",
+    "mixup-hv",
+    "--network",
+    "resnet18",
+    "--batch-size",
+    16,
+    "--eval-batch-size",
+    100,
+    "--epochs",
+    3,
+)
+
+
+def class_folders(root):
+    generator = torch.Generator().manual_seed(0)
+    for split, count in (("train", 48), ("test", 4)):
+        for name in ("cat", "dog"):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for k in range(count):
+                pixels = torch.randint(256, (40, 48, 3), generator=generator, dtype=torch.uint8)
+                Image.fromarray(pixels.numpy()).save(folder / f"{k}.png")
+    return root
+
+
+def results(folder):
+    summary = json.loads((folder / "summary.json").read_text())
+    for timing in ("seconds", "images_per_second"):
+        del summary[timing]
+    weights = {path.name: path.read_bytes() for path in sorted((folder / "weights").iterdir())}
+    return (folder / "metrics.jsonl").read_text(), summary, weights
+
+
+@pytest.mark.parametrize("job", ["gan", "classify", "classify streaming with 2 workers"])
+def test_killed_and_resumed_equals_uninterrupted(job, launch, tmp_path):
+    if job == "gan":
+        command = ("mixcyclegan_maps.py", *GAN, *COMMON)
+    elif job == "classify":
+        command = ("classify.py", *CLASSIFY, "--image-size", 32, "--train-count", 80, *COMMON)
+    else:
+        data = class_folders(tmp_path / "data")
+        streamed = ("--dataset", "imagefolder", "--data-root", data, "--image-size", 32, "--num-workers", 2)
+        command = ("classify.py", *CLASSIFY, *streamed, *COMMON)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    launch(*command, "--output-dir", whole)
+    launch.signalled(signal.SIGKILL, *command, "--output-dir", broken, folder=broken, after_step=6)
+    assert not (broken / "summary.json").exists()
+    printed = launch(*command, "--output-dir", broken, "--resume")
+    assert "Going on at step 4 of 12" in printed or "Going on at step 8 of 12" in printed
+    log, summary, weights = results(broken)
+    expected_log, expected_summary, expected_weights = results(whole)
+    assert log == expected_log
+    assert summary == expected_summary
+    assert weights == expected_weights
+
+
+def test_sigterm_saves_and_says_how_to_go_on(launch, tmp_path):
+    folder = tmp_path / "run"
+    command = ("classify.py", *CLASSIFY, "--image-size", 32, "--train-count", 80, "--log-every", 1, "--max-steps", 12)
+    command = (*command, "--output-dir", folder)
+    printed = launch.signalled(signal.SIGTERM, *command, folder=folder, after_step=2)
+    assert "saved. Go on with:" in printed
+    assert "--resume" in printed
+    stopped = json.loads((folder / "checkpoints" / "last.json").read_text())["step"]
+    assert 2 <= stopped < 12
+    assert f"Going on at step {stopped} of 12" in launch(*command, "--resume")

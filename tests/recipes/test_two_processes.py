@@ -1,0 +1,53 @@
+"""Two processes: results written once, nothing counted twice, evaluation as in one process on the same weights."""
+
+import json
+
+import pytest
+
+from classify.data import load_dataset
+from classify.evaluation import evaluate
+from classify.feeds import eval_batches
+from classify.networks import build_network
+from mixgan.engine.accelerator import make_accelerator
+from mixgan.engine.metrics_log import read_metrics
+from mixgan.engine.settings import CommonSettings
+from mixgan.engine.weights import load_weights
+from mixgan.gan.data import test_domains as domains_to_test
+from mixgan.gan.evaluation import TestSet
+from mixgan.gan.settings import GanSettings
+from mixgan.gan.step import Generators
+
+
+def test_mixcyclegan(launch, tmp_path):
+    words = ("--image-size", 32, "--width", 4, "--blocks", 1, "--train-count", 13, "--eval-count", 7, "--batch-size", 2)
+    folder = tmp_path / "run"
+    launch("mixcyclegan_maps.py", *words, "--epochs", 1, "--output-dir", folder, "--log-every", 1, processes=2)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["steps"] == 13 // 4
+    assert summary["n_real"] == summary["n_fake"] == 7
+    assert [r["step"] for r in read_metrics(folder / "metrics.jsonl") if "G_A" in r] == [1, 2, 3]
+
+    settings = GanSettings(dataset="tiles", image_size=32, width=4, blocks=1, eval_count=7)
+    generators = Generators(settings)
+    for name, generator in generators.named_children():
+        load_weights(folder / "weights" / f"{name}.safetensors", generator)
+    accelerator = make_accelerator(settings)
+    expected = TestSet(domains_to_test(settings), accelerator, batch_size=3).figures(generators)
+    for key, value in expected.items():
+        assert summary[key] == (pytest.approx(value, rel=1e-4, abs=1e-6) if isinstance(value, float) else value), key
+
+
+def test_classify(launch, tmp_path):
+    folder = tmp_path / "run"
+    words = ("--train-count", 130, "--batch-size", 16, "--epochs", 2, "--eval-batch-size", 77, "--log-every", 1)
+    launch("classify.py", "--method", "mixup", *words, "--output-dir", folder, processes=2)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["steps"] == 2 * (130 // 32)
+    assert summary["n_test"] == 1000
+    network = build_network("embedded", num_classes=10)
+    load_weights(folder / "weights" / "network.safetensors", network)
+    test = load_dataset("tiles", tmp_path, split="test", size=32)
+    accelerator = make_accelerator(CommonSettings())
+    figures = evaluate(network, eval_batches(test, batch_size=500, device="cpu"), accelerator=accelerator)
+    for key in ("test_accuracy", "test_loss", "ece"):
+        assert summary[key] == pytest.approx(figures[key], rel=1e-4), key
