@@ -5,7 +5,9 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -19,6 +21,7 @@ from torch import Tensor
 EXTENSIONS = frozenset(
     {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
+PER_TASK = 64  # files per task of a thread; handing them over one by one costs more than decoding small ones
 
 
 class BadImageError(ValueError):
@@ -30,6 +33,10 @@ class BadImageError(ValueError):
     def __init__(self, message: str, path: Path | None = None) -> None:
         super().__init__(message)
         self.path = path
+
+
+#: One decoded file: (H,W,3) uint8 for each of its views, or what is wrong with it.
+_Decoded = list[np.ndarray] | BadImageError
 
 
 class LoadedImages(NamedTuple):
@@ -140,9 +147,14 @@ def read_views(
     if not paths:
         raise ValueError("no image files were given to read")
     images, kept, bad = None, [], []
-    # Pillow releases the GIL while it decodes and resizes, so threads are enough; map keeps the order.
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        results = pool.map(partial(_decode, cut=cut), paths)
+    pieces = [paths[start : start + PER_TASK] for start in range(0, len(paths), PER_TASK)]
+    # Pillow releases the GIL while it decodes and resizes, so threads are enough; map keeps the order, and closing its
+    # results cancels what has not begun, so that an error does not wait for all the other files.
+    with (
+        ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool,
+        closing(pool.map(partial(_decode_all, cut=cut), pieces)) as decoded,
+    ):
+        results = chain.from_iterable(decoded)
         for path, result in zip(paths, _with_bar(results, len(paths), description), strict=True):
             if isinstance(result, BadImageError):
                 if on_bad_image == "error":
@@ -150,15 +162,16 @@ def read_views(
                 bad.append(result)
                 continue
             if images is None:  # one block from the start: stacking a list at the end would take the memory twice
-                images = torch.empty(len(result), len(paths), *result.shape[1:], dtype=torch.uint8)
-            _check_same_size(result, images, path, paths)
-            images[:, len(kept)] = result
+                images = np.empty((len(result), len(paths), 3, *result[0].shape[:2]), np.uint8)
+            for view, picture in zip(images, result, strict=True):
+                _check_same_size(picture, view, path, paths)
+                view[len(kept)] = picture.transpose(2, 0, 1)
             kept.append(path)
     if images is None:
         raise ValueError(f"none of the {len(paths)} image files could be read; the first one: {bad[0]}")
     if bad:
         warnings.warn(_report(bad, len(paths)), stacklevel=2)
-    return LoadedImages(images[:, : len(kept)], tuple(kept), tuple(error.path for error in bad))
+    return LoadedImages(torch.from_numpy(images)[:, : len(kept)], tuple(kept), tuple(error.path for error in bad))
 
 
 def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
@@ -207,12 +220,16 @@ def _to_tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
-def _decode(path: Path, cut: Callable[[Image.Image], Sequence[Image.Image]]) -> Tensor | BadImageError:
-    """(P,3,H,W), or the error as a value: a raised one would end the pool's map and with it the skipping."""
+def _decode_all(paths: Sequence[Path], cut: Callable[[Image.Image], Sequence[Image.Image]]) -> list[_Decoded]:
+    return [_decode(path, cut) for path in paths]
+
+
+def _decode(path: Path, cut: Callable[[Image.Image], Sequence[Image.Image]]) -> _Decoded:
+    """The error is a value: a raised one would end the pool's map and with it the skipping."""
     try:
         image = open_image(path)
         try:
-            return torch.stack([_to_tensor(view) for view in cut(image)])
+            return [np.asarray(view) for view in cut(image)]
         except ValueError as error:
             raise BadImageError(f"{str(path)!r} {error}", path) from error
     except BadImageError as error:
@@ -226,9 +243,9 @@ def _with_bar(results: Iterable, total: int, description: str | None) -> Iterabl
     return track(results, description=description, total=total, console=console, transient=True)
 
 
-def _check_same_size(result: Tensor, images: Tensor, path: Path, paths: list[Path]) -> None:
-    if result.shape[2:] != images.shape[3:]:
-        (height, width), (first_height, first_width) = result.shape[2:], images.shape[3:]
+def _check_same_size(picture: np.ndarray, images: np.ndarray, path: Path, paths: list[Path]) -> None:
+    (height, width), (first_height, first_width) = picture.shape[:2], images.shape[2:]
+    if (height, width) != (first_height, first_width):
         raise ValueError(
             f"images of different sizes cannot share one tensor: {str(path)!r} is {width}x{height}, those before it"
             f" {first_width}x{first_height} (from {str(paths[0])!r} on); resize them with a transform"

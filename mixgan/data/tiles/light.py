@@ -1,0 +1,111 @@
+"""Sun, air and camera: from painted colours and heights to a photo with shadows, haze, blur and noise."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.random import Generator
+from PIL import Image, ImageFilter
+
+from mixgan.data.tiles.textures import texture_window
+
+HEIGHT_UNIT = 0.25 / 255  # tile sides per level of a painting's height channel
+AIRLIGHT = 150.0
+
+
+@dataclass
+class Light:
+    """What sun, air and camera do to one photo."""
+
+    shadow_heading: float  # radians, where shadows point
+    sun_slope: float  # height that a sunbeam loses per unit of ground
+    sun: np.ndarray  # (3,) sunlight on level ground
+    sky: np.ndarray  # (3,) light in the shadows
+    haze: float  # 0..1, share of airlight
+    contrast: float
+    noise: float  # standard deviation of the sensor's noise, 0..255
+    blur: float  # radius in tile sides
+    season: float  # 0 green .. 1 brown vegetation
+
+    def heading(self) -> np.ndarray:
+        """The unit vector (2,) along which shadows fall."""
+        return np.array([np.cos(self.shadow_heading), np.sin(self.shadow_heading)])
+
+
+def draw_light(rng: Generator) -> Light:
+    """The light of one tile."""
+    brightness = rng.uniform(0.72, 1.12)
+    cast = brightness * (1 + rng.normal(0, 0.045, 3))
+    return Light(
+        shadow_heading=rng.uniform(0, 2 * np.pi),
+        sun_slope=rng.uniform(0.7, 1.6),
+        sun=cast * np.array([0.72, 0.7, 0.64]),
+        sky=cast * np.array([0.33, 0.36, 0.42]),
+        haze=rng.uniform(0, 0.4) ** 1.5,
+        contrast=rng.uniform(0.85, 1.15),
+        noise=rng.uniform(2, 10),
+        blur=rng.uniform(0, 0.007),
+        season=rng.uniform(0, 1),
+    )
+
+
+def light_up(painted: np.ndarray, light: Light, rng: Generator) -> np.ndarray:
+    """Colour times light: skylight, and sun where no shadow falls, by slope; then haze and contrast.
+
+    Args:
+        painted: (C,C,4) uint8, colour and height in HEIGHT_UNITs.
+
+    Returns:
+        (C,C,3) uint8.
+    """
+    canvas = len(painted)
+    height = painted[..., 3] * np.float32(HEIGHT_UNIT)
+    step = np.rint(light.heading() * max(1.0, canvas / 128)).astype(int)
+    facing = shifted(height, step) - shifted(height, -step)
+    sun = (facing * np.float32(6 * light.sun_slope) + 1).clip(0.5, 1.5)
+    sun *= 1 - cast_shadow(height, light.heading(), light.sun_slope)
+    sun *= 1 + np.float32(0.05) * (texture_window("grain", canvas, rng) + texture_window("broad", canvas, rng))
+    gain = (1 - light.haze) * light.contrast
+    offset = np.float32(AIRLIGHT * light.haze + 70 * (1 - light.contrast))
+    photo = np.empty((canvas, canvas, 3), np.uint8)
+    for channel in range(3):
+        plane = sun * np.float32(light.sun[channel] * gain) + np.float32(light.sky[channel] * gain)
+        plane *= painted[..., channel]
+        plane += offset
+        photo[..., channel] = plane.clip(0, 255, out=plane)
+    return photo
+
+
+def cast_shadow(height: np.ndarray, heading: np.ndarray, slope: float) -> np.ndarray:
+    """Where something taller stands sunward: (C,C) float32, 1 in full shadow.
+
+    A sunbeam loses ``slope`` per unit of ground, so a point lies in shadow if the highest of its surroundings towards
+    the sun, less that loss, is above it. The distance looked over doubles with every round.
+    """
+    canvas = len(height)
+    farthest = height.max() / slope * canvas
+    horizon, reach = height, 1
+    while reach <= farthest:
+        step = np.rint(heading * reach).astype(int)
+        horizon = np.maximum(horizon, shifted(horizon, step) - np.float32(np.hypot(*step) / canvas * slope))
+        reach *= 2
+    return ((horizon - height) * np.float32(160)).clip(0, 1)
+
+
+def shifted(image: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """The image (H,W) moved by ``step`` = (x, y) pixels, zeros coming in."""
+    x, y = (int(s) for s in step)
+    rows, columns = image.shape
+    moved = np.zeros_like(image)
+    moved[max(y, 0) : rows + min(y, 0), max(x, 0) : columns + min(x, 0)] = image[
+        max(-y, 0) : rows + min(-y, 0), max(-x, 0) : columns + min(-x, 0)
+    ]
+    return moved
+
+
+def photograph(lit: np.ndarray, light: Light, rng: Generator, size: int) -> np.ndarray:
+    """What the camera makes of (C,C,3): (size, size, 3) uint8 with the lens' blur and the sensor's noise."""
+    image = Image.fromarray(lit).reduce(len(lit) // size).filter(ImageFilter.BoxBlur(light.blur * size))
+    noisy = rng.standard_normal((size, size, 3), np.float32)
+    noisy *= np.float32(light.noise)
+    noisy += np.asarray(image)
+    return noisy.clip(0, 255, out=noisy).astype(np.uint8)

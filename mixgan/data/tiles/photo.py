@@ -1,0 +1,211 @@
+"""A scene from the air: textured ground, objects with heights, cast shadows, haze, camera noise."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.random import Generator
+from PIL import Image, ImageDraw
+
+from mixgan.data.tiles.canvas import border_mask, quads_to_pixels, road_tiers, to_pixels
+from mixgan.data.tiles.elements import BlockKind, Blocks, Ground, Layout, RoadKind, Shape
+from mixgan.data.tiles.light import HEIGHT_UNIT, Light, light_up, photograph
+from mixgan.data.tiles.scene import Scene
+from mixgan.data.tiles.textures import stripes, texture_window
+
+TONES = 64
+
+
+class Surface(NamedTuple):
+    """Darkest and lightest colour of a ground, and how much each texture moves it between the two."""
+
+    dark: tuple[int, int, int]
+    light: tuple[int, int, int]
+    grain: float = 0.1
+    patch: float = 0.1
+    broad: float = 0.05
+    canopy: float = 0.0
+    ripple: float = 0.0
+    rows: float = 0.0
+    across: float = 0.0
+
+
+SURFACES = {
+    Ground.YARD: Surface((62, 70, 46), (138, 132, 108), 0.14, 0.24, 0.06),
+    Ground.LAWN: Surface((66, 86, 46), (112, 130, 74), 0.12, 0.14, 0.12),
+    Ground.MEADOW: Surface((80, 86, 52), (146, 140, 96), 0.14, 0.2, 0.12),
+    Ground.FOREST: Surface((20, 32, 18), (84, 102, 56), 0.06, 0.04, 0.06, canopy=0.2),
+    Ground.GREEN_CROP: Surface((54, 80, 36), (124, 140, 76), 0.08, 0.05, 0.1, rows=0.2),
+    Ground.GREEN_CROP_ACROSS: Surface((66, 84, 44), (134, 142, 84), 0.08, 0.05, 0.1, across=0.2),
+    Ground.WHEAT: Surface((142, 122, 78), (204, 182, 128), 0.08, 0.06, 0.12, rows=0.16),
+    Ground.WHEAT_ACROSS: Surface((132, 116, 76), (192, 174, 122), 0.08, 0.06, 0.12, across=0.16),
+    Ground.SOIL: Surface((86, 66, 48), (146, 118, 90), 0.1, 0.08, 0.14, rows=0.16),
+    Ground.SOIL_ACROSS: Surface((78, 60, 46), (138, 110, 84), 0.1, 0.08, 0.14, across=0.16),
+    Ground.PAVING: Surface((100, 97, 92), (166, 162, 154), 0.12, 0.1, 0.08),
+    Ground.CONCRETE: Surface((118, 114, 106), (182, 178, 168), 0.08, 0.11, 0.12),
+    Ground.GRAVEL: Surface((92, 84, 74), (158, 146, 128), 0.14, 0.14, 0.12),
+    Ground.ASPHALT: Surface((62, 62, 65), (108, 108, 108), 0.1, 0.14, 0.1),
+    Ground.SAND: Surface((172, 152, 114), (226, 210, 174), 0.1, 0.12, 0.1),
+    Ground.WATER: Surface((16, 36, 46), (66, 88, 92), 0.03, 0.03, 0.12, ripple=0.14),
+    Ground.SHALLOW: Surface((62, 104, 108), (150, 172, 164), 0.05, 0.12, 0.1, ripple=0.12),
+    Ground.AIRFIELD: Surface((84, 92, 56), (142, 140, 96), 0.1, 0.14, 0.16, rows=0.06),
+    Ground.TARMAC: Surface((92, 92, 94), (150, 150, 150), 0.06, 0.1, 0.14),
+    Ground.PITCH: Surface((58, 98, 48), (104, 138, 78), 0.06, 0.06, 0.06, rows=0.14),
+    Ground.DECK: Surface((160, 154, 140), (216, 210, 196), 0.08, 0.08, 0.05),
+    Ground.WHITE_LINE: Surface((150, 150, 148), (206, 206, 202)),
+    Ground.YELLOW_LINE: Surface((150, 134, 74), (196, 178, 96)),
+    Ground.STEEL: Surface((62, 54, 50), (92, 84, 80)),
+}
+DARKEST = np.array([SURFACES[ground].dark for ground in Ground], np.float32)  # (grounds, 3)
+LIGHTEST = np.array([SURFACES[ground].light for ground in Ground], np.float32)
+WEIGHTS = np.array([SURFACES[ground][2:] for ground in Ground], np.float32).T.copy()  # (textures, grounds)
+GREENS = [Ground.YARD, Ground.LAWN, Ground.MEADOW, Ground.FOREST, Ground.AIRFIELD, Ground.PITCH]
+CANOPY_HEIGHT = 0.022
+
+# What a road is painted with, from the ground up, as (ground, width, sideways shift), both in road widths.
+KERBS = {
+    RoadKind.STREET: (Ground.PAVING, 1.5, 0.0),
+    RoadKind.AVENUE: (Ground.PAVING, 1.4, 0.0),
+    RoadKind.HIGHWAY: (Ground.GRAVEL, 1.15, 0.0),
+}
+BANDS = {
+    RoadKind.PATH: ((Ground.GRAVEL, 1.0, 0.0),),
+    RoadKind.TRACK: ((Ground.SOIL, 1.0, 0.0),),
+    RoadKind.RAIL: ((Ground.GRAVEL, 1.0, 0.0), (Ground.STEEL, 0.1, -0.18), (Ground.STEEL, 0.1, 0.18)),
+    RoadKind.TAXIWAY: ((Ground.TARMAC, 1.0, 0.0), (Ground.YELLOW_LINE, 0.05, 0.0)),
+    RoadKind.RUNWAY: ((Ground.ASPHALT, 1.0, 0.0), (Ground.WHITE_LINE, 0.02, -0.46), (Ground.WHITE_LINE, 0.02, 0.46)),
+    RoadKind.STREET: ((Ground.ASPHALT, 1.0, 0.0),),
+    RoadKind.AVENUE: ((Ground.ASPHALT, 1.0, 0.0), (Ground.YELLOW_LINE, 0.05, 0.0)),
+    RoadKind.RAMP: ((Ground.ASPHALT, 1.0, 0.0), (Ground.WHITE_LINE, 0.06, -0.42), (Ground.WHITE_LINE, 0.06, 0.42)),
+    RoadKind.HIGHWAY: (
+        (Ground.ASPHALT, 1.0, 0.0),
+        (Ground.MEADOW, 0.09, 0.0),
+        (Ground.WHITE_LINE, 0.01, -0.46),
+        (Ground.WHITE_LINE, 0.01, -0.25),
+        (Ground.WHITE_LINE, 0.01, 0.25),
+        (Ground.WHITE_LINE, 0.01, 0.46),
+    ),
+}
+
+
+def paint_photo(scene: Scene, size: int, canvas: int, rng: Generator) -> np.ndarray:
+    """The photo (size, size, 3) uint8, painted at ``canvas`` pixels a side, a multiple of ``size``."""
+    ground = paint_ground(scene, canvas)
+    image = _textured(ground, scene, rng)
+    pen = ImageDraw.Draw(image)
+    for layout in (scene.neighbour, scene.layout):
+        if layout is not None:
+            _paint_objects(pen, layout, scene.light, canvas)
+    return photograph(light_up(np.asarray(image), scene.light, rng), scene.light, rng, size)
+
+
+def paint_ground(scene: Scene, canvas: int) -> np.ndarray:
+    """Which `Ground` lies where: (canvas, canvas) uint8, roads included."""
+    image = _ground_of(scene.layout, canvas)
+    if scene.neighbour is not None:
+        image.paste(_ground_of(scene.neighbour, canvas), mask=border_mask(scene.border.outline(), canvas))
+    return np.asarray(image)
+
+
+def _ground_of(layout: Layout, canvas: int) -> Image.Image:
+    image = Image.new("L", (canvas, canvas), int(layout.base))
+    pen = ImageDraw.Draw(image)
+    for stage in layout.stages:
+        painted = [(area.ground, area.outline) for area in stage.areas]
+        for tier in road_tiers(stage.roads):
+            bands = [(road, KERBS[road.kind]) for road in tier if road.kind in KERBS]
+            bands += [(road, band) for road in tier for band in BANDS[road.kind]]
+            painted += [(ground, road.outline(factor, shift)) for road, (ground, factor, shift) in bands]
+        outlines = to_pixels([outline for _, outline in painted], canvas)
+        for (ground, _), points in zip(painted, outlines, strict=True):
+            pen.polygon(points, fill=int(ground))
+    return image
+
+
+def _textured(ground: np.ndarray, scene: Scene, rng: Generator) -> Image.Image:
+    """Colour (RGB) and height (A) of the bare ground: each ground's colours, moved from dark to light by textures."""
+    ground = ground.astype(np.intp)
+    present = np.bincount(ground.ravel(), minlength=len(Ground)) > 0
+    tone = np.full(ground.shape, 0.5, np.float32)
+    for weight, texture in zip(WEIGHTS, _tile_textures(len(ground), rng), strict=True):
+        if weight[present].any():
+            tone += np.take(weight, ground) * texture()
+    level = (tone * TONES).clip(0, TONES - 1).astype(np.intp) + ground * TONES
+    colours = _colour_table(scene.light, rng).view(np.uint32)  # four bytes at once: a quarter of the look-ups
+    return Image.fromarray(np.take(colours, level).view(np.uint8).reshape(*ground.shape, 4))
+
+
+def _tile_textures(canvas: int, rng: Generator) -> list[Callable[[], np.ndarray]]:
+    """This tile's textures, made when called for, in the order of Surface's weights."""
+    windows = [texture_window(name, canvas, rng) for name in ("grain", "patch", "broad", "canopy", "ripple")]
+    if rng.random() < 0.5:
+        windows[-1] = windows[-1].T
+    heading = rng.uniform(0, np.pi)
+    cycles, cycles_across = rng.uniform(22, 42, 2)
+    bend = windows[2] * np.float32(0.6)
+    return [
+        *(lambda window=window: window for window in windows),
+        lambda: np.sin(stripes(canvas, heading, cycles) + bend),
+        lambda: np.sin(stripes(canvas, heading + np.pi / 2, cycles_across) + bend),
+    ]
+
+
+def _colour_table(light: Light, rng: Generator) -> np.ndarray:
+    """RGBA (grounds * TONES, 4) uint8: every ground's colours from dark to light in this tile, and its height."""
+    shift = (1 + rng.normal(0, 0.07, (len(Ground), 1))) * (1 + rng.normal(0, 0.025, (len(Ground), 3)))
+    shift[GREENS] *= np.array([0.86, 0.97, 0.9]) + light.season * np.array([0.26, 0.04, 0.06])
+    shift[Ground.WATER] *= 1 + rng.normal(0, 0.12, 3)
+    ramp = np.linspace(0, 1, TONES, dtype=np.float32)[:, None]
+    colours = (DARKEST[:, None] + (LIGHTEST - DARKEST)[:, None] * ramp) * shift[:, None]
+    table = np.zeros((len(Ground), TONES, 4), np.uint8)
+    table[..., :3] = colours.clip(0, 255)
+    table[Ground.FOREST, :, 3] = ramp[:, 0] * (CANOPY_HEIGHT / HEIGHT_UNIT) + 8
+    return table.reshape(-1, 4)
+
+
+def _paint_objects(pen: ImageDraw.ImageDraw, layout: Layout, light: Light, canvas: int) -> None:
+    _paint_blocks(pen, layout.blocks, light, canvas)
+    _paint_shapes(pen, layout.shapes, canvas)
+    _paint_trees(pen, layout.trees, light, canvas)
+
+
+def _paint_shapes(pen: ImageDraw.ImageDraw, shapes: list[Shape], canvas: int) -> None:
+    for shape, points in zip(shapes, to_pixels([shape.outline for shape in shapes], canvas), strict=True):
+        pen.polygon(points, fill=(*shape.colour, int(shape.height / HEIGHT_UNIT)))
+
+
+def _paint_blocks(pen: ImageDraw.ImageDraw, blocks: Blocks, light: Light, canvas: int) -> None:
+    """Boxes; a gabled roof is brighter on the side that faces the sun."""
+    gabled = blocks.kind == BlockKind.GABLE
+    _, corners, colour, height = blocks.chosen(gabled)
+    slope = corners[:, 3] - corners[:, 0]
+    facing = 0.22 * (slope @ light.heading() / np.sqrt((slope * slope).sum(1)))[:, None]
+    colours = blocks.colour.copy()
+    colours[gabled] *= 1 - facing
+    _paint_quads(pen, blocks.corners, colours, blocks.height, canvas)
+    ridge = (corners[:, [1, 0]] + corners[:, [2, 3]]) / 2
+    _paint_quads(pen, np.concatenate([corners[:, :2], ridge], 1), colour * (1 + facing), height, canvas)
+
+
+def _paint_quads(
+    pen: ImageDraw.ImageDraw, corners: np.ndarray, colour: np.ndarray, height: np.ndarray, canvas: int
+) -> None:
+    fills = np.column_stack([colour.clip(0, 255), height / HEIGHT_UNIT]).astype(np.int32).tolist()
+    for points, fill in zip(quads_to_pixels(corners, canvas), fills, strict=True):
+        pen.polygon(points, fill=tuple(fill))
+
+
+def _paint_trees(pen: ImageDraw.ImageDraw, trees: np.ndarray, light: Light, canvas: int) -> None:
+    """Each crown is a dark disc with a lighter one towards the sun."""
+    middle, radius, tone = trees[:, :2] * canvas, trees[:, 2:3] * canvas, trees[:, 3:]
+    sunward = -light.heading()
+    green = np.array([44.0, 58.0, 34.0]) * (1 + 0.25 * tone) * (1 + light.season * np.array([0.3, 0.05, 0.0]))
+    level = trees[:, 2:3] * (1.3 / HEIGHT_UNIT)
+    crowns = np.concatenate([middle - radius, middle + radius], 1).tolist()
+    tops = middle + sunward * radius * 0.28
+    tops = np.concatenate([tops - radius * 0.6, tops + radius * 0.6], 1).tolist()
+    base = np.concatenate([green * 0.85, level], 1).astype(np.int64).tolist()
+    lit = np.concatenate([green * 1.35, level * 1.25], 1).astype(np.int64).tolist()
+    for crown, top, dark, bright in zip(crowns, tops, base, lit, strict=True):
+        pen.ellipse(crown, fill=tuple(dark))
+        pen.ellipse(top, fill=tuple(bright))
