@@ -1,7 +1,7 @@
 """Embedded tiles: made-up aerial photos with their street maps, drawn from a seed. No files, no download.
 
-A scene (tiles_scene) is one of seven landscapes (tiles_landscapes) with perhaps a river, a coast or a motorway over it
-(tiles_overlays), a landmark (tiles_landmarks) and a neighbour; tiles_photo and tiles_map paint the same scene.
+A scene (scene.py) is one of seven landscapes (landscapes.py) with perhaps a river, a coast or a motorway over it
+(overlays.py), a landmark (landmarks.py) and a neighbour; photo.py and map.py paint the same scene.
 """
 
 from dataclasses import dataclass

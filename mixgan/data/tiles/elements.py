@@ -13,7 +13,7 @@ from mixgan.data.tiles.geometry import UNIT_CORNERS, line_normals, rotation
 
 
 class Ground(IntEnum):
-    """Surfaces; how each looks from the air is told in tiles_photo.py, its map colour in tiles_map.py."""
+    """Surfaces; how each looks from the air is told in photo.py, its map colour in map.py."""
 
     YARD = 0
     LAWN = 1
@@ -114,7 +114,7 @@ class Shape(NamedTuple):
     outline: np.ndarray  # (K,2)
     colour: tuple[int, int, int]
     height: float
-    map_fill: str | None = None  # a name of tiles_map.OBJECT_FILLS; None leaves it off the map
+    map_fill: str | None = None  # a name of map.OBJECT_FILLS; None leaves it off the map
 
 
 @dataclass

@@ -7,9 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.random import Generator, default_rng
 
-from mixgan.data import tiles_landmarks as landmarks
-from mixgan.data import tiles_landscapes as landscapes
-from mixgan.data import tiles_overlays as overlays
+from mixgan.data.tiles import landmarks, landscapes, overlays
 from mixgan.data.tiles.elements import Layout, RoadKind, Stage
 from mixgan.data.tiles.geometry import pick, rotation
 from mixgan.data.tiles.light import Light, draw_light
