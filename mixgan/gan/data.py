@@ -9,12 +9,14 @@ from torch import Tensor
 from mixgan.data.download import download_maps
 from mixgan.data.maps import Domains, find_maps, load_maps
 from mixgan.data.order import epoch_order, rank_batch, seeded_generator
-from mixgan.data.tiles import make_tiles
+from mixgan.data.tiles import LARGEST, make_tiles
 from mixgan.gan.settings import GanSettings
 from mixgan.ops.crops import crop_flip
 
 TEST_TILES_START = 1_000_000
 TILES = {"train": 400, "val": 128}
+#: As many test pairs as a kernel distance needs.
+DRY_RUN_TESTS = 4
 
 
 @dataclass(frozen=True)
@@ -39,14 +41,17 @@ def training_domains(settings: GanSettings) -> Domains:
 
 
 def test_domains(settings: GanSettings) -> Domains:
-    """The test images, as large as the training crops."""
-    return _load(settings, "val", size=settings.image_size, count=settings.eval_count)
+    """The test images, as large as the training crops; a dry run takes only a few."""
+    count = DRY_RUN_TESTS if settings.dry_run else settings.eval_count
+    return _load(settings, "val", size=settings.image_size, count=count)
 
 
 def _load(settings: GanSettings, split: str, *, size: int, count: int | None) -> Domains:
     if settings.dataset == "maps":
         return load_maps(settings.data_root, split, size=size, limit=count, on_bad_image=settings.on_bad_image)
     start = 0 if split == "train" else TEST_TILES_START
+    # Tiles end at 256 px: larger crops than that are refused, but crops of nearly that just have less room to move.
+    size = min(size, max(LARGEST, settings.image_size))
     tiles = make_tiles(count or TILES[split], size=size, seed=settings.seed, start=start)
     names = tuple(f"tile {start + k}" for k in range(len(tiles.photos)))
     return Domains(tiles.photos, tiles.maps, paired=True, names=names, skipped=())

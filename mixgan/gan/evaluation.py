@@ -32,11 +32,16 @@ class TestSet:
     """The test images of both domains on the device, with the features of the real ones.
 
     Every process works on its own share; all figures are of the whole set and the same on all processes.
+
+    Raises:
+        ValueError: a domain has fewer than two images, too few for a Frechet distance.
     """
 
     __test__ = False  # not a test, whatever pytest thinks of the name
 
     def __init__(self, domains: Domains, accelerator: Accelerator, *, batch_size: int) -> None:
+        if min(len(domains.a), len(domains.b)) < 2:
+            raise ValueError(f"a test set needs two images a domain, got {len(domains.a)} and {len(domains.b)}")
         self.accelerator = accelerator
         self.batch_size = batch_size
         self.paired = domains.paired
@@ -79,9 +84,10 @@ class TestSet:
         return Reference(images, self._gather(features, len(images)))
 
     def _own_batches(self, count: int) -> list[Tensor]:
-        """This process's share of the indices, rank::world, in batches."""
+        """This process's share of the indices, rank::world, in batches; none where there are more processes than images."""
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        return list(torch.arange(rank, count, world, device=self.accelerator.device).split(self.batch_size))
+        own = torch.arange(count, device=self.accelerator.device)[rank::world]
+        return list(own.split(self.batch_size)) if len(own) else []
 
     def _gather(self, pieces: list[Tensor], count: int) -> Tensor:
         """The features (N,D) of all processes in the order of the images; nothing counts twice."""

@@ -37,6 +37,7 @@ def translation_grid(generators: Generators, domains: Domains, accelerator: Acce
 @torch.no_grad()
 def training_grid(model: MixCycleGan, batch: DomainBatch, *, title: str) -> Image.Image:
     """What the networks see in a step: both draws, the generator's input, its output, and the discriminator's mix."""
+    batch = DomainBatch(batch.a[:SHOWN], batch.b[:SHOWN], batch.a_second[:SHOWN], batch.b_second[:SHOWN])
     inputs = model.mixing(batch)
     with model.accelerator.autocast():
         fake_b, cycled_a, _, fake_a, cycled_b, _ = model.generators(inputs.a, inputs.b)
@@ -48,8 +49,10 @@ def training_grid(model: MixCycleGan, batch: DomainBatch, *, title: str) -> Imag
         forth.append(model.mixing.interpolate(inputs.b, fake_b.float(), inputs.lam_d_a))
         back.append(model.mixing.interpolate(inputs.a, fake_a.float(), inputs.lam_d_b))
     rows = [*_rows(forth), *_rows(back)]
-    labels = [f"A → B, lam {lam:.2f}" for lam in inputs.lam_d_a.tolist()]
-    labels += [f"B → A, lam {lam:.2f}" for lam in inputs.lam_d_b.tolist()]
+    lambdas = [*inputs.lam_d_a.tolist(), *inputs.lam_d_b.tolist()]
+    labels = ["A → B"] * len(batch.a) + ["B → A"] * len(batch.b)
+    if model.settings.dmix:
+        labels = [f"{label}, lam {lam:.2f}" for label, lam in zip(labels, lambdas, strict=True)]
     return image_grid(rows, row_labels=labels, column_labels=columns, title=title)
 
 

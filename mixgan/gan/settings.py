@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from mixgan.data.maps import find_maps
 from mixgan.engine.command_line import check_same_settings, first_look, parse, resumed_defaults, say_once
@@ -91,8 +91,14 @@ class GanSettings(CommonSettings):
                 raise ValueError(f"--{name} must be above 0, got {getattr(self, name)}")
         if self.image_size % 4 or self.image_size < 32:
             raise ValueError(f"--image-size must be a multiple of 4, at least 32, got {self.image_size}")
-        if self.eval_every is not None and self.eval_every < 1:
-            raise ValueError(f"--eval-every must be at least 1, got {self.eval_every}")
+        # Two test images are the fewest that have a covariance; better said now than after the training.
+        for name, least in (("eval_every", 1), ("train_count", 1), ("eval_count", 2), ("width", 1), ("blocks", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
+        for name in ("pool_size", "cycle_weight", "identity_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"--{name.replace('_', '-')} must not be negative, got {getattr(self, name)}")
         if self.gan_loss == "hinge" and self.dmix:
             raise ValueError(
                 f"--gan-loss hinge takes no soft targets, which --mixing {self.mixing} needs; use lsgan or bce"
@@ -136,6 +142,3 @@ def preset_values(name: str | None, *, dataset: str, mixing: str) -> dict[str, A
         raise ValueError(f"unknown preset {name!r}; known: {', '.join(PRESETS)}")
     epochs = {"epochs": PAPER_EPOCHS[mixing]} if name == "paper" and mixing in PAPER_EPOCHS else {}
     return {**PRESETS[name], **epochs}
-
-
-MIXINGS: tuple[str, ...] = get_args(Mixing)

@@ -154,8 +154,10 @@ class MixCycleGan:
             self.accelerator.backward(d_a + d_b)
             self.optimizer_d.step()
             self.optimizer_d.zero_grad()
-        logs = {name: loss.detach() for name, loss in parts.items()}
-        return {**logs, "D_A": d_a.detach(), "D_B": d_b.detach(), "lam": inputs.lam_d_a.mean()}
+        logs = {name: loss.detach() for name, loss in {**parts, "D_A": d_a, "D_B": d_b}.items()}
+        if self.settings.stitch or self.settings.dmix:
+            logs["lam"] = inputs.lam_d_a.mean()
+        return logs
 
     def generator_losses(self, inputs: MixedInputs, made: Translations) -> dict[str, Tensor]:
         """CycleGAN's six terms; the inputs that the generators saw stand for the real images."""
@@ -175,7 +177,7 @@ class MixCycleGan:
 
     def discriminator_losses(self, inputs: MixedInputs, made: Translations) -> tuple[Tensor, Tensor]:
         """Losses of D_A and D_B on generated images from the pools, which store them unmixed and detached."""
-        fake_b, fake_a = self.pool_b.query(made.fake_b.float()), self.pool_a.query(made.fake_a.float())
+        fake_b, fake_a = self.pool_b.query(made.fake_b), self.pool_a.query(made.fake_a)
         seen_b, seen_a = [], []
         if self.settings.dmix:
             seen_b.append(self.mixing.interpolate(inputs.b, fake_b, inputs.lam_d_a))

@@ -81,7 +81,7 @@ def decay(optimizer: Optimizer, feed: DomainFeed, settings: GanSettings) -> Lamb
     Not handed to the Accelerator, which would step it once per process.
     """
     per_epoch = feed.steps_per_epoch // settings.accumulation_steps
-    constant = round(settings.epochs * settings.constant_share)
+    constant = int(settings.epochs * settings.constant_share + 0.5)  # half up: a single epoch has the full rate
     falling = settings.epochs - constant
     return LambdaLR(optimizer, lambda step: 1.0 - max(0, step // max(1, per_epoch) + 1 - constant) / (falling + 1))
 

@@ -1,0 +1,123 @@
+"""Figures of a test set whose translations are known: perfect ones, and errors that can be computed by hand."""
+
+import contextlib
+import dataclasses
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from mixgan.data.maps import Domains
+from mixgan.evaluate.features import embedded_features
+from mixgan.evaluate.frechet import frechet_distance_from_features
+from mixgan.evaluate.kernel import kernel_distance
+from mixgan.gan.evaluation import TestSet
+
+IDENTITY = SimpleNamespace(G_A=lambda x: x, G_B=lambda x: x)
+#: Two generators that differ, so that figures of the wrong one show.
+DARKER_AND_INVERTED = SimpleNamespace(G_A=lambda x: x * 0.5 - 0.25, G_B=lambda x: -x)
+
+
+def random_images(count: int, seed: int) -> Tensor:
+    return torch.randint(256, (count, 3, 32, 32), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+
+
+def domains(a: Tensor, b: Tensor, *, paired: bool = True) -> Domains:
+    return Domains(a, b, paired=paired, names=(), skipped=())
+
+
+def figures(generators: object, found: Domains, *, batch_size: int = 4) -> dict[str, float]:
+    return TestSet(found, Accelerator(cpu=True), batch_size=batch_size).figures(generators)
+
+
+def assert_close(found: dict[str, float], expected: dict[str, float]) -> None:
+    """Equal to the 1e-4 that is promised for other numbers of processes."""
+    assert found.keys() == expected.keys()
+    assert found.pop("features") == expected.pop("features")
+    assert found == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+def test_real_against_real_is_perfect():
+    images = random_images(6, 0)
+    found = figures(IDENTITY, domains(images, images.clone()))
+    for way in ("AtoB", "BtoA"):
+        perfect = {"fid": 0, "rmse": 0, "rmse_gcgan": 0, "acc5": 1, "acc10": 1, "ssim": 1}
+        assert {name: found[f"{name}_{way}"] for name in perfect} == pytest.approx(perfect, abs=1e-6)
+    assert found["n_real"] == found["n_fake"] == 6
+    assert found["features"] == "embedded"
+
+
+def test_each_direction_compares_its_generators_images_with_the_other_domain():
+    a, b = random_images(10, 1), random_images(10, 2)
+    found = figures(DARKER_AND_INVERTED, domains(a, b))
+    # In bytes: x * 0.5 - 0.25 takes u to u/2 + 31.875, inverting takes u to 255 - u.
+    fakes = {"AtoB": (np.round(a.numpy() / 2 + 31.875), b), "BtoA": (255.0 - b.numpy(), a)}
+    for way, (fake, real) in fakes.items():
+        error = fake - real.numpy()
+        assert found[f"rmse_{way}"] == pytest.approx(np.sqrt((error**2).mean((1, 2, 3))).mean(), rel=1e-5)
+        assert found[f"acc10_{way}"] == pytest.approx((np.abs(error).max(1) < 10).mean(), abs=1e-6)
+        features = [embedded_features()(images) for images in (real, torch.from_numpy(fake).to(torch.uint8))]
+        assert found[f"fid_{way}"] == pytest.approx(frechet_distance_from_features(*features), rel=1e-4)
+        assert found[f"kid_{way}"] == pytest.approx(kernel_distance(*features).mean, rel=1e-3, abs=1e-7)
+
+
+def test_the_batch_size_changes_nothing():
+    found = domains(random_images(7, 3), random_images(7, 4))
+    assert_close(figures(DARKER_AND_INVERTED, found, batch_size=3), figures(DARKER_AND_INVERTED, found, batch_size=7))
+
+
+def test_unpaired_domains_have_distances_and_counts_only():
+    found = figures(IDENTITY, domains(random_images(5, 5), random_images(8, 6), paired=False))
+    distances = {f"{name}_{way}" for name in ("fid", "kid") for way in ("AtoB", "BtoA")}
+    assert set(found) == {"features", "n_real", "n_fake", *distances}
+    assert (found["n_real"], found["n_fake"]) == (8, 5)  # generated maps against real maps
+
+
+def test_a_set_too_small_for_a_kernel_distance_has_none():
+    found = figures(IDENTITY, domains(random_images(3, 7), random_images(3, 8)))
+    assert found["kid_AtoB"] is None
+    assert found["fid_AtoB"] > 0
+
+
+def test_a_domain_of_one_image_is_refused_before_any_training():
+    with pytest.raises(ValueError, match="two images a domain, got 1 and 2"):
+        TestSet(domains(random_images(1, 0), random_images(2, 0)), Accelerator(cpu=True), batch_size=1)
+
+
+@dataclasses.dataclass
+class PretendRank:
+    """Stands for the Accelerator of one of several processes, which run one after the other.
+
+    ``tape`` keeps what every rank brought to every exchange; an exchange hands out what is on the tape, so the rank that
+    runs last, after all others have run once, gets what it would get among real processes.
+    """
+
+    process_index: int
+    num_processes: int
+    tape: dict[int, dict[int, Tensor]]
+    device: torch.device = torch.device("cpu")  # noqa: RUF009
+    exchanges: int = 0
+
+    autocast = staticmethod(contextlib.nullcontext)
+
+    def gather(self, own: Tensor) -> Tensor:
+        brought = self.tape.setdefault(self.exchanges, {})
+        brought[self.process_index] = own
+        self.exchanges += 1
+        return torch.cat([brought.get(rank, own) for rank in range(self.num_processes)])
+
+    def reduce(self, own: Tensor, *, reduction: str) -> Tensor:
+        assert reduction == "sum"
+        return self.gather(own[None]).sum(0)
+
+
+@pytest.mark.parametrize(("count", "world"), [(7, 3), (4, 6)], ids=["uneven", "more-processes-than-images"])
+def test_several_processes_find_what_one_finds(count: int, world: int):
+    found = domains(random_images(count, 9), random_images(count, 10))
+    tape: dict[int, dict[int, Tensor]] = {}
+    for rank in (*range(world), 0):
+        shared = TestSet(found, PretendRank(rank, world, tape), batch_size=2).figures(DARKER_AND_INVERTED)
+    assert_close(shared, figures(DARKER_AND_INVERTED, found))

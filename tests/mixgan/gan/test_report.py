@@ -1,0 +1,92 @@
+"""The report of a run, written from a log and a summary made up here."""
+
+import base64
+import io
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from PIL import Image
+
+from mixgan.engine.run_folder import RunFolder
+from mixgan.gan.report import ROWS, result_rows, sample_path, write_report
+from mixgan.gan.settings import GanSettings
+
+FIGURES = {f"{name}_{way}": 100.0 + k for k, name in enumerate(ROWS) for way in ("AtoB", "BtoA")}
+SUMMARY = {
+    "features": "embedded", "n_real": 31, "n_fake": 29, "steps": 400, "epochs": 2.0, "images_per_second": 3.5,
+    "seconds": 180.0, **FIGURES, "rmse_AtoB": 54.321, "kid_BtoA": None,
+}  # fmt: skip
+LOSSES = ("G_A", "G_B", "D_A", "D_B", "cycle_A", "cycle_B", "idt_A", "idt_B")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> SimpleNamespace:
+    """What the report reads of a run: settings, step, folder with log and samples."""
+    folder = RunFolder(tmp_path / "run")
+    folder.create()
+    records = [{"step": 0, "epoch": 0, **{name: 200.0 + name.endswith("BtoA") for name in FIGURES}}]
+    records += [{"step": step, "epoch": 0, **dict.fromkeys(LOSSES, 1 / step)} for step in range(10, 401, 10)]
+    records += [{"step": 400, "epoch": 2, **FIGURES}]
+    folder.metrics.write_text("".join(json.dumps(record) + "\n" for record in records))
+    run = SimpleNamespace(folder=folder, step=0, settings=GanSettings(dataset="tiles", image_size=64, seed=7))
+    for run.step, colour in ((0, "red"), (400, "blue")):
+        Image.new("RGB", (20, 10), colour).save(sample_path(run))
+    return run
+
+
+def written(run: SimpleNamespace, summary: dict = SUMMARY) -> str:
+    write_report(run, summary)
+    return run.folder.report.read_text(encoding="utf-8")
+
+
+def pictures(html: str) -> list[Image.Image]:
+    found = re.findall(r'src="data:image/png;base64,([^"]+)"', html)
+    return [Image.open(io.BytesIO(base64.b64decode(text))) for text in found]
+
+
+def test_says_what_the_distance_is_and_of_how_many_images(run: SimpleNamespace):
+    html = written(run)
+    assert "Fréchet distance (embedded features), not comparable with published FID" in html
+    assert "29 generated against 31 real images" in html
+
+
+def test_holds_results_curves_samples_and_settings(run: SimpleNamespace):
+    html = written(run)
+    text = " ".join(re.sub(r"<[^>]+>", " ", html).split())
+    assert "RMSE (0..255) 54.32 102.0 200.0 201.0" in text  # both ways, then those of the untrained networks
+    assert "kernel distance 101.0 – 200.0 201.0" in text
+    for words in (
+        "mixcyclegan on tiles",
+        "64 px, seed 7",
+        "Adversarial losses",
+        "identity losses",
+        "idt_B",
+        "identity_weight 0.5",
+    ):
+        assert words in text
+    assert html.count("<svg") == 3  # adversarial losses, cycle losses, distances over training
+    assert [picture.getpixel((0, 0)) for picture in pictures(html)] == [(0, 0, 255)]  # the latest samples
+
+
+def test_shows_the_training_inputs_where_they_were_drawn(run: SimpleNamespace):
+    Image.new("RGB", (20, 10)).save(run.folder.samples / "training.png")
+    assert [picture.getpixel((0, 0)) for picture in pictures(written(run))] == [(0, 0, 255), (0, 0, 0)]
+
+
+def test_needs_nothing_from_outside(run: SimpleNamespace):
+    html = written(run)
+    addresses = re.findall(r"""(?:src|href)\s*=\s*["']?([^"'\s>]+)|url\(["']?([^"')]+)|@import\s+(\S+)""", html)
+    assert addresses
+    assert all(address.startswith(("data:", "#")) for found in addresses for address in found if address)
+
+
+def test_rows_leave_out_what_was_not_measured():
+    unpaired = {name: value for name, value in SUMMARY.items() if name.startswith(("fid", "kid"))}
+    rows = result_rows(unpaired, records=[{"step": 10, "fid_AtoB": 1.0}])
+    assert rows == [
+        {"": "Fréchet distance", "photo to map": 100.0, "map to photo": 100.0},
+        {"": "kernel distance", "photo to map": 101.0, "map to photo": None},
+    ]

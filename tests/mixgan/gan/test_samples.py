@@ -1,0 +1,75 @@
+"""Sample grids of stand-in networks whose images are plain colours, read back from the sheet."""
+
+import itertools
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from PIL import Image
+from torch import Tensor
+
+from mixgan.data.maps import Domains
+from mixgan.gan.data import DomainBatch, to_bytes, to_signed
+from mixgan.gan.samples import training_grid, translation_grid
+from mixgan.gan.settings import GanSettings
+from mixgan.gan.step import InputMixing
+
+SIDE = 16
+#: Greys of the eight kinds of image that a sheet shows.
+PHOTO, MAP, FAKE_B, CYCLED_A, SAME_B, FAKE_A, CYCLED_B, SAME_A = range(10, 90, 10)
+PAPER = 255
+
+
+def grey(value: int, count: int) -> Tensor:
+    return torch.full((count, 3, SIDE, SIDE), value, dtype=torch.uint8)
+
+
+def stand_in(a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
+    """Takes the place of both generators; the order is that of Translations."""
+    assert a.shape == b.shape
+    return tuple(to_signed(grey(v, len(a))) for v in (FAKE_B, CYCLED_A, SAME_B, FAKE_A, CYCLED_B, SAME_A))
+
+
+def cells(sheet: Image.Image) -> list[list[int]]:
+    """The grey of every image on the sheet, row by row: 64 px and more of one grey that is not the paper's."""
+    pixels = np.asarray(sheet.convert("L")).astype(int)
+    rows = []
+    for line in pixels:
+        borders = [0, *(np.flatnonzero(np.diff(line)) + 1), len(line)]
+        found = [int(line[s]) for s, e in itertools.pairwise(borders) if e - s >= 64 and line[s] != PAPER]
+        if found and (not rows or rows[-1] is None):
+            rows.append(found)
+        elif not found and rows and rows[-1] is not None:
+            rows.append(None)
+    return [row for row in rows if row is not None]
+
+
+@pytest.mark.parametrize(("count_a", "count_b", "paired", "shown"), [(6, 6, True, 4), (2, 3, False, 2)])
+def test_translations_both_ways(count_a: int, count_b: int, paired: bool, shown: int):
+    domains = Domains(grey(PHOTO, count_a), grey(MAP, count_b), paired=paired, names=(), skipped=())
+    sheet = translation_grid(stand_in, domains, Accelerator(cpu=True), title="a title")
+    forth, back = [PHOTO, FAKE_B, CYCLED_A, SAME_A], [MAP, FAKE_A, CYCLED_B, SAME_B]
+    if paired:
+        forth, back = [*forth, MAP], [*back, PHOTO]
+    assert cells(sheet) == [forth] * shown + [back] * shown
+
+
+@pytest.mark.parametrize("mixing", ["mixcyclegan", "none"])
+def test_training_inputs(mixing: str):
+    settings = GanSettings(mixing=mixing, unstitched=1.0)  # whole images are of one grey
+    torch.manual_seed(0)
+    lam = 0.5
+    mixer = InputMixing(settings)
+    mixer.draw_lambdas = lambda count, device: [torch.full((count,), lam)] * 4
+    model = SimpleNamespace(settings=settings, mixing=mixer, generators=stand_in, accelerator=Accelerator(cpu=True))
+    second = 100
+    batch = DomainBatch(*(to_signed(grey(v, 6)) for v in (PHOTO, MAP, second, second)))
+    sheet = training_grid(model, batch, title="")
+    forth, back = [PHOTO, second, PHOTO, FAKE_B, CYCLED_A], [MAP, second, MAP, FAKE_A, CYCLED_B]
+    if mixing == "mixcyclegan":  # D_A sees map and fake map, D_B photo and fake photo
+        mixes = [int(to_bytes(to_signed(grey(real, 1)) * lam + to_signed(grey(fake, 1)) * (1 - lam))[0, 0, 0, 0])
+                 for real, fake in ((MAP, FAKE_B), (PHOTO, FAKE_A))]  # fmt: skip
+        forth, back = [*forth, mixes[0]], [*back, mixes[1]]
+    assert cells(sheet) == [forth] * 4 + [back] * 4
