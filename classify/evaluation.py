@@ -39,14 +39,14 @@ def evaluate(
     return {
         "test_accuracy": correct / count,
         "test_loss": loss / count,
-        "ece": calibration_error(*bins, count=count),
+        "ece": calibration_error(*bins),
         "n": int(count),
     }
 
 
-def calibration_error(number: Tensor, confidence: Tensor, correct: Tensor, *, count: float) -> float:
-    """Sum over bins of (n_bin / n) * |accuracy - confidence|, from each bin's sums (BINS,)."""
-    return float((correct - confidence).abs().sum() / count) if number.sum() else 0.0
+def calibration_error(number: Tensor, confidence: Tensor, correct: Tensor) -> float:
+    """Sum over bins of (n_bin / n) * |accuracy - confidence|, from each bin's sums (BINS,) over at least one sample."""
+    return float((correct - confidence).abs().sum() / number.sum())
 
 
 def _sums(logits: Tensor, labels: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from classify.data import resolve_dataset
@@ -11,7 +12,7 @@ from classify.networks import list_networks
 from classify.presets import preset_values
 from mixgan.engine.command_line import check_same_settings, first_look, parse, resumed_defaults, say_once
 from mixgan.engine.settings import CommonSettings
-from mixgan.mixing.build import mixer_options
+from mixgan.mixing.build import ALIASES, mixer_options
 
 AUTO_NOTES = {
     "tiles": "No CIFAR-10 under {root}: using the embedded tiles (--dataset cifar10 --download fetches it).",
@@ -65,6 +66,12 @@ class ClassifySettings(CommonSettings):
             raise ValueError(f"--momentum must lie in [0, 1), got {self.momentum}")
         if not 0 <= self.warmup < 1:
             raise ValueError(f"--warmup must lie in [0, 1), got {self.warmup}")
+        for name in ("image_size", "train_count", "eval_batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+        if self.dataset != "tiles" and (self.train_count is not None or self.tiles_view != "photo"):
+            raise ValueError(f"--train-count and --tiles-view belong to the tiles, not to --dataset {self.dataset}")
         if self.network not in list_networks():
             raise ValueError(f"unknown --network {self.network!r}; known: {', '.join(list_networks())}")
 
@@ -78,14 +85,14 @@ def settings_from(argv: Sequence[str]) -> ClassifySettings:
     look = first_look(ClassifySettings, argv)
     if look.list_methods:
         return look
-    if look.method not in list_methods():
-        raise ValueError(f"unknown --method {look.method!r}; known: {', '.join(list_methods())}")
-    settings_type = with_mixer_options(look.method)
+    resuming = look.resume and look.output_dir is not None
+    if resuming:
+        look = look_again(look.output_dir, argv)
+    settings_type = with_mixer_options(known_method(look.method))
     dataset = resolve_dataset(look.dataset, look.data_root)
-    if look.resume and look.output_dir is not None:
-        defaults = resumed_defaults(look.output_dir, settings_type)
-    else:
-        defaults = preset_values(look.preset, dataset=dataset)
+    defaults = (
+        resumed_defaults(look.output_dir, settings_type) if resuming else preset_values(look.preset, dataset=dataset)
+    )
     settings = parse(settings_type, argv, defaults=defaults, prog="classify", description=ClassifySettings.__doc__)
     if settings.dataset == "auto":
         settings.dataset = dataset
@@ -94,6 +101,26 @@ def settings_from(argv: Sequence[str]) -> ClassifySettings:
     if settings.resume:
         check_same_settings(settings, settings.output_dir)
     return settings
+
+
+def look_again(output_dir: Path, argv: Sequence[str]) -> ClassifySettings:
+    """The first look at a run that goes on; its method, which decides about the options, cannot change.
+
+    Raises:
+        ValueError: there is no such run, or another method is named.
+    """
+    method = resumed_defaults(output_dir, ClassifySettings)["method"]
+    look = first_look(ClassifySettings, argv, defaults={"method": method})
+    if look.method != method:
+        raise ValueError(f"cannot resume {output_dir} with other settings: --method is {look.method}, was {method}")
+    return look
+
+
+def known_method(name: str) -> str:
+    """The name itself; ValueError naming the known ones where it is neither one of them nor an alias."""
+    if name not in (*list_methods(), *ALIASES):
+        raise ValueError(f"unknown --method {name!r}; known: {', '.join(list_methods())}")
+    return name
 
 
 def with_mixer_options(method: str) -> type[ClassifySettings]:

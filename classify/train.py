@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from classify.data import FolderSet, ImageSet, load_dataset
 from classify.evaluation import evaluate
-from classify.feeds import MemoryFeed, StreamFeed, eval_batches
+from classify.feeds import eval_batches, training_feed
 from classify.listing import print_methods
 from classify.methods import Method, build_method
 from classify.networks import build_network
@@ -40,7 +40,7 @@ def train(settings: ClassifySettings) -> dict[str, Any]:
     run = Run.start(settings, recipe="classify")
     accelerator = run.accelerator
     training, test = load_sets(settings, run)
-    feed = training_feed(training, settings, run)
+    feed = training_feed(training, batch_size=settings.batch_size, seed=settings.seed, **place(run))
 
     network = build_network(settings.network, num_classes=len(training.classes), in_channels=training.channels)
     options = mixer_settings(settings)
@@ -61,6 +61,7 @@ def train(settings: ClassifySettings) -> dict[str, Any]:
     run.begin(feed.steps_per_epoch)
     picture_mixing(run, method, training)
 
+    figures = None
     for images, labels in run.batches(feed, description=f"{settings.method} on {settings.dataset}"):
         with accelerator.accumulate(trained):
             output = trained(images.to(memory_format=layout), labels)
@@ -73,13 +74,13 @@ def train(settings: ClassifySettings) -> dict[str, Any]:
             schedule.step()
             run.end_step({**output.logs, "lr": rate}, images=len(images) * settings.accumulation_steps)
             if run.at_epoch_end or run.at_end:
-                evaluate_epoch(run, method, test)
-    return finish(run, method, training, test)
+                figures = evaluate_epoch(run, method, test)
+    return finish(run, method, figures or test_figures(run, method.network, test), training)
 
 
 def load_sets(settings: ClassifySettings, run: Run) -> tuple[ImageSet | FolderSet, ImageSet | FolderSet]:
     """Training and test set; with --download the main process fetches them first."""
-    tiles = {"seed": settings.seed, "tiles_view": settings.tiles_view} if settings.dataset == "tiles" else {}
+    tiles = {"tiles_view": settings.tiles_view} if settings.dataset == "tiles" else {}
     common: dict[str, Any] = {"size": settings.image_size, "on_bad_image": settings.on_bad_image, **tiles}
     if settings.download:
         on_main(
@@ -92,20 +93,11 @@ def load_sets(settings: ClassifySettings, run: Run) -> tuple[ImageSet | FolderSe
     return training, test
 
 
-def training_feed(training: ImageSet | FolderSet, settings: ClassifySettings, run: Run) -> MemoryFeed | StreamFeed:
-    """Batches for this process: from memory on the device for small sets, from disk for large ones."""
+def place(run: Run) -> dict[str, Any]:
+    """What training and test batches have in common: this process's device and share, and who reads the files."""
     accelerator = run.accelerator
-    place: dict[str, Any] = {
-        "batch_size": settings.batch_size,
-        "seed": settings.seed,
-        "device": accelerator.device,
-        "rank": accelerator.process_index,
-        "world": accelerator.num_processes,
-    }
-    if isinstance(training, FolderSet):
-        return StreamFeed(training, workers=settings.num_workers, **place)
-    moments = {"mean": training.mean, "std": training.std}
-    return MemoryFeed(training.images, training.labels, flip=training.flip, **moments, **place)
+    share = {"rank": accelerator.process_index, "world": accelerator.num_processes}
+    return {"device": accelerator.device, "workers": run.settings.num_workers, **share}
 
 
 def learning_rate_factor(progress: float, settings: ClassifySettings) -> float:
@@ -115,33 +107,27 @@ def learning_rate_factor(progress: float, settings: ClassifySettings) -> float:
     return cosine(progress, warmup=settings.warmup)
 
 
-def evaluate_epoch(run: Run, method: Method, test: ImageSet | FolderSet) -> None:
+def evaluate_epoch(run: Run, method: Method, test: ImageSet | FolderSet) -> dict[str, float]:
     """Test figures into metrics.jsonl; the best accuracy keeps its checkpoint."""
     with run.pause():
         figures = test_figures(run, method.network, test)
     run.record({"epoch": run.epoch, **figures})
     run.say(f"epoch {run.epoch}: test accuracy {figures['test_accuracy']:.4f}, loss {figures['test_loss']:.4f}")
     run.watch("test_accuracy", figures["test_accuracy"], higher_is_better=True)
+    return figures
 
 
 def test_figures(run: Run, network: nn.Module, test: ImageSet | FolderSet) -> dict[str, float]:
     """Accuracy, loss and calibration error of the network as it is now, the same on all processes."""
     accelerator = run.accelerator
     synchronise_buffers(accelerator, network)  # batch-norm statistics differ by process between two steps
-    batches = eval_batches(
-        test,
-        batch_size=run.settings.eval_batch_size,
-        device=accelerator.device,
-        rank=accelerator.process_index,
-        world=accelerator.num_processes,
-    )
+    batches = eval_batches(test, batch_size=run.settings.eval_batch_size, **place(run))
     return evaluate(network, batches, accelerator=accelerator)
 
 
-def finish(run: Run, method: Method, training: ImageSet | FolderSet, test: ImageSet | FolderSet) -> dict[str, Any]:
+def finish(run: Run, method: Method, figures: dict[str, float], training: ImageSet | FolderSet) -> dict[str, Any]:
     """Weights, summary and report."""
     settings = run.settings
-    figures = test_figures(run, method.network, test)
     summary = summarise(run, figures)
     about = {
         "network": settings.network,

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import filter_trackers
 from accelerate.utils import broadcast, broadcast_object_list, set_seed
 from torch import nn
 
@@ -15,7 +16,7 @@ from mixgan.engine.settings import CommonSettings
 T = TypeVar("T")
 
 
-def make_accelerator(settings: CommonSettings, *, project_dir: Path | None = None) -> Accelerator:
+def make_accelerator(settings: CommonSettings) -> Accelerator:
     """An Accelerator for these settings: GPUs where there are any, else CPU (several processes through gloo).
 
     Raises:
@@ -25,14 +26,19 @@ def make_accelerator(settings: CommonSettings, *, project_dir: Path | None = Non
         cpu=not torch.cuda.is_available(),  # without it torchrun on CPU makes independent one-process runs
         mixed_precision=settings.mixed_precision,
         gradient_accumulation_steps=settings.accumulation_steps,
-        log_with=None if settings.tracker == "none" else settings.tracker,
-        project_dir=project_dir,
     )
     check_world_size(accelerator.num_processes)
     if accelerator.device.type == "cpu":
         set_threads(settings.threads)
     set_seed(settings.seed)
     return accelerator
+
+
+def start_tracker(accelerator: Accelerator, name: str, *, folder: Path, run_name: str) -> None:
+    """Make ``accelerator.log`` write to a tracker in ``folder``, which is known only after the processes found each other."""
+    accelerator.project_configuration.set_directories(str(folder))
+    accelerator.log_with = filter_trackers(name, folder)
+    accelerator.init_trackers(run_name)
 
 
 def check_world_size(num_processes: int) -> None:

@@ -1,6 +1,7 @@
 """Exact checkpoints: everything that the next step depends on, written atomically by all processes together."""
 
 import json
+import pickle
 import random
 import shutil
 from pathlib import Path
@@ -8,11 +9,14 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
 
 from mixgan.engine.accelerator import on_main
 from mixgan.engine.files import write_json
 
 PREFIX = "step-"
+#: What torch, safetensors and accelerate raise at files that are cut off, garbled or missing.
+DAMAGE = (OSError, EOFError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError, SafetensorError)
 
 
 class Checkpoints:
@@ -56,6 +60,13 @@ class Checkpoints:
         folder = self.last()
         if folder is None:
             raise ValueError(f"nothing to resume: {self.folder} holds no checkpoint; start the run without --resume")
+        try:
+            return self._restore(folder)
+        except DAMAGE as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise ValueError(f"checkpoint {folder} is damaged or incomplete ({reason})") from error
+
+    def _restore(self, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         processes = self.accelerator.num_processes
         shared = torch.load(folder / "trainer.pt", map_location="cpu", weights_only=True)
         if shared["processes"] != processes:
@@ -92,7 +103,8 @@ class Checkpoints:
         return folder
 
     def _make_room(self, partial: Path) -> None:
-        shutil.rmtree(partial, ignore_errors=True)
+        for leftover in self.folder.glob(f".{PREFIX}*.partial"):  # of a run that was killed while it saved
+            shutil.rmtree(leftover)
         partial.mkdir(parents=True)
 
     def _publish(self, partial: Path, target: Path) -> None:

@@ -11,15 +11,16 @@ from typing import Any, TypeVar
 
 import tyro
 
-from mixgan.engine.settings import FREE_ON_RESUME, CommonSettings
+from mixgan.engine.settings import FREE_ON_RESUME, OF_ONE_CALL, CommonSettings
 
 S = TypeVar("S", bound=CommonSettings)
 
 
-def first_look(settings_type: type[S], argv: Sequence[str]) -> S:
+def first_look(settings_type: type[S], argv: Sequence[str], *, defaults: dict[str, Any] | None = None) -> S:
     """The settings as far as they are known, without help, unknown flags ignored: enough to pick defaults by."""
     words = [word for word in argv if word not in ("-h", "--help")]
-    found, _ = tyro.cli(settings_type, args=words, return_unknown_args=True)
+    default = dataclasses.replace(settings_type(), **(defaults or {}))
+    found, _ = tyro.cli(settings_type, args=words, default=default, return_unknown_args=True)
     return found
 
 
@@ -40,7 +41,7 @@ def resumed_defaults(output_dir: Path, settings_type: type[CommonSettings]) -> d
     unknown = sorted(set(stored) - fields)
     if unknown:
         raise ValueError(f"{output_dir} was made with settings this command does not know: {', '.join(unknown)}")
-    stored = {key: value for key, value in stored.items() if key not in FREE_ON_RESUME}
+    stored = {key: value for key, value in stored.items() if key not in OF_ONE_CALL}
     return from_json(settings_type, stored)
 
 
@@ -54,11 +55,22 @@ def read_config(output_dir: Path) -> dict[str, Any]:
 
 def check_same_settings(settings: CommonSettings, output_dir: Path) -> None:
     """ValueError naming the flags that differ from the run's own and may not change."""
-    stored, now = read_config(output_dir)["settings"], to_json(settings)
-    differing = [key for key in stored if key not in FREE_ON_RESUME and stored[key] != now.get(key)]
-    if differing:
-        texts = (f"--{key.replace('_', '-')} is {now.get(key)}, was {stored[key]}" for key in differing)
+    stored, now = (by_flag(values) for values in (read_config(output_dir)["settings"], to_json(settings)))
+    texts = [f"{flag} is {now.get(flag)}, was {value}" for flag, value in stored.items() if value != now.get(flag)]
+    if texts:
         raise ValueError(f"cannot resume {output_dir} with other settings: {'; '.join(texts)}")
+
+
+def by_flag(settings: dict[str, Any], prefix: str = "--") -> dict[str, Any]:
+    """What may not change, by flag: ``{"seed": 0, "mixer": {"alpha": 1.0}}`` as ``{"--seed": 0, "--mixer.alpha": 1.0}``."""
+    flags = {}
+    for key, value in settings.items():
+        flag = prefix + key.replace("_", "-")
+        if isinstance(value, dict):
+            flags |= by_flag(value, f"{flag}.")
+        elif key not in FREE_ON_RESUME:
+            flags[flag] = value
+    return flags
 
 
 def to_json(settings: CommonSettings) -> dict[str, Any]:
@@ -67,14 +79,14 @@ def to_json(settings: CommonSettings) -> dict[str, Any]:
 
 
 def from_json(settings_type: type[CommonSettings], stored: dict[str, Any]) -> dict[str, Any]:
-    """Undo ``to_json`` for the fields in ``stored``: lists become tuples, objects become their dataclass."""
-    types = {field.name: field for field in dataclasses.fields(settings_type)}
-    restored = {}
+    """Undo ``to_json`` for the fields in ``stored``: lists become tuples, objects their dataclass, texts paths."""
+    examples, restored = settings_type(), {}
     for key, value in stored.items():
-        example = getattr(settings_type(), key) if types[key].init else None
-        if dataclasses.is_dataclass(example) and isinstance(value, dict):
-            value = dataclasses.replace(example, **{k: as_tuple(v) for k, v in value.items()})
-        restored[key] = as_tuple(value)
+        example = getattr(examples, key)
+        if dataclasses.is_dataclass(example):
+            restored[key] = dataclasses.replace(example, **{k: as_tuple(v) for k, v in value.items()})
+        else:
+            restored[key] = Path(value) if isinstance(example, Path) else as_tuple(value)
     return restored
 
 
@@ -100,5 +112,6 @@ def run_command(main: Callable[[Sequence[str]], None], argv: Sequence[str] | Non
         if os.environ.get("MIXGAN_DEBUG"):
             traceback.print_exc()
         rank = int(os.environ.get("RANK", "0"))
-        print(f"{f'[process {rank}] ' if rank else ''}error: {error}", file=sys.stderr, flush=True)
+        text = " ".join(str(error).split("\n"))  # messages of libraries may have several lines
+        print(f"{f'[process {rank}] ' if rank else ''}error: {text}", file=sys.stderr, flush=True)
         sys.exit(2)

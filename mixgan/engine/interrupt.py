@@ -43,4 +43,4 @@ class Interrupt:
         if step % self.check_every:
             return False
         flag = torch.tensor(int(self.signal is not None), device=self.accelerator.device)
-        return bool(self.accelerator.reduce(flag).item())
+        return bool(self.accelerator.reduce(flag, reduction="sum").item())

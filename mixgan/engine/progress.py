@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -65,6 +66,6 @@ class TrainingProgress:
     def _line(self) -> None:
         now = time.monotonic()
         rate = (self.done - self.start) / max(now - self.began, 1e-9)
-        left = time.strftime("%H:%M:%S", time.gmtime((self.total - self.done) / max(rate, 1e-9)))
+        left = timedelta(seconds=round((self.total - self.done) / max(rate, 1e-9)))
         self.say(f"{self.description} {self.done}/{self.total}  {self.text}  {rate:.2f} steps/s  {left} left")
         self.last_line = now

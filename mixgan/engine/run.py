@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from accelerate.utils import is_tensorboard_available, set_seed
 from torch import Tensor
 
-from mixgan.engine.accelerator import make_accelerator, on_main
+from mixgan.engine.accelerator import make_accelerator, on_main, start_tracker
 from mixgan.engine.checkpoint import Checkpoints
 from mixgan.engine.command_line import check_same_settings, to_json
 from mixgan.engine.files import write_json
@@ -82,14 +82,14 @@ class Run:
         settings.check()
         if settings.tracker == "tensorboard" and not is_tensorboard_available():
             raise ValueError("--tracker tensorboard needs the package tensorboard: pip install tensorboard")
-        accelerator = make_accelerator(settings, project_dir=settings.output_dir)
+        accelerator = make_accelerator(settings)
         folder = RunFolder(on_main(accelerator, lambda: _choose_folder(settings, recipe)))
         if settings.resume:
             on_main(accelerator, lambda: check_same_settings(settings, folder.path))
         else:
             on_main(accelerator, lambda: _begin_folder(folder, settings, recipe, accelerator))
         if settings.tracker != "none":
-            accelerator.init_trackers(recipe)
+            start_tracker(accelerator, settings.tracker, folder=folder.path, run_name=recipe)
         return cls(settings, accelerator, folder)
 
     def remember(self, name: str, item: Stateful, *, own: bool = False) -> None:
@@ -204,13 +204,17 @@ class Run:
             self._saved_step = self.step
 
     def watch(self, metric: str, value: float, *, higher_is_better: bool) -> bool:
-        """Keep the checkpoint of this step as the best if ``value`` beats all before; returns whether it does."""
+        """Keep the checkpoint of this step as the best if ``value`` beats all before; returns whether it does.
+
+        Without --checkpoint-every each call saves, whatever the value.
+        """
         better = self.best is None or (value > self.best if higher_is_better else value < self.best)
         if better:
             self.best = value
+        if better or self.settings.checkpoint_every is None:
             self.save()
-            if not self.settings.dry_run:
-                self.checkpoints.mark_best(self.step, metric=metric, value=value)
+        if better and not self.settings.dry_run:
+            self.checkpoints.mark_best(self.step, metric=metric, value=value)
         return better
 
     def speed(self) -> dict[str, float]:
@@ -229,11 +233,11 @@ class Run:
         on_main(self.accelerator, lambda: write_json(self.folder.summary, dict(values)))
 
     def finish(self) -> None:
-        """Close log and trackers; a dry run leaves nothing behind."""
+        """Close log and trackers; a dry run leaves nothing behind. The processes cannot talk to each other afterwards."""
         self._log.close()
-        self.accelerator.end_training()
         if self.settings.dry_run:
             on_main(self.accelerator, lambda: shutil.rmtree(self.folder.path))
+        self.accelerator.end_training()
 
     def _between_steps(self, interrupt: Interrupt) -> None:
         every = self.settings.checkpoint_every
@@ -241,12 +245,7 @@ class Run:
             self.save()
         if interrupt.requested(self.step) and not self.at_end:
             self.save()
-            words = [word for word in sys.argv if word != "--resume"]
-            if "--output-dir" not in words:
-                words += ["--output-dir", str(self.folder.path)]
-            self.say(
-                f"Stopped at step {self.step}, saved. Go on with:\n  accelerate launch {shlex.join(words)} --resume"
-            )
+            self.say(f"Stopped at step {self.step}, saved. Go on with:\n  {self._resume_command()}")
             self.finish()
             raise SystemExit(128 + (interrupt.signal or 15))
 
@@ -254,7 +253,7 @@ class Run:
         processes = self.accelerator.num_processes
         several = f"torchrun --nproc_per_node {processes}" if processes > 1 else "accelerate launch"
         words = [word for word in sys.argv if word != "--resume"]
-        if "--output-dir" not in words:
+        if not any(word.split("=")[0] == "--output-dir" for word in words):
             words += ["--output-dir", str(self.folder.path)]
         return f"{several} {shlex.join(words)} --resume"
 

@@ -62,12 +62,13 @@ class CommonSettings:
                 raise ValueError(f"--{name.replace('_', '-')} must not be negative, got {getattr(self, name)}")
         if self.resume and self.output_dir is None:
             raise ValueError("--resume needs --output-dir, the folder of the run to go on with")
+        if self.resume and self.dry_run:
+            raise ValueError("--dry-run begins in an empty folder: leave out --resume")
 
 
+#: Settings of one call of the command: a run that goes on does not take them over.
+OF_ONE_CALL = frozenset({"download", "dry_run", "max_steps", "output_dir", "preset", "resume"})
 #: Settings that may change when a run goes on; everything else decides the result.
-FREE_ON_RESUME = frozenset(
-    {
-        "data_root", "download", "max_steps", "output_dir", "checkpoint_every", "resume", "dry_run", "num_workers",
-        "threads", "keep_checkpoints", "tracker", "preset",
-    }
-)  # fmt: skip
+FREE_ON_RESUME = OF_ONE_CALL | {
+    "checkpoint_every", "data_root", "keep_checkpoints", "num_workers", "threads", "tracker",
+}  # fmt: skip

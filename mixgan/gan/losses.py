@@ -1,6 +1,6 @@
 """The objectives of CycleGAN and MixCycleGAN; adversarial ones take soft targets, as mixed samples need them.
 
-All of them compute in float32 outside autocast, whatever the networks gave out: a mean over bfloat16 logits would
+All of them compute in float32 (float64 for float64) outside autocast, whatever the networks gave out: a mean over bfloat16 logits would
 keep two or three digits.
 """
 
@@ -33,7 +33,7 @@ def gan_loss(logits: Tensor, target: float | Tensor, *, kind: GanKind = "lsgan")
     """
     _check_kind(kind)
     with torch.autocast(logits.device.type, enabled=False):
-        logits = logits.float()
+        logits = _at_least_float32(logits)
         if kind == "hinge":
             return F.relu(1.0 - _hinge_sign(target) * logits).mean()
         target = _expand_target(target, logits)
@@ -55,7 +55,7 @@ def generator_loss(fake_logits: Tensor, *, kind: GanKind = "lsgan") -> Tensor:
         A float32 scalar.
     """
     if kind == "hinge":
-        return -fake_logits.float().mean()
+        return -_at_least_float32(fake_logits).mean()
     return gan_loss(fake_logits, 1.0, kind=kind)
 
 
@@ -102,7 +102,11 @@ def _l1(images: Tensor, reference: Tensor) -> Tensor:
     if images.shape != reference.shape:
         raise ValueError(f"both images must have one shape, got {tuple(images.shape)} and {tuple(reference.shape)}")
     with torch.autocast(images.device.type, enabled=False):
-        return F.l1_loss(images.float(), reference.float())
+        return F.l1_loss(_at_least_float32(images), _at_least_float32(reference))
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _check_kind(kind: str) -> None:

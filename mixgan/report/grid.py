@@ -136,13 +136,16 @@ def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 
 def _wrap(label: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """Break a label between words so that no line is wider than ``width`` pixels, if its words allow that."""
+    """Break a label between words so that no line is wider than ``width`` pixels, if its words allow that; its own breaks stay."""
     lines: list[str] = []
-    for word in label.split():
-        if lines and font.getlength(f"{lines[-1]} {word}") <= width:
-            lines[-1] += f" {word}"
-        else:
-            lines.append(word)
+    for line in label.split("\n"):
+        lines.append("")
+        for word in line.split():
+            longer = f"{lines[-1]} {word}".strip()
+            if not lines[-1] or font.getlength(longer) <= width:
+                lines[-1] = longer
+            else:
+                lines.append(word)
     return "\n".join(lines)
 
 

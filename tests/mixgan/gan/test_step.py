@@ -24,12 +24,6 @@ OWN_FOR_EACH = torch.tensor([[0.3, 0.85], [0.6, 0.1], [0.2, 0.9], [0.45, 0.7]])
 CLOSE = {"rtol": 1e-9, "atol": 5e-9}
 
 
-@pytest.fixture
-def double(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Losses round to float32 on purpose; here they keep float64, or the comparison would end at seven digits."""
-    monkeypatch.setattr(Tensor, "float", Tensor.double)
-
-
 def build(accelerator: Accelerator | None = None, **changes: object) -> MixCycleGan:
     """A tiny model in float64 with weights and biases large enough to matter."""
     torch.manual_seed(0)
@@ -139,7 +133,6 @@ def assert_equal_steps(model: MixCycleGan, published: Published, batch: DomainBa
         torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), **CLOSE)
 
 
-@pytest.mark.usefixtures("double")
 @pytest.mark.parametrize(("count", "pool_size"), [(1, 50), (2, 50), (2, 0), (2, 3)])
 def test_without_mixing_a_step_is_cyclegans(count: int, pool_size: int):
     model = build(mixing="none", pool_size=pool_size)
@@ -150,7 +143,6 @@ def test_without_mixing_a_step_is_cyclegans(count: int, pool_size: int):
         assert_equal_steps(model, published, batch, (batch.a, batch.b, unused, unused))
 
 
-@pytest.mark.usefixtures("double")
 @pytest.mark.parametrize(
     ("changes", "lambdas", "d_terms", "horizontal"),
     [
@@ -178,7 +170,6 @@ def test_a_mixed_step_is_eq_3(
         assert_equal_steps(model, published, batch, (a, b, lambdas[2], lambdas[3]))
 
 
-@pytest.mark.usefixtures("double")
 def test_with_lambda_of_zero_and_one_the_d_loss_is_cyclegans_in_expectation():
     model = build(mixing="dmix-only", pool_size=0)
     batch = random_batch(2)
@@ -195,7 +186,6 @@ def test_with_lambda_of_zero_and_one_the_d_loss_is_cyclegans_in_expectation():
     torch.testing.assert_close((losses(0.0) + losses(1.0)) / 2, torch.stack(expected), **CLOSE)
 
 
-@pytest.mark.usefixtures("double")
 def test_accumulating_two_batches_of_one_is_a_step_on_a_batch_of_two():
     together = build(mixing="none", pool_size=0)
     batch = random_batch(2)

@@ -1,0 +1,85 @@
+"""A gallery of mixing methods: what each makes of the same pair of embedded tiles."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tyro
+from PIL import Image
+from torch import Tensor
+
+from mixgan.data.tiles import CLASSES, make_tiles
+from mixgan.mixing import build_mixer, list_mixers, static_saliency
+from mixgan.ops.crops import to_float
+from mixgan.report.grid import image_grid
+
+COLUMNS = ("own", "partner", "mixed", "mask: own blue, partner orange")
+OWN_COLOUR, PARTNER_COLOUR = (0.0, 0.447, 0.698), (0.902, 0.624, 0.0)  # of Okabe and Ito's palette
+SHOWN_LAMBDA = 0.6
+SIZE = 128
+SHOWN_TILES = (43, 40)  # a residential one and a coast, unlike each other at first sight
+
+
+@dataclass(frozen=True, kw_only=True)
+class GalleryOptions:
+    """Draw one row per mixing method on two embedded tiles: both sources, mixed image, mask, lambda and soft label."""
+
+    output: Path
+    """The PNG file to write."""
+    methods: str = "all"
+    """all, or names separated by commas."""
+    seed: int = 0
+    """Seed of what the methods draw."""
+
+
+def main(argv: Sequence[str]) -> None:
+    """The command recipes/gallery.py."""
+    options = tyro.cli(GalleryOptions, args=list(argv), prog="gallery", description=GalleryOptions.__doc__)
+    names = list_mixers() if options.methods == "all" else options.methods.split(",")
+    picture = draw_gallery(names, seed=options.seed)
+    if not options.output.parent.is_dir():
+        raise ValueError(f"the folder of --output {options.output} does not exist")
+    picture.save(options.output)
+    print(f"{len(names)} methods: {options.output}")
+
+
+def draw_gallery(names: Sequence[str], *, seed: int = 0, size: int = SIZE) -> Image.Image:
+    """One labelled row per method, on the same two tiles, with lambda 0.6 where the method takes one.
+
+    Raises:
+        ValueError: unknown method.
+    """
+    tiles = [make_tiles(1, size=size, start=index) for index in SHOWN_TILES]
+    images, labels = to_float(torch.cat([t.photos for t in tiles])), torch.cat([t.labels for t in tiles])
+    rows, texts = zip(*(_row(name, images, labels, seed) for name in names), strict=True)
+    return image_grid(list(rows), row_labels=list(texts), column_labels=COLUMNS)
+
+
+def _row(name: str, images: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, str]:
+    mixer = build_mixer(name, num_classes=len(CLASSES))
+    lam = torch.full((len(images),), SHOWN_LAMBDA)
+    saliency = static_saliency(images) if mixer.needs_saliency else None
+    # Of the two tiles the first is shown: draw until it is paired with the other one, not with itself.
+    for attempt in range(100):
+        generator = torch.Generator().manual_seed(seed * 1000 + attempt)
+        mixed = mixer.mix(images, labels, lam=lam, saliency=saliency, generator=generator)
+        if mixed.partner[0] == 1 or name == "erm":
+            break
+    columns = (images[:1], images[mixed.partner[:1]], mixed.images[:1], _coloured(mixed.mask, images))
+    return torch.cat(columns), f"{name}\nlam {mixed.lam[0]:.2f}\n{soft_label(mixed.targets[0])}"
+
+
+def _coloured(mask: Tensor | None, images: Tensor) -> Tensor:
+    """The first mask (1,3,H,W) in two colours; gray where a method has none."""
+    if mask is None:
+        return torch.full_like(images[:1], 0.85)
+    own, partner = (torch.tensor(colour).view(1, 3, 1, 1) for colour in (OWN_COLOUR, PARTNER_COLOUR))
+    return mask[:1] * own + (1 - mask[:1]) * partner
+
+
+def soft_label(target: Tensor) -> str:
+    """The largest entries of a soft label (K,) in words."""
+    top = target.topk(2)
+    parts = [f"{CLASSES[k]} {v:.2f}" for v, k in zip(top.values.tolist(), top.indices.tolist(), strict=True) if v > 0.005]
+    return ", ".join(parts)

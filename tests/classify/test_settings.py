@@ -1,0 +1,154 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from classify.methods import list_methods
+from classify.settings import ClassifySettings, mixer_settings, settings_from
+from mixgan.engine.command_line import to_json
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory: no data, no runs."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def make_run(folder: Path, *words: str) -> Path:
+    """A run folder as far as settings go: the config of these command-line words."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"settings": to_json(settings_from(words))}))
+    return folder
+
+
+def cifar_below(root: Path) -> None:
+    for split in ("train", "test"):
+        (root / "cifar10" / split).mkdir(parents=True)
+
+
+def test_without_flags_the_quick_preset_on_tiles(here: Path, capsys):
+    settings = settings_from([])
+    assert (settings.dataset, settings.network, settings.epochs, settings.method) == ("tiles", "embedded", 16, "mixup")
+    said = capsys.readouterr().out
+    assert said == "No CIFAR-10 under data: using the embedded tiles (--dataset cifar10 --download fetches it).\n"
+
+
+def test_auto_takes_cifar_where_it_lies_and_the_papers_settings(here: Path, capsys):
+    cifar_below(here / "sets")
+    settings = settings_from(["--data-root", "sets"])
+    assert (settings.dataset, settings.network, settings.epochs) == ("cifar10", "preact-resnet18", 200)
+    assert capsys.readouterr().out == "Using CIFAR-10 from sets.\n"
+
+
+def test_a_named_set_is_not_commented_on(here: Path, capsys):
+    assert settings_from(["--dataset", "mnist"]).dataset == "mnist"
+    assert capsys.readouterr().out == ""
+
+
+def test_flags_override_the_preset(here: Path):
+    settings = settings_from(["--preset", "paper", "--dataset", "tiles", "--epochs", "3", "--lr-drops", "0.3", "0.6"])
+    assert (settings.epochs, settings.lr_drops, settings.network) == (3, (0.3, 0.6), "preact-resnet18")
+
+
+def test_mixer_options_are_typed_by_the_method(here: Path):
+    assert mixer_settings(settings_from(["--mixer.alpha", "0.2", "--mixer.per-batch"])) == {
+        "alpha": 0.2, "per_batch": True,
+    }  # fmt: skip
+    ranges = settings_from(["--method", "mixup-x", "--mixer.image-range", "0.5", "1"])
+    assert mixer_settings(ranges) == {"image_range": (0.5, 1.0), "per_batch": False}
+    assert mixer_settings(settings_from(["--method", "erm"])) == {}
+    assert mixer_settings(settings_from(["--method", "mixup-c"])) == {"alpha": 1.0, "per_batch": False}  # an alias
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--mixer.alpa", "0.2"],
+        ["--method", "erm", "--mixer.alpha", "0.2"],
+        ["--mixer.alpha", "much"],
+        ["--epochs", "many"],
+        ["--schedule", "warp"],
+    ],
+)
+def test_flags_that_do_not_fit_end_the_command_with_their_name(here: Path, capsys, words: list[str]):
+    with pytest.raises(SystemExit) as ended:
+        settings_from(words)
+    assert ended.value.code == 2
+    assert words[-2] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--method mixip", "unknown --method 'mixip'; known: erm, .*cutmix"),
+        ("--network vgg", "unknown --network 'vgg'; known: embedded, preact-resnet18, resnet18"),
+        ("--preset fast", "unknown preset 'fast'; known: quick, paper"),
+        ("--dataset imagenet", "unknown dataset 'imagenet'; known: auto, tiles, cifar10, .*imagefolder"),
+        ("--lr 0", "--lr must be above 0, got 0.0"),
+        ("--momentum 1", r"--momentum must lie in \[0, 1\), got 1.0"),
+        ("--warmup -0.1", r"--warmup must lie in \[0, 1\), got -0.1"),
+        ("--image-size 0", "--image-size must be at least 1, got 0"),
+        ("--train-count 0", "--train-count must be at least 1, got 0"),
+        ("--eval-batch-size 0", "--eval-batch-size must be at least 1, got 0"),
+        ("--epochs 0", "--epochs must be at least 1, got 0"),
+        (
+            "--dataset cifar10 --train-count 9",
+            "--train-count and --tiles-view belong to the tiles, not to --dataset cifar10",
+        ),
+        ("--dataset svhn --tiles-view map", "belong to the tiles, not to --dataset svhn"),
+        ("--resume", "--resume needs --output-dir"),
+        ("--resume --output-dir nowhere", r"nothing to resume: nowhere/config\.json does not exist"),
+    ],
+)
+def test_wrong_values_are_one_sentence(here: Path, words: str, message: str):
+    with pytest.raises(ValueError, match=message) as error:
+        settings_from(words.split())
+    assert "\n" not in str(error.value)
+
+
+def test_a_list_of_methods_needs_no_other_flag_to_be_right(here: Path):
+    assert settings_from(["--list-methods", "--method", "mixip"]).list_methods
+
+
+def test_a_run_goes_on_with_its_own_settings_and_no_flags_repeated(here: Path, capsys):
+    words = [
+        "--method",
+        "mixup-x",
+        "--mixer.image-range",
+        "0.2",
+        "0.4",
+        "--preset",
+        "paper",
+        "--lr",
+        "0.05",
+        "--seed",
+        "3",
+    ]
+    first = settings_from([*words, "--dataset", "svhn", "--data-root", "sets"])
+    folder = make_run(here / "run", *words, "--dataset", "svhn", "--data-root", "sets")
+    resumed = settings_from(["--resume", "--output-dir", str(folder), "--max-steps", "9"])
+    assert (resumed.resume, resumed.output_dir, resumed.max_steps) == (True, folder, 9)
+    free = ("resume", "output_dir", "max_steps", "preset")
+    kept = {key: value for key, value in to_json(first).items() if key not in free}
+    assert {key: value for key, value in to_json(resumed).items() if key not in free} == kept
+    assert capsys.readouterr().out == ""
+
+
+def test_a_run_cannot_go_on_with_other_settings(here: Path):
+    folder = make_run(here / "run", "--method", "mixup-x", "--dataset", "tiles")
+    again = ["--resume", "--output-dir", str(folder)]
+    with pytest.raises(ValueError, match=r"other settings: --method is cutmix, was mixup-x$"):
+        settings_from([*again, "--method", "cutmix"])
+    with pytest.raises(ValueError, match=r"other settings: --network is resnet18, was embedded$"):
+        settings_from([*again, "--network", "resnet18"])
+    with pytest.raises(ValueError, match=r"settings: --mixer\.image-range is \[0\.5, 1\.0\], was \[0\.0, 1\.0\]$"):
+        settings_from([*again, "--mixer.image-range", "0.5", "1"])
+
+
+def test_every_method_has_settings_that_survive_a_run_folder(here: Path):
+    for name in list_methods():
+        folder = make_run(here / name, "--method", name, "--dataset", "tiles")
+        resumed = settings_from(["--resume", "--output-dir", str(folder)])
+        assert isinstance(resumed, ClassifySettings)
+        assert resumed.method == name

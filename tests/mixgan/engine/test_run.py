@@ -1,0 +1,343 @@
+import json
+import shlex
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from accelerate.tracking import GeneralTracker, on_main_process
+from torch import Tensor, nn
+from torch.optim import SGD
+from torch.optim.lr_scheduler import LambdaLR
+
+from mixgan.data.order import seeded_generator
+from mixgan.engine import accelerator as accelerator_room
+from mixgan.engine.metrics_log import read_metrics
+from mixgan.engine.run import Run
+from mixgan.engine.settings import CommonSettings
+
+BATCHES = 5
+
+
+class TinyFeed:
+    """Five batches of four samples an epoch, each a function of (epoch, position); notes which were asked for."""
+
+    steps_per_epoch = BATCHES
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int]] = []
+
+    def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[Tensor]:
+        for position in range(first_step, BATCHES):
+            self.asked.append((epoch, position))
+            yield torch.randn(4, 3, generator=seeded_generator("tiny", epoch, position))
+
+
+class Draws:
+    """Something of this process alone that draws at every step, as image pools do."""
+
+    def __init__(self) -> None:
+        self.generator = torch.Generator().manual_seed(5)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.generator.set_state(state["generator"])
+
+
+class Training:
+    """A loop as both commands have it, around a network with dropout, momentum, a schedule and a source of draws."""
+
+    def __init__(self, settings: CommonSettings, *, dropout: float = 0.3) -> None:
+        self.run = run = Run.start(settings, recipe="test")
+        network = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Dropout(dropout), nn.Linear(6, 1))
+        optimizer = SGD(network.parameters(), 0.1, momentum=0.9)
+        self.schedule = LambdaLR(optimizer, lambda step: 0.9**step)
+        self.network, self.optimizer = run.accelerator.prepare(network, optimizer)
+        self.draws, self.feed = Draws(), TinyFeed()
+        run.remember("schedule", self.schedule)
+        run.remember("draws", self.draws, own=True)
+        run.begin(self.feed.steps_per_epoch)
+
+    def steps(self) -> Iterator[int]:
+        """Trains; yields after every optimizer step, inside the loop."""
+        run, accelerator = self.run, self.run.accelerator
+        for batch in run.batches(self.feed, description="test"):
+            batch = batch.to(accelerator.device)
+            with accelerator.accumulate(self.network):
+                aim = torch.rand((), generator=self.draws.generator).item()
+                loss = (self.network(batch) - aim).square().mean()
+                accelerator.backward(loss)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+            if accelerator.sync_gradients:
+                self.schedule.step()
+                run.end_step({"loss": loss.detach(), "aim": aim}, images=len(batch))
+                yield run.step
+        run.finish()
+
+    def all(self, *, at: int = 0, then: Callable[[], object] = lambda: None) -> "Training":
+        """Trains to the end; after step ``at`` something happens."""
+        for step in self.steps():
+            if step == at:
+                then()
+        return self
+
+    def weights(self) -> Tensor:
+        """Parameters and momentum, one after the other."""
+        moments = [state["momentum_buffer"] for state in self.optimizer.state_dict()["state"].values()]
+        return torch.cat([tensor.detach().flatten().cpu() for tensor in (*self.network.parameters(), *moments)])
+
+
+def die() -> None:
+    raise MemoryError
+
+
+def settings(folder: Path | None, **values: Any) -> CommonSettings:
+    return CommonSettings(**{"output_dir": folder, "epochs": 3, "log_every": 1, "threads": 1, **values})
+
+
+def checkpoint_names(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "checkpoints").glob("step-*"))
+
+
+def logged(folder: Path) -> list[dict[str, Any]]:
+    return read_metrics(folder / "metrics.jsonl")
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_stopped_by_a_signal_goes_on_bit_for_bit(
+    tmp_path: Path, capsys, monkeypatch, accumulation: int, stop: int
+):
+    # The oracle is the same run without a stop: weights, momentum and every logged number.
+    options = {"accumulation_steps": accumulation}
+    whole = Training(settings(tmp_path / "whole", **options)).all()
+    folder = tmp_path / "my run"
+    monkeypatch.setattr("sys.argv", ["recipes/test.py", "--epochs", "3"])
+    stopped = Training(settings(folder, **options))
+    with pytest.raises(SystemExit) as ended:
+        stopped.all(at=3, then=lambda: signal.raise_signal(stop))
+    assert ended.value.code == 128 + stop
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "Stopped at step 3, saved. Go on with:"
+    command = ["accelerate", "launch", "recipes/test.py", "--epochs", "3", "--output-dir", str(folder), "--resume"]
+    assert shlex.split(said[1]) == command
+    resumed = Training(settings(folder, resume=True, **options))
+    assert resumed.run.step == 3  # in the middle of an epoch, whether it has five steps or two
+    resumed.all()
+    assert torch.equal(resumed.weights(), whole.weights())
+    assert logged(folder) == logged(tmp_path / "whole")
+    assert resumed.run.images == whole.run.images == whole.run.step * 4
+
+
+def test_a_run_killed_between_checkpoints_goes_on_from_the_last_bit_for_bit(tmp_path: Path):
+    whole = Training(settings(tmp_path / "whole")).all()
+    killed = Training(settings(tmp_path / "killed", checkpoint_every=3))
+    with pytest.raises(MemoryError):
+        killed.all(at=8, then=die)
+    assert [record["step"] for record in logged(tmp_path / "killed")] == list(range(1, 9))
+    resumed = Training(settings(tmp_path / "killed", resume=True))
+    assert resumed.run.step == 6
+    resumed.all()
+    assert resumed.feed.asked[0] == (1, 1)  # nothing is computed for the batches before
+    assert torch.equal(resumed.weights(), whole.weights())
+    assert logged(tmp_path / "killed") == logged(tmp_path / "whole")
+
+
+def test_two_batches_a_step_are_one_batch_of_both(tmp_path: Path):
+    # By hand: the gradient of a mean over eight samples is the mean of the gradients over four and four.
+    trained = Training(settings(tmp_path / "run", accumulation_steps=2, epochs=2, log_every=2), dropout=0.0)
+    by_hand = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Dropout(0.0), nn.Linear(6, 1)).to(
+        trained.run.accelerator.device
+    )
+    by_hand.load_state_dict(trained.network.state_dict())
+    optimizer = SGD(by_hand.parameters(), 0.1, momentum=0.9)
+    aims, feed = Draws(), TinyFeed()
+    for step, (epoch, first) in enumerate([(0, 0), (0, 2), (1, 0), (1, 2)]):
+        batches = list(feed.epoch(epoch))[first : first + 2]
+        losses = []
+        for batch in batches:
+            aim = torch.rand((), generator=aims.generator).item()
+            losses.append((by_hand(batch.to(trained.run.accelerator.device)) - aim).square())
+        optimizer.zero_grad()
+        torch.cat(losses).mean().backward()
+        optimizer.param_groups[0]["lr"] = 0.1 * 0.9**step
+        optimizer.step()
+    trained.all()
+    # The fifth batch of an epoch makes no whole step and is not used.
+    assert trained.feed.asked == [(epoch, position) for epoch in (0, 1) for position in range(4)]
+    assert trained.run.step == 4
+    for name, tensor in trained.network.state_dict().items():
+        torch.testing.assert_close(tensor, by_hand.state_dict()[name])
+
+
+def test_whichever_comes_first_ends_the_run(tmp_path: Path):
+    short = Training(settings(tmp_path / "short", max_steps=7)).all()
+    assert (short.run.step, short.run.epoch) == (7, 1)
+    assert short.feed.asked == [(0, i) for i in range(5)] + [(1, i) for i in range(2)]
+    assert Training(settings(tmp_path / "long", epochs=1, max_steps=7)).all().run.step == 5
+    longer = Training(settings(tmp_path / "short", max_steps=9, resume=True)).all()
+    assert longer.run.step == 9
+    assert longer.feed.asked == [(1, 2), (1, 3)]
+    again = Training(settings(tmp_path / "short", max_steps=9, resume=True)).all()
+    assert again.feed.asked == []
+
+
+def test_ends_of_epochs_and_of_the_run(tmp_path: Path):
+    training = Training(settings(tmp_path / "run", epochs=2, max_steps=8))
+    seen = [(step, training.run.at_epoch_end, training.run.at_end) for step in training.steps()]
+    assert [step for step, epoch_end, _ in seen if epoch_end] == [5]
+    assert [step for step, _, end in seen if end] == [8]
+
+
+def test_more_accumulation_than_batches_is_an_error(tmp_path: Path):
+    with pytest.raises(ValueError, match="--accumulation-steps 6 exceeds the 5 batches of an epoch"):
+        Training(settings(tmp_path / "run", accumulation_steps=6))
+
+
+def test_entries_every_few_steps_and_at_the_end(tmp_path: Path):
+    Training(settings(tmp_path / "run", log_every=3, max_steps=8)).all()
+    records = logged(tmp_path / "run")
+    assert [(record["step"], record["epoch"]) for record in records] == [(3, 0), (6, 1), (8, 1)]
+    assert all(record.keys() == {"step", "epoch", "loss", "aim"} for record in records)
+
+
+def test_checkpoints_when_due_and_at_the_end(tmp_path: Path):
+    Training(settings(tmp_path / "run", checkpoint_every=4, max_steps=9, keep_checkpoints=5)).all()
+    assert checkpoint_names(tmp_path / "run") == ["step-00000004", "step-00000008", "step-00000009"]
+
+
+# What is watched at steps 2, 4, 6, 8 of nine: accuracies of which the first, the third and none of the others are new bests.
+WATCHED = {2: 0.5, 4: 0.4, 6: 0.6, 8: 0.6}
+
+
+@pytest.mark.parametrize(("every", "saved"), [(None, [2, 4, 6, 8, 9]), (7, [2, 6, 7, 9])])
+@pytest.mark.parametrize("higher_is_better", [True, False])
+def test_the_best_is_kept_and_every_evaluation_saved_unless_an_interval_is_given(
+    tmp_path: Path, every: int | None, saved: list[int], higher_is_better: bool
+):
+    folder = tmp_path / "run"
+    training = Training(settings(folder, checkpoint_every=every, max_steps=9, keep_checkpoints=9))
+    sign = 1 if higher_is_better else -1
+    better = [
+        training.run.watch("figure", sign * WATCHED[step], higher_is_better=higher_is_better)
+        for step in training.steps()
+        if step in WATCHED
+    ]
+    assert better == [True, False, True, False]
+    assert checkpoint_names(folder) == [f"step-{step:08d}" for step in saved]
+    best = json.loads((folder / "checkpoints" / "best.json").read_text())
+    assert best == {"checkpoint": "step-00000006", "step": 6, "metric": "figure", "value": sign * 0.6}
+    resumed = Training(settings(folder, checkpoint_every=every, resume=True))
+    assert resumed.run.best == sign * 0.6
+
+
+def test_a_diverged_run_ends_with_the_step_and_what_to_try(tmp_path: Path):
+    training = Training(settings(tmp_path / "run", log_every=2))
+
+    def diverge() -> None:
+        torch.nn.init.constant_(training.network[0].weight, float("nan"))
+
+    with pytest.raises(ValueError, match="loss is nan at step 4: training diverged; lower --lr"):
+        training.all(at=2, then=diverge)
+
+
+def test_the_speed_counts_training_alone(tmp_path: Path, monkeypatch):
+    # By hand, on a clock that is moved: 10 steps of 2 s with 4 images each; evaluations of 50 s do not count.
+    clock = [0.0]
+    monkeypatch.setattr("mixgan.engine.run.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    training = Training(settings(tmp_path / "run", epochs=2))
+    for step in training.steps():
+        clock[0] += 2.0
+        if step % 5 == 0:
+            with training.run.pause():
+                clock[0] += 30.0
+                with training.run.pause():
+                    clock[0] += 20.0
+    assert training.run.speed() == {"steps": 10, "epochs": 2.0, "images_per_second": 2.0, "seconds": 20.0}
+    resumed = Training(settings(tmp_path / "run", epochs=2, resume=True))
+    assert resumed.run.speed() == training.run.speed()
+
+
+def test_a_dry_run_makes_one_step_and_leaves_nothing(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    training = Training(settings(tmp_path / "run", dry_run=True, checkpoint_every=1))
+    for _ in training.steps():
+        assert training.run.watch("figure", 1.0, higher_is_better=True)
+    assert training.run.step == 1
+    assert list(tmp_path.rglob("*")) == [tmp_path / "temporary"]
+
+
+def test_a_used_folder_and_a_folder_without_a_run(tmp_path: Path):
+    Training(settings(tmp_path / "run", max_steps=1)).all()
+    with pytest.raises(ValueError, match="is in use; add --resume"):
+        Training(settings(tmp_path / "run"))
+    with pytest.raises(ValueError, match=r"nothing to resume: .*config\.json does not exist"):
+        Training(settings(tmp_path / "other", resume=True))
+    with pytest.raises(ValueError, match=r"other settings: --seed is 1, was 0$"):
+        Training(settings(tmp_path / "run", resume=True, seed=1))
+
+
+def test_networks_begin_equal_and_draws_follow_the_seed(tmp_path: Path):
+    first, same, other = (
+        Training(settings(tmp_path / name, seed=seed)) for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    )
+    assert torch.equal(first.network[0].weight, same.network[0].weight)
+    assert not torch.equal(first.network[0].weight, other.network[0].weight)
+
+
+def test_summary_is_json_with_null_for_what_is_not_a_number(tmp_path: Path):
+    run = Training(settings(tmp_path / "run")).run
+    run.write_summary({"accuracy": 0.5, "ece": float("nan")})
+    assert json.loads(run.folder.summary.read_text()) == {"accuracy": 0.5, "ece": None}
+
+
+class NotingTracker(GeneralTracker):
+    """A tracker as users may write them for accelerate: notes what it is told, in its folder."""
+
+    name = "noting"
+    requires_logging_directory = True
+
+    @on_main_process
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.path = folder / "noted.jsonl"
+
+    @property
+    def tracker(self) -> Path:
+        return self.path
+
+    @on_main_process
+    def store_init_configuration(self, values: dict) -> None: ...
+
+    @on_main_process
+    def log(self, values: dict, step: int | None, **kwargs: Any) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps([step, sorted(values)]) + "\n")
+
+
+def test_a_tracker_lives_in_the_run_folder_and_hears_all_numbers(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # no --output-dir: the folder's name is made up
+    monkeypatch.setattr("mixgan.engine.run.is_tensorboard_available", lambda: True)
+    monkeypatch.setattr(accelerator_room, "filter_trackers", lambda name, folder: [NotingTracker(folder)])
+    training = Training(settings(None, tracker="tensorboard", max_steps=2))
+    for step in training.steps():
+        training.run.record({"fid": 3.0 * step, "features": "embedded"})
+    [noted] = (tmp_path / "runs").glob("test-*/noted.jsonl")
+    numbers = ["aim", "epoch", "loss"]
+    assert [json.loads(line) for line in noted.read_text().splitlines()] == [
+        [1, numbers], [1, ["fid"]], [2, numbers], [2, ["fid"]],
+    ]  # fmt: skip
+
+
+def test_a_tracker_that_is_not_installed_is_an_error(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("mixgan.engine.run.is_tensorboard_available", lambda: False)
+    with pytest.raises(ValueError, match="--tracker tensorboard needs the package tensorboard"):
+        Run.start(settings(tmp_path / "run", tracker="tensorboard"), recipe="test")
+    assert not (tmp_path / "run").exists()

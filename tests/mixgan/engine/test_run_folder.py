@@ -1,0 +1,79 @@
+import json
+import platform
+import re
+import shlex
+import subprocess
+from importlib.metadata import version as installed
+from pathlib import Path
+
+import pytest
+
+from mixgan.engine import run_folder
+from mixgan.engine.run_folder import RunFolder, default_folder, git_commit, version
+
+
+def test_a_new_or_empty_folder_gets_its_layout(tmp_path):
+    for path in (tmp_path / "a" / "new", tmp_path / "empty"):
+        if path.name == "empty":
+            path.mkdir()
+        RunFolder(path).create()
+        assert sorted(entry.name for entry in path.iterdir()) == ["checkpoints", "samples", "weights"]
+
+
+def test_a_used_folder_is_left_alone(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(ValueError, match=f"output folder {tmp_path} is in use; add --resume"):
+        RunFolder(tmp_path).create()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
+    # A file in the way stops everybody; permissions would not stop the superuser.
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(ValueError, match=f"^cannot write to output folder {path}: [A-Za-z ]+$"):
+            RunFolder(path).create()
+
+
+def test_config_tells_how_the_run_was_made(tmp_path, monkeypatch):
+    words = ["recipes/classify.py", "--data-root", "my data", "--seed", "3"]
+    monkeypatch.setattr("sys.argv", words)
+    folder = RunFolder(tmp_path)
+    folder.write_config({"seed": 3, "epochs": 2}, recipe="classify", processes=2, device="cpu")
+    config = json.loads(folder.config.read_text())
+    assert config["settings"] == {"seed": 3, "epochs": 2}
+    assert (config["recipe"], config["seed"], config["processes"], config["device"]) == ("classify", 3, 2, "cpu")
+    assert shlex.split(config["command"]) == words
+    assert config["versions"]["python"] == platform.python_version()
+    assert config["versions"]["torch"] == installed("torch")
+
+
+def test_the_default_folder_is_named_after_recipe_and_time():
+    assert re.fullmatch(r"classify-\d{8}-\d{6}", default_folder("classify").name)
+    assert default_folder("classify").parent == Path("runs")
+
+
+def test_a_package_that_is_not_installed_has_no_version():
+    assert version("torch") == installed("torch")
+    assert version("no-such-package-of-anybody") is None
+
+
+@pytest.mark.parametrize(("status", "expected"), [("", "abc123"), (" M file.py\n", "abc123+changes")])
+def test_the_commit_says_whether_files_differ_from_it(monkeypatch, status: str, expected: str):
+    def git(command: list[str], **options: object) -> subprocess.CompletedProcess:
+        return subprocess.CompletedProcess(command, 0, stdout="abc123\n" if "rev-parse" in command else status)
+
+    monkeypatch.setattr(run_folder.subprocess, "run", git)
+    assert git_commit() == expected
+
+
+def test_there_is_no_commit_without_git_or_outside_a_checkout(monkeypatch):
+    def missing(command: list[str], **options: object) -> None:
+        raise FileNotFoundError("git")
+
+    def refuses(command: list[str], **options: object) -> None:
+        raise subprocess.CalledProcessError(128, command)
+
+    for git in (missing, refuses):
+        monkeypatch.setattr(run_folder.subprocess, "run", git)
+        assert git_commit() is None
