@@ -52,16 +52,17 @@ class Run:
         accelerator: prepared for the settings.
         folder: the run folder (a temporary one under --dry-run).
         step: optimizer steps done.
-        best: best value of the watched metric so far, None before the first.
+        best: metric, value and step of the best evaluation so far, None before the first.
     """
 
-    def __init__(self, settings: CommonSettings, accelerator: Accelerator, folder: RunFolder) -> None:
+    def __init__(self, settings: CommonSettings, accelerator: Accelerator, folder: RunFolder, *, recipe: str) -> None:
         self.settings = settings
+        self.recipe = recipe
         self.accelerator = accelerator
         self.folder = folder
         self.checkpoints = Checkpoints(accelerator, folder.checkpoints, keep=settings.keep_checkpoints)
         self.step = 0
-        self.best: float | None = None
+        self.best: dict[str, Any] | None = None
         self.images = 0
         self.seconds = 0.0
         self.steps_per_epoch = self.total_steps = 0
@@ -74,7 +75,9 @@ class Run:
 
     @classmethod
     def start(cls, settings: CommonSettings, *, recipe: str) -> "Run":
-        """Set up processes, random seed and folder. All networks are then built from one seed on all processes.
+        """Set up processes and random seed, so that all networks are built from one seed on all processes.
+
+        The folder is made in ``begin``: a run that fails before, on missing data say, leaves none behind.
 
         Raises:
             ValueError: the folder is in use, not writable, or does not fit --resume.
@@ -87,10 +90,8 @@ class Run:
         if settings.resume:
             on_main(accelerator, lambda: check_same_settings(settings, folder.path))
         else:
-            on_main(accelerator, lambda: _begin_folder(folder, settings, recipe, accelerator))
-        if settings.tracker != "none":
-            start_tracker(accelerator, settings.tracker, folder=folder.path, run_name=recipe)
-        return cls(settings, accelerator, folder)
+            on_main(accelerator, folder.check_free)
+        return cls(settings, accelerator, folder, recipe=recipe)
 
     def remember(self, name: str, item: Stateful, *, own: bool = False) -> None:
         """Put an object's state into the checkpoints; ``own``: every process has a different one (pools, generators)."""
@@ -116,6 +117,10 @@ class Run:
         set_seed(settings.seed, device_specific=True)
         if settings.resume:
             self._load()
+        else:
+            on_main(self.accelerator, self._begin_folder)
+        if settings.tracker != "none":
+            start_tracker(self.accelerator, settings.tracker, folder=self.folder.path, run_name=self.recipe)
         self._log = MetricsLog(self.folder.metrics, enabled=self.accelerator.is_main_process)
 
     @property
@@ -208,13 +213,14 @@ class Run:
 
         Without --checkpoint-every each call saves, whatever the value.
         """
-        better = self.best is None or (value > self.best if higher_is_better else value < self.best)
+        best = self.best and self.best["value"]
+        better = best is None or (value > best if higher_is_better else value < best)
         if better:
-            self.best = value
+            self.best = {"metric": metric, "value": value, "step": self.step}
         if better or self.settings.checkpoint_every is None:
             self.save()
         if better and not self.settings.dry_run:
-            self.checkpoints.mark_best(self.step, metric=metric, value=value)
+            self.checkpoints.mark_best(**self.best)
         return better
 
     def speed(self) -> dict[str, float]:
@@ -270,6 +276,16 @@ class Run:
                 )
         return numbers
 
+    def _begin_folder(self) -> None:
+        self.folder.create()
+        accelerator = self.accelerator
+        self.folder.write_config(
+            to_json(self.settings),
+            recipe=self.recipe,
+            processes=accelerator.num_processes,
+            device=str(accelerator.device),
+        )
+
     def _load(self) -> None:
         trainer, own = self.checkpoints.load()
         for name, item in self._shared.items():
@@ -279,6 +295,8 @@ class Run:
         position = trainer["position"]
         self.step = self._saved_step = position["step"]
         self.best, self.images, self.seconds = position["best"], position["images"], position["seconds"]
+        if self.best and self.best["step"] == self.step:  # a kill may have come between checkpoint and best.json
+            self.checkpoints.mark_best(**self.best)
         on_main(self.accelerator, lambda: forget_after(self.folder.metrics, self.step))
         self.say(f"Going on at step {self.step} of {self.total_steps}.")
 
@@ -287,10 +305,3 @@ def _choose_folder(settings: CommonSettings, recipe: str) -> Path:
     if settings.dry_run:
         return Path(tempfile.mkdtemp(prefix="mixgan-dry-run-"))
     return settings.output_dir or default_folder(recipe)
-
-
-def _begin_folder(folder: RunFolder, settings: CommonSettings, recipe: str, accelerator: Accelerator) -> None:
-    folder.create()
-    folder.write_config(
-        to_json(settings), recipe=recipe, processes=accelerator.num_processes, device=str(accelerator.device)
-    )

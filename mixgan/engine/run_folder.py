@@ -27,12 +27,16 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.weights = path / "weights"
 
-    def create(self) -> None:
-        """Make the folder; ValueError if it holds a run already or cannot be written."""
+    def check_free(self) -> None:
+        """ValueError if the folder holds something already."""
         if self.path.is_dir() and any(self.path.iterdir()):
             raise ValueError(
                 f"output folder {self.path} is in use; add --resume to go on with its run, or name another"
             )
+
+    def create(self) -> None:
+        """Make the folder; ValueError if it holds something already or cannot be written."""
+        self.check_free()
         try:
             for folder in (self.path, self.samples, self.checkpoints, self.weights):
                 folder.mkdir(parents=True, exist_ok=True)

@@ -234,7 +234,7 @@ def test_the_best_is_kept_and_every_evaluation_saved_unless_an_interval_is_given
     best = json.loads((folder / "checkpoints" / "best.json").read_text())
     assert best == {"checkpoint": "step-00000006", "step": 6, "metric": "figure", "value": sign * 0.6}
     resumed = Training(settings(folder, checkpoint_every=every, resume=True))
-    assert resumed.run.best == sign * 0.6
+    assert resumed.run.best == {"metric": "figure", "value": sign * 0.6, "step": 6}
 
 
 def test_a_diverged_run_ends_with_the_step_and_what_to_try(tmp_path: Path):
