@@ -23,11 +23,14 @@ def picture_mixing(run: Run, method: Method, training: ImageSet | FolderSet) -> 
     if run.settings.dry_run or not run.accelerator.is_main_process or isinstance(training, FolderSet):
         return
     device = run.accelerator.device
-    images = to_float(training.images[:PICTURED]).to(device)
+    images = training.images[:PICTURED].to(device)
+    mean, std = (torch.tensor(values, device=device).view(-1, 1, 1) for values in (training.mean, training.std))
+    images = (to_float(images) - mean) / std
     labels = training.labels[:PICTURED].to(device)
     generator = torch.Generator(device).manual_seed(run.settings.seed)
     columns = method.pictures(images, labels, generator=generator)
-    rows = torch.stack([show.expand(-1, images.shape[1], -1, -1).cpu() for show in columns.values()], 1)
+    shown = [column.expand(-1, images.shape[1], -1, -1).clamp(0, 1).cpu() for column in columns.values()]
+    rows = torch.stack(shown, 1)
     image_grid(list(rows), column_labels=list(columns)).save(run.folder.samples / "mixed.png")
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from classify.data import resolve_dataset
 from classify.methods import list_methods
+from classify.methods.mix_schedule import MixSchedule
 from classify.networks import list_networks
 from classify.presets import preset_values
 from mixgan.engine.command_line import check_same_settings, first_look, parse, resumed_defaults, say_once
@@ -54,6 +55,14 @@ class ClassifySettings(CommonSettings):
     """Images per batch in evaluation."""
     channels_last: bool = False
     """Store images and weights channels last."""
+    mix_odds: float = 1.0
+    """Share of the batches that are mixed."""
+    mix_off_epoch: int | None = None
+    """No mixing from this epoch on (counted from 0)."""
+    mix_epochs: str | None = None
+    """K/N: mixing in the last K of every N epochs, e.g. 2/10."""
+    mix_warmup: int = 0
+    """The share of mixed batches rises over this many epochs."""
     mixer: Any = field(default_factory=dict)
     """Options of the mixing method."""
 
@@ -72,8 +81,15 @@ class ClassifySettings(CommonSettings):
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
         if self.dataset != "tiles" and (self.train_count is not None or self.tiles_view != "photo"):
             raise ValueError(f"--train-count and --tiles-view belong to the tiles, not to --dataset {self.dataset}")
+        self.mix_schedule()
         if self.network not in list_networks():
             raise ValueError(f"unknown --network {self.network!r}; known: {', '.join(list_networks())}")
+
+    def mix_schedule(self) -> MixSchedule:
+        """When mixing is on."""
+        return MixSchedule(
+            odds=self.mix_odds, off_epoch=self.mix_off_epoch, epochs=self.mix_epochs, warmup=self.mix_warmup
+        )
 
 
 def settings_from(argv: Sequence[str]) -> ClassifySettings:
@@ -125,7 +141,11 @@ def known_method(name: str) -> str:
 
 def with_mixer_options(method: str) -> type[ClassifySettings]:
     """ClassifySettings whose field ``mixer`` has the method's own options, so that --help shows them and typos are errors."""
-    options = [(name, p.annotation, field(default=p.default)) for name, p in mixer_options(method).items()]
+    options = [
+        (name, p.annotation, field(default=p.default))
+        for name, p in mixer_options(method).items()
+        if name not in ("mean", "std")  # the data set's
+    ]
     mixer = dataclasses.make_dataclass("MixerOptions", options, kw_only=True)
     return dataclasses.make_dataclass(
         "ClassifySettings", [("mixer", mixer, field(default_factory=mixer))], bases=(ClassifySettings,), kw_only=True

@@ -43,8 +43,15 @@ def train(settings: ClassifySettings) -> dict[str, Any]:
     feed = training_feed(training, batch_size=settings.batch_size, seed=settings.seed, **place(run))
 
     network = build_network(settings.network, num_classes=len(training.classes), in_channels=training.channels)
-    options = mixer_settings(settings)
-    method = build_method(settings.method, network, num_classes=len(training.classes), mixer=options)
+    method = build_method(
+        settings.method,
+        network,
+        num_classes=len(training.classes),
+        mixer=mixer_settings(settings),
+        schedule=settings.mix_schedule(),
+        mean=training.mean,
+        std=training.std,
+    )
     layout = torch.channels_last if settings.channels_last else torch.contiguous_format
     method = method.to(memory_format=layout)
     optimizer = SGD(
@@ -63,6 +70,7 @@ def train(settings: ClassifySettings) -> dict[str, Any]:
 
     figures = None
     for images, labels in run.batches(feed, description=f"{settings.method} on {settings.dataset}"):
+        method.start_epoch(run.epoch)
         with accelerator.accumulate(trained):
             output = trained(images.to(memory_format=layout), labels)
             accelerator.backward(output.loss)

@@ -5,10 +5,12 @@ from typing import Any
 from torch import nn
 
 from classify.methods.method import Method, MethodOutput
+from classify.methods.mix_schedule import MixSchedule
 from classify.methods.mixed_samples import MixedSamples
 from mixgan.mixing import build_mixer, list_mixers
+from mixgan.mixing.build import mixer_options
 
-__all__ = ["Method", "MethodOutput", "build_method", "list_methods"]
+__all__ = ["Method", "MethodOutput", "MixSchedule", "build_method", "list_methods"]
 
 
 def list_methods() -> list[str]:
@@ -16,13 +18,28 @@ def list_methods() -> list[str]:
     return list_mixers()
 
 
-def build_method(name: str, network: nn.Module, *, num_classes: int, mixer: dict[str, Any] | None = None) -> Method:
+def build_method(
+    name: str,
+    network: nn.Module,
+    *,
+    num_classes: int,
+    mixer: dict[str, Any] | None = None,
+    schedule: MixSchedule | None = None,
+    mean: tuple[float, ...] = (0.0,),
+    std: tuple[float, ...] = (1.0,),
+) -> Method:
     """A training method by name around a network.
 
     Args:
         mixer: options of the mixing method (``--mixer.alpha 0.2`` and so on).
+        schedule: when mixing is on.
+        mean, std: the normalisation of the images that the method will see, for what needs them as they were before.
 
     Raises:
         ValueError: unknown name or option.
     """
-    return MixedSamples(network, build_mixer(name, num_classes=num_classes, **(mixer or {})))
+    options = dict(mixer or {})
+    if "mean" in mixer_options(name):
+        options = {"mean": mean, "std": std} | options
+    mixing = build_mixer(name, num_classes=num_classes, **options)
+    return MixedSamples(network, mixing, schedule=schedule, mean=mean, std=std)

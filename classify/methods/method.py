@@ -34,9 +34,12 @@ class Method(nn.Module):
         """The loss of a clean batch: images (B,C,H,W), labels (B,) int64."""
         raise NotImplementedError(f"{type(self).__name__} defines no forward()")
 
+    def start_epoch(self, epoch: int) -> None:
+        """Called before every step with the epoch it belongs to, counted from 0. Nothing by default."""
+
     def after_step(self) -> None:
         """Called after every optimizer step: momentum updates and the like. Nothing by default."""
 
     def pictures(self, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> dict[str, Tensor]:
-        """What the method makes of a few images in [0,1]: named columns (B,C,H,W) or (B,1,H,W) of a picture."""
+        """What the method makes of a few normalised images: named columns of a picture, (B,C,H,W) or (B,1,H,W) in [0,1]."""
         return {"image": images}

@@ -1,7 +1,7 @@
 """The objectives of CycleGAN and MixCycleGAN; adversarial ones take soft targets, as mixed samples need them.
 
-All of them compute in float32 (float64 for float64) outside autocast, whatever the networks gave out: a mean over bfloat16 logits would
-keep two or three digits.
+All of them compute in float32 (float64 for float64) outside autocast, whatever the networks gave out: a mean over
+bfloat16 logits would keep two or three digits.
 """
 
 from typing import Literal, get_args

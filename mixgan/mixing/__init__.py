@@ -3,5 +3,15 @@
 from mixgan.mixing.build import build_mixer, list_mixers
 from mixgan.mixing.mixer import Mixer
 from mixgan.mixing.plan import Mixed, Plan
+from mixgan.mixing.saliency import gradient_saliency, gradient_saliency_of, static_saliency
 
-__all__ = ["Mixed", "Mixer", "Plan", "build_mixer", "list_mixers"]
+__all__ = [
+    "Mixed",
+    "Mixer",
+    "Plan",
+    "build_mixer",
+    "gradient_saliency",
+    "gradient_saliency_of",
+    "list_mixers",
+    "static_saliency",
+]

@@ -4,12 +4,23 @@ import inspect
 from typing import Any
 
 from mixgan.mixing.cutmix import CutMix
+from mixgan.mixing.fmix import FMix
+from mixgan.mixing.gridmix import GridMix
 from mixgan.mixing.interpolate import Erm, Mixup, MixupL, MixupX, MixupXL
+from mixgan.mixing.labels import DisturbLabel, LabelSmoothing
 from mixgan.mixing.mixer import Mixer
+from mixgan.mixing.pairing import SamplePairing
+from mixgan.mixing.patchshuffle import PatchShuffle
+from mixgan.mixing.resizemix import ResizeMix
+from mixgan.mixing.saliencymix import SaliencyMix
 from mixgan.mixing.stitch import MixupH, MixupHC, MixupHV, MixupV, StitchRect
 
 MIXERS: dict[str, type[Mixer]] = {
     "erm": Erm,
+    "label-smoothing": LabelSmoothing,
+    "disturblabel": DisturbLabel,
+    "samplepairing": SamplePairing,
+    "patchshuffle": PatchShuffle,
     "mixup": Mixup,
     "mixup-x": MixupX,
     "mixup-l": MixupL,
@@ -20,6 +31,10 @@ MIXERS: dict[str, type[Mixer]] = {
     "mixup-hc": MixupHC,
     "stitch-rect": StitchRect,
     "cutmix": CutMix,
+    "resizemix": ResizeMix,
+    "gridmix": GridMix,
+    "fmix": FMix,
+    "saliencymix": SaliencyMix,
 }
 ALIASES = {"mixup-c": "mixup"}  # "mixup-C" of Understanding Mixup is the original mixup
 

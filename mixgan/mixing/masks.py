@@ -14,9 +14,9 @@ def outside_box(top: Tensor, bottom: Tensor, left: Tensor, right: Tensor, size: 
     """(B,1,H,W) float32: 0 inside rows top..bottom-1 and columns left..right-1 (each (B,)), 1 outside."""
     rows = torch.arange(size[0], device=top.device)
     columns = torch.arange(size[1], device=top.device)
-    in_rows = (rows >= top[:, None]) & (rows < bottom[:, None])
-    in_columns = (columns >= left[:, None]) & (columns < right[:, None])
-    return 1.0 - (in_rows[:, None, :, None] & in_columns[:, None, None, :]).float()
+    in_rows = ((rows >= top[:, None]) & (rows < bottom[:, None])).float()
+    in_columns = ((columns >= left[:, None]) & (columns < right[:, None])).float()
+    return 1.0 - in_rows[:, None, :, None] * in_columns[:, None, None, :]
 
 
 def share_outside(top: Tensor, bottom: Tensor, left: Tensor, right: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,10 +1,12 @@
 """The contract of every mixing method: draw a plan, then apply it to images and to labels."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 from mixgan.mixing.masks import blend
-from mixgan.mixing.plan import Mixed, Plan
+from mixgan.mixing.plan import Mixed, Plan, paired_plan
 from mixgan.mixing.sampling import Draws
 
 
@@ -20,8 +22,10 @@ class Mixer(nn.Module):
 
     #: whether lam = mean(mask) holds by the method's definition
     label_follows_mask: bool = True
-    #: whether ``plan`` and ``mix`` need ``saliency=``
-    needs_saliency: bool = False
+    #: which saliency map ``plan`` and ``mix`` need as ``saliency=``, as the method's paper makes it; None for none
+    saliency_kind: Literal["gradient", "static"] | None = None
+    #: whether ``apply`` moves pixels inside an image, as ``plan.geometry`` says, before it mixes them
+    moves_pixels: bool = False
     #: where the method is defined
     source: str = ""
 
@@ -51,7 +55,7 @@ class Mixer(nn.Module):
 
         Args:
             images: (B,C,H,W) float; only shape and device are read unless the method looks at images.
-            saliency: (B,H,W), non-negative, for the methods that need it (``needs_saliency``).
+            saliency: (B,H,W) of the images, non-negative, for the methods that need it (``saliency_kind``).
             lam: (B,) float32 in [0,1], used as lambda instead of a draw (two domains that share one lambda, sweeps).
             generator: source of the draws; without it torch's global generator of the images' device.
 
@@ -61,21 +65,18 @@ class Mixer(nn.Module):
         check_images(images)
         if lam is not None and lam.shape != images.shape[:1]:
             raise ValueError(f"lam must be ({len(images)},), one per image, got {tuple(lam.shape)}")
-        if self.needs_saliency and saliency is None:
+        if self.saliency_kind and saliency is None:
             raise ValueError(f"{type(self).__name__} needs saliency=(B,H,W); see mixgan.mixing.saliency")
+        maps = (len(images), *images.shape[-2:])
+        if saliency is not None and saliency.shape != maps:
+            raise ValueError(f"saliency must be {maps}, one map per image, got {tuple(saliency.shape)}")
         draws = Draws(len(images), device=images.device, shared=self.per_batch, generator=generator)
         return self.build_plan(images, saliency, lam, draws)
 
     def build_plan(self, images: Tensor, saliency: Tensor | None, lam: Tensor | None, draws: Draws) -> Plan:
-        """Pair every sample with a random partner and draw the method's mask. Methods with other pairings override this."""
+        """Pair every sample with a random partner and draw the method's mask. Methods that need more override this."""
         drawn, mask, own_weight = self.draw((images.shape[-2], images.shape[-1]), draws, lam)
-        own = torch.arange(len(images), device=images.device)
-        return Plan(
-            drawn=drawn,
-            sources=torch.stack((own, draws.partner()), 1),
-            weights=torch.stack((own_weight, 1.0 - own_weight), 1),
-            mask=mask,
-        )
+        return paired_plan(drawn, draws.partner(), own_weight, mask)
 
     def apply(self, images: Tensor, plan: Plan, *, others: Tensor | None = None) -> Tensor:
         """Mix images (B,C,h,w) by a plan: mask * own + (1 - mask) * partner. Pure; the inputs are left as they are.
@@ -87,8 +88,11 @@ class Mixer(nn.Module):
         check_images(images)
         if others is not None and others.shape != images.shape:
             raise ValueError(f"others must be {tuple(images.shape)} like images, got {tuple(others.shape)}")
-        partner = images[plan.partner] if others is None else others
-        return blend(images, partner, plan.mask)
+        return blend(images, self.partner_images(images, plan, others), plan.mask)
+
+    def partner_images(self, images: Tensor, plan: Plan, others: Tensor | None) -> Tensor:
+        """What ``apply`` mixes the images with (B,C,h,w). Methods that move the partner's pixels override this."""
+        return images[plan.partner] if others is None else others
 
     def targets(self, labels: Tensor, plan: Plan, *, other_labels: Tensor | None = None) -> Tensor:
         """Soft targets (B,K) float32, rows sum to 1.

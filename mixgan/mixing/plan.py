@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -36,6 +37,20 @@ class Plan:
     def partner(self) -> Tensor:
         """(B,) int64, the sample that each one is mixed with (the first, where there are several)."""
         return self.sources[:, 1]
+
+
+def paired_plan(
+    drawn: Tensor, partner: Tensor, own_weight: Tensor, mask: Tensor | None, *, geometry: Tensor | None = None
+) -> Plan:
+    """The plan of samples mixed in pairs: partner (B,) gets the label weight that own_weight (B,) leaves."""
+    own = torch.arange(len(partner), device=partner.device)
+    return Plan(
+        drawn=drawn,
+        sources=torch.stack((own, partner), 1),
+        weights=torch.stack((own_weight, 1.0 - own_weight), 1),
+        mask=mask,
+        geometry=geometry,
+    )
 
 
 @dataclass(frozen=True)

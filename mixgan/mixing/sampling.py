@@ -39,6 +39,14 @@ class Draws:
         """(B,) bool, True with probability ``odds``."""
         return self._spread(self._unit() < odds)
 
+    def permutations(self, *shape: int) -> Tensor:
+        """(B,*shape) int64: independent random permutations of 0..n-1 along the last axis, of length n."""
+        return self._spread(self._unit(*shape).argsort(-1))
+
+    def normal(self, *shape: int) -> Tensor:
+        """(B,*shape) float32 from N(0, 1); (1,*shape) where shared, so that what is made of it is computed only once."""
+        return torch.randn(self._drawn_count(), *shape, device=self.device, generator=self.generator)
+
     def beta(self, alpha: float) -> Tensor:
         """(B,) float32 from Beta(alpha, alpha), safe for any alpha > 0.
 
@@ -55,11 +63,11 @@ class Draws:
         boosted = torch._standard_gamma(shape, generator=self.generator)
         return boosted.log() + torch.log1p(-self._unit()) / alpha
 
-    def _unit(self) -> Tensor:
-        return torch.rand(self._drawn_count(), device=self.device, generator=self.generator)
+    def _unit(self, *shape: int) -> Tensor:
+        return torch.rand(self._drawn_count(), *shape, device=self.device, generator=self.generator)
 
     def _drawn_count(self) -> int:
         return 1 if self.shared else self.count
 
     def _spread(self, drawn: Tensor) -> Tensor:
-        return drawn.expand(self.count) if self.shared else drawn
+        return drawn.expand(self.count, *drawn.shape[1:]) if self.shared else drawn

@@ -59,7 +59,7 @@ def draw_gallery(names: Sequence[str], *, seed: int = 0, size: int = SIZE) -> Im
 def _row(name: str, images: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, str]:
     mixer = build_mixer(name, num_classes=len(CLASSES))
     lam = torch.full((len(images),), SHOWN_LAMBDA)
-    saliency = static_saliency(images) if mixer.needs_saliency else None
+    saliency = static_saliency(images) if mixer.saliency_kind else None
     # Of the two tiles the first is shown: draw until it is paired with the other one, not with itself.
     for attempt in range(100):
         generator = torch.Generator().manual_seed(seed * 1000 + attempt)
@@ -81,5 +81,7 @@ def _coloured(mask: Tensor | None, images: Tensor) -> Tensor:
 def soft_label(target: Tensor) -> str:
     """The largest entries of a soft label (K,) in words."""
     top = target.topk(2)
-    parts = [f"{CLASSES[k]} {v:.2f}" for v, k in zip(top.values.tolist(), top.indices.tolist(), strict=True) if v > 0.005]
+    parts = [
+        f"{CLASSES[k]} {v:.2f}" for v, k in zip(top.values.tolist(), top.indices.tolist(), strict=True) if v > 0.005
+    ]
     return ", ".join(parts)

@@ -136,7 +136,7 @@ def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 
 def _wrap(label: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """Break a label between words so that no line is wider than ``width`` pixels, if its words allow that; its own breaks stay."""
+    """Break a label between words so that no line is wider than ``width`` px, if its words allow; its own breaks stay."""
     lines: list[str] = []
     for line in label.split("\n"):
         lines.append("")

@@ -1,6 +1,7 @@
 """The mixer contract of docs/architecture.md over every registered method: a new method is tested by being registered."""
 
 import inspect
+import math
 
 import pytest
 import torch
@@ -10,6 +11,71 @@ from mixgan.mixing.build import MIXERS, mixer_options
 
 CLASSES = 5
 SHAPES = [(1, 3, 16, 16), (7, 1, 28, 28), (4, 3, 33, 47), (5, 8, 12, 20), (32, 3, 32, 32)]
+
+# Methods that rarely do anything by default do it often here.
+OPTIONS = {"patchshuffle": {"odds": 0.5}, "disturblabel": {"noise": 0.5}}
+
+# Methods that draw no lambda of their own, and what their plans say instead.
+FIXED_LAMBDA = {"erm": 1.0, "label-smoothing": 1.0, "patchshuffle": 1.0, "samplepairing": 0.5}
+
+
+def unmoved(own, partner, plan):
+    return own, partner
+
+
+def resized_into_boxes(own, partner, plan):
+    """The partner as resizemix shows it: the pixel at r is at share (r - top) / (bottom - top) of the whole partner."""
+    (height, width), (h, w) = plan.mask.shape[-2:], partner.shape[-2:]
+    resized = []
+    for image, (top, bottom, left, right) in zip(partner, plan.geometry.tolist(), strict=True):
+        rows = [(r * height - top * h) // max(bottom - top, 1) for r in range(h)]
+        columns = [(c * width - left * w) // max(right - left, 1) for c in range(w)]
+        rows, columns = [min(max(r, 0), h - 1) for r in rows], [min(max(c, 0), w - 1) for c in columns]
+        resized.append(image[:, rows][:, :, columns])
+    return own, torch.stack(resized)
+
+
+def shuffled_in_patches(own, partner, plan):
+    """The own image as patchshuffle shows it, pixel by pixel."""
+    n = math.isqrt(plan.geometry.shape[-1])
+    result = own.clone()
+    for b, orders in enumerate(plan.geometry.tolist()):
+        for row in range(own.shape[2] // n):
+            for column in range(own.shape[3] // n):
+                for to, source in enumerate(orders[row][column]):
+                    pixel = own[b, :, row * n + source // n, column * n + source % n]
+                    result[b, :, row * n + to // n, column * n + to % n] = pixel
+    return result, partner
+
+
+# What happens to the images before they are mixed, by the plan's geometry (``moves_pixels``).
+MOVES = {"resizemix": resized_into_boxes, "patchshuffle": shuffled_in_patches}
+
+
+def smoothed(targets, plan):
+    return 0.9 * targets + 0.1 / CLASSES
+
+
+def disturbed(targets, plan):
+    noise = OPTIONS["disturblabel"]["noise"]
+    rows = [
+        torch.eye(CLASSES, dtype=targets.dtype)[math.floor(u / noise * CLASSES)] if u < noise else row
+        for row, u in zip(targets, plan.drawn.tolist(), strict=True)
+    ]
+    return torch.stack(rows)
+
+
+# What happens to the weighted sum of the sources' labels.
+LABELS = {"label-smoothing": smoothed, "disturblabel": disturbed}
+
+
+def expected_images(mixer, own, partner, plan, mask=None):
+    """The definition of mixing, written out: mask * own + (1 - mask) * partner, both as they are after moving."""
+    if plan.mask is None:
+        pytest.fail("a method without a mask needs a polarity test of its own and an exception here")
+    own, partner = MOVES.get(name_of(mixer), unmoved)(own, partner, plan)
+    mask = plan.mask if mask is None else mask
+    return mask * own + (1 - mask) * partner
 
 
 def batch(shape, dtype=torch.float32, seed=0):
@@ -25,14 +91,21 @@ def name_of(mixer):
 
 
 def mix(mixer, images, labels, saliency=None, **kwargs):
-    saliency = saliency if mixer.needs_saliency else None
+    saliency = saliency if mixer.saliency_kind else None
     return mixer.mix(images, labels, saliency=saliency, **kwargs)
 
 
 @pytest.fixture(params=list_mixers())
 def mixer(request):
     torch.manual_seed(1)
-    return build_mixer(request.param, num_classes=CLASSES)
+    return build_mixer(request.param, num_classes=CLASSES, **OPTIONS.get(request.param, {}))
+
+
+def test_exceptions_are_those_that_the_methods_declare():
+    assert {name for name, method in MIXERS.items() if method.moves_pixels} == set(MOVES)
+    assert {name for name, method in MIXERS.items() if not method.label_follows_mask} == {
+        *("mixup-x", "mixup-l", "mixup-xl", "samplepairing", "label-smoothing", "disturblabel")
+    }
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -68,12 +141,9 @@ def test_label_weight_is_the_mean_of_the_mask_where_it_follows(mixer, shape):
 
 
 def test_mask_weighs_the_own_image(mixer):
-    # Oracle: the definition x = mask * own + (1 - mask) * partner, written out.
-    images, labels, saliency = batch((6, 3, 20, 20))
+    images, labels, saliency = batch((6, 3, 20, 21))
     mixed = mix(mixer, images, labels, saliency)
-    if mixed.mask is None:
-        pytest.fail("a method without a mask needs a polarity test of its own and an exception here")
-    expected = mixed.mask * images + (1 - mixed.mask) * images[mixed.partner]
+    expected = expected_images(mixer, images, images[mixed.partner], mixed.plan)
     torch.testing.assert_close(mixed.images, expected, atol=1e-6, rtol=1e-6)
 
 
@@ -86,6 +156,7 @@ def test_hard_labels_give_the_weights(mixer):
         mixed.plan.weights[:, m, None].double() * one_hot[labels[mixed.plan.sources[:, m]]]
         for m in range(mixed.plan.sources.shape[1])
     )
+    expected = LABELS.get(name_of(mixer), lambda targets, plan: targets)(expected, mixed.plan)
     torch.testing.assert_close(mixed.targets.double(), expected, atol=1e-6, rtol=0)
 
 
@@ -135,10 +206,11 @@ def test_others_replace_the_partner(mixer):
     images, labels, saliency = batch((6, 3, 16, 16))
     others, other_labels, _ = batch((6, 3, 16, 16), seed=9)
     mixed = mix(mixer, images, labels, saliency, others=others, other_labels=other_labels)
-    mask = mixed.mask
-    torch.testing.assert_close(mixed.images, mask * images + (1 - mask) * others, atol=1e-6, rtol=1e-6)
+    expected = expected_images(mixer, images, others, mixed.plan)
+    torch.testing.assert_close(mixed.images, expected, atol=1e-6, rtol=1e-6)
     one_hot = torch.eye(CLASSES)
     expected = mixed.lam[:, None] * one_hot[labels] + (1 - mixed.lam[:, None]) * one_hot[other_labels]
+    expected = LABELS.get(name_of(mixer), lambda targets, plan: targets)(expected, mixed.plan)
     torch.testing.assert_close(mixed.targets, expected, atol=1e-6, rtol=0)
 
 
@@ -146,7 +218,7 @@ def test_a_single_image_mixes_with_others(mixer):
     images, labels, saliency = batch((1, 3, 16, 16))
     others = 1 - images
     mixed = mix(mixer, images, labels, saliency, others=others)
-    expected = mixed.mask * images + (1 - mixed.mask) * others
+    expected = expected_images(mixer, images, others, mixed.plan)
     torch.testing.assert_close(mixed.images, expected, atol=1e-6, rtol=1e-6)
 
 
@@ -156,7 +228,8 @@ def test_plan_applies_to_features_of_another_size(mixer):
     features = torch.rand(6, 10, 8, 8)
     mixed = mixer.apply(features, plan)
     mask = plan.mask.reshape(6, 1, 8, 4, 8, 4).mean((3, 5))  # oracle: area average of 4 x 4 pixels
-    torch.testing.assert_close(mixed, mask * features + (1 - mask) * features[plan.partner], atol=1e-5, rtol=1e-5)
+    expected = expected_images(mixer, features, features[plan.partner], plan, mask)
+    torch.testing.assert_close(mixed, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_channels_last_is_kept(mixer):
@@ -171,10 +244,14 @@ def test_channels_last_is_kept(mixer):
 def test_lambda_differs_within_a_batch_unless_shared(mixer):
     images, labels, saliency = batch((32, 3, 32, 32))
     name = name_of(mixer)
+    drawn = mix(mixer, images, labels, saliency).plan.drawn
+    if name in FIXED_LAMBDA:
+        assert torch.equal(drawn, torch.full((32,), FIXED_LAMBDA[name]))
+    else:
+        assert drawn.unique().numel() > 16
     if "per_batch" not in mixer_options(name):
-        assert torch.equal(mix(mixer, images, labels, saliency).plan.drawn, torch.ones(32))
+        assert name in (*FIXED_LAMBDA, "disturblabel")  # nothing to share: each sample keeps its image
         return
-    assert mix(mixer, images, labels, saliency).plan.drawn.unique().numel() > 16
     shared = build_mixer(name, num_classes=CLASSES, per_batch=True)
     plan = mix(shared, images, labels, saliency).plan
     assert plan.drawn.unique().numel() == 1
@@ -214,11 +291,11 @@ def test_apply_and_targets_compile_whole(mixer):
 
 def test_mix_compiles_whole(mixer):
     images, labels, saliency = batch((6, 3, 16, 16))
-    saliency = saliency if mixer.needs_saliency else None
+    saliency = saliency if mixer.saliency_kind else None
     torch.compiler.reset()
     compiled = torch.compile(mixer.mix, fullgraph=True, backend="eager")
     mixed = compiled(images, labels, saliency=saliency)
-    expected = mixed.mask * images + (1 - mixed.mask) * images[mixed.partner]
+    expected = expected_images(mixer, images, images[mixed.partner], mixed.plan)
     torch.testing.assert_close(mixed.images, expected, atol=1e-6, rtol=1e-6)
 
 
@@ -228,11 +305,13 @@ def test_gradients_flow_to_both_images(mixer):
     others = torch.rand_like(images).requires_grad_()
     lam = torch.full((4,), 0.5)
     mixed = mix(mixer, images, labels, saliency, others=others, lam=lam)
-    # d/dx (own) = mask, d/dx (other) = 1 - mask, by the definition
-    own, other = torch.autograd.grad(mixed.images.sum(), (images, others), allow_unused=True)
-    torch.testing.assert_close(own, mixed.mask.expand_as(own))
-    other = torch.zeros_like(others) if other is None else other
-    torch.testing.assert_close(other, 1 - mixed.mask.expand_as(own))
+    # The definition's own gradient; d/dx (own) = mask and d/dx (other) = 1 - mask where no pixel moves.
+    slow = expected_images(mixer, images, others, mixed.plan)
+    own, other = torch.autograd.grad(slow.sum(), (images, others))
+    if not mixer.moves_pixels:
+        torch.testing.assert_close(own, mixed.mask.expand_as(own))
+    found = torch.autograd.grad(mixed.images.sum(), (images, others), allow_unused=True, materialize_grads=True)
+    torch.testing.assert_close(found, (own, other))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

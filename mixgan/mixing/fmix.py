@@ -1,0 +1,87 @@
+"""FMix: masks of any shape, from low-frequency noise."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mixgan.mixing.mixer import Mixer, check_positive
+from mixgan.mixing.sampling import Draws
+
+
+def amplitudes(vertical: Tensor, horizontal: Tensor, size: tuple[int, int], decay: float) -> Tensor:
+    """(R,S) float32: 1 / max(frequency, 1/max(H, W))^decay for vertical (R,) and horizontal (S,) cycles per pixel."""
+    return torch.hypot(vertical[:, None], horizontal).clamp(min=1 / max(size)) ** -decay
+
+
+def inverse_real(spectrum: Tensor, size: tuple[int, int]) -> Tensor:
+    """(N,h,w) complex -> (N,H,W) real: inverse real transform, zero-padded or cut to the size.
+
+    One axis at a time: what a two-dimensional inverse makes of a spectrum of no real signal depends on the library.
+    """
+    return torch.fft.irfft(torch.fft.ifft(spectrum, n=size[0], dim=-2), n=size[1], dim=-1)
+
+
+def top_share(field: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    """Masks (B,1,H,W) of the round(share * H * W) largest values of each field, and the share that they really are.
+
+    Args:
+        field: (B,H,W), or (1,H,W) for all.
+        share: (B,) in [0,1].
+    """
+    size = field.shape[-2:]
+    order = field.flatten(1).argsort(1, descending=True)
+    ranks = torch.arange(order.shape[1], device=order.device).expand_as(order)
+    rank = torch.empty_like(order).scatter(1, order, ranks)  # ties get different ranks, so the count is exact
+    count = torch.round(share * order.shape[1])
+    return (rank < count[:, None]).float().view(-1, 1, *size), count / order.shape[1]
+
+
+class FMix(Mixer):
+    """Takes the top lam share of a random low-frequency field from the own image, the rest from the partner.
+
+    The field is the inverse real Fourier transform of complex normal noise / max(frequency, 1/max(H, W))^decay.
+
+    Args:
+        alpha: lambda ~ Beta(alpha, alpha), above 0.
+        decay: how fast high frequencies fade; larger makes smoother edges.
+        fidelity: "formula", or "published" for the masks of the authors' code: it takes the noise's rows 0 and 1 for the real
+            and imaginary parts, so its fields have only the frequencies 0 and 1 along the rows. (That code also rounds
+            lam*H*W up or down by a coin and weighs labels with lambda as drawn; here both go by the nearest pixel count.)
+    """
+
+    source = "Harris et al. 2020; AutoMix 2"
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        alpha: float = 1.0,
+        decay: float = 3.0,
+        fidelity: Literal["formula", "published"] = "formula",
+        per_batch: bool = False,
+    ) -> None:
+        super().__init__(num_classes=num_classes, per_batch=per_batch)
+        if fidelity not in ("formula", "published"):
+            raise ValueError(f"fidelity must be 'formula' or 'published', got {fidelity!r}")
+        self.alpha = check_positive("alpha", alpha)
+        self.decay = check_positive("decay", decay)
+        self.fidelity = fidelity
+
+    def draw(self, size: tuple[int, int], draws: Draws, lam: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """The largest values of the field are own."""
+        lam = draws.beta(self.alpha) if lam is None else lam
+        spectrum = self.spectrum(size, draws)
+        mask, share = top_share(inverse_real(spectrum, size), lam)
+        return lam, mask, share
+
+    def spectrum(self, size: tuple[int, int], draws: Draws) -> Tensor:
+        """Complex noise (B or 1, h, w) whose high frequencies fade; (h, w) is (H, W//2+1), as published about (W//2+1, 2)."""
+        vertical = torch.fft.fftfreq(size[0], device=draws.device)
+        if self.fidelity == "formula":
+            horizontal = torch.fft.rfftfreq(size[1], device=draws.device)
+            amplitude = amplitudes(vertical, horizontal, size, self.decay)
+            return torch.view_as_complex(draws.normal(*amplitude.shape, 2) * amplitude[..., None])
+        horizontal = torch.fft.fftfreq(size[1], device=draws.device)[: size[1] // 2 + 1 + size[1] % 2]
+        amplitude = amplitudes(vertical[:2], horizontal, size, self.decay)
+        return torch.complex(*(draws.normal(*amplitude.shape, 2) * amplitude[..., None]).unbind(1))

@@ -1,0 +1,146 @@
+"""Saliency maps (B,H,W), non-negative: from the gradient of a loss, or from contrast alone."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+from mixgan.ops.filters import binomial_blur, box_sums, integral_image
+
+#: half sides of the surrounds in pixels
+HALF_WIDTHS = (12, 24, 28, 48, 56, 112)
+
+
+def gradient_saliency(loss: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """sqrt(mean over channels of (d loss / d x)^2): how much every pixel matters to a loss (PuzzleMix).
+
+    One forward and one backward pass to the images only. Parameters keep their gradients, whatever was accumulated, and their
+    requires_grad; batch-norm statistics and all other buffers of modules in training mode are put back as they were.
+
+    ``loss`` maps images to the sum or mean of one loss per image (or to these losses, (B,)); a mean makes every map B times
+    smaller than a sum does. Let it run the network in eval mode: batch norm in training mode ties the images of a batch
+    together, so that a map also shows what its image does to the losses of the others.
+
+    Args:
+        loss: e.g. ``lambda x: F.cross_entropy(network(x), labels, reduction="sum")``.
+        images: (B,C,H,W) float.
+
+    Returns:
+        (B,H,W) float32, non-negative.
+
+    Raises:
+        ValueError: the loss does not depend on the images.
+    """
+    probe = images.detach().requires_grad_()
+    with torch.enable_grad(), _buffers_kept():
+        return _gradient_size(loss(probe), probe, keep_graph=False)
+
+
+def gradient_saliency_of(loss: Tensor, images: Tensor) -> Tensor:
+    """``gradient_saliency`` from a forward pass that was made anyway, e.g. the clean loss of a training step.
+
+    The graph is kept, so that ``loss`` can still be part of what is back-propagated::
+
+        images = images.detach().requires_grad_()
+        clean_loss = F.cross_entropy(network(images), labels)
+        saliency = gradient_saliency_of(clean_loss, images)
+        (clean_loss + mixed_loss(saliency)).backward()
+
+    Args:
+        loss: what the forward pass gave, as in ``gradient_saliency``.
+        images: (B,C,H,W), required gradients before that pass.
+
+    Returns:
+        (B,H,W) float32, non-negative, no part of the graph.
+
+    Raises:
+        ValueError: the loss does not depend on the images.
+    """
+    return _gradient_size(loss, images, keep_graph=True)
+
+
+def static_saliency(images: Tensor) -> Tensor:
+    """The fine-grained static map of Montabone and Soto (2010) as OpenCV contrib computes it; no network, no labels.
+
+    8-bit gray, blurred twice, against the mean of its surround at six sizes, clipped to the image: brighter (on) and darker
+    (off) differences are summed over the sizes, each scaled to its maximum, and added.
+
+    Args:
+        images: (B,C,H,W) float in [0,1], H and W at least 2. Three channels are RGB, any other number is averaged. Values
+            outside are clamped, so a normalised image gives the map of a picture with lost shadows and lights: undo the
+            normalisation first. (Published SaliencyMix feeds normalised floats and finds objects no better than chance.)
+
+    Returns:
+        (B,H,W) float32, multiples of 1/255; 1 is the largest on or off response. OpenCV's values up to one such step, except
+        that a pixel with both may exceed 1 where 8 bits overflow.
+    """
+    gray = _gray_8bit(images)
+    for _ in range(2):
+        gray = torch.floor(binomial_blur(gray) + 0.5)
+    integral = integral_image(gray.int())
+    on, off = torch.zeros_like(gray), torch.zeros_like(gray)
+    # from the image's longer side on, all surrounds are the whole image
+    for half, times in Counter(min(half, max(images.shape[-2:])) for half in HALF_WIDTHS).items():
+        total, count = box_sums(integral, before=half - 1, after=half)
+        contrast = gray - (total - gray) / (count - 1)
+        on += times * contrast.clamp(min=0).floor()
+        off += times * (-contrast).clamp(min=0).floor()
+    on, off = _scaled_to_255(on), _scaled_to_255(off)
+    strongest = torch.maximum(on, off).amax((2, 3), keepdim=True).clamp(min=1)
+    return (torch.floor(255 * (on + off) / strongest) / 255).squeeze(1)
+
+
+def _gradient_size(loss: Tensor, images: Tensor, *, keep_graph: bool) -> Tensor:
+    if not (loss.requires_grad and images.requires_grad):
+        raise ValueError(
+            f"the loss {tuple(loss.shape)} must depend on images that require gradients; "
+            f"requires_grad is {loss.requires_grad} and {images.requires_grad}"
+        )
+    (gradient,) = torch.autograd.grad(loss.sum(), images, retain_graph=keep_graph, allow_unused=True)
+    if gradient is None:
+        raise ValueError("the loss does not depend on these images: it must be computed from this very tensor")
+    return gradient.float().square().mean(1).sqrt()
+
+
+@contextmanager
+def _buffers_kept() -> Iterator[None]:
+    """Puts back the buffers of all modules that are called inside, where they are in training mode.
+
+    The caller gives a function, not a network, so the modules make themselves known when they are called. Buffers are put
+    back at the end, not kept from changing: a backward pass inside must see what its forward pass left.
+    """
+    seen: set[nn.Module] = set()
+    before: list[tuple[Tensor, Tensor]] = []
+
+    def remember(module: nn.Module, _: object) -> None:
+        if not torch.compiler.is_compiling() and module not in seen:
+            new = [part for part in module.modules() if part not in seen]
+            seen.update(new)
+            buffers = (b for part in new if part.training for b in part.buffers(recurse=False))
+            before.extend((buffer, buffer.clone()) for buffer in buffers)
+
+    handle = register_module_forward_pre_hook(remember)
+    try:
+        yield
+    finally:
+        handle.remove()
+        with torch.no_grad():
+            for buffer, value in before:
+                buffer.copy_(value)
+
+
+def _gray_8bit(images: Tensor) -> Tensor:
+    """(B,C,H,W) in [0,1] -> (B,1,H,W) float32 of whole numbers 0..255."""
+    values = torch.floor(images.float().clamp(0, 1) * 255 + 0.5)
+    if images.shape[1] == 3:
+        red, green, blue = values.split(1, 1)
+        return torch.floor((299 * red + 587 * green + 114 * blue + 500) / 1000)  # whole numbers: exact
+    return torch.floor(values.mean(1, keepdim=True) + 0.5)
+
+
+def _scaled_to_255(values: Tensor) -> Tensor:
+    """(B,1,H,W), the maximum of every image to 255, whole numbers; zeros stay."""
+    return torch.floor(255 * values / values.amax((2, 3), keepdim=True).clamp(min=1))
