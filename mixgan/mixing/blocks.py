@@ -6,6 +6,8 @@ Pixel i of a side of ``length`` belongs to block floor(i * blocks / length), so 
 import torch
 from torch import Tensor
 
+from mixgan.mixing.pixels import take_pixels
+
 
 def block_of(length: int, blocks: int, device: torch.device) -> Tensor:
     """(length,) int64: the block that every pixel of a side belongs to."""
@@ -42,8 +44,7 @@ def move_blocks(images: Tensor, source: Tensor) -> Tensor:
     wanted = source.index_select(1, row_of).index_select(2, column_of)  # (B,H,W)
     row = _pixel(wanted // n, row_of[:, None], height, m)
     column = _pixel(wanted % n, column_of[None, :], width, n)
-    index = (row * width + column).flatten(1)[:, None].expand(-1, images.shape[1], -1)
-    return images.flatten(2).gather(2, index).view(images.shape)
+    return take_pixels(images, row * width + column)
 
 
 def _pixel(block: Tensor, here: Tensor, length: int, blocks: int) -> Tensor:

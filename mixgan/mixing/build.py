@@ -11,6 +11,7 @@ from mixgan.mixing.labels import DisturbLabel, LabelSmoothing
 from mixgan.mixing.mixer import Mixer
 from mixgan.mixing.pairing import SamplePairing
 from mixgan.mixing.patchshuffle import PatchShuffle
+from mixgan.mixing.puzzlemix import PuzzleMix
 from mixgan.mixing.resizemix import ResizeMix
 from mixgan.mixing.saliencymix import SaliencyMix
 from mixgan.mixing.stitch import MixupH, MixupHC, MixupHV, MixupV, StitchRect
@@ -35,6 +36,7 @@ MIXERS: dict[str, type[Mixer]] = {
     "gridmix": GridMix,
     "fmix": FMix,
     "saliencymix": SaliencyMix,
+    "puzzlemix": PuzzleMix,
 }
 ALIASES = {"mixup-c": "mixup"}  # "mixup-C" of Understanding Mixup is the original mixup
 

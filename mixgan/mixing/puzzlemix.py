@@ -226,5 +226,6 @@ def _kth_nearest(so_far: Tensor, k: Tensor, nearest: Tensor, cost: Tensor) -> tu
 def squared_distances(m: int, device: torch.device) -> Tensor:
     """(m*m, m*m) squared distances of the blocks of a grid, in units of its side."""
     index = torch.arange(m * m, device=device)
-    place = torch.stack((index // m, index % m), 1).float() / max(1, m - 1)
-    return (place[:, None] - place).square().sum(2)
+    place = torch.stack((index // m, index % m), 1)
+    # Whole numbers until the end: equal distances must be equal floats, or ties would be decided by rounding.
+    return (place[:, None] - place).square().sum(2).float() / max(1, m - 1) ** 2

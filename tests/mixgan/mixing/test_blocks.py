@@ -1,0 +1,55 @@
+"""Blocks of an image. Oracles: slices and means of one block at a time, and torch's pooling where sides divide."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mixgan.mixing.blocks import block_means, block_of, enlarge_blocks, move_blocks
+
+SIZES = [((32, 32), (4, 4)), ((33, 47), (4, 4)), ((12, 20), (3, 5)), ((16, 16), (16, 16)), ((9, 7), (2, 3))]
+
+
+def edges(length, blocks):
+    """First pixels of the blocks, and the length: pixel i belongs to block floor(i * blocks / length)."""
+    owner = [i * blocks // length for i in range(length)]
+    return [owner.index(block) for block in range(blocks)] + [length]
+
+
+@pytest.mark.parametrize(("size", "blocks"), SIZES)
+def test_means_and_enlargement_block_by_block(size, blocks):
+    maps = torch.rand(2, *size)
+    rows, columns = edges(size[0], blocks[0]), edges(size[1], blocks[1])
+    means = block_means(maps, blocks)
+    large = enlarge_blocks(means, size)
+    for i in range(blocks[0]):
+        for j in range(blocks[1]):
+            window = (slice(None), slice(rows[i], rows[i + 1]), slice(columns[j], columns[j + 1]))
+            torch.testing.assert_close(means[:, i, j], maps[window].mean((1, 2)))
+            assert (large[window] == means[:, i, j, None, None]).all()
+
+
+def test_means_equal_torchs_pooling_where_sides_divide():
+    maps = torch.rand(3, 2, 24, 32)
+    torch.testing.assert_close(block_means(maps, (6, 8)), F.avg_pool2d(maps, 4))
+
+
+@pytest.mark.parametrize(("size", "blocks"), SIZES)
+def test_moving_blocks_by_slices(size, blocks):
+    images = torch.rand(2, 3, *size)
+    source = torch.stack([torch.randperm(blocks[0] * blocks[1]) for _ in range(2)]).view(2, *blocks)
+    rows, columns = edges(size[0], blocks[0]), edges(size[1], blocks[1])
+    moved = move_blocks(images, source)
+    for b in range(2):
+        for i in range(blocks[0]):
+            for j in range(blocks[1]):
+                si, sj = divmod(int(source[b, i, j]), blocks[1])
+                for y in range(rows[i], rows[i + 1]):
+                    for x in range(columns[j], columns[j + 1]):
+                        from_y = min(rows[si] + y - rows[i], rows[si + 1] - 1)
+                        from_x = min(columns[sj] + x - columns[j], columns[sj + 1] - 1)
+                        assert torch.equal(moved[b, :, y, x], images[b, :, from_y, from_x])
+
+
+def test_every_block_has_pixels():
+    assert block_of(7, 7, torch.device("cpu")).tolist() == list(range(7))
+    assert block_of(9, 2, torch.device("cpu")).tolist() == [0] * 5 + [1] * 4
