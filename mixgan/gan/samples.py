@@ -36,9 +36,12 @@ def translation_grid(generators: Generators, domains: Domains, accelerator: Acce
 
 @torch.no_grad()
 def training_grid(model: MixCycleGan, batch: DomainBatch, *, title: str) -> Image.Image:
-    """What the networks see in a step: both draws, the generator's input, its output, and the discriminator's mix."""
+    """What the networks see in a step: both draws, the generator's input, its output, and the discriminator's mix.
+
+    Lambda is set to values that show something (0.35 to 0.65), not drawn.
+    """
     batch = DomainBatch(batch.a[:SHOWN], batch.b[:SHOWN], batch.a_second[:SHOWN], batch.b_second[:SHOWN])
-    inputs = model.mixing(batch)
+    inputs = model.mixing(batch, lam=torch.linspace(0.35, 0.65, len(batch.a), device=batch.a.device))
     with model.accelerator.autocast():
         fake_b, cycled_a, _, fake_a, cycled_b, _ = model.generators(inputs.a, inputs.b)
     columns = ["first draw", "second draw", "generator input", "fake", "cycled back"]

@@ -96,9 +96,14 @@ class InputMixing(nn.Module):
             return [first] * 4
         return [first, *(draws.beta(self.settings.alpha) for _ in range(3))]
 
-    def forward(self, batch: DomainBatch) -> MixedInputs:
-        """The inputs of a step. The partner of a stitch is the own domain's second draw, so batch size 1 works too."""
-        lam_a, lam_b, lam_d_a, lam_d_b = self.draw_lambdas(len(batch.a), batch.a.device)
+    def forward(self, batch: DomainBatch, *, lam: Tensor | None = None) -> MixedInputs:
+        """The inputs of a step. The partner of a stitch is the own domain's second draw, so batch size 1 works too.
+
+        Args:
+            lam: (B,) float32, used for all four mixes instead of draws.
+        """
+        drawn = self.draw_lambdas(len(batch.a), batch.a.device) if lam is None else [lam] * 4
+        lam_a, lam_b, lam_d_a, lam_d_b = drawn
         a, mask_a = self.stitch(batch.a, batch.a_second, lam_a)
         b, mask_b = self.stitch(batch.b, batch.b_second, lam_b)
         return MixedInputs(a, b, lam_d_a, lam_d_b, mask_a, mask_b)

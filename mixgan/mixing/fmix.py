@@ -30,11 +30,15 @@ def top_share(field: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
         share: (B,) in [0,1].
     """
     size = field.shape[-2:]
-    order = field.flatten(1).argsort(1, descending=True)
-    ranks = torch.arange(order.shape[1], device=order.device).expand_as(order)
-    rank = torch.empty_like(order).scatter(1, order, ranks)  # ties get different ranks, so the count is exact
-    count = torch.round(share * order.shape[1])
-    return (rank < count[:, None]).float().view(-1, 1, *size), count / order.shape[1]
+    pixels = size[0] * size[1]
+    count = torch.round(share * pixels)
+    # Half of a sort will do: pick the largest values, or where these are the most, the smallest for the partner.
+    few = (count <= pixels / 2)[:, None]
+    picked = torch.where(few, count[:, None], pixels - count[:, None])
+    order = (field.flatten(1) * torch.where(few, 1.0, -1.0)).topk(pixels // 2, 1).indices
+    inside = (torch.arange(pixels // 2, device=order.device) < picked).float()  # by rank: ties cannot change the count
+    mask = torch.zeros(len(order), pixels, device=order.device).scatter(1, order, inside)
+    return torch.where(few, mask, 1.0 - mask).view(-1, 1, *size), count / pixels
 
 
 class FMix(Mixer):
@@ -70,10 +74,12 @@ class FMix(Mixer):
 
     def draw(self, size: tuple[int, int], draws: Draws, lam: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """The largest values of the field are own."""
-        lam = draws.beta(self.alpha) if lam is None else lam
-        spectrum = self.spectrum(size, draws)
-        mask, share = top_share(inverse_real(spectrum, size), lam)
-        return lam, mask, share
+        field = inverse_real(self.spectrum(size, draws), size)
+        if lam is None:
+            lam = draws.beta(self.alpha)
+            mask, share = top_share(field, lam[: len(field)])  # one of each where shared
+            return lam, mask.expand(len(lam), -1, -1, -1), share.expand(len(lam))
+        return lam, *top_share(field, lam)
 
     def spectrum(self, size: tuple[int, int], draws: Draws) -> Tensor:
         """Complex noise (B or 1, h, w) whose high frequencies fade; (h, w) is (H, W//2+1), as published about (W//2+1, 2)."""

@@ -29,7 +29,12 @@ def fit_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
     return mask if mask.shape[-2:] == size else F.adaptive_avg_pool2d(mask, size)
 
 
-def blend(own: Tensor, partner: Tensor, mask: Tensor) -> Tensor:
-    """mask * own + (1 - mask) * partner for (B,C,h,w) tensors of any float dtype; exact copies where the mask is 0 or 1."""
+def blend(own: Tensor, partner: Tensor, mask: Tensor, *, overwrite: bool = False) -> Tensor:
+    """mask * own + (1 - mask) * partner for (B,C,h,w) tensors of any float dtype; exact copies where the mask is 0 or 1.
+
+    ``overwrite``: the result may take the partner's memory; on a CPU that saves more time than the arithmetic takes.
+    """
     mask = fit_mask(mask, tuple(own.shape[-2:])).to(own.dtype)
+    if overwrite and not mask.requires_grad:  # the gradient of a mask needs the partner
+        return partner.lerp_(own, mask)
     return torch.lerp(partner, own, mask)

@@ -88,10 +88,13 @@ class Mixer(nn.Module):
         check_images(images)
         if others is not None and others.shape != images.shape:
             raise ValueError(f"others must be {tuple(images.shape)} like images, got {tuple(others.shape)}")
-        return blend(images, self.partner_images(images, plan, others), plan.mask)
+        return blend(images, self.partner_images(images, plan, others), plan.mask, overwrite=others is None)
 
     def partner_images(self, images: Tensor, plan: Plan, others: Tensor | None) -> Tensor:
-        """What ``apply`` mixes the images with (B,C,h,w). Methods that move the partner's pixels override this."""
+        """What ``apply`` mixes the images with (B,C,h,w), a new tensor unless it is ``others`` itself.
+
+        Methods that move the partner's pixels override this.
+        """
         return images[plan.partner] if others is None else others
 
     def targets(self, labels: Tensor, plan: Plan, *, other_labels: Tensor | None = None) -> Tensor:

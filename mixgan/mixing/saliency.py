@@ -17,12 +17,13 @@ HALF_WIDTHS = (12, 24, 28, 48, 56, 112)
 def gradient_saliency(loss: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """sqrt(mean over channels of (d loss / d x)^2): how much every pixel matters to a loss (PuzzleMix).
 
-    One forward and one backward pass to the images only. Parameters keep their gradients, whatever was accumulated, and their
-    requires_grad; batch-norm statistics and all other buffers of modules in training mode are put back as they were.
+    One forward pass and one backward pass to the images only. Parameters keep their requires_grad and the gradients they had;
+    batch-norm statistics and all other buffers of modules in training mode are put back as they were.
 
-    ``loss`` maps images to the sum or mean of one loss per image (or to these losses, (B,)); a mean makes every map B times
+    ``loss`` maps images to the sum or mean of one loss per image, or to these losses (B,); a mean makes every map B times
     smaller than a sum does. Let it run the network in eval mode: batch norm in training mode ties the images of a batch
-    together, so that a map also shows what its image does to the losses of the others.
+    together, so that a map also shows what its image does to the losses of the others. Compiled networks run eagerly here;
+    a compiled pass of one's own can be given to ``gradient_saliency_of``.
 
     Args:
         loss: e.g. ``lambda x: F.cross_entropy(network(x), labels, reduction="sum")``.
@@ -109,14 +110,15 @@ def _gradient_size(loss: Tensor, images: Tensor, *, keep_graph: bool) -> Tensor:
 def _buffers_kept() -> Iterator[None]:
     """Puts back the buffers of all modules that are called inside, where they are in training mode.
 
-    The caller gives a function, not a network, so the modules make themselves known when they are called. Buffers are put
-    back at the end, not kept from changing: a backward pass inside must see what its forward pass left.
+    The caller gives a function, not a network, so the modules make themselves known when they are called; eagerly, because
+    compiled code passes the hook by. Buffers are put back at the end, not kept from changing: a backward pass inside must
+    see what its forward pass left.
     """
     seen: set[nn.Module] = set()
     before: list[tuple[Tensor, Tensor]] = []
 
     def remember(module: nn.Module, _: object) -> None:
-        if not torch.compiler.is_compiling() and module not in seen:
+        if module not in seen:
             new = [part for part in module.modules() if part not in seen]
             seen.update(new)
             buffers = (b for part in new if part.training for b in part.buffers(recurse=False))
@@ -124,7 +126,8 @@ def _buffers_kept() -> Iterator[None]:
 
     handle = register_module_forward_pre_hook(remember)
     try:
-        yield
+        with torch.compiler.set_stance("force_eager"):
+            yield
     finally:
         handle.remove()
         with torch.no_grad():

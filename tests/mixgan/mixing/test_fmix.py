@@ -83,9 +83,14 @@ def test_ties_do_not_change_the_count():
 
 
 def test_per_batch_shares_the_mask():
-    plan = build_mixer("fmix", num_classes=2, per_batch=True).plan(torch.zeros(6, 1, 16, 16))
+    mixer = build_mixer("fmix", num_classes=2, per_batch=True)
+    plan = mixer.plan(torch.zeros(6, 1, 16, 16))
     assert plan.mask.shape == (6, 1, 16, 16)
     assert (plan.mask == plan.mask[0]).all()
+    # lambdas given one by one cut the one field at their own heights
+    plan = mixer.plan(torch.zeros(3, 1, 16, 16), lam=torch.tensor([0.25, 0.5, 0.75]))
+    torch.testing.assert_close(plan.mask.mean((1, 2, 3)), torch.tensor([0.25, 0.5, 0.75]))
+    assert (plan.mask.diff(dim=0) >= 0).all()
 
 
 def test_values_out_of_range_are_quoted():

@@ -34,10 +34,17 @@ def test_images_do_not_mix_in_eval_mode():
         torch.testing.assert_close(together[i : i + 1], alone)
 
 
-@pytest.mark.parametrize("wrap", [lambda network: network, lambda network: torch.compile(network, backend="eager")])
+WRAPS = {
+    "plain": lambda network: network,
+    "compiled network": lambda network: torch.compile(network, backend="eager"),
+    "compiled function": lambda network: torch.compile(lambda x: network(x), backend="eager"),
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPS)
 def test_a_network_in_training_mode_stays_untouched(wrap):
     network, images, labels = small_network().train(), torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 2, 3])
-    called = wrap(network)
+    called = WRAPS[wrap](network)
     F.cross_entropy(called(images), labels).backward()  # statistics and gradients that are there already
     network[0].bias.requires_grad_(False)
     state = {name: value.clone() for name, value in network.state_dict().items()}
