@@ -13,7 +13,7 @@ from classify.networks import list_networks
 from classify.presets import preset_values
 from mixgan.engine.command_line import check_same_settings, first_look, parse, resumed_defaults, say_once
 from mixgan.engine.settings import CommonSettings
-from mixgan.mixing.build import ALIASES, mixer_options
+from mixgan.mixing.build import ALIASES, mixer_options, parts_of
 
 AUTO_NOTES = {
     "tiles": "No CIFAR-10 under {root}: using the embedded tiles (--dataset cifar10 --download fetches it).",
@@ -134,22 +134,34 @@ def look_again(output_dir: Path, argv: Sequence[str]) -> ClassifySettings:
 
 def known_method(name: str) -> str:
     """The name itself; ValueError naming the known ones where it is neither one of them nor an alias."""
-    if name not in (*list_methods(), *ALIASES):
-        raise ValueError(f"unknown --method {name!r}; known: {', '.join(list_methods())}")
+    unknown = [part for part in name.split("+") if part not in (*list_methods(), *ALIASES)]
+    if unknown:
+        raise ValueError(f"unknown --method {unknown[0]!r}; known: {', '.join(list_methods())}")
     return name
 
 
 def with_mixer_options(method: str) -> type[ClassifySettings]:
     """ClassifySettings whose field ``mixer`` has the method's own options, so that --help shows them and typos are errors."""
-    options = [
-        (name, p.annotation, field(default=p.default))
-        for name, p in mixer_options(method).items()
-        if name not in ("mean", "std")  # the data set's
-    ]
+    parts = parts_of(method)
+    options = option_fields(method)
+    if len(parts) > 1:
+        own = ((part.replace("-", "_"), options_type(part)) for part in parts)
+        options += [(name, part, field(default_factory=part)) for name, part in own]
     mixer = dataclasses.make_dataclass("MixerOptions", options, kw_only=True)
     return dataclasses.make_dataclass(
         "ClassifySettings", [("mixer", mixer, field(default_factory=mixer))], bases=(ClassifySettings,), kw_only=True
     )
+
+
+def options_type(method: str) -> type:
+    """A dataclass of one method's options."""
+    return dataclasses.make_dataclass("MixerOptions", option_fields(method), kw_only=True)
+
+
+def option_fields(method: str) -> list[tuple[str, Any, Any]]:
+    """Name, type and default of a method's options, without those that the data set decides."""
+    options = mixer_options(method).items()
+    return [(name, p.annotation, field(default=p.default)) for name, p in options if name not in ("mean", "std")]
 
 
 def mixer_settings(settings: ClassifySettings) -> dict[str, Any]:

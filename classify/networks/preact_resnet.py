@@ -1,8 +1,8 @@
 """Pre-activation ResNets for small images: the "PreAct ResNet-18" of the CIFAR papers (LaMix, Manifold Mixup, PuzzleMix).
 
-He et al., Identity Mappings in Deep Residual Networks (arXiv:1603.05027), in the flavour that all this published code shares
-(kuangliu/pytorch-cifar): a 3x3 stem without pooling, no normalisation after the stem, and none before the mean pooling either,
-where He et al. put one last batch norm and ReLU.
+He et al., Identity Mappings in Deep Residual Networks (arXiv:1603.05027), with a 3x3 stem without pooling and no normalisation
+after the stem. The published mixup code (kuangliu/pytorch-cifar) leaves out He et al.'s last batch norm and ReLU before the mean
+pooling; here they stay, because without them the first steps at learning rate 0.1 blow the loss up to hundreds or to NaN.
 """
 
 import torch.nn.functional as F
@@ -55,6 +55,7 @@ class PreActResNet(PooledNetwork):
         self.layer2 = _stage(block, 64 * block.expansion, 128, depths[1], stride=2)
         self.layer3 = _stage(block, 128 * block.expansion, 256, depths[2], stride=2)
         self.layer4 = _stage(block, 256 * block.expansion, 512, depths[3], stride=2)
+        self.norm = nn.BatchNorm2d(512 * block.expansion)
         self.classifier = nn.Linear(512 * block.expansion, num_classes)
 
     def stages(self, x: Tensor) -> list[Tensor]:
@@ -65,6 +66,10 @@ class PreActResNet(PooledNetwork):
             maps.append(x)
         return maps
 
+    def embedding(self, x: Tensor) -> Tensor:
+        """(B,512), the spatial mean of the last stage after its batch norm and ReLU."""
+        return F.relu(self.norm(self.stages(x)[-1])).mean(dim=(2, 3))
+
 
 def _stage(block: type[PreActBlock], in_channels: int, width: int, depth: int, *, stride: int) -> nn.Sequential:
     first = block(in_channels, width, stride)
@@ -72,5 +77,5 @@ def _stage(block: type[PreActBlock], in_channels: int, width: int, depth: int, *
 
 
 def preact_resnet18(*, num_classes: int, in_channels: int = 3) -> PreActResNet:
-    """PreAct ResNet-18: 11,171,146 parameters for 10 classes and 3 channels."""
+    """PreAct ResNet-18: 11,172,170 parameters for 10 classes and 3 channels."""
     return PreActResNet(PreActBlock, (2, 2, 2, 2), num_classes=num_classes, in_channels=in_channels)

@@ -80,19 +80,17 @@ def to_json(settings: CommonSettings) -> dict[str, Any]:
 
 def from_json(settings_type: type[CommonSettings], stored: dict[str, Any]) -> dict[str, Any]:
     """Undo ``to_json`` for the fields in ``stored``: lists become tuples, objects their dataclass, texts paths."""
-    examples, restored = settings_type(), {}
-    for key, value in stored.items():
-        example = getattr(examples, key)
-        if dataclasses.is_dataclass(example):
-            restored[key] = dataclasses.replace(example, **{k: as_tuple(v) for k, v in value.items()})
-        else:
-            restored[key] = Path(value) if isinstance(example, Path) else as_tuple(value)
-    return restored
+    examples = settings_type()
+    return {key: _restored(getattr(examples, key), value) for key, value in stored.items()}
 
 
-def as_tuple(value: Any) -> Any:
-    """Lists as tuples (JSON knows no tuples), anything else as it is."""
-    return tuple(value) if isinstance(value, list) else value
+def _restored(example: Any, value: Any) -> Any:
+    """A JSON value in the form of an example: the settings' own default for it."""
+    if dataclasses.is_dataclass(example):
+        return dataclasses.replace(example, **{key: _restored(getattr(example, key), v) for key, v in value.items()})
+    if isinstance(value, list):
+        return tuple(value)
+    return Path(value) if isinstance(example, Path) else value
 
 
 def say_once(text: str) -> None:

@@ -32,7 +32,7 @@ class Composite(Mixer):
     source = "Understanding Mixup IV-B; common practice with mixup and CutMix"
 
     def __init__(
-        self, mixers: Sequence[Mixer], *, weights: Sequence[float] | None = None, per_sample: bool = False
+        self, mixers: Sequence[Mixer], *, weights: tuple[float, ...] | None = None, per_sample: bool = False
     ) -> None:
         if not mixers:
             raise ValueError("a composite needs at least one method, got none")

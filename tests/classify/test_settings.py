@@ -29,7 +29,7 @@ def cifar_below(root: Path) -> None:
 
 def test_without_flags_the_quick_preset_on_tiles(here: Path, capsys):
     settings = settings_from([])
-    assert (settings.dataset, settings.network, settings.epochs, settings.method) == ("tiles", "embedded", 16, "mixup")
+    assert (settings.dataset, settings.network, settings.epochs, settings.method) == ("tiles", "embedded", 40, "mixup")
     said = capsys.readouterr().out
     assert said == "No CIFAR-10 under data: using the embedded tiles (--dataset cifar10 --download fetches it).\n"
 
@@ -152,3 +152,15 @@ def test_every_method_has_settings_that_survive_a_run_folder(here: Path):
         resumed = settings_from(["--resume", "--output-dir", str(folder)])
         assert isinstance(resumed, ClassifySettings)
         assert resumed.method == name
+
+
+def test_a_composite_takes_its_methods_options_and_resumes_with_them(tmp_path):
+    words = ["--method", "mixup+mixup-hv", "--mixer.mixup.alpha", "0.2", "--mixer.weights", "1", "3"]
+    settings = settings_from(words)
+    assert settings.mixer.mixup.alpha == 0.2
+    assert settings.mixer.weights == (1.0, 3.0)
+    (tmp_path / "config.json").write_text(json.dumps({"settings": to_json(settings)}))
+    resumed = settings_from(["--resume", "--output-dir", str(tmp_path)])
+    assert resumed.mixer == type(resumed.mixer)(
+        weights=(1.0, 3.0), mixup=type(resumed.mixer.mixup)(alpha=0.2), mixup_hv=resumed.mixer.mixup_hv
+    )

@@ -16,15 +16,16 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 class Launcher:
     """Starts recipes from ``cwd``, which is empty and not the project's folder."""
 
-    def __init__(self, cwd: Path) -> None:
+    def __init__(self, cwd: Path, recipes: Path = RECIPES) -> None:
         self.cwd = cwd
+        self.recipes = recipes
 
     def start(self, recipe: str, *words: object, processes: int = 1) -> subprocess.Popen:
         single = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
         several = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
         # One thread each: two on a busy machine can be a hundred times slower, as they wait for one another.
         words = (*words, "--threads", 1)
-        command = [*(single if processes == 1 else several), str(RECIPES / recipe), *map(str, words)]
+        command = [*(single if processes == 1 else several), str(self.recipes / recipe), *map(str, words)]
         return subprocess.Popen(
             command,
             cwd=self.cwd,

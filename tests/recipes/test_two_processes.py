@@ -1,6 +1,7 @@
 """Two processes: results written once, nothing counted twice, evaluation as in one process on the same weights."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -51,3 +52,9 @@ def test_classify(launch, tmp_path):
     figures = evaluate(network, eval_batches(test, batch_size=500, device="cpu"), accelerator=accelerator)
     for key in ("test_accuracy", "test_loss", "ece"):
         assert summary[key] == pytest.approx(figures[key], rel=1e-4), key
+
+
+def test_many_cases_in_one_launch(launch):
+    launch.recipes = Path(__file__).parent
+    printed = launch("two_ranks.py", processes=2)
+    assert printed.count("passed: ") == 5, printed

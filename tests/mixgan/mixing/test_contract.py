@@ -1,6 +1,7 @@
 """The mixer contract of docs/architecture.md over every registered method: a new method is tested by being registered."""
 
 import inspect
+import itertools
 import math
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from mixgan.mixing import build_mixer, list_mixers
 from mixgan.mixing.build import MIXERS, mixer_options
+from mixgan.mixing.host import HostChoice
 
 CLASSES = 5
 SHAPES = [(1, 3, 16, 16), (7, 1, 28, 28), (4, 3, 33, 47), (5, 8, 12, 20), (32, 3, 32, 32)]
@@ -48,8 +50,35 @@ def shuffled_in_patches(own, partner, plan):
     return result, partner
 
 
+def first_pixels(length, blocks):
+    """Where the blocks of a side begin, pixel i being of block floor(i * blocks / length), and the length."""
+    owner = [i * blocks // length for i in range(length)]
+    return [owner.index(block) for block in range(blocks)] + [length]
+
+
+def moved_in_blocks(own, partner, plan):
+    """Both images as puzzlemix shows them: every block from the block that the geometry names, pixel by pixel."""
+    m = plan.geometry.shape[-1]
+    rows, columns = first_pixels(own.shape[2], m), first_pixels(own.shape[3], m)
+    results = []
+    for which, images in enumerate((own, partner)):
+        result = images.clone()
+        for b, i, j in itertools.product(range(len(images)), range(m), range(m)):
+            si, sj = divmod(int(plan.geometry[b, which, i, j]), m)
+            if (si, sj) == (i, j):
+                continue
+            ys = [min(rows[si] + y - rows[i], rows[si + 1] - 1) for y in range(rows[i], rows[i + 1])]
+            xs = [min(columns[sj] + x - columns[j], columns[sj + 1] - 1) for x in range(columns[j], columns[j + 1])]
+            result[b, :, rows[i] : rows[i + 1], columns[j] : columns[j + 1]] = images[b][:, ys][:, :, xs]
+        results.append(result)
+    return results
+
+
 # What happens to the images before they are mixed, by the plan's geometry (``moves_pixels``).
-MOVES = {"resizemix": resized_into_boxes, "patchshuffle": shuffled_in_patches}
+MOVES = {"resizemix": resized_into_boxes, "patchshuffle": shuffled_in_patches, "puzzlemix": moved_in_blocks}
+
+# Methods that choose something on the host: torch.compile cannot take their mix whole.
+HOST_CHOICES = {"puzzlemix"}
 
 
 def smoothed(targets, plan):
@@ -95,14 +124,20 @@ def mix(mixer, images, labels, saliency=None, **kwargs):
     return mixer.mix(images, labels, saliency=saliency, **kwargs)
 
 
+def build_seeded(name, seed=1):
+    torch.manual_seed(seed)
+    return build_mixer(name, num_classes=CLASSES, **OPTIONS.get(name, {}))
+
+
 @pytest.fixture(params=list_mixers())
 def mixer(request):
-    torch.manual_seed(1)
-    return build_mixer(request.param, num_classes=CLASSES, **OPTIONS.get(request.param, {}))
+    return build_seeded(request.param)
 
 
 def test_exceptions_are_those_that_the_methods_declare():
     assert {name for name, method in MIXERS.items() if method.moves_pixels} == set(MOVES)
+    chosen = {name for name in MIXERS if any(isinstance(part, HostChoice) for part in build_seeded(name).modules())}
+    assert chosen == HOST_CHOICES
     assert {name for name, method in MIXERS.items() if not method.label_follows_mask} == {
         *("mixup-x", "mixup-l", "mixup-xl", "samplepairing", "label-smoothing", "disturblabel")
     }
@@ -195,10 +230,10 @@ def test_same_generator_gives_the_same_bits_and_global_state_is_not_used(mixer):
 
 def test_the_global_seed_reproduces_a_batch(mixer):
     images, labels, saliency = batch((8, 3, 16, 16))
-    torch.manual_seed(5)
-    first = mix(mixer, images, labels, saliency)
-    torch.manual_seed(5)
-    second = mix(mixer, images, labels, saliency)
+    name = name_of(mixer)
+    first, second = (
+        mix(build_seeded(name, seed=5), images, labels, saliency) for _ in range(2)
+    )  # built anew: choices on the host come from a generator that the mixer owns
     assert torch.equal(first.images, second.images)
 
 
@@ -289,7 +324,9 @@ def test_apply_and_targets_compile_whole(mixer):
     torch.testing.assert_close(targets(labels, plan), mixer.targets(labels, plan))
 
 
-def test_mix_compiles_whole(mixer):
+@pytest.mark.parametrize("name", [name for name in list_mixers() if name not in HOST_CHOICES])
+def test_mix_compiles_whole(name):
+    mixer = build_seeded(name)
     images, labels, saliency = batch((6, 3, 16, 16))
     saliency = saliency if mixer.saliency_kind else None
     torch.compiler.reset()

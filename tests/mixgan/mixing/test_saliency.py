@@ -41,6 +41,7 @@ WRAPS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Using `torch.compile")  # that hooks fire once more for the wrapper: no harm
 @pytest.mark.parametrize("wrap", WRAPS)
 def test_a_network_in_training_mode_stays_untouched(wrap):
     network, images, labels = small_network().train(), torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 2, 3])

@@ -1,0 +1,81 @@
+"""Run by test_two_processes.py under torchrun: many cases of two processes in one launch. Each is checked on both ranks."""
+
+import signal
+
+import pytest
+import torch
+from accelerate.utils import gather_object, set_seed
+from torch import nn
+
+from mixgan.engine.accelerator import make_accelerator, on_main, synchronise_buffers
+from mixgan.engine.interrupt import Interrupt
+from mixgan.engine.settings import CommonSettings
+from mixgan.evaluate.frechet import FeatureStatistics, frechet_distance
+from mixgan.mixing import build_mixer, list_mixers
+from mixgan.mixing.build import mixer_options
+
+accelerator = make_accelerator(CommonSettings(threads=1))
+rank, world = accelerator.process_index, accelerator.num_processes
+assert world == 2
+
+
+def mixing_differs_by_rank():
+    images, labels = torch.rand(16, 3, 8, 8), torch.arange(16)
+    saliency = torch.rand(16, 8, 8)
+    for name in list_mixers():
+        if "alpha" not in mixer_options(name):
+            continue
+        mixer = build_mixer(name, num_classes=16)
+        set_seed(0, device_specific=True)
+        drawn = mixer.mix(images, labels, saliency=saliency if mixer.saliency_kind else None).plan.drawn
+        first, second = gather_object([drawn])
+        assert not torch.equal(first, second), name
+
+
+def an_error_on_the_main_process_reaches_all():
+    def fail():
+        raise ValueError("said once")
+
+    with pytest.raises(ValueError, match="said once"):
+        on_main(accelerator, fail)
+    assert on_main(accelerator, lambda: 7) == 7
+
+
+def statistics_are_those_of_one_process():
+    features = torch.randn(101, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    whole, share = FeatureStatistics(5), FeatureStatistics(5)
+    whole.update(features)
+    share.update(features[rank::world])
+    together = share.reduce(accelerator)
+    assert together.n == 101
+    torch.testing.assert_close(together.covariance, whole.covariance)
+    assert frechet_distance(together, whole) < 1e-9
+
+
+def buffers_become_the_main_ones():
+    norm = nn.BatchNorm1d(3)
+    norm.running_mean.fill_(rank + 1.0)
+    synchronise_buffers(accelerator, norm)
+    assert (norm.running_mean == 1).all()
+
+
+def a_signal_to_one_process_stops_both():
+    with Interrupt(accelerator, check_every=5) as interrupt:
+        if rank == 1:
+            signal.raise_signal(signal.SIGTERM)
+        assert not interrupt.requested(4)
+        assert interrupt.requested(5)
+
+
+for case in (
+    mixing_differs_by_rank,
+    an_error_on_the_main_process_reaches_all,
+    statistics_are_those_of_one_process,
+    buffers_become_the_main_ones,
+    a_signal_to_one_process_stops_both,
+):
+    case()
+    accelerator.wait_for_everyone()
+    if rank == 0:
+        print(f"passed: {case.__name__}", flush=True)
+accelerator.end_training()

@@ -1,0 +1,91 @@
+"""The commands and snippets of README and docs work as they stand; what is long runs with --dry-run on tiny data."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState, PartialState
+from PIL import Image
+
+from classify.train import main as classify
+from mixgan.gan.train import main as mixcyclegan_maps
+from mixgan.report.gallery import main as gallery
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MAINS = {"classify.py": classify, "mixcyclegan_maps.py": mixcyclegan_maps, "gallery.py": gallery}
+
+
+def code(language):
+    """The fenced code of a language, page by page."""
+    for page in PAGES:
+        yield from re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def commands():
+    """Every command line that starts one recipe, without comments."""
+    lines = {line.split("#")[0].strip() for block in code("sh") for line in block.splitlines()}
+    return sorted(line for line in lines if re.match(r"(accelerate launch|python) (--\S+ )*recipes/", line))
+
+
+def picture(path, size, seed):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    generator = torch.Generator().manual_seed(seed)
+    Image.fromarray(torch.randint(256, (*size, 3), generator=generator, dtype=torch.uint8).numpy()).save(path)
+
+
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory):
+    """Google Maps and CIFAR-10 in miniature, where real ones would lie."""
+    root = tmp_path_factory.mktemp("data")
+    for split in ("train", "val"):
+        for k in range(2):
+            picture(root / "maps" / split / f"{k}.jpg", (64, 128), k)
+    for split, count in (("train", 64), ("test", 2)):
+        for label in ("cat", "dog"):
+            for k in range(count):
+                picture(root / "cifar10" / split / label / f"{k}.jpg", (32, 32), k)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def own_process_state():
+    threads = torch.get_num_threads()
+    AcceleratorState._reset_state(True)
+    yield
+    AcceleratorState._reset_state(True)
+    PartialState._reset_state()
+    torch.set_num_threads(threads)
+
+
+def test_there_are_commands():
+    assert len(commands()) >= 5
+
+
+@pytest.mark.parametrize("command", commands())
+def test_command(command, data_root, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(command)
+    at = next(i for i, word in enumerate(words) if word.startswith("recipes/"))
+    recipe, flags = words[at].removeprefix("recipes/"), words[at + 1 :]
+    listing = "--list-methods" in flags
+    if recipe in ("classify.py", "mixcyclegan_maps.py") and not listing:
+        flags += ["--dry-run", "--data-root", str(data_root)]
+    MAINS[recipe](flags)
+    printed = capsys.readouterr().out
+    assert ("Dry run: settings resolve" in printed) or listing or recipe == "gallery.py"
+    assert [path.name for path in tmp_path.iterdir()] == (["gallery.png"] if recipe == "gallery.py" else [])
+
+
+@pytest.mark.parametrize("snippet", list(code("python")))
+def test_python_snippet(snippet):
+    exec(compile(snippet, "snippet", "exec"), {})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    targets = re.findall(r"\]\(([^)#]+)\)", page.read_text())
+    missing = [target for target in targets if "://" not in target and not (page.parent / target).exists()]
+    assert not missing
