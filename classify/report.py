@@ -5,6 +5,7 @@ import statistics
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 
 from classify.data import FolderSet, ImageSet
 from classify.methods import Method
@@ -59,28 +60,8 @@ def write_report(run: Run, summary: dict[str, Any]) -> None:
     records = read_metrics(run.folder.metrics)
     page = Page(f"{settings.method} on {settings.dataset}", f"{settings.network}, seed {settings.seed}")
     page.table("Result", summary | {"seed": str(settings.seed)})
-    accuracy = series_from_records(records, ["accuracy", "test_accuracy"])
-    names = {"accuracy": "training (weighted by the mixed labels)", "test_accuracy": "test"}
-    page.figure(
-        "Curves",
-        line_plot(
-            {names[key]: values for key, values in accuracy.items()},
-            title="Accuracy",
-            x_label="step",
-            y_label="accuracy",
-        ),
-    )
-    losses = series_from_records(records, ["loss", "test_loss"])
-    names = {"loss": "training, on mixed samples", "test_loss": "test"}
-    page.figure(
-        "",
-        line_plot(
-            {names[key]: values for key, values in losses.items()},
-            title="Loss",
-            x_label="step",
-            y_label="cross-entropy",
-        ),
-    )
+    page.figure("Curves", _curve(records, "accuracy", "Accuracy", "accuracy"))
+    page.figure("", _curve(records, "loss", "Loss", "cross-entropy"))
     mixed = run.folder.samples / "mixed.png"
     if mixed.is_file():
         page.figure(
@@ -88,3 +69,11 @@ def write_report(run: Run, summary: dict[str, Any]) -> None:
         )
     page.table("Settings", {key: str(value) for key, value in dataclasses.asdict(settings).items()})
     page.write(run.folder.report)
+
+
+def _curve(records: list[dict[str, Any]], key: str, title: str, y_label: str) -> Figure:
+    """A training figure, which is of mixed samples against their mixed labels, and the same of the test set."""
+    names = {key: "training, on mixed samples", f"test_{key}": "test"}
+    series = series_from_records(records, list(names))
+    lines = {names[name]: values for name, values in series.items()}
+    return line_plot(lines, title=title, x_label="step", y_label=y_label)

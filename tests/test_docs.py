@@ -81,7 +81,10 @@ def test_command(command, data_root, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("snippet", list(code("python")))
 def test_python_snippet(snippet):
-    exec(compile(snippet, "snippet", "exec"), {})
+    names = {}
+    exec(compile(snippet, "snippet", "exec"), names)
+    assert names["mixed"].shape == names["images"].shape
+    torch.testing.assert_close(names["targets"].sum(1), torch.ones(len(names["images"])))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
