@@ -60,16 +60,21 @@ def test_translations_both_ways(count_a: int, count_b: int, paired: bool, shown:
 def test_training_inputs(mixing: str):
     settings = GanSettings(mixing=mixing, unstitched=1.0)  # whole images are of one grey
     torch.manual_seed(0)
-    lam = 0.5
-    mixer = InputMixing(settings)
-    mixer.draw_lambdas = lambda count, device: [torch.full((count,), lam)] * 4
-    model = SimpleNamespace(settings=settings, mixing=mixer, generators=stand_in, accelerator=Accelerator(cpu=True))
+    model = SimpleNamespace(
+        settings=settings, mixing=InputMixing(settings), generators=stand_in, accelerator=Accelerator(cpu=True)
+    )
     second = 100
     batch = DomainBatch(*(to_signed(grey(v, 6)) for v in (PHOTO, MAP, second, second)))
     sheet = training_grid(model, batch, title="")
     forth, back = [PHOTO, second, PHOTO, FAKE_B, CYCLED_A], [MAP, second, MAP, FAKE_A, CYCLED_B]
     if mixing == "mixcyclegan":  # D_A sees map and fake map, D_B photo and fake photo
-        mixes = [int(to_bytes(to_signed(grey(real, 1)) * lam + to_signed(grey(fake, 1)) * (1 - lam))[0, 0, 0, 0])
-                 for real, fake in ((MAP, FAKE_B), (PHOTO, FAKE_A))]  # fmt: skip
-        forth, back = [*forth, mixes[0]], [*back, mixes[1]]
-    assert cells(sheet) == [forth] * 4 + [back] * 4
+        lambdas = torch.linspace(0.35, 0.65, 4)
+        expected = [[*forth, mixed_grey(MAP, FAKE_B, lam)] for lam in lambdas]
+        expected += [[*back, mixed_grey(PHOTO, FAKE_A, lam)] for lam in lambdas]
+    else:
+        expected = [forth] * 4 + [back] * 4
+    assert np.abs(np.array(cells(sheet)) - np.array(expected)).max() <= 1  # halves may round either way
+
+
+def mixed_grey(real: int, fake: int, lam: Tensor) -> int:
+    return int(to_bytes(to_signed(grey(real, 1)) * lam + to_signed(grey(fake, 1)) * (1 - lam))[0, 0, 0, 0])
