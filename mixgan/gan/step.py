@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
-from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor, nn
 
 from mixgan.data.order import seeded_generator
@@ -137,11 +136,10 @@ class MixCycleGan:
         self.optimizer_g = torch.optim.Adam(self.generators.parameters(), **adam)
         self.optimizer_d = torch.optim.Adam(self.discriminators.parameters(), **adam)
 
-    def prepare(self) -> tuple[AcceleratedOptimizer, AcceleratedOptimizer]:
+    def prepare(self) -> None:
         """Hand networks and optimizers to the Accelerator; the plain modules stay reachable as before."""
         prepared = self.accelerator.prepare(self.generators, self.discriminators, self.optimizer_g, self.optimizer_d)
         self.trained_g, self.trained_d, self.optimizer_g, self.optimizer_d = prepared
-        return self.optimizer_g, self.optimizer_d
 
     def step(self, batch: DomainBatch) -> dict[str, Tensor]:
         """Update the generators, then the discriminators; returns the scalars to log."""
