@@ -79,10 +79,12 @@ class MixedSamples(Method):
         return images * std + mean
 
     def pictures(self, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> dict[str, Tensor]:
-        """Own image, partner, mask and mixed image."""
+        """Own image, the image that is mixed in most, mixed image and mask."""
         saliency = self.saliency(self.mixer, images, labels)
         mixed = self.mixer.mix(images, labels, saliency=saliency, generator=generator)
-        shown = {"own": images, "partner": images[mixed.partner], "mixed": mixed.images}
+        others = mixed.plan.weights[:, 1:].argmax(1, keepdim=True) + 1
+        partner = mixed.plan.sources.gather(1, others)[:, 0]
+        shown = {"own": images, "partner": images[partner], "mixed": mixed.images}
         columns = {name: self.unit_range(column) for name, column in shown.items()}
         return columns if mixed.mask is None else {**columns, "mask (white: own)": mixed.mask}
 

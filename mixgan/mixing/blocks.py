@@ -21,6 +21,13 @@ def block_means(maps: Tensor, blocks: tuple[int, int]) -> Tensor:
     return rows @ maps @ columns.T
 
 
+def normalised_blocks(saliency: Tensor, n: int) -> Tensor:
+    """Saliency (B,H,W) as block shares (B,n,n) that sum to 1; uniform where an image has no saliency at all."""
+    pooled = block_means(saliency.float(), (n, n))
+    total = pooled.sum((1, 2), keepdim=True)
+    return torch.where(total > 0, pooled / total.clamp(min=torch.finfo(pooled.dtype).tiny), 1.0 / n**2)
+
+
 def enlarge_blocks(values: Tensor, size: tuple[int, int]) -> Tensor:
     """Nearest enlargement (...,m,n) -> (...,H,W)."""
     rows = block_of(size[0], values.shape[-2], values.device)

@@ -3,6 +3,7 @@
 import inspect
 from typing import Any
 
+from mixgan.mixing.comixup import CoMixup
 from mixgan.mixing.composite import Composite
 from mixgan.mixing.cutmix import CutMix
 from mixgan.mixing.fmix import FMix
@@ -38,6 +39,7 @@ MIXERS: dict[str, type[Mixer]] = {
     "fmix": FMix,
     "saliencymix": SaliencyMix,
     "puzzlemix": PuzzleMix,
+    "comixup": CoMixup,
 }
 ALIASES = {"mixup-c": "mixup"}  # "mixup-C" of Understanding Mixup is the original mixup
 

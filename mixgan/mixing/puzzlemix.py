@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from mixgan.mixing.blocks import block_means, enlarge_blocks, move_blocks
+from mixgan.mixing.blocks import block_means, enlarge_blocks, move_blocks, normalised_blocks
 from mixgan.mixing.host import HostChoice
 from mixgan.mixing.masks import blend
 from mixgan.mixing.mixer import Mixer, check_odds, check_positive
@@ -110,13 +110,6 @@ class PuzzleMix(Mixer):
         partner = images[plan.partner] if others is None else others
         own, partner = move_blocks(images, plan.geometry[:, 0]), move_blocks(partner, plan.geometry[:, 1])
         return blend(own, partner, plan.mask)
-
-
-def normalised_blocks(saliency: Tensor, n: int) -> Tensor:
-    """Saliency (B,H,W) as block shares (B,n,n) that sum to 1; uniform where an image has no saliency at all."""
-    pooled = block_means(saliency.float(), (n, n))
-    total = pooled.sum((1, 2), keepdim=True)
-    return torch.where(total > 0, pooled / total.clamp(min=torch.finfo(pooled.dtype).tiny), 1.0 / n**2)
 
 
 def puzzle_energy(

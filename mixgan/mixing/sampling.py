@@ -57,6 +57,14 @@ class Draws:
             return self.uniform()
         return self._spread(torch.sigmoid(self._log_gamma_draw(alpha) - self._log_gamma_draw(alpha)))
 
+    def log_gamma(self, alpha: float) -> Tensor:
+        """(B,) float32, logarithms of Gamma(alpha) draws, whose shares of a sum are a Dirichlet(alpha) draw."""
+        return self._spread(self._log_gamma_draw(alpha))
+
+    def numbers(self, high: int, *shape: int) -> Tensor:
+        """(B,*shape) int64, uniform in 0..high-1; a value for every sample even where draws are shared."""
+        return torch.randint(high, (self.count, *shape), device=self.device, generator=self.generator)
+
     def _log_gamma_draw(self, alpha: float) -> Tensor:
         shape = torch.full((self._drawn_count(),), alpha + 1.0, device=self.device)
         # torch.distributions takes no generator, and torch.compile takes none either: this private call serves both.

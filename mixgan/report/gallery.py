@@ -66,16 +66,15 @@ def _row(name: str, images: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, 
         mixed = mixer.mix(images, labels, lam=lam, saliency=saliency, generator=generator)
         if mixed.partner[0] == 1 or name == "erm":
             break
-    columns = (images[:1], images[mixed.partner[:1]], mixed.images[:1], _coloured(mixed.mask, images))
+    own_share = mixer.apply(torch.ones_like(images), mixed.plan, others=torch.zeros_like(images))
+    columns = (images[:1], images[mixed.partner[:1]], mixed.images[:1], _coloured(own_share[:1]))
     return torch.cat(columns), f"{name}\nlam {mixed.lam[0]:.2f}\n{soft_label(mixed.targets[0])}"
 
 
-def _coloured(mask: Tensor | None, images: Tensor) -> Tensor:
-    """The first mask (1,3,H,W) in two colours; gray where a method has none."""
-    if mask is None:
-        return torch.full_like(images[:1], 0.85)
+def _coloured(own_share: Tensor) -> Tensor:
+    """The share of the own image at every pixel (1,3,H,W) in two colours."""
     own, partner = (torch.tensor(colour).view(1, 3, 1, 1) for colour in (OWN_COLOUR, PARTNER_COLOUR))
-    return mask[:1] * own + (1 - mask[:1]) * partner
+    return own_share * own + (1 - own_share) * partner
 
 
 def soft_label(target: Tensor) -> str:
