@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from mixgan.evaluate.embedded import EMBEDDED_DIMS, EMBEDDED_MEAN, EMBEDDED_STD, EMBEDDED_WEIGHTS, load_embedded
 from mixgan.ops.crops import to_float
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class FeatureExtractor(nn.Module):
@@ -26,6 +29,10 @@ class FeatureExtractor(nn.Module):
         dims: length of a feature vector.
         mean, std: normalisation (x - mean) / std of images in 0..1, one number or one per channel.
         weights_sha256: hex digest of the file the weights came from; computed from the weights if not given.
+        classifier: the layer from features to the classes of an Inception Score, if there is one; copied like the network.
+        warnings: sentences that a report of these features must repeat.
+
+    ``note`` is a sentence on why these features were taken, empty until whoever chose them says so.
     """
 
     def __init__(
@@ -37,11 +44,16 @@ class FeatureExtractor(nn.Module):
         mean: float | Sequence[float] = 0.0,
         std: float | Sequence[float] = 1.0,
         weights_sha256: str | None = None,
+        classifier: nn.Linear | None = None,
+        warnings: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
         self.name = name
         self.dims = dims
-        self.network = copy.deepcopy(network).requires_grad_(False).float().eval()
+        self.network = _frozen(network)
+        self.classifier = None if classifier is None else _frozen(classifier)
+        self.warnings = warnings
+        self.note = ""
         self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.as_tensor(std, dtype=torch.float32).view(-1, 1, 1), persistent=False)
         self._given_sha256 = weights_sha256
@@ -59,7 +71,8 @@ class FeatureExtractor(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Images (B,3,H,W), uint8 0..255 or float 0..1 -> features (B,dims) float32, on the images' device.
 
-        Computed in float32 without autocast or TF32, whatever the caller has switched on.
+        Computed in float32 without autocast or TF32, whatever the caller has switched on; only a network that enters
+        autocast itself computes otherwise.
 
         Raises:
             ValueError: for images of a wrong shape or range (-1..1 is a common slip), or if the network's result is not
@@ -75,13 +88,41 @@ class FeatureExtractor(nn.Module):
             )
         return features
 
+    @torch.no_grad()
+    def logits(self, features: Tensor) -> Tensor:
+        """Features (B,dims) of this extractor -> its classifier's logits (B,K) float32, on the classifier's device.
+
+        Raises:
+            ValueError: if these features have no classifier.
+        """
+        if self.classifier is None:
+            raise ValueError(
+                f"the {self.name} features come without a classifier, so there is no Inception Score of them"
+            )
+        features = features.to(self.classifier.weight)
+        with plain_float32(features.device):
+            return self.classifier(features)
+
+
+def distance_name(features: str) -> str:
+    """What texts call a Frechet distance of the features of this name: FID is that of Inception's 2048 alone."""
+    if features == "inception":
+        return "FID"
+    return f"Frechet distance ({features} features), not comparable with published FID"
+
 
 def embedded_features(path: Path | None = None) -> FeatureExtractor:
     """The 64 features of the embedded network; ``path`` names another weight file of the same network."""
     network = load_embedded(path)
     digest = hashlib.sha256(Path(path or EMBEDDED_WEIGHTS).read_bytes()).hexdigest()
     return FeatureExtractor(
-        "embedded", network, dims=EMBEDDED_DIMS, mean=EMBEDDED_MEAN, std=EMBEDDED_STD, weights_sha256=digest
+        "embedded",
+        network,
+        dims=EMBEDDED_DIMS,
+        mean=EMBEDDED_MEAN,
+        std=EMBEDDED_STD,
+        weights_sha256=digest,
+        classifier=network.classifier,
     )
 
 
@@ -106,13 +147,15 @@ def module_features(
         ValueError: if ``dims`` is neither given nor readable from the classifier.
     """
     classifier = getattr(module, "classifier", None)
-    if dims is None and hasattr(module, "embedding") and isinstance(classifier, nn.Linear):
+    if not (hasattr(module, "embedding") and isinstance(classifier, nn.Linear)):
+        classifier = None  # a plain forward is not what a classifier sees
+    if dims is None and classifier is not None:
         dims = classifier.in_features
     if dims is None:
         raise ValueError(
             f"dims= is needed for {name!r}: {type(module).__name__} has no embedding with a linear classifier"
         )
-    return FeatureExtractor(name, module, dims=dims, mean=mean, std=std)
+    return FeatureExtractor(name, module, dims=dims, mean=mean, std=std, classifier=classifier)
 
 
 def unit_images(images: Tensor) -> Tensor:
@@ -162,6 +205,10 @@ def plain_float32(device: torch.device) -> Iterator[None]:
     finally:
         for owner, value in zip(owners, before, strict=True):
             setattr(owner, setting, value)
+
+
+def _frozen(network: Network) -> Network:
+    return copy.deepcopy(network).requires_grad_(False).float().eval()
 
 
 def _state_sha256(network: nn.Module) -> str:

@@ -8,7 +8,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from mixgan.evaluate.embedded import EmbeddedNetwork
-from mixgan.evaluate.features import checked_features, embedded_features, module_features, plain_float32
+from mixgan.evaluate.features import (
+    checked_features,
+    distance_name,
+    embedded_features,
+    module_features,
+    plain_float32,
+)
 
 
 @pytest.fixture
@@ -83,6 +89,42 @@ def test_plain_modules_give_their_forward():
     extractor = module_features("mean colour", nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), dims=3)
     images = torch.rand(5, 3, 9, 9)
     torch.testing.assert_close(extractor(images), images.mean(dim=(2, 3)))
+
+
+def test_logits_are_the_networks_own_whatever_becomes_of_it(weights):
+    """Oracle: the network's plain forward, which is its classifier on its embedding."""
+    path, network = weights
+    images = torch.rand(3, 3, 32, 32)
+    expected = network(images * 2 - 1)
+    embedded, module = embedded_features(path), module_features("mine", network, mean=0.5, std=0.5)
+    with torch.no_grad():
+        network.classifier.weight.zero_()
+    for extractor in (embedded, module):
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = extractor.logits(extractor(images).double())  # kept features may be float64
+        torch.testing.assert_close(logits, expected)
+        assert not logits.requires_grad
+
+
+def test_features_that_a_classifier_does_not_see_have_no_logits():
+    class Plain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.classifier = nn.Linear(48, 2)
+
+        def forward(self, images):
+            return images.flatten(1)
+
+    for module in (nn.Flatten(), Plain()):
+        extractor = module_features("mine", module, dims=48)
+        with pytest.raises(ValueError, match="the mine features come without a classifier"):
+            extractor.logits(torch.zeros(2, 48))
+
+
+def test_only_inception_is_called_fid():
+    assert distance_name("inception") == "FID"
+    for name in ("embedded", "inception-768", "inception-bf16"):
+        assert distance_name(name) == f"Frechet distance ({name} features), not comparable with published FID"
 
 
 def test_unknown_or_wrong_dims_are_named():
