@@ -48,22 +48,19 @@ def move_blocks(images: Tensor, source: Tensor) -> Tensor:
     """
     (height, width), (m, n) = images.shape[-2:], source.shape[-2:]
     row_of, column_of = block_of(height, m, images.device), block_of(width, n, images.device)
-    wanted = source.index_select(1, row_of).index_select(2, column_of)  # (B,H,W)
-    row = _pixel(wanted // n, row_of[:, None], height, m)
-    column = _pixel(wanted % n, column_of[None, :], width, n)
-    return take_pixels(images, row * width + column)
+    # Rows need a block's columns only once, and columns its rows: everything but the last line is on small tensors.
+    row = _pixel((source // n).index_select(1, row_of), row_of[:, None], height, m)  # (B,H,n)
+    column = _pixel((source % n).index_select(2, column_of), column_of[None, :], width, n)  # (B,m,W)
+    return take_pixels(images, row.index_select(2, column_of) * width + column.index_select(1, row_of))
 
 
 def _pixel(block: Tensor, here: Tensor, length: int, blocks: int) -> Tensor:
-    """The pixel of ``block`` at the same place inside it as each pixel of a side (or of both) has inside its own block."""
-    start, end = _first(block, length, blocks), _first(block + 1, length, blocks)
-    position = torch.arange(length, device=block.device).view(here.shape)
-    return torch.minimum(start + position - _first(here, length, blocks), end - 1)
-
-
-def _first(block: Tensor, length: int, blocks: int) -> Tensor:
-    """The first pixel of a block: the smallest i with i * blocks // length == block."""
-    return (block * length + blocks - 1) // blocks
+    """The pixel of ``block`` at the same place inside it as each pixel of a side has inside its own block, ``here``."""
+    bounds = (
+        torch.arange(blocks + 1, device=block.device) * length + blocks - 1
+    ) // blocks  # first pixels, and the length
+    position = torch.arange(length, device=block.device).view(here.shape) - bounds[here]
+    return torch.minimum(bounds[block] + position, bounds[block + 1] - 1)
 
 
 def _averaging(length: int, blocks: int, like: Tensor) -> Tensor:

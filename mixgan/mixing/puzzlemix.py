@@ -10,6 +10,7 @@ from mixgan.mixing.mixer import Mixer, check_odds, check_positive
 from mixgan.mixing.plan import Plan, paired_plan
 from mixgan.mixing.puzzle import solve_labels
 from mixgan.mixing.sampling import Draws
+from mixgan.mixing.transport import transport_sources
 
 NEIGH_SIZE = 4
 
@@ -161,64 +162,3 @@ def seam_costs(
     return tuple(
         smoothness * block_means((a - b).abs().mean(1), shape) for a in both_first for b in both_second
     )  # the blocks of the other axis are averaged; along this axis there is one line a seam
-
-
-def transport_sources(saliency: Tensor, wanted: Tensor, *, t_eps: float) -> Tensor:
-    """Which block comes to lie where, so that salient blocks reach the places that are wanted at little movement.
-
-    cost(a,b) = t_eps*|a-b|^2/(m-1)^2 - saliency(a)*wanted(b). In m rounds every block a picks its cheapest place b; among those
-    that picked one place the cheapest wins, and the others do not come back to it. A wanted place is always taken, as its own
-    block asks for it first; a place that nobody took keeps its block.
-
-    The published code raises a loser's cost by 1 instead, which keeps it away just as well: with costs between -1 and 2 it
-    could return only if a block held nearly all the saliency. A block's cheapest place is then always the nearest wanted or
-    the nearest other place that it has not lost, so that no (m^2 x m^2) cost matrix is searched in every round.
-
-    Args:
-        saliency: (B,m,m), shares that sum to 1.
-        wanted: (B,m,m) bool.
-
-    Returns:
-        (B,m,m) int64, the flat index of the block at every place.
-    """
-    batch, m = len(saliency), saliency.shape[-1]
-    nobody = m * m
-    distance, nearest = squared_distances(m, saliency.device).sort(stable=True)
-    reward = saliency.flatten(1)
-    # How many wanted (other) places are among the 1, 2, 3.. nearest of every block: the k-th nearest by binary search.
-    wanted_so_far = wanted.flatten(1)[:, nearest].to(torch.int16).cumsum(2, dtype=torch.int16)
-    others_so_far = torch.arange(1, nobody + 1, dtype=torch.int16, device=saliency.device) - wanted_so_far
-    block = torch.arange(nobody, device=saliency.device).expand(batch, -1)
-    lost_wanted, lost_others = torch.zeros_like(block), torch.zeros_like(block)
-    winner = block
-    for _ in range(m):
-        place_w, cost_w = _kth_nearest(wanted_so_far, lost_wanted, nearest, t_eps * distance)
-        place_o, cost_o = _kth_nearest(others_so_far, lost_others, nearest, t_eps * distance)
-        cost_w = cost_w - reward
-        takes_wanted = (cost_w < cost_o) | ((cost_w == cost_o) & (place_w < place_o))
-        place, cost = torch.where(takes_wanted, place_w, place_o), torch.where(takes_wanted, cost_w, cost_o)
-        best = torch.full_like(cost, torch.inf).scatter_reduce(1, place, cost, "amin")
-        among_best = torch.where(cost == best.gather(1, place), block, nobody)
-        winner = torch.full_like(block, nobody).scatter_reduce(1, place, among_best, "amin")  # ties: the first block
-        lost = winner.gather(1, place) != block
-        lost_wanted = lost_wanted + (lost & takes_wanted)
-        lost_others = lost_others + (lost & ~takes_wanted)
-    return torch.where(winner == nobody, block, winner).view(batch, m, m)
-
-
-def _kth_nearest(so_far: Tensor, k: Tensor, nearest: Tensor, cost: Tensor) -> tuple[Tensor, Tensor]:
-    """Flat index and cost (both (B,N)) of the place number k (B,N) of its kind; cost is inf where there is none left."""
-    count = nearest.shape[0]
-    position = torch.searchsorted(so_far, (k[..., None] + 1).to(so_far.dtype)).squeeze(2)
-    row = torch.arange(count, device=k.device) * count
-    index = row + position.clamp(max=count - 1)
-    found = position < count
-    return nearest.flatten()[index], torch.where(found, cost.flatten()[index], torch.inf)
-
-
-def squared_distances(m: int, device: torch.device) -> Tensor:
-    """(m*m, m*m) squared distances of the blocks of a grid, in units of its side."""
-    index = torch.arange(m * m, device=device)
-    place = torch.stack((index // m, index % m), 1)
-    # Whole numbers until the end: equal distances must be equal floats, or ties would be decided by rounding.
-    return (place[:, None] - place).square().sum(2).float() / max(1, m - 1) ** 2

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from mixgan.mixing import build_mixer
-from mixgan.mixing.puzzlemix import normalised_blocks, puzzle_energy, squared_distances, transport_sources
+from mixgan.mixing.blocks import normalised_blocks
+from mixgan.mixing.puzzlemix import puzzle_energy
 
 
 def direct_energy(own, partner, s_own, s_partner, n, weight):
@@ -48,48 +49,6 @@ def test_energy_terms_equal_the_recipe(n):
         expected = direct_energy(images[b], images[p], pooled[b], pooled[p], n, 0.3)
         for term, value in zip(terms, expected, strict=True):
             torch.testing.assert_close(term[b].double(), value, atol=1e-6, rtol=1e-5)
-
-
-def direct_transport(saliency, wanted, t_eps):
-    """Step 7 for one image, with the published +1 for losers: the winner of every place, or the place itself."""
-    m = saliency.shape[-1]
-    count = m * m
-    cost = t_eps * squared_distances(m, torch.device("cpu")) - saliency.view(-1, 1) * wanted.view(1, -1)
-    winner = {}
-    for _ in range(m):
-        picked = [int(cost[a].argmin()) for a in range(count)]
-        winner = {}
-        for a, b in enumerate(picked):
-            if b not in winner or cost[a, b] < cost[winner[b], b]:
-                winner[b] = a
-        for a, b in enumerate(picked):
-            if winner[b] != a:
-                cost[a, b] += 1
-    return torch.tensor([winner.get(b, b) for b in range(count)]).view(m, m)
-
-
-@pytest.mark.parametrize("m", [2, 4, 8])
-@pytest.mark.parametrize("peaked", [4, 20])
-def test_transport_equals_the_published_rounds(m, peaked):
-    torch.manual_seed(0)
-    # Small powers of two as saliency and distances keep both forms free of rounding, so that ties are ties in both.
-    saliency = (normalised_blocks(torch.rand(10, 24, 24) ** peaked, m) * 2**16).round() / 2**16
-    wanted = torch.rand(10, m, m) > 0.5
-    sources = transport_sources(saliency, wanted, t_eps=0.75)
-    for b in range(10):
-        expected = direct_transport(saliency[b], wanted[b], 0.75)
-        assert torch.equal(sources[b][wanted[b]], expected[wanted[b]])
-    if m == 8 and peaked == 20:
-        assert (sources != torch.arange(m * m).view(m, m)).any()
-
-
-def test_wanted_places_show_different_blocks():
-    torch.manual_seed(0)
-    wanted = torch.rand(20, 8, 8) > 0.4
-    sources = transport_sources(normalised_blocks(torch.rand(20, 32, 32) ** 8, 8), wanted, t_eps=0.8)
-    for b in range(20):
-        shown = sources[b][wanted[b]].tolist()
-        assert len(set(shown)) == len(shown)
 
 
 def test_salient_blocks_are_kept():
