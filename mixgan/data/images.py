@@ -1,15 +1,16 @@
-"""Images on disk: listing a folder, decoding one picture, decoding many into one tensor, and what happens to bad files."""
+"""Images on disk: listing a folder, decoding one picture, many into one tensor or as a stream, and what happens to bad files."""
 
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
-from itertools import chain
+from itertools import islice
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ EXTENSIONS = frozenset(
     {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
 PER_TASK = 64  # files per task of a thread; handing them over one by one costs more than decoding small ones
+Box = tuple[int, int, int, int]
+_T = TypeVar("_T")
 
 
 class BadImageError(ValueError):
@@ -36,7 +39,7 @@ class BadImageError(ValueError):
 
 
 #: One decoded file: (H,W,3) uint8 for each of its views, or what is wrong with it.
-_Decoded = list[np.ndarray] | BadImageError
+Decoded = list[np.ndarray] | BadImageError
 
 
 class LoadedImages(NamedTuple):
@@ -78,14 +81,12 @@ def open_image(path: Path) -> Image.Image:
     Raises:
         BadImageError: the file is missing, empty, truncated or no image.
     """
-    path = Path(path)
-    try:
-        with Image.open(path) as image:
-            return _to_rgb(image, path)
-    except BadImageError:
-        raise
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, zlib.error, ... on damage
-        raise BadImageError(f"{str(path)!r} {_what_is_wrong(path, error)}", path) from error
+    return _use_file(path, _to_rgb)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(width, height) of a file by its header, without decoding it; errors as in :func:`open_image`."""
+    return _use_file(path, lambda image, path: image.size)
 
 
 def read_image(path: Path) -> Tensor:
@@ -98,6 +99,17 @@ def resize_to(size: int, resample: Image.Resampling = Image.Resampling.BICUBIC) 
     if size < 1:
         raise ValueError(f"size must be at least 1, got {size}")
     return lambda image: image.resize((size, size), resample)
+
+
+def pair_boxes(width: int, height: int) -> tuple[Box, Box]:
+    """The halves of a picture that shows a pair side by side: (left, upper, right, lower) of the left and of the right one.
+
+    Raises:
+        ValueError: the picture is not about twice as wide as high.
+    """
+    if not 1.9 <= width / height <= 2.1:
+        raise ValueError(f"is {width}x{height}, but a photo and its map side by side are twice as wide as high")
+    return (0, 0, width // 2, height), (width // 2, 0, width, height)
 
 
 def read_images(
@@ -142,23 +154,12 @@ def read_views(
         images (P,N,3,H,W) uint8, of which every ``images[p]`` is contiguous; paths kept; paths skipped.
     """
     paths = [Path(path) for path in paths]
-    if on_bad_image not in ("error", "skip"):
-        raise ValueError(f"on_bad_image must be 'error' or 'skip', got {on_bad_image!r}")
     if not paths:
         raise ValueError("no image files were given to read")
     images, kept, bad = None, [], []
-    pieces = [paths[start : start + PER_TASK] for start in range(0, len(paths), PER_TASK)]
-    # Pillow releases the GIL while it decodes and resizes, so threads are enough; map keeps the order, and closing its
-    # results cancels what has not begun, so that an error does not wait for all the other files.
-    with (
-        ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool,
-        closing(pool.map(partial(_decode_all, cut=cut), pieces)) as decoded,
-    ):
-        results = chain.from_iterable(decoded)
+    with closing(stream_views(paths, cut, on_bad_image=on_bad_image)) as results:
         for path, result in zip(paths, _with_bar(results, len(paths), description), strict=True):
             if isinstance(result, BadImageError):
-                if on_bad_image == "error":
-                    raise result
                 bad.append(result)
                 continue
             if images is None:  # one block from the start: stacking a list at the end would take the memory twice
@@ -170,8 +171,43 @@ def read_views(
     if images is None:
         raise ValueError(f"none of the {len(paths)} image files could be read; the first one: {bad[0]}")
     if bad:
-        warnings.warn(_report(bad, len(paths)), stacklevel=2)
+        warnings.warn(skipped_text(bad, len(paths)), stacklevel=2)
     return LoadedImages(torch.from_numpy(images)[:, : len(kept)], tuple(kept), tuple(error.path for error in bad))
+
+
+def stream_views(
+    paths: Sequence[Path],
+    cut: Callable[[Image.Image], Sequence[Image.Image]],
+    *,
+    on_bad_image: Literal["error", "skip"] = "error",
+    per_task: int = PER_TASK,
+) -> Generator[Decoded, None, None]:
+    """As :func:`read_views`, but one file after another: for each path its views, or the error of a file to skip.
+
+    Threads decode ``per_task`` files at a time, at most 17 times as many ahead. Close the generator to stop early.
+    """
+    if on_bad_image not in ("error", "skip"):
+        raise ValueError(f"on_bad_image must be 'error' or 'skip', got {on_bad_image!r}")
+    threads = min(8, os.cpu_count() or 1)
+    pieces = (paths[start : start + per_task] for start in range(0, len(paths), per_task))
+    pool = ThreadPoolExecutor(max_workers=threads)  # Pillow releases the GIL, so threads are enough
+    try:
+        tasks = deque(pool.submit(_decode_all, piece, cut) for piece in islice(pieces, 2 * threads))
+        while tasks:
+            results = tasks.popleft().result()
+            tasks.extend(pool.submit(_decode_all, piece, cut) for piece in islice(pieces, 1))
+            for result in results:
+                if on_bad_image == "error" and isinstance(result, BadImageError):
+                    raise result
+                yield result
+    finally:
+        pool.shutdown(cancel_futures=True)  # an error does not wait for all the other files
+
+
+def skipped_text(bad: Sequence[BadImageError], total: int, *, shown: int = 5) -> str:
+    """How many of ``total`` files were skipped, and what was wrong with the first of them."""
+    more = f"; and {len(bad) - shown} more" if len(bad) > shown else ""
+    return f"skipped {len(bad)} of {total} image files: " + "; ".join(str(error) for error in bad[:shown]) + more
 
 
 def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
@@ -189,6 +225,17 @@ def _natural_key(path: Path, depth: int) -> tuple[list[list[str | int]], str]:
     # The split alternates text and digits, so that text never meets a number; the path itself settles 1.jpg and 01.jpg.
     parts = [re.split(r"([0-9]+)", part.lower()) for part in path.parts[depth:]]
     return [[int(piece) if i % 2 else piece for i, piece in enumerate(pieces)] for pieces in parts], str(path)
+
+
+def _use_file(path: Path, use: Callable[[Image.Image, Path], _T]) -> _T:
+    path = Path(path)
+    try:
+        with Image.open(path) as image:
+            return use(image, path)
+    except BadImageError:
+        raise
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, zlib.error, ... on damage
+        raise BadImageError(f"{str(path)!r} {_what_is_wrong(path, error)}", path) from error
 
 
 def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
@@ -220,11 +267,11 @@ def _to_tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
-def _decode_all(paths: Sequence[Path], cut: Callable[[Image.Image], Sequence[Image.Image]]) -> list[_Decoded]:
+def _decode_all(paths: Sequence[Path], cut: Callable[[Image.Image], Sequence[Image.Image]]) -> list[Decoded]:
     return [_decode(path, cut) for path in paths]
 
 
-def _decode(path: Path, cut: Callable[[Image.Image], Sequence[Image.Image]]) -> _Decoded:
+def _decode(path: Path, cut: Callable[[Image.Image], Sequence[Image.Image]]) -> Decoded:
     """The error is a value: a raised one would end the pool's map and with it the skipping."""
     try:
         image = open_image(path)
@@ -250,8 +297,3 @@ def _check_same_size(picture: np.ndarray, images: np.ndarray, path: Path, paths:
             f"images of different sizes cannot share one tensor: {str(path)!r} is {width}x{height}, those before it"
             f" {first_width}x{first_height} (from {str(paths[0])!r} on); resize them with a transform"
         )
-
-
-def _report(bad: list[BadImageError], total: int, shown: int = 5) -> str:
-    more = f"; and {len(bad) - shown} more" if len(bad) > shown else ""
-    return f"skipped {len(bad)} of {total} image files: " + "; ".join(str(error) for error in bad[:shown]) + more

@@ -12,7 +12,7 @@ from typing import Literal
 from PIL import Image
 from torch import Tensor
 
-from mixgan.data.images import list_images, read_images, read_views, resize_to
+from mixgan.data.images import list_images, pair_boxes, read_images, read_views, resize_to
 
 # The address in the download scripts of pix2pix and of pytorch-CycleGAN-and-pix2pix; it unpacks to maps/train and maps/val.
 MAPS_URL = "http://efrosgans.eecs.berkeley.edu/pix2pix/datasets/maps.tar.gz"
@@ -118,11 +118,8 @@ def _cut_pair(size: int) -> Callable[[Image.Image], tuple[Image.Image, Image.Ima
     resize = resize_to(size)
 
     def cut(image: Image.Image) -> tuple[Image.Image, Image.Image]:
-        width, height = image.size
-        if not 1.9 <= width / height <= 2.1:
-            raise ValueError(f"is {width}x{height}, but a photo and its map side by side are twice as wide as high")
-        half = width // 2
-        return resize(image.crop((0, 0, half, height))), resize(image.crop((half, 0, width, height)))
+        left, right = pair_boxes(*image.size)
+        return resize(image.crop(left)), resize(image.crop(right))
 
     return cut
 
