@@ -13,6 +13,8 @@ from mixgan.evaluate.features import checked_features
 
 # Share of tr S1 + tr S2 below which their difference from the cross term is rounding of float64 and becomes 0.
 _ROUNDING = 1e-10
+# Share of tr S by which a covariance from elsewhere may miss symmetry and definiteness: rounding of float32.
+_FOREIGN_ROUNDING = 1e-6
 
 
 class FeatureStatistics:
@@ -22,15 +24,40 @@ class FeatureStatistics:
 
     Args:
         dims: length of a feature vector.
+
+    Attributes:
+        n: number of samples so far; None for moments from a file that does not tell.
     """
 
     def __init__(self, dims: int) -> None:
         if dims < 1:
             raise ValueError(f"dims must be at least 1, got {dims}")
         self.dims = dims
-        self.n = 0
+        self.n: int | None = 0
         self._mean = torch.zeros(dims, dtype=torch.float64)
         self._scatter = torch.zeros(dims, dims, dtype=torch.float64)  # sum of outer products around the mean
+        self._given_covariance: Tensor | None = None
+
+    @classmethod
+    def from_moments(cls, mean: Tensor, covariance: Tensor, n: int | None = None) -> "FeatureStatistics":
+        """Statistics known by their moments, from a file say; nothing more can be added to them.
+
+        Args:
+            mean: (D,).
+            covariance: (D,D), unbiased.
+            n: number of samples, None if unknown.
+
+        Raises:
+            ValueError: for fewer than 2 samples, other shapes, values that are not finite, or a matrix that is no covariance:
+                not symmetric, or with negative eigenvalues, beyond the rounding of float32.
+        """
+        if n is not None and n < 2:
+            raise ValueError(f"a covariance needs at least 2 samples, got n = {n}")
+        mean, covariance = mean.double(), covariance.double()
+        _check_moments(mean, covariance)
+        result = cls(len(mean))
+        result.n, result._mean, result._given_covariance = n, mean, covariance
+        return result
 
     def update(self, features: Tensor) -> None:
         """Add features (B,dims); the sums live on the features' device from then on.
@@ -41,29 +68,37 @@ class FeatureStatistics:
         x = checked_features(features)
         if x.shape[1] != self.dims:
             raise ValueError(f"features of {self.dims} dimensions were announced, got {x.shape[1]}")
+        self._require_open()
         if len(x):
             mean = x.mean(dim=0)
             centred = x - mean
-            self._add(len(x), mean, centred.T @ centred)
+            # In place, like all that touches this matrix: copies of it would cost more than the product.
+            self._scatter = self._scatter.to(x.device).addmm_(centred.T, centred)
+            self._count(len(x), mean)
 
     def merge(self, other: "FeatureStatistics") -> None:
         """Add what ``other`` has seen."""
         if other.dims != self.dims:
             raise ValueError(f"statistics of {self.dims} and {other.dims} dimensions cannot be merged")
+        self._require_open()
+        other._require_open()
         if other.n:
-            self._add(other.n, other._mean, other._scatter)
+            self._scatter = self._scatter.to(other._scatter.device).add_(other._scatter)
+            self._count(other.n, other._mean)
 
-    def _add(self, n: int, mean: Tensor, scatter: Tensor) -> None:
+    def _count(self, n: int, mean: Tensor) -> None:
+        """Join ``n`` samples of this mean, whose own scatter is in the sum already."""
         total = self.n + n
         delta = mean - self._mean.to(mean.device)
         self._mean = self._mean.to(mean.device) + delta * (n / total)
-        self._scatter = self._scatter.to(mean.device) + scatter + torch.outer(delta, delta) * (self.n * n / total)
+        self._scatter.addr_(delta, delta, alpha=self.n * n / total)
         self.n = total
 
     def reduce(self, accelerator: Accelerator) -> "FeatureStatistics":
         """The statistics over all processes, the same on every one; call it on all of them. This object stays as it is."""
         if accelerator.num_processes == 1:
             return self
+        self._require_open()
         device = accelerator.device
         own_n = torch.tensor([self.n], dtype=torch.float64, device=device)
         own_mean = self._mean.to(device)
@@ -85,12 +120,18 @@ class FeatureStatistics:
     @property
     def covariance(self) -> Tensor:
         """(dims,dims) float64, unbiased (divided by n - 1), as numpy.cov gives it."""
+        if self._given_covariance is not None:
+            return self._given_covariance
         self._require(2)
         return self._scatter / (self.n - 1)
 
     def _require(self, least: int) -> None:
-        if self.n < least:
+        if self.n is not None and self.n < least:
             raise ValueError(f"at least {least} samples are needed, got {self.n}")
+
+    def _require_open(self) -> None:
+        if self._given_covariance is not None:
+            raise ValueError("nothing can be added to statistics that were made from a mean and a covariance")
 
 
 def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
@@ -100,10 +141,9 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
         ValueError: if a set has fewer than 2 samples, or their dimensions differ.
     """
     _check_dims(a.dims, b.dims)
-    # The factor of the smaller set has the lower rank, which leaves fewer eigenvalues that are only rounding.
-    small, large = (a, b) if a.n <= b.n else (b, a)
+    factor, small, large = _narrow_factor(a, b)
     covariance = large.covariance
-    factor = _factor(small).to(covariance.device)
+    factor = factor.to(covariance.device)
     cross = torch.linalg.eigvalsh(factor.T @ covariance @ factor).clamp(min=0).sqrt().sum()
     spread = small.covariance.trace().to(cross.device) + covariance.trace()
     return _distance(small.mean.to(cross.device), large.mean, spread, cross)
@@ -152,10 +192,19 @@ def _statistics(x: Tensor) -> FeatureStatistics:
     return statistics
 
 
+def _narrow_factor(a: FeatureStatistics, b: FeatureStatistics) -> tuple[Tensor, FeatureStatistics, FeatureStatistics]:
+    """The factor of the set with the lower rank, that set, and the other: fewer eigenvalues are then only rounding."""
+    if a.n is None or b.n is None:
+        factor_a, factor_b = _factor(a), _factor(b)
+        return (factor_a, a, b) if factor_a.shape[1] <= factor_b.shape[1] else (factor_b, b, a)
+    small, large = (a, b) if a.n <= b.n else (b, a)
+    return _factor(small), small, large
+
+
 def _factor(statistics: FeatureStatistics) -> Tensor:
     """L (dims, rank) with L L^T = covariance: Cholesky at full rank, else scaled eigenvectors without the null space."""
     covariance = statistics.covariance
-    if statistics.n > statistics.dims:
+    if statistics.n is None or statistics.n > statistics.dims:
         factor, failed = torch.linalg.cholesky_ex(covariance)
         if not failed:
             return factor
@@ -169,6 +218,22 @@ def _distance(mean1: Tensor, mean2: Tensor, spread: Tensor, cross: Tensor) -> fl
     if difference <= _ROUNDING * float(spread):
         difference = 0.0
     return float((mean1 - mean2).square().sum()) + difference
+
+
+def _check_moments(mean: Tensor, covariance: Tensor) -> None:
+    dims = len(mean) if mean.ndim == 1 else 0
+    if not dims or covariance.shape != (dims, dims):
+        raise ValueError(
+            f"a mean (D,) and a covariance (D,D) are needed, got {tuple(mean.shape)} and {tuple(covariance.shape)}"
+        )
+    if not (mean.isfinite().all() and covariance.isfinite().all()):
+        raise ValueError("the mean or the covariance holds NaN or infinite values")
+    tolerance = _FOREIGN_ROUNDING * covariance.trace().abs() + torch.finfo(torch.float64).tiny
+    if (covariance - covariance.T).abs().max() > tolerance:
+        raise ValueError("the covariance is not symmetric")
+    # Cheaper than eigenvalues: S + t I has a Cholesky factor as long as no eigenvalue lies below -t.
+    if torch.linalg.cholesky_ex(covariance + tolerance * torch.eye(dims).to(covariance)).info:
+        raise ValueError("the covariance has negative eigenvalues")
 
 
 def _check_dims(first: int, second: int) -> None:

@@ -148,6 +148,33 @@ def test_reducing_over_processes_is_the_whole(cuts):
     assert parts[0].n == cuts[0]  # left as it was, so that training may go on adding
 
 
+@pytest.mark.parametrize(("n1", "n2"), [(200, 100), (20, 15), (20, 200), (200, 20)])
+@pytest.mark.parametrize("known", [(False, False), (True, False), (False, True)])
+def test_moments_without_a_number_of_samples_give_the_same_distance(n1, n2, known):
+    """Their rank has to be found out; the oracle knows the features, and at low rank never forms a covariance."""
+    x1, x2 = features(n1, 64, seed=1), features(n2, 64, seed=2)
+    sets = [
+        FeatureStatistics.from_moments(x.mean(dim=0), torch.cov(x.T), len(x) if n_is_known else None)
+        for x, n_is_known in zip((x1, x2), known, strict=True)
+    ]
+    assert frechet_distance(*sets) == pytest.approx(frechet_distance_from_features(x1, x2), rel=1e-7)
+    assert frechet_distance(sets[0], sets[0]) == 0
+
+
+def test_nothing_is_added_to_moments():
+    x = features(10, 4, seed=1)
+    moments = FeatureStatistics.from_moments(x.mean(dim=0), torch.cov(x.T), 10)
+    for change in (
+        lambda: moments.update(x),
+        lambda: moments.merge(statistics(x)),
+        lambda: statistics(x).merge(moments),
+    ):
+        with pytest.raises(ValueError, match="nothing can be added"):
+            change()
+    with pytest.raises(ValueError, match="nothing can be added"):
+        moments.reduce(Rank(2))
+
+
 def test_mistakes_are_named():
     x = features(10, 4, seed=1)
     with pytest.raises(ValueError, match="1 of 10 feature vectors"):
