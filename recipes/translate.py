@@ -1,0 +1,12 @@
+"""Translate a folder of images: python recipes/translate.py RUN_OR_WEIGHTS INPUT_DIR OUTPUT_DIR --direction AtoB"""
+
+import sys
+from pathlib import Path
+
+sys.path[:] = [path for path in sys.path if Path(path or ".").resolve() != Path(__file__).resolve().parent]
+
+from mixgan.engine.command_line import run_command  # noqa: E402 - this folder must leave the path first
+from mixgan.gan.translate import main  # noqa: E402
+
+if __name__ == "__main__":
+    run_command(main)
