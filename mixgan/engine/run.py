@@ -21,7 +21,7 @@ from mixgan.engine.command_line import check_same_settings, to_json
 from mixgan.engine.files import write_json
 from mixgan.engine.interrupt import Interrupt
 from mixgan.engine.metrics_log import MetricsLog, forget_after
-from mixgan.engine.progress import TrainingProgress
+from mixgan.engine.progress import WorkProgress
 from mixgan.engine.run_folder import RunFolder, default_folder
 from mixgan.engine.settings import CommonSettings
 
@@ -69,7 +69,7 @@ class Run:
         self._shared: dict[str, Stateful] = {}
         self._own: dict[str, Stateful] = {}
         self._saved_step = -1
-        self._progress = TrainingProgress("", total=0, enabled=False)
+        self._progress = WorkProgress("", total=0, enabled=False)
         self._log: MetricsLog | None = None
         self._tick: float | None = None  # since when training time runs, None while it does not
 
@@ -142,7 +142,7 @@ class Run:
         """The batches still to train on. Between them: checkpoints when due, and the stop that a signal asked for."""
         show = self.accelerator.is_main_process
         accumulation = self.settings.accumulation_steps
-        self._progress = TrainingProgress(description, total=self.total_steps, done=self.step, enabled=show)
+        self._progress = WorkProgress(description, total=self.total_steps, done=self.step, enabled=show)
         with self._progress, Interrupt(self.accelerator) as interrupt:
             self._tick = time.monotonic()
             while not self.at_end:

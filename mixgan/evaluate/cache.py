@@ -4,36 +4,18 @@ import hashlib
 import json
 import os
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
 
+from mixgan.evaluate.feature_set import FeatureSet
 from mixgan.evaluate.features import FeatureExtractor
 from mixgan.evaluate.frechet import FeatureStatistics
 
 # Part of every key: files of another layout, or features computed in another way, are never found.
 FORMAT = 1
 _TENSORS = ("mean", "covariance", "features", "indices")
-
-
-@dataclass(frozen=True)
-class CachedReference:
-    """What an evaluation needs to know of a reference set.
-
-    Attributes:
-        statistics: of all its features.
-        features: (K,D) float32, a sample of them.
-        indices: (K,) int64, the positions of the sample in the set.
-        warnings: what must be said whenever the set is used, of skipped files say.
-    """
-
-    statistics: FeatureStatistics
-    features: Tensor
-    indices: Tensor
-    warnings: tuple[str, ...] = ()
 
 
 def reference_key(fingerprint: str, extractor: FeatureExtractor, *, sample: int, seed: int) -> str:
@@ -62,18 +44,18 @@ class ReferenceCache:
         """Where the reference set of this key lies, if it is there."""
         return self.folder / f"{key}.safetensors"
 
-    def load(self, key: str) -> CachedReference | None:
+    def load(self, key: str) -> FeatureSet | None:
         """The reference set of this key on the CPU; None if there is none, or only a damaged file."""
         try:
             with safe_open(self.path(key), framework="pt") as file:
                 about = json.loads(file.metadata()["mixgan"])
                 mean, covariance, features, indices = (file.get_tensor(name) for name in _TENSORS)
             statistics = FeatureStatistics.from_moments(mean, covariance, about["n"])
-            return CachedReference(statistics, features, indices, tuple(about["warnings"]))
+            return FeatureSet(statistics, features, indices, tuple(about["warnings"]))
         except (OSError, SafetensorError, TypeError, KeyError, ValueError):
             return None
 
-    def store(self, key: str, reference: CachedReference) -> bool:
+    def store(self, key: str, reference: FeatureSet) -> bool:
         """Keep a reference set, in place of what this key had; False if the folder cannot be written to."""
         statistics = reference.statistics
         values = (statistics.mean, statistics.covariance, reference.features, reference.indices)

@@ -56,9 +56,12 @@ class PairedMeans:
 
     def update(self, fake: Tensor, real: Tensor) -> None:
         """Add a batch of pairs, see ``paired_metrics``."""
-        values = paired_metrics(fake, real)
+        self.add(paired_metrics(fake, real))
+
+    def add(self, values: dict[str, Tensor]) -> None:
+        """Add pairs whose metrics are known: name -> (B,)."""
         self._sums += torch.stack([values[name] for name in METRICS]).cpu().double().sum(dim=1)
-        self.n += len(fake)
+        self.n += len(values["rmse"])
 
     def reduce(self, accelerator: Accelerator) -> "PairedMeans":
         """The sums over all processes, the same on every one; call it on all of them. This object stays as it is."""

@@ -43,6 +43,7 @@ class Source(Protocol):
 
     name: str  # as reports show it
     count: int | None  # number of images, bad files among them; None if unknown before they have been read
+    skipped: tuple[Path, ...]  # bad files that the last complete run through this process's batches left out
 
     def batches(self, batch_size: int, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         """The images at the positions rank, rank + world, ...; a batch has at most ``batch_size`` of them."""
@@ -54,7 +55,6 @@ class FolderSource:
 
     Attributes:
         files: all of them, in natural order; positions in batches are positions here.
-        skipped: bad files that the last complete run through this process's batches left out.
     """
 
     folder: Path
@@ -169,6 +169,7 @@ class BatchSource:
     loader: Iterable
     name: str
     count: int | None
+    skipped: tuple[Path, ...] = ()
 
     def batches(self, batch_size: int, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         """Rank's share of every batch of the loader, in smaller batches where it is larger than ``batch_size``.

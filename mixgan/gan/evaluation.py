@@ -8,16 +8,27 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from mixgan.data.maps import Domains
-from mixgan.evaluate.features import FeatureExtractor, embedded_features
+from mixgan.evaluate.choose import choose_features
+from mixgan.evaluate.features import FeatureExtractor
 from mixgan.evaluate.frechet import frechet_distance_from_features
 from mixgan.evaluate.kernel import kernel_distance
 from mixgan.evaluate.paired import PairedMeans
 from mixgan.gan.data import to_bytes, to_signed
+from mixgan.gan.settings import GanSettings
 from mixgan.gan.step import Generators
 
 PAIRED = ("rmse", "rmse_gcgan", "acc5", "acc10", "ssim")
 #: A kernel distance needs subsets of two.
 LEAST_FOR_KERNEL = 4
+
+
+def test_features(settings: GanSettings) -> FeatureExtractor:
+    """The features that the figures of a run are of: on tiles the embedded ones, whose network knows them."""
+    if settings.dataset != "tiles":
+        return choose_features(settings.features, inception_weights=settings.inception_weights)
+    features = choose_features("embedded")
+    features.note = "features: embedded, whose network was trained on tiles"
+    return features
 
 
 @dataclass(frozen=True)
@@ -39,13 +50,15 @@ class TestSet:
 
     __test__ = False  # not a test, whatever pytest thinks of the name
 
-    def __init__(self, domains: Domains, accelerator: Accelerator, *, batch_size: int) -> None:
+    def __init__(
+        self, domains: Domains, extractor: FeatureExtractor, accelerator: Accelerator, *, batch_size: int
+    ) -> None:
         if min(len(domains.a), len(domains.b)) < 2:
             raise ValueError(f"a test set needs two images a domain, got {len(domains.a)} and {len(domains.b)}")
         self.accelerator = accelerator
         self.batch_size = batch_size
         self.paired = domains.paired
-        self.extractor: FeatureExtractor = embedded_features().to(accelerator.device)
+        self.extractor = extractor.to(accelerator.device)
         self.a = self._reference(domains.a)
         self.b = self._reference(domains.b)
 
@@ -56,7 +69,8 @@ class TestSet:
         names = [*a_to_b]
         both = {f"{name}_{way}": side[name] for name in names for way, side in (("AtoB", a_to_b), ("BtoA", b_to_a))}
         counts = {"n_real": len(self.b.images), "n_fake": len(self.a.images)}
-        return {"features": self.extractor.name, **counts, **both}
+        told = {"warnings": list(self.extractor.warnings)} if self.extractor.warnings else {}
+        return {"features": self.extractor.name, **counts, **both, **told}
 
     @torch.no_grad()
     def _direction(

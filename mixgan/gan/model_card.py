@@ -83,10 +83,10 @@ def _figures(summary: dict[str, Any]) -> list[str]:
     note = f"On {summary['n_fake']} generated against {summary['n_real']} real test images per domain, at the end of training."
     if features != "inception":
         note += (
-            f" Fréchet and kernel distance with the {features} features are not comparable with published FID and KID."
+            f" Frechet and kernel distance with the {features} features are not comparable with published FID and KID."
         )
     else:
-        note += " Fréchet and kernel distance with Inception features."
+        note += " Frechet and kernel distance with Inception features."
     return ["## Figures", note, _table(("", "photo to map", "map to photo"), rows)]
 
 

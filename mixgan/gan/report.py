@@ -6,11 +6,12 @@ from typing import Any
 
 from mixgan.engine.metrics_log import read_metrics
 from mixgan.engine.run import Run
+from mixgan.evaluate.features import distance_name
 from mixgan.report.page import Page
 from mixgan.report.plots import line_plot, series_from_records
 
 ROWS = {
-    "fid": "Fréchet distance",
+    "fid": "Frechet distance",
     "kid": "kernel distance",
     "rmse": "RMSE (0..255)",
     "rmse_gcgan": "RMSE, GcGAN's convention",
@@ -25,11 +26,10 @@ def write_report(run: Run, summary: dict[str, Any]) -> None:
     settings = run.settings
     records = read_metrics(run.folder.metrics)
     page = Page(f"{settings.mixing} on {settings.dataset}", f"{settings.image_size} px, seed {settings.seed}")
-    name = summary["features"]
-    page.warning(
-        f"Fréchet distance ({name} features), not comparable with published FID. "
-        f"{summary['n_fake']} generated against {summary['n_real']} real images."
-    )
+    counts = f"{summary['n_fake']} generated against {summary['n_real']} real images"
+    page.warning(f"{distance_name(summary['features'])}: {counts}.")
+    for text in summary.get("warnings", ()):
+        page.warning(text)
     page.table("Result", result_rows(summary, records))
     page.text("", "Photo to map: quality of generated maps (AtoB). Map to photo: quality of generated photos (BtoA).")
     samples = sorted(run.folder.samples.glob("step-*.png"))
@@ -76,4 +76,4 @@ def _curves(page: Page, records: list[dict[str, Any]]) -> None:
         heading = ""
     evaluations = series_from_records(records, ("fid_AtoB", "fid_BtoA"))
     if any(len(x) > 1 for x, _ in evaluations.values()):
-        page.figure("", line_plot(evaluations, title="Fréchet distance", x_label="step", y_label="distance"))
+        page.figure("", line_plot(evaluations, title="Frechet distance", x_label="step", y_label="distance"))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from mixgan.data.maps import find_maps
@@ -39,6 +40,10 @@ class GanSettings(CommonSettings):
     """Optimizer steps between evaluations (default: only at the end)."""
     eval_count: int | None = None
     """How many test pairs to evaluate on (default: all; 128 tiles)."""
+    features: Literal["auto", "inception", "embedded"] = "auto"
+    """Features of the Frechet and kernel distance; auto takes inception if its weights are here, tiles take embedded."""
+    inception_weights: Path | None = None
+    """Where the weights of Inception are, if not in torch's hub cache."""
     eval_at_start: bool = False
     """Evaluate the untrained networks too, for comparison."""
     epochs: int = 150
@@ -99,6 +104,10 @@ class GanSettings(CommonSettings):
         for name in ("pool_size", "cycle_weight", "identity_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"--{name.replace('_', '-')} must not be negative, got {getattr(self, name)}")
+        if self.features == "inception" and self.dataset == "tiles":
+            raise ValueError(
+                "--features inception judges photographs; the embedded tiles take --features embedded or auto"
+            )
         if self.gan_loss == "hinge" and self.dmix:
             raise ValueError(
                 f"--gan-loss hinge takes no soft targets, which --mixing {self.mixing} needs; use lsgan or bce"

@@ -8,10 +8,12 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from mixgan.data.maps import Domains
 from mixgan.engine.accelerator import on_main
+from mixgan.engine.command_line import to_json
 from mixgan.engine.run import Run
 from mixgan.engine.weights import save_weights
 from mixgan.gan.data import DomainFeed, fetch, test_domains, training_domains
-from mixgan.gan.evaluation import TestSet
+from mixgan.gan.evaluation import TestSet, test_features
+from mixgan.gan.model_card import write_model_card
 from mixgan.gan.report import sample_path, write_report
 from mixgan.gan.samples import training_grid, translation_grid
 from mixgan.gan.settings import GanSettings, settings_from
@@ -41,7 +43,10 @@ def train(settings: GanSettings) -> dict[str, Any]:
         run.remember(name, schedule)
     run.remember("pool_a", model.pool_a, own=True)
     run.remember("pool_b", model.pool_b, own=True)
-    test = TestSet(domains, accelerator, batch_size=settings.batch_size)
+    with accelerator.main_process_first():  # which downloads the weights of Inception, if they are asked for
+        extractor = test_features(settings)
+    run.say(extractor.note)
+    test = TestSet(domains, extractor, accelerator, batch_size=settings.batch_size)
     run.begin(feed.steps_per_epoch)
     if settings.eval_at_start and run.step == 0:
         evaluate(run, model, test, domains)
@@ -109,6 +114,7 @@ def finish(run: Run, model: MixCycleGan, figures: dict[str, Any], feed: DomainFe
         run.say("Dry run: settings resolve, everything builds, one batch trained and evaluated.")
     else:
         on_main(run.accelerator, lambda: save_networks(run, model))
+        on_main(run.accelerator, lambda: write_model_card(run.folder.weights, to_json(settings), summary))
         if run.accelerator.is_main_process:
             first = next(feed.epoch(0))
             training_grid(model, first, title="Inputs of one training step").save(run.folder.samples / "training.png")

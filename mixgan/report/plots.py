@@ -1,4 +1,4 @@
-"""Line plots of training curves as matplotlib figures that read well in print, in the dark and for colour-blind eyes."""
+"""Line and scatter plots as matplotlib figures that read well in print, in the dark and for colour-blind eyes."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -62,11 +62,7 @@ def line_plot(
     if smooth < 1:
         raise ValueError(f"smooth counts points and must be at least 1, got {smooth}")
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(5.6, 3.2), layout="constrained")
-        figure.patch.set_alpha(0)
-        axes = figure.add_subplot()
-        axes.patch.set_alpha(0)
-        axes.set(title=title, xlabel=x_label, ylabel=y_label)
+        figure, axes = _blank(title, x_label, y_label)
         axes.grid(True, axis="y")
         drawn = [_draw(axes, name, xy, index, log_y, smooth) for index, (name, xy) in enumerate(series.items())]
         if not any(drawn):
@@ -81,6 +77,35 @@ def line_plot(
         if len(series) > 1:
             _legend(figure, axes)
     return figure
+
+
+def scatter_plot(
+    sets: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, title: str, x_label: str, y_label: str
+) -> Figure:
+    """Points in a plane, one colour and one shape a set.
+
+    Args:
+        sets: name -> (x, y), each (N,).
+
+    Returns:
+        A figure with a transparent background, independent of pyplot.
+    """
+    with mpl.rc_context(_STYLE):
+        figure, axes = _blank(title, x_label, y_label)
+        for (name, (x, y)), color, marker in zip(sets.items(), PALETTE, "o^sDvP", strict=False):
+            axes.scatter(x, y, s=14, color=color, marker=marker, alpha=0.55, linewidths=0, label=name)
+        figure.legend(loc="outside lower center", ncols=len(sets), handletextpad=0.2)
+    return figure
+
+
+def _blank(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
+    """A figure of the usual size with one pair of axes, both see-through."""
+    figure = Figure(figsize=(5.6, 3.2), layout="constrained")
+    figure.patch.set_alpha(0)
+    axes = figure.add_subplot()
+    axes.patch.set_alpha(0)
+    axes.set(title=title, xlabel=x_label, ylabel=y_label)
+    return figure, axes
 
 
 def series_from_records(

@@ -14,6 +14,7 @@ from mixgan.engine.metrics_log import read_metrics
 from mixgan.engine.settings import CommonSettings
 from mixgan.engine.weights import load_weights
 from mixgan.gan.data import test_domains as domains_to_test
+from mixgan.evaluate.features import embedded_features
 from mixgan.gan.evaluation import TestSet
 from mixgan.gan.settings import GanSettings
 from mixgan.gan.step import Generators
@@ -33,7 +34,7 @@ def test_mixcyclegan(launch, tmp_path):
     for name, generator in generators.named_children():
         load_weights(folder / "weights" / f"{name}.safetensors", generator)
     accelerator = make_accelerator(settings)
-    expected = TestSet(domains_to_test(settings), accelerator, batch_size=3).figures(generators)
+    expected = TestSet(domains_to_test(settings), embedded_features(), accelerator, batch_size=3).figures(generators)
     for key, value in expected.items():
         assert summary[key] == (pytest.approx(value, rel=1e-4, abs=1e-6) if isinstance(value, float) else value), key
 

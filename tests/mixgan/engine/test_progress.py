@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from mixgan.engine import progress
-from mixgan.engine.progress import TrainingProgress
+from mixgan.engine.progress import WorkProgress
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
 def test_away_from_a_terminal_a_line_now_and_then(clock: list[float], screen: io.StringIO, monkeypatch):
     # By hand: 40 steps were done before; 10 steps in 20 s are 0.5 steps/s, so that the other 50 take 100 s.
     monkeypatch.setattr(progress, "LINE_SECONDS", 20.0)
-    with TrainingProgress("mixup", total=100, done=40) as shown:
+    with WorkProgress("mixup", total=100, done=40) as shown:
         for step in range(15):
             clock[0] += 2.0
             shown.step({"loss": 1.23456, "lr": 0.1} if step == 0 else None)
@@ -32,14 +32,14 @@ def test_away_from_a_terminal_a_line_now_and_then(clock: list[float], screen: io
 
 
 def test_days_are_not_lost_from_the_time_left(clock: list[float], screen: io.StringIO):
-    shown = TrainingProgress("long", total=10001)
+    shown = WorkProgress("long", total=10001)
     clock[0] += 20.0
     shown.step()  # 20 s a step, 10000 steps left: 200000 s = 2 days, 7 h 33 min 20 s
     assert "2 days, 7:33:20 left" in screen.getvalue()
 
 
 def test_other_processes_show_nothing(clock: list[float], screen: io.StringIO):
-    with TrainingProgress("mixup", total=100, enabled=False) as shown:
+    with WorkProgress("mixup", total=100, enabled=False) as shown:
         clock[0] += 100.0
         shown.step({"loss": 1.0})
         shown.say("hello")
@@ -49,7 +49,7 @@ def test_other_processes_show_nothing(clock: list[float], screen: io.StringIO):
 def test_on_a_terminal_a_bar_with_the_losses(monkeypatch: pytest.MonkeyPatch):
     text = io.StringIO()
     monkeypatch.setattr(progress, "Console", lambda: Console(file=text, force_terminal=True, width=200))
-    with TrainingProgress("cutmix", total=8, done=3) as shown:
+    with WorkProgress("cutmix", total=8, done=3) as shown:
         shown.step({"loss": 0.5})
         shown.step()
         shown.say("half")

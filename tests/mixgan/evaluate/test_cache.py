@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from mixgan.evaluate.cache import CachedReference, ReferenceCache, reference_key
+from mixgan.evaluate.cache import ReferenceCache, reference_key
+from mixgan.evaluate.feature_set import FeatureSet
 from mixgan.evaluate.features import module_features
 from mixgan.evaluate.frechet import FeatureStatistics, frechet_distance
 from mixgan.evaluate.preprocessing import Preprocessing
@@ -18,11 +19,11 @@ KEY = "0" * 64
 
 
 @pytest.fixture
-def reference() -> CachedReference:
+def reference() -> FeatureSet:
     features = torch.randn(30, 8, generator=torch.Generator().manual_seed(0)).exp()
     statistics = FeatureStatistics(8)
     statistics.update(features)
-    return CachedReference(statistics, features[4:9], torch.arange(4, 9), ("skipped 1 of 31 image files",))
+    return FeatureSet(statistics, features[4:9], torch.arange(4, 9), ("skipped 1 of 31 image files",))
 
 
 def test_what_was_stored_comes_back_exactly(tmp_path, reference):

@@ -30,7 +30,7 @@ def domains(a: Tensor, b: Tensor, *, paired: bool = True) -> Domains:
 
 
 def figures(generators: object, found: Domains, *, batch_size: int = 4) -> dict[str, float]:
-    return TestSet(found, Accelerator(cpu=True), batch_size=batch_size).figures(generators)
+    return TestSet(found, embedded_features(), Accelerator(cpu=True), batch_size=batch_size).figures(generators)
 
 
 def assert_close(found: dict[str, float], expected: dict[str, float]) -> None:
@@ -84,7 +84,7 @@ def test_a_set_too_small_for_a_kernel_distance_has_none():
 
 def test_a_domain_of_one_image_is_refused_before_any_training():
     with pytest.raises(ValueError, match="two images a domain, got 1 and 2"):
-        TestSet(domains(random_images(1, 0), random_images(2, 0)), Accelerator(cpu=True), batch_size=1)
+        TestSet(domains(random_images(1, 0), random_images(2, 0)), embedded_features(), Accelerator(cpu=True), batch_size=1)
 
 
 @dataclasses.dataclass
@@ -119,5 +119,5 @@ def test_several_processes_find_what_one_finds(count: int, world: int):
     found = domains(random_images(count, 9), random_images(count, 10))
     tape: dict[int, dict[int, Tensor]] = {}
     for rank in (*range(world), 0):
-        shared = TestSet(found, PretendRank(rank, world, tape), batch_size=2).figures(DARKER_AND_INVERTED)
+        shared = TestSet(found, embedded_features(), PretendRank(rank, world, tape), batch_size=2).figures(DARKER_AND_INVERTED)
     assert_close(shared, figures(DARKER_AND_INVERTED, found))

@@ -49,7 +49,7 @@ def pictures(html: str) -> list[Image.Image]:
 
 def test_says_what_the_distance_is_and_of_how_many_images(run: SimpleNamespace):
     html = written(run)
-    assert "Fréchet distance (embedded features), not comparable with published FID" in html
+    assert "Frechet distance (embedded features), not comparable with published FID" in html
     assert "29 generated against 31 real images" in html
 
 
@@ -87,6 +87,6 @@ def test_rows_leave_out_what_was_not_measured():
     unpaired = {name: value for name, value in SUMMARY.items() if name.startswith(("fid", "kid"))}
     rows = result_rows(unpaired, records=[{"step": 10, "fid_AtoB": 1.0}])
     assert rows == [
-        {"": "Fréchet distance", "photo to map": 100.0, "map to photo": 100.0},
+        {"": "Frechet distance", "photo to map": 100.0, "map to photo": 100.0},
         {"": "kernel distance", "photo to map": 101.0, "map to photo": None},
     ]
