@@ -13,8 +13,8 @@ from mixgan.engine.accelerator import make_accelerator
 from mixgan.engine.metrics_log import read_metrics
 from mixgan.engine.settings import CommonSettings
 from mixgan.engine.weights import load_weights
-from mixgan.gan.data import test_domains as domains_to_test
 from mixgan.evaluate.features import embedded_features
+from mixgan.gan.data import test_domains as domains_to_test
 from mixgan.gan.evaluation import TestSet
 from mixgan.gan.settings import GanSettings
 from mixgan.gan.step import Generators
