@@ -51,6 +51,7 @@ def summarise(run: Run, figures: dict[str, float]) -> dict[str, Any]:
         "test_loss": figures["test_loss"],
         "ece": figures["ece"],
         "n_test": figures["n"],
+        **{name: value for name, value in figures.items() if name not in ("test_accuracy", "test_loss", "ece", "n")},
     }
 
 

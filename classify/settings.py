@@ -1,13 +1,16 @@
 """The settings of the classify command: which flags it has, and where their defaults come from."""
 
 import dataclasses
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import tyro
 
 from classify.data import resolve_dataset
-from classify.methods import list_methods
+from classify.methods import METHODS, list_methods, method_options
 from classify.methods.mix_schedule import MixSchedule
 from classify.networks import list_networks
 from classify.presets import preset_values
@@ -65,6 +68,8 @@ class ClassifySettings(CommonSettings):
     """The share of mixed batches rises over this many epochs."""
     mixer: Any = field(default_factory=dict)
     """Options of the mixing method."""
+    method_options: Any = field(default_factory=dict)
+    """Options of the training method."""
 
     def check(self) -> None:
         """ValueError for values out of range, quoting flag and value."""
@@ -104,7 +109,7 @@ def settings_from(argv: Sequence[str]) -> ClassifySettings:
     resuming = look.resume and look.output_dir is not None
     if resuming:
         look = look_again(look.output_dir, argv)
-    settings_type = with_mixer_options(known_method(look.method))
+    settings_type = with_options(known_method(look.method))
     dataset = resolve_dataset(look.dataset, look.data_root)
     defaults = (
         resumed_defaults(look.output_dir, settings_type) if resuming else preset_values(look.preset, dataset=dataset)
@@ -140,30 +145,38 @@ def known_method(name: str) -> str:
     return name
 
 
-def with_mixer_options(method: str) -> type[ClassifySettings]:
-    """ClassifySettings whose field ``mixer`` has the method's own options, so that --help shows them and typos are errors."""
-    parts = parts_of(method)
-    options = option_fields(method)
+def with_options(method: str) -> type[ClassifySettings]:
+    """ClassifySettings whose fields ``mixer`` and ``method_options`` have the options of this method and its mixer, so that
+    --help shows them and typos are errors."""
+    of_mixer = [] if method in METHODS else mixer_fields(method)
+    parts = [] if method in METHODS else parts_of(method)
     if len(parts) > 1:
-        own = ((part.replace("-", "_"), options_type(part)) for part in parts)
-        options += [(name, part, field(default_factory=part)) for name, part in own]
-    mixer = dataclasses.make_dataclass("MixerOptions", options, kw_only=True)
-    return dataclasses.make_dataclass(
-        "ClassifySettings", [("mixer", mixer, field(default_factory=mixer))], bases=(ClassifySettings,), kw_only=True
-    )
+        own = ((part.replace("-", "_"), dataclass_of(mixer_fields(part))) for part in parts)
+        of_mixer += [(name, part, field(default_factory=part)) for name, part in own]
+    mixer, options = dataclass_of(of_mixer), dataclass_of(fields_of(method_options(method)))
+    fields = [
+        ("mixer", mixer, field(default_factory=mixer)),
+        # --method names the method, --method.layers is one of its options.
+        ("method_options", Annotated[options, tyro.conf.arg(name="method")], field(default_factory=options)),
+    ]
+    return dataclasses.make_dataclass("ClassifySettings", fields, bases=(ClassifySettings,), kw_only=True)
 
 
-def options_type(method: str) -> type:
-    """A dataclass of one method's options."""
-    return dataclasses.make_dataclass("MixerOptions", option_fields(method), kw_only=True)
+def dataclass_of(fields: list[tuple[str, Any, Any]]) -> type:
+    """A dataclass of options."""
+    return dataclasses.make_dataclass("Options", fields, kw_only=True)
 
 
-def option_fields(method: str) -> list[tuple[str, Any, Any]]:
-    """Name, type and default of a method's options, without those that the data set decides."""
-    options = mixer_options(method).items()
-    return [(name, p.annotation, field(default=p.default)) for name, p in options if name not in ("mean", "std")]
+def mixer_fields(mixer: str) -> list[tuple[str, Any, Any]]:
+    """The options of a mixer, without those that the data set decides."""
+    return fields_of({name: option for name, option in mixer_options(mixer).items() if name not in ("mean", "std")})
 
 
-def mixer_settings(settings: ClassifySettings) -> dict[str, Any]:
-    """The options of the mixing method by name."""
-    return dataclasses.asdict(settings.mixer) if dataclasses.is_dataclass(settings.mixer) else dict(settings.mixer)
+def fields_of(options: dict[str, inspect.Parameter]) -> list[tuple[str, Any, Any]]:
+    """Name, type and default of options."""
+    return [(name, option.annotation, field(default=option.default)) for name, option in options.items()]
+
+
+def as_dict(options: Any) -> dict[str, Any]:
+    """The options of ``mixer`` or ``method_options`` by name."""
+    return dataclasses.asdict(options) if dataclasses.is_dataclass(options) else dict(options)

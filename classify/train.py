@@ -1,10 +1,10 @@
 """The classify command: data -> method -> prepare -> loop -> summary, on one page."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -16,7 +16,7 @@ from classify.methods import Method, build_method
 from classify.networks import build_network
 from classify.report import picture_mixing, summarise, write_report
 from classify.schedules import cosine, steps
-from classify.settings import ClassifySettings, mixer_settings, settings_from
+from classify.settings import ClassifySettings, as_dict, settings_from
 from mixgan.engine.accelerator import on_main, synchronise_buffers
 from mixgan.engine.run import Run
 from mixgan.engine.weights import save_weights
@@ -47,7 +47,8 @@ def train(settings: ClassifySettings) -> dict[str, Any]:
         settings.method,
         network,
         num_classes=len(training.classes),
-        mixer=mixer_settings(settings),
+        mixer=as_dict(settings.mixer),
+        options=as_dict(settings.method_options),
         schedule=settings.mix_schedule(),
         mean=training.mean,
         std=training.std,
@@ -55,7 +56,7 @@ def train(settings: ClassifySettings) -> dict[str, Any]:
     layout = torch.channels_last if settings.channels_last else torch.contiguous_format
     method = method.to(memory_format=layout)
     optimizer = SGD(
-        method.parameters(),
+        [parameter for parameter in method.parameters() if parameter.requires_grad],
         settings.lr,
         settings.momentum,
         weight_decay=settings.weight_decay,
@@ -70,7 +71,7 @@ def train(settings: ClassifySettings) -> dict[str, Any]:
 
     figures = None
     for images, labels in run.batches(feed, description=f"{settings.method} on {settings.dataset}"):
-        method.start_epoch(run.epoch)
+        method.before_step(run.epoch, min(1.0, run.step / max(1, horizon)))
         with accelerator.accumulate(trained):
             output = trained(images.to(memory_format=layout), labels)
             accelerator.backward(output.loss)
@@ -83,7 +84,7 @@ def train(settings: ClassifySettings) -> dict[str, Any]:
             run.end_step({**output.logs, "lr": rate}, images=len(images) * settings.accumulation_steps)
             if run.at_epoch_end or run.at_end:
                 figures = evaluate_epoch(run, method, test)
-    return finish(run, method, figures or test_figures(run, method.network, test), training)
+    return finish(run, method, figures or test_figures(run, method, test), training)
 
 
 def load_sets(settings: ClassifySettings, run: Run) -> tuple[ImageSet | FolderSet, ImageSet | FolderSet]:
@@ -118,19 +119,20 @@ def learning_rate_factor(progress: float, settings: ClassifySettings) -> float:
 def evaluate_epoch(run: Run, method: Method, test: ImageSet | FolderSet) -> dict[str, float]:
     """Test figures into metrics.jsonl; the best accuracy keeps its checkpoint."""
     with run.pause():
-        figures = test_figures(run, method.network, test)
-    run.record({"epoch": run.epoch, **figures})
+        figures = test_figures(run, method, test)
+    run.record({"epoch": run.epoch, **figures, **method.epoch_records()})
     run.say(f"epoch {run.epoch}: test accuracy {figures['test_accuracy']:.4f}, loss {figures['test_loss']:.4f}")
     run.watch("test_accuracy", figures["test_accuracy"], higher_is_better=True)
     return figures
 
 
-def test_figures(run: Run, network: nn.Module, test: ImageSet | FolderSet) -> dict[str, float]:
-    """Accuracy, loss and calibration error of the network as it is now, the same on all processes."""
+def test_figures(run: Run, method: Method, test: ImageSet | FolderSet) -> dict[str, float]:
+    """Accuracy, loss and calibration error of the method's network as it is now, and what else the method measures."""
     accelerator = run.accelerator
-    synchronise_buffers(accelerator, network)  # batch-norm statistics differ by process between two steps
-    batches = eval_batches(test, batch_size=run.settings.eval_batch_size, **place(run))
-    return evaluate(network, batches, accelerator=accelerator)
+    synchronise_buffers(accelerator, method)  # batch-norm statistics differ by process between two steps
+    batches = partial(eval_batches, test, batch_size=run.settings.eval_batch_size, **place(run))
+    figures = evaluate(method.predictor(), batches(), accelerator=accelerator)
+    return figures | method.test_figures(batches(), accelerator)
 
 
 def finish(run: Run, method: Method, figures: dict[str, float], training: ImageSet | FolderSet) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Training methods by name."""
 
+import inspect
 from typing import Any
 
 from torch import nn
@@ -10,12 +11,29 @@ from classify.methods.mixed_samples import MixedSamples
 from mixgan.mixing import build_mixer, list_mixers
 from mixgan.mixing.build import mixer_options, parts_of
 
-__all__ = ["Method", "MethodOutput", "MixSchedule", "build_method", "list_methods"]
+__all__ = ["METHODS", "Method", "MethodOutput", "MixSchedule", "build_method", "list_methods", "method_options"]
+
+
+#: Methods that are more than a mixer of ``mixgan.mixing``.
+METHODS: dict[str, type[Method]] = {}
+#: What ``build_method`` gives a method itself; the other keywords of its constructor are its options.
+_GIVEN = ("self", "network", "mixer", "num_classes", "schedule", "mean", "std")
 
 
 def list_methods() -> list[str]:
     """The names that ``build_method`` takes."""
-    return list_mixers()
+    return [*list_mixers(), *METHODS]
+
+
+def method_class(name: str) -> type[Method]:
+    """The class behind a name; all mixers are trained by one."""
+    return METHODS.get(name, MixedSamples)
+
+
+def method_options(name: str) -> dict[str, inspect.Parameter]:
+    """The options of a training method by name, with their annotations and defaults; those of its mixer are not among them."""
+    parameters = inspect.signature(method_class(name).__init__).parameters
+    return {key: value for key, value in parameters.items() if key not in _GIVEN}
 
 
 def build_method(
@@ -24,6 +42,7 @@ def build_method(
     *,
     num_classes: int,
     mixer: dict[str, Any] | None = None,
+    options: dict[str, Any] | None = None,
     schedule: MixSchedule | None = None,
     mean: tuple[float, ...] = (0.0,),
     std: tuple[float, ...] = (1.0,),
@@ -32,15 +51,26 @@ def build_method(
 
     Args:
         mixer: options of the mixing method (``--mixer.alpha 0.2`` and so on).
+        options: options of the training method (``--method.layers stage1`` and so on).
         schedule: when mixing is on.
         mean, std: the normalisation of the images that the method will see, for what needs them as they were before.
 
     Raises:
-        ValueError: unknown name or option.
+        ValueError: unknown name or option, or a schedule for a method that has none.
     """
-    options = with_moments(name, mixer or {}, mean=mean, std=std)
-    mixing = build_mixer(name, num_classes=num_classes, **options)
-    return MixedSamples(network, mixing, schedule=schedule, mean=mean, std=std)
+    unknown = [key for key in options or {} if key not in method_options(name)]
+    if unknown:
+        known = ", ".join(method_options(name)) or "none"
+        raise ValueError(f"{name} has no option {', '.join(map(repr, unknown))}; it knows: {known}")
+    if name not in METHODS:
+        filled = with_moments(name, mixer or {}, mean=mean, std=std)
+        mixing = build_mixer(name, num_classes=num_classes, **filled)
+        return MixedSamples(network, mixing, schedule=schedule, mean=mean, std=std, **(options or {}))
+    if mixer:
+        raise ValueError(f"{name} has no mixer of its own, so no option --mixer.{next(iter(mixer)).replace('_', '-')}")
+    if schedule is not None and schedule != MixSchedule():
+        raise ValueError(f"--mix-odds, --mix-off-epoch, --mix-epochs and --mix-warmup are for mixers, not for {name}")
+    return METHODS[name](network, num_classes=num_classes, mean=mean, std=std, **(options or {}))
 
 
 def with_moments(

@@ -1,8 +1,10 @@
 """The contract of a training method: what the loss of a batch is, and what happens around a step."""
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 
@@ -24,7 +26,12 @@ class Method(nn.Module):
     """Owns the network and whatever comes along with it (mixers, heads, teachers).
 
     ``forward`` is called once per step, so that several processes synchronise once. The loop never asks which method it runs.
+    Everything that a resumed run needs is in parameters, buffers and extra state. Parameters that are not trained have
+    ``requires_grad`` off; all others get a gradient in every step.
     """
+
+    #: where the method is defined
+    source: str = ""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -34,11 +41,23 @@ class Method(nn.Module):
         """The loss of a clean batch: images (B,C,H,W), labels (B,) int64."""
         raise NotImplementedError(f"{type(self).__name__} defines no forward()")
 
-    def start_epoch(self, epoch: int) -> None:
-        """Called before every step with the epoch it belongs to, counted from 0. Nothing by default."""
+    def before_step(self, epoch: int, progress: float) -> None:
+        """Called before every step with the epoch it belongs to, counted from 0, and the share of the epochs that is done."""
 
     def after_step(self) -> None:
-        """Called after every optimizer step: momentum updates and the like. Nothing by default."""
+        """Called after every optimizer step: momentum updates and the like."""
+
+    def predictor(self) -> nn.Module:
+        """What is tested: a network that gives logits (B,K) of normalised images (B,C,H,W)."""
+        return self.network
+
+    def test_figures(self, batches: Iterable[tuple[Tensor, Tensor]], accelerator: Accelerator) -> dict[str, float]:
+        """Further figures of the test set (this process's share of it), the same on all processes."""
+        return {}
+
+    def epoch_records(self) -> dict[str, Any]:
+        """What metrics.jsonl should say about the epoch that ends, as JSON values."""
+        return {}
 
     def pictures(self, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> dict[str, Tensor]:
         """What the method makes of a few normalised images: named columns of a picture, (B,C,H,W) or (B,1,H,W) in [0,1]."""

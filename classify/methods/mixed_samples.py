@@ -39,7 +39,7 @@ class MixedSamples(Method):
         self.host = HostChoice()
         self.share = self.schedule.share(0)
 
-    def start_epoch(self, epoch: int) -> None:
+    def before_step(self, epoch: int, progress: float) -> None:
         """The share of mixed batches in this epoch."""
         self.share = self.schedule.share(epoch)
 

@@ -62,10 +62,11 @@ def check_same_settings(settings: CommonSettings, output_dir: Path) -> None:
 
 
 def by_flag(settings: dict[str, Any], prefix: str = "--") -> dict[str, Any]:
-    """What may not change, by flag: ``{"seed": 0, "mixer": {"alpha": 1.0}}`` as ``{"--seed": 0, "--mixer.alpha": 1.0}``."""
+    """What may not change, by flag: ``{"seed": 0, "mixer": {"alpha": 1.0}}`` as ``{"--seed": 0, "--mixer.alpha": 1.0}``, where a
+    field ``method_options`` holds ``--method.*`` beside a flag ``--method``."""
     flags = {}
     for key, value in settings.items():
-        flag = prefix + key.replace("_", "-")
+        flag = prefix + key.removesuffix("_options").replace("_", "-")
         if isinstance(value, dict):
             flags |= by_flag(value, f"{flag}.")
         elif key not in FREE_ON_RESUME:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from classify.methods import list_methods
-from classify.settings import ClassifySettings, mixer_settings, settings_from
+from classify.settings import ClassifySettings, as_dict, settings_from
 from mixgan.engine.command_line import to_json
 
 
@@ -52,13 +52,13 @@ def test_flags_override_the_preset(here: Path):
 
 
 def test_mixer_options_are_typed_by_the_method(here: Path):
-    assert mixer_settings(settings_from(["--mixer.alpha", "0.2", "--mixer.per-batch"])) == {
+    assert as_dict(settings_from(["--mixer.alpha", "0.2", "--mixer.per-batch"]).mixer) == {
         "alpha": 0.2, "per_batch": True,
     }  # fmt: skip
     ranges = settings_from(["--method", "mixup-x", "--mixer.image-range", "0.5", "1"])
-    assert mixer_settings(ranges) == {"image_range": (0.5, 1.0), "per_batch": False}
-    assert mixer_settings(settings_from(["--method", "erm"])) == {}
-    assert mixer_settings(settings_from(["--method", "mixup-c"])) == {"alpha": 1.0, "per_batch": False}  # an alias
+    assert as_dict(ranges.mixer) == {"image_range": (0.5, 1.0), "per_batch": False}
+    assert as_dict(settings_from(["--method", "erm"]).mixer) == {}
+    assert as_dict(settings_from(["--method", "mixup-c"]).mixer) == {"alpha": 1.0, "per_batch": False}  # an alias
 
 
 @pytest.mark.parametrize(
