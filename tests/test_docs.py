@@ -10,24 +10,41 @@ from accelerate.state import AcceleratorState, PartialState
 from PIL import Image
 
 from classify.train import main as classify
+from mixgan.engine.weights import save_weights
+from mixgan.evaluate.command import main as fid
+from mixgan.gan.networks import ResnetGenerator
 from mixgan.gan.train import main as mixcyclegan_maps
+from mixgan.gan.translate import main as translate
 from mixgan.report.gallery import main as gallery
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-MAINS = {"classify.py": classify, "mixcyclegan_maps.py": mixcyclegan_maps, "gallery.py": gallery}
+NEEDS_OTHERS = "integrations.md"  # its snippets are run by test_integrations.py
+MAINS = {
+    "classify.py": classify,
+    "fid.py": fid,
+    "gallery.py": gallery,
+    "mixcyclegan_maps.py": mixcyclegan_maps,
+    "translate.py": translate,
+}
+#: What the commands that are short enough to run leave behind.
+MADE = {"gallery.py": {"gallery.png"}, "fid.py": {"out.json", "out.html"}, "translate.py": {"translated-maps"}}
 
 
 def code(language):
     """The fenced code of a language, page by page."""
     for page in PAGES:
+        if language == "python" and page.name == NEEDS_OTHERS:
+            continue
         yield from re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
 
 
 def commands():
     """Every command line that starts one recipe, without comments."""
     lines = {line.split("#")[0].strip() for block in code("sh") for line in block.splitlines()}
-    return sorted(line for line in lines if re.match(r"(accelerate launch|python) (--\S+ )*recipes/", line))
+    return sorted(
+        line for line in lines if re.match(r"(accelerate launch|torchrun|python) (--\S+ (\d+ )?)*recipes/", line)
+    )
 
 
 def picture(path, size, seed):
@@ -64,27 +81,48 @@ def test_there_are_commands():
     assert len(commands()) >= 5
 
 
+@pytest.fixture
+def stand_ins(data_root, tmp_path):
+    """What the words REAL, FAKE, RUN, photos and data/ of the commands stand for."""
+    places = {"data": data_root, "RUN": tmp_path.parent / "run" / "G_A.safetensors"}
+    places |= {name: tmp_path.parent / name for name in ("REAL", "FAKE", "photos")}
+    for name in ("REAL", "FAKE", "photos"):
+        for k in range(3):
+            picture(places[name] / f"{k}.png", (32, 32), k)
+    places["RUN"].parent.mkdir(exist_ok=True)
+    save_weights(places["RUN"], ResnetGenerator(width=4, blocks=1), {})
+    return places
+
+
 @pytest.mark.parametrize("command", commands())
-def test_command(command, data_root, tmp_path, monkeypatch, capsys):
+def test_command(command, data_root, stand_ins, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    words = shlex.split(command)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path.parent / "cache"))
+    words = [str(stand_ins.get(word, word)) for word in shlex.split(command)]
+    words = [re.sub("^data/", f"{data_root}/", word) for word in words]
     at = next(i for i, word in enumerate(words) if word.startswith("recipes/"))
     recipe, flags = words[at].removeprefix("recipes/"), words[at + 1 :]
     listing = "--list-methods" in flags
-    if recipe in ("classify.py", "mixcyclegan_maps.py") and not listing:
+    trains = recipe not in MADE and not listing
+    if trains:
         flags += ["--dry-run", "--data-root", str(data_root)]
     MAINS[recipe](flags)
     printed = capsys.readouterr().out
-    assert ("Dry run: settings resolve" in printed) or listing or recipe == "gallery.py"
-    assert [path.name for path in tmp_path.iterdir()] == (["gallery.png"] if recipe == "gallery.py" else [])
+    assert ("Dry run: settings resolve" in printed) == trains
+    made = {path.name for path in tmp_path.iterdir()}
+    assert made <= MADE.get(recipe, set())
+    assert all(name in made for name in MADE.get(recipe, set()) if name in command)
 
 
 @pytest.mark.parametrize("snippet", list(code("python")))
 def test_python_snippet(snippet):
     names = {}
     exec(compile(snippet, "snippet", "exec"), names)
-    assert names["mixed"].shape == names["images"].shape
-    torch.testing.assert_close(names["targets"].sum(1), torch.ones(len(names["images"])))
+    if "mixed" in names:
+        assert names["mixed"].shape == names["images"].shape
+        torch.testing.assert_close(names["targets"].sum(1), torch.ones(len(names["images"])))
+    else:
+        assert names["figures"]["fid"] >= 0
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

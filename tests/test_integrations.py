@@ -1,0 +1,79 @@
+"""The snippets of docs/integrations.md run with the packages they are for, where those are installed."""
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+PAGE = Path(__file__).parents[1] / "docs" / "integrations.md"
+
+
+def snippet(heading: str) -> str:
+    section = PAGE.read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
+    return re.search(r"```python\n(.*?)```", section, re.DOTALL)[1]
+
+
+@pytest.fixture
+def names():
+    """What stands for the reader's own: 8 images in batches of 4, a small network."""
+    torch.manual_seed(0)
+    dataset = TensorDataset(torch.rand(8, 3, 16, 16), torch.arange(8))
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 10))
+    return {"loader": DataLoader(dataset, batch_size=4), "network": network, "dataset": dataset}
+
+
+def run(heading, names):
+    exec(compile(snippet(heading), heading, "exec"), names)
+
+
+def test_timm(names):
+    pytest.importorskip("timm")
+    run("timm", names)
+    names["loss"].backward()
+    assert names["network"][1].weight.grad.any()
+
+
+def test_lightning(names, tmp_path):
+    lightning = pytest.importorskip("lightning")
+    run("Lightning", names)
+    before = names["network"][1].weight.detach().clone()
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    trainer = lightning.Trainer(max_epochs=1, default_root_dir=tmp_path, **options)
+    trainer.fit(names["Classifier"](), names["loader"])
+    assert not torch.equal(before, names["network"][1].weight.cpu())
+
+
+class WithLogits(nn.Module):
+    """A model in the manner of transformers."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixel_values, labels=None):
+        return SimpleNamespace(logits=self.network(pixel_values))
+
+
+def test_hugging_face(names, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    names["dataset"] = [{"pixel_values": image, "labels": int(label)} for image, label in names["dataset"]]
+    names["network"] = WithLogits(names["network"])
+    names["arguments"] = transformers.TrainingArguments(
+        str(tmp_path), max_steps=2, per_device_train_batch_size=4, report_to=[], save_strategy="no", use_cpu=True,
+        remove_unused_columns=False, disable_tqdm=True,
+    )  # fmt: skip
+    before = names["network"].network[1].weight.detach().clone()
+    run("Hugging Face Trainer", names)
+    names["trainer"].train()
+    assert not torch.equal(before, names["network"].network[1].weight)
+
+
+def test_saliency(names):
+    run("Methods that need saliency", names)
+    names["loss"].backward()
+    assert names["mixed"].images.shape == (4, 3, 16, 16)
+    assert names["network"][1].weight.grad.any()
