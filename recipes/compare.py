@@ -1,0 +1,12 @@
+"""Compare variants over seeds: python recipes/compare.py --recipe classify --variants mixup,cutmix --seeds 0,1,2"""
+
+import sys
+from pathlib import Path
+
+sys.path[:] = [path for path in sys.path if Path(path or ".").resolve() != Path(__file__).resolve().parent]
+
+from mixgan.engine.command_line import run_command  # noqa: E402 - this folder must leave the path first
+from mixgan.report.compare import main  # noqa: E402
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,40 @@
+"""A comparison of real runs, as a user would start it: two variants, one seed, a table, a page, and nothing made twice."""
+
+import json
+import shlex
+import subprocess
+import sys
+
+SMALL = ("--train-count", "64", "--batch-size", "32", "--max-steps", "2", "--threads", "1")
+
+
+def test_two_variants_of_the_classify_recipe(launch):
+    recipe = str(launch.recipes / "compare.py")
+    words = ("--recipe", "classify", "--variants", "erm,cutmix[--mixer.alpha 0.2]", "--output-dir", "out", *SMALL)
+
+    def compare(*more: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, recipe, *words, *more]
+        return subprocess.run(command, cwd=launch.cwd, capture_output=True, text=True, timeout=180)
+
+    done = compare()
+    assert done.returncode == 0, done.stdout + done.stderr
+    out = launch.cwd / "out"
+    runs = {"erm-seed0": 1.0, "cutmix-mixer.alpha-0.2-seed0": 0.2}
+    content = json.loads((out / "compare.json").read_text())
+    for row, (name, alpha) in zip(content["runs"], runs.items(), strict=True):
+        summary = json.loads((out / name / "summary.json").read_text())
+        assert summary["steps"] == 2
+        assert row.items() >= {"run": name, "state": "done", **summary}.items()
+        assert content["variants"][row["variant"]]["ece"] == {"mean": summary["ece"], "sd": None, "n": 1}
+        assert json.loads((out / name / "config.json").read_text())["settings"]["mixer"].get("alpha", 1.0) == alpha
+        assert f'href="{name}/report.html"' in (out / "report.html").read_text()
+    assert "Report: out/report.html" in done.stdout
+
+    times = {path: path.stat().st_mtime_ns for path in out.glob("*/summary.json")}
+    assert compare("--resume").returncode == 0
+    assert {path: path.stat().st_mtime_ns for path in out.glob("*/summary.json")} == times
+    refused = compare("--resume", "--lr", "0.2")
+    assert refused.returncode == 2
+    assert refused.stderr == "error: cannot go on with out/erm-seed0 with other settings: --lr is 0.2, was not given\n"
+    assert "Traceback" not in done.stderr
+    assert shlex.split(content["command"])[1] == recipe
