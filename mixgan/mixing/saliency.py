@@ -75,8 +75,8 @@ def static_saliency(images: Tensor) -> Tensor:
             normalisation first. (Published SaliencyMix feeds normalised floats and finds objects no better than chance.)
 
     Returns:
-        (B,H,W) float32, multiples of 1/255; 1 is the largest on or off response. OpenCV's values up to one such step (OpenCV 5: three), except
-        that a pixel with both may exceed 1 where 8 bits overflow.
+        (B,H,W) float32, multiples of 1/255; 1 is the largest on or off response. OpenCV's values up to one such step (three
+        for OpenCV 5), except that a pixel with both may exceed 1 where 8 bits overflow.
     """
     gray = _gray_8bit(images)
     for _ in range(2):
