@@ -1,0 +1,134 @@
+"""MixCycleGAN's step beside the published CycleGAN step: python bench/gan.py [--markdown FILE]
+
+Both sides train on the same random images; the published step is plain float32, one image a pass.
+"""
+
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+import tyro
+from accelerate.state import AcceleratorState
+from torch import Tensor
+
+HERE = Path(__file__).resolve().parent
+sys.path[:] = [str(HERE.parent)] + [path for path in sys.path if Path(path or ".").resolve() != HERE]
+
+from bench.published_cyclegan import cyclegan_step  # noqa: E402 - bench is in no installed package
+from bench.timing import Comparison, Peer, as_markdown, compare, machine  # noqa: E402
+from mixgan.engine.accelerator import make_accelerator  # noqa: E402
+from mixgan.engine.command_line import run_command  # noqa: E402
+from mixgan.gan.data import DomainBatch  # noqa: E402
+from mixgan.gan.settings import GanSettings  # noqa: E402
+from mixgan.gan.step import MixCycleGan  # noqa: E402
+
+#: (side, channels of the first layer, residual blocks), as the published sizes are trained.
+SIZES = {64: (32, 6), 128: (32, 6), 256: (64, 9)}
+GOALS = {"none": 1.8, "mixcyclegan": 2.0}
+NOTES = (
+    "Both sides: LSGAN, pools of 50, Adam, one pair of images a step, reading the losses back included.",
+    "The published side has separate passes and float32; mixgan joins the fake and identity passes of a generator into one "
+    "and judges real and fake images together, or only their mix.",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Time MixCycleGAN's training step side by side with the published CycleGAN step."""
+
+    sizes: tuple[int, ...] = (64, 128, 256)
+    """Sides of the images in px: 64, 128 or 256."""
+    precisions: tuple[Literal["no", "bf16"], ...] = ("no", "bf16")
+    """Number formats of mixgan's side."""
+    variants: tuple[str, ...] = ("none", "mixcyclegan")
+    """Values of --mixing."""
+    threads: int = 0
+    """CPU threads; 0: all cores."""
+    repeats: int = 5
+    """Turns over which medians are taken."""
+    markdown: Path | None = None
+    """File for the table."""
+
+
+def main(argv: Sequence[str]) -> None:
+    """The command."""
+    options = tyro.cli(Options, args=list(argv), prog="gan", description=Options.__doc__)
+    unknown = [size for size in options.sizes if size not in SIZES]
+    if unknown:
+        raise ValueError(f"--sizes knows {', '.join(map(str, SIZES))}, got {unknown[0]}")
+    rows, device = [], None
+    for comparison, device in comparisons(options):
+        print(f"timing {comparison.what}", flush=True)
+        rows += compare(comparison, repeats=options.repeats, least_ms=20, device=device)
+    text = as_markdown([shlex.join(["python", "bench/gan.py", *argv]), *machine(device)], rows, NOTES)
+    print(text)
+    if options.markdown:
+        options.markdown.write_text(text)
+
+
+def comparisons(options: Options) -> Iterator[tuple[Comparison, torch.device]]:
+    """One comparison per size, variant and number format."""
+    for size in options.sizes:
+        for variant in options.variants:
+            for precision in options.precisions:
+                settings = settings_of(size, variant, precision, options.threads)
+                AcceleratorState._reset_state(True)  # one process trains under several number formats here
+                accelerator = make_accelerator(settings)
+                batch = random_batch(size, accelerator.device)
+                peer = Peer(
+                    "published step, float32",
+                    "torch",
+                    lambda batch=batch, settings=settings, device=accelerator.device: published(
+                        batch, settings, device
+                    ),
+                    goal=GOALS.get(variant) if precision == "bf16" else None,
+                )
+                name = {"no": "float32", "bf16": "bf16"}[precision]
+                ours = mixgan_step(settings, accelerator, batch)
+                yield Comparison(f"--mixing {variant}, {size} px, {name}", ours, [peer]), accelerator.device
+
+
+def settings_of(size: int, variant: str, precision: str, threads: int) -> GanSettings:
+    """A run's settings for one pair of images a step."""
+    width, blocks = SIZES[size]
+    return GanSettings(
+        dataset="tiles",
+        mixing=variant,
+        image_size=size,
+        width=width,
+        blocks=blocks,
+        mixed_precision=precision,
+        threads=threads,
+    )
+
+
+def random_batch(size: int, device: torch.device) -> DomainBatch:
+    """Images of noise in [-1,1], the same for both sides."""
+    generator = torch.Generator().manual_seed(0)
+    return DomainBatch(*(torch.rand(1, 3, size, size, generator=generator).to(device) * 2 - 1 for _ in range(4)))
+
+
+def mixgan_step(settings: GanSettings, accelerator: object, batch: DomainBatch) -> Callable[[], dict[str, float]]:
+    """A step of mixgan's loop, its losses read back."""
+    model = MixCycleGan(settings, accelerator)
+    model.prepare()
+
+    def step() -> dict[str, float]:
+        return {name: float(value) for name, value in model.step(batch).items()}
+
+    return step
+
+
+def published(batch: DomainBatch, settings: GanSettings, device: torch.device) -> Callable[[], dict[str, float]]:
+    """A step of the published loop on the same images."""
+    step = cyclegan_step(width=settings.width, blocks=settings.blocks, device=device)
+    images: tuple[Tensor, Tensor] = (batch.a, batch.b)
+    return lambda: step(*images)
+
+
+if __name__ == "__main__":
+    run_command(main)
