@@ -26,9 +26,11 @@ class KeptFeatures:
         if dims < 1 or limit < 1:
             raise ValueError(f"dims and limit must be at least 1, got dims {dims} and limit {limit}")
         self.dims, self.limit, self.seed = dims, limit, seed
-        self._largest_key = torch.iinfo(torch.int64).max  # of those kept, once they are ``limit``
-        self._kept = torch.empty(0, dims), torch.empty(0, dtype=torch.int64)
-        self._new: list[tuple[Tensor, Tensor]] = []
+        # One block that rows are replaced in: copies of it would take more memory than all else in an evaluation.
+        self._features = torch.empty(limit, dims)
+        self._indices = torch.empty(limit, dtype=torch.int64)
+        self._keys = torch.empty(limit, dtype=torch.int64)
+        self._count = 0
 
     def update(self, features: Tensor, indices: Tensor) -> None:
         """Offer features (B,dims) and their positions (B,) int64 in the whole stream, counted over all processes.
@@ -46,13 +48,13 @@ class KeptFeatures:
                 f"{len(x)} features need as many int64 positions from 0 on, got {indices.dtype} of shape "
                 f"{tuple(indices.shape)}" + (f", the least {indices.min()}" if indices.numel() else "")
             )
+        self._to(x.device)
         indices = indices.to(x.device)
-        may_enter = _keys(indices, self.seed) < self._largest_key
-        if may_enter.any():
-            self._new.append((x[may_enter].float(), indices[may_enter]))
-        # Merging only now and then keeps a long stream from copying the sample once a batch.
-        if sum(len(positions) for _, positions in self._new) >= self.limit:
-            self._merge_new()
+        keys = _keys(indices, self.seed)
+        fresh = _first_of_each(keys) & ~torch.isin(keys, self._keys[: self._count])
+        if self._count == self.limit:
+            fresh &= keys < self._keys.max()
+        self._enter(x[fresh].float(), indices[fresh], keys[fresh])
 
     def reduce(self, accelerator: Accelerator) -> "KeptFeatures":
         """The sample of all processes' streams, the same on every one; call it on all of them. This object stays as it is.
@@ -82,30 +84,41 @@ class KeptFeatures:
     @property
     def features(self) -> Tensor:
         """(N,dims) float32, N <= limit, in the order of their positions."""
-        return self._merge_new()[0]
+        return self._features[self._indices[: self._count].argsort()]
 
     @property
     def indices(self) -> Tensor:
         """(N,) int64, the positions, ascending."""
-        return self._merge_new()[1]
+        return self._indices[: self._count].sort().values
 
-    def _merge_new(self) -> tuple[Tensor, Tensor]:
-        """The sample so far: features and positions, without repetitions, sorted by position."""
-        if not self._new:
-            return self._kept
-        device = self._new[-1][0].device
-        parts = zip(self._kept, *self._new, strict=True)
-        features, indices = (torch.cat([piece.to(device) for piece in pieces]) for pieces in parts)
-        keys, order = _keys(indices, self.seed).sort(stable=True)
-        # Equal keys are equal positions; the stable sort has the first seen in front.
-        is_first = torch.ones_like(keys, dtype=torch.bool)
-        is_first[1:] = keys[1:] != keys[:-1]
-        keys, chosen = keys[is_first][: self.limit], order[is_first][: self.limit]
-        if len(chosen) == self.limit:
-            self._largest_key = int(keys[-1])
-        chosen = chosen[indices[chosen].argsort()]
-        self._kept, self._new = (features[chosen], indices[chosen]), []
-        return self._kept
+    def _enter(self, features: Tensor, indices: Tensor, keys: Tensor) -> None:
+        """Take in new rows; where there are too many, those with the largest keys, old or new, go."""
+        both = torch.cat((self._keys[: self._count], keys))
+        stays = torch.zeros_like(both, dtype=torch.bool)
+        stays[both.argsort()[: self.limit]] = True
+        enters = stays[self._count :]
+        room = torch.arange(self._count, min(self.limit, self._count + len(keys)), device=keys.device)
+        places = torch.cat(((~stays[: self._count]).nonzero()[:, 0], room))[: int(enters.sum())]
+        self._features[places], self._indices[places], self._keys[places] = (
+            features[enters],
+            indices[enters],
+            keys[enters],
+        )
+        self._count = min(self.limit, self._count + len(keys))
+
+    def _to(self, device: torch.device) -> None:
+        if self._features.device != device:
+            self._features, self._indices, self._keys = (
+                tensor.to(device) for tensor in (self._features, self._indices, self._keys)
+            )
+
+
+def _first_of_each(keys: Tensor) -> Tensor:
+    """(B,) bool: False where the same key came before."""
+    ordered, order = keys.sort(stable=True)
+    is_first = torch.ones_like(keys, dtype=torch.bool)
+    is_first[order[1:]] = ordered[1:] != ordered[:-1]
+    return is_first
 
 
 def _keys(indices: Tensor, seed: int) -> Tensor:
