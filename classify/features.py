@@ -7,6 +7,9 @@ from classify.networks import build_network
 from mixgan.engine.weights import load_weights, read_about
 from mixgan.evaluate.features import FeatureExtractor, module_features
 
+#: What the classify command notes in a weight file, as far as it is used here.
+NEEDED = {"network", "num_classes", "in_channels", "mean", "std", "image_size", "method", "dataset"}
+
 
 def checkpoint_features(path: Path) -> FeatureExtractor:
     """The embedding of a run's network; images are normalised as in its training, but not resized.
@@ -19,7 +22,7 @@ def checkpoint_features(path: Path) -> FeatureExtractor:
     """
     file = path / "weights" / "network.safetensors" if path.is_dir() else path
     about = read_about(file)
-    if "network" not in about or "num_classes" not in about:
+    if not about.keys() >= NEEDED:
         raise ValueError(f"{file} holds weights, but not of a classifier")
     if about["in_channels"] != 3:
         raise ValueError(f"{file} is a network for images of {about['in_channels']} channel, evaluation needs 3")

@@ -1,11 +1,14 @@
 """The command behind recipes/fid.py: two folders in, figures on the terminal, as JSON and as a page."""
 
+import inspect
+import warnings
 from collections.abc import Sequence
 
 import tyro
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from mixgan.engine.accelerator import make_accelerator
 from mixgan.engine.files import write_json
@@ -24,10 +27,12 @@ def main(argv: Sequence[str], *, read_checkpoint: ReadCheckpoint | None = None) 
         argv: its words.
         read_checkpoint: makes features of a classifier's checkpoint; None where only the built-in features are known.
     """
-    options = tyro.cli(FidOptions, args=list(argv), prog="fid", description=FidOptions.__doc__)
+    options = tyro.cli(FidOptions, args=list(argv), prog="fid", description=inspect.getdoc(FidOptions))
     options.check()
     accelerator = make_accelerator(CommonSettings(threads=options.threads, seed=options.seed))
-    evaluation = evaluate(options, accelerator, read_checkpoint)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "skipped .* image files")  # named among the evaluation's own warnings
+        evaluation = evaluate(options, accelerator, read_checkpoint)
     if accelerator.is_main_process:
         show(evaluation.figures)
         if options.json:
@@ -46,7 +51,7 @@ def show(figures: Figures) -> None:
     table.add_column("value", justify="right", no_wrap=True)
     table.add_column("how", style="dim")
     for row in figure_rows(figures):
-        table.add_row(str(row["figure"]), tidy(row["value"]), str(row["how"]))
+        table.add_row(Text(str(row["figure"])), tidy(row["value"]), Text(str(row["how"])))
     console.print(table)
     for text in figures["warnings"]:
-        console.print(f"warning: {text}", style="yellow", highlight=False, soft_wrap=True)
+        console.print(f"warning: {text}", style="yellow", highlight=False, markup=False, soft_wrap=True)

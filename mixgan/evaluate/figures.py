@@ -10,8 +10,9 @@ from mixgan.evaluate.inception_score import inception_score
 from mixgan.evaluate.kernel import kernel_distance
 from mixgan.evaluate.neighbours import density_coverage, precision_recall
 
+KID = "the kernel distance (KID)"
 #: Fewest images for each figure: KID needs subsets of two, k neighbours need k others, the score one image a split.
-LEAST = {"kid": 4, "precision and recall": 4, "density and coverage": 6, "the Inception Score": 10}
+LEAST = {KID: 4, "precision and recall": 4, "density and coverage": 6, "the Inception Score": 10}
 
 Figures = dict[str, float | int | str | list[str] | None]
 
@@ -50,7 +51,7 @@ def compare_sets(
         figures |= _kernel(real, fake, seed, told)
         figures |= _neighbours(real, fake, told)
     else:
-        told.append("a statistics file holds no features: only the Frechet distance can be computed")
+        told.append("a statistics file holds no features: nothing but the Frechet distance can be compared")
     if fake.features is not None:
         figures |= _score(fake, extractor, seed, told)
     told += _small(real, fake, extractor.dims)
@@ -96,7 +97,7 @@ def _interval(
 
 
 def _kernel(real: FeatureSet, fake: FeatureSet, seed: int, told: list[str]) -> Figures:
-    if not _enough("kid", min(len(real.features), len(fake.features)), told):
+    if not enough(KID, min(len(real.features), len(fake.features)), told):
         return {}
     kernel = kernel_distance(real.features, fake.features, seed=seed)
     return {"kid": kernel.mean, "kid_std": kernel.std, "kid_subset_size": kernel.subset_size}
@@ -104,10 +105,10 @@ def _kernel(real: FeatureSet, fake: FeatureSet, seed: int, told: list[str]) -> F
 
 def _neighbours(real: FeatureSet, fake: FeatureSet, told: list[str]) -> Figures:
     figures: Figures = {}
-    if _enough("precision and recall", min(len(real.features), len(fake.features)), told):
+    if enough("precision and recall", min(len(real.features), len(fake.features)), told):
         manifold = precision_recall(real.features, fake.features)
         figures |= {"precision": manifold.precision, "recall": manifold.recall}
-    if _enough("density and coverage", len(real.features), told):
+    if enough("density and coverage", len(real.features), told):
         balls = density_coverage(real.features, fake.features)
         figures |= {"density": balls.density, "coverage": balls.coverage}
     return figures
@@ -117,13 +118,14 @@ def _score(fake: FeatureSet, extractor: FeatureExtractor, seed: int, told: list[
     if extractor.classifier is None:
         told.append(f"no Inception Score: {extractor.name} features have no classifier")
         return {}
-    if not _enough("the Inception Score", len(fake.features), told):
+    if not enough("the Inception Score", len(fake.features), told):
         return {}
     score = inception_score(extractor.logits(fake.features), seed=seed)
     return {"inception_score": score.mean, "inception_score_std": score.std}
 
 
-def _enough(what: str, count: int, told: list[str]) -> bool:
+def enough(what: str, count: int, told: list[str]) -> bool:
+    """Whether so many images are enough for a figure of ``LEAST``; if not, ``told`` gets a sentence on it."""
     if count < LEAST[what]:
         told.append(f"too few images for {what}: {count}, at least {LEAST[what]} are needed")
     return count >= LEAST[what]

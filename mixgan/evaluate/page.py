@@ -11,6 +11,7 @@ from mixgan.engine.run_folder import VERSIONED, version
 from mixgan.evaluate.evaluation import Evaluation
 from mixgan.evaluate.figures import Figures
 from mixgan.evaluate.neighbours import nearest
+from mixgan.evaluate.sources import FolderSource
 from mixgan.ops.resize import resize
 from mixgan.report.grid import image_grid
 from mixgan.report.page import Page
@@ -18,11 +19,16 @@ from mixgan.report.plots import scatter_plot
 
 CELL = 128
 SHOWN = 8
+LISTED = 20
 SCATTERED = 1000
 
 #: (key, name, how it is computed and which way is better)
 ROWS = (
-    ("kid", "kernel distance (KID)", "cubic kernel, unbiased, 100 subsets of {kid_subset_size}; lower is better"),
+    (
+        "kid",
+        "kernel distance (KID)",
+        "cubic kernel, 100 subsets of {kid_subset_size}; around 0 for equal sets, lower is better",
+    ),
     ("precision", "precision", "k = 3, kept features; share of generated images among real ones"),
     ("recall", "recall", "k = 3, kept features; share of real images among generated ones"),
     ("density", "density", "k = 5, kept features; near 1 for equal sets"),
@@ -64,10 +70,12 @@ def write_page(path: Path, evaluation: Evaluation) -> None:
         page.warning(text)
     page.table("Figures", figure_rows(figures))
     page.text("Protocol", _protocol(figures))
+    if evaluation.real_source or evaluation.fake_source:
+        page.figure("Samples", _samples(evaluation), "Evenly spread over each set, not chosen; all shown as squares.")
+    if evaluation.pairs:
+        page.figure("Worst pairs", _worst_pairs(evaluation), "Farthest apart first, by RMSE (0..255).")
+        page.table("", _pair_rows(evaluation))
     if evaluation.real_source and evaluation.fake_source:
-        page.figure("Samples", _samples(evaluation), "Evenly spread over both sets, not chosen.")
-        if evaluation.pairs:
-            page.figure("Worst pairs", _worst_pairs(evaluation), "Farthest apart first, by RMSE (0..255).")
         page.figure("Nearest real images", *_neighbours(evaluation))
     if evaluation.real.features is not None and evaluation.fake.features is not None:
         page.figure(
@@ -78,28 +86,30 @@ def write_page(path: Path, evaluation: Evaluation) -> None:
 
 
 def _protocol(figures: Figures) -> str:
-    kept = ""
-    if None not in (figures["kept_real"], figures["kept_fake"]) and (
-        (figures["kept_real"], figures["kept_fake"]) != (figures["n_real"], figures["n_fake"])
-    ):
-        kept = (
-            f" All figures but the Frechet distance are of a random sample of {figures['kept_real']} real and"
-            f" {figures['kept_fake']} generated images."
-        )
+    samples = [
+        f"{figures[f'kept_{side}']} of {figures[f'n_{side}']} {name} images"
+        for side, name in (("real", "real"), ("fake", "generated"))
+        if figures[f"kept_{side}"] not in (None, figures[f"n_{side}"])
+    ]
+    kept = f" What needs the features themselves (kept features) is of a random sample: {' and '.join(samples)}."
     return (
-        f"{figures['note'][:1].upper()}{figures['note'][1:]}. Weights sha256 {figures['weights_sha256'][:16]}. Images"
-        f" {figures['preprocessing']}. Means and covariances in float64 over all images.{kept}\n\n"
+        f"{_sentence(figures['note'])} Weights sha256 {figures['weights_sha256'][:16]}. {_sentence(figures['preprocessing'])}"
+        f" Means and covariances in float64 over all images.{kept if samples else ''}\n\n"
         "The Frechet distance depends on the number of images, the resizing and the features: compare only figures for which"
         " all three are the same."
     )
 
 
 def _samples(evaluation: Evaluation) -> Image.Image:
-    rows = []
-    for one, source in ((evaluation.real, evaluation.real_source), (evaluation.fake, evaluation.fake_source)):
-        shown = _spread(len(one.indices), SHOWN)
-        rows.append(_same_size(source.read(one.indices[shown].tolist())))
-    return image_grid(rows, row_labels=("real", "generated"))
+    rows = {}
+    for name, one, source in (
+        ("real", evaluation.real, evaluation.real_source),
+        ("generated", evaluation.fake, evaluation.fake_source),
+    ):
+        if source:
+            shown = _spread(len(one.indices), SHOWN)
+            rows[name] = _same_size(source.read(one.indices[shown].tolist()))
+    return image_grid([*rows.values()], row_labels=[*rows])
 
 
 def _neighbours(evaluation: Evaluation) -> tuple[Image.Image, str]:
@@ -130,6 +140,21 @@ def _worst_pairs(evaluation: Evaluation) -> Image.Image:
     return image_grid(rows, row_labels=("real", "generated"), column_labels=texts)
 
 
+def _pair_rows(evaluation: Evaluation) -> list[dict[str, object]]:
+    pairs = evaluation.pairs
+    rows = []
+    for position in pairs.worst_first()[:LISTED].tolist():
+        real, fake = pairs.pairs[position].tolist()
+        rows.append(
+            {
+                "real": _name(evaluation.real_source, real),
+                "generated": _name(evaluation.fake_source, fake),
+                "RMSE": float(pairs.rmse[position]),
+            }
+        )
+    return rows
+
+
 def _scatter(evaluation: Evaluation) -> Figure:
     sets = {}
     parts = [one.features.cpu().double() for one in (evaluation.real, evaluation.fake)]
@@ -139,7 +164,9 @@ def _scatter(evaluation: Evaluation) -> Figure:
     for name, part in zip(("real", "generated"), parts, strict=True):
         points = (part[_spread(len(part), SCATTERED)] - mean) @ axes
         sets[name] = (points[:, 0].tolist(), points[:, 1].tolist())
-    return scatter_plot(sets, title="Features", x_label="first component", y_label="second component")
+    return scatter_plot(
+        sets, title=f"{evaluation.figures['features']} features", x_label="first component", y_label="second component"
+    )
 
 
 def _spread(count: int, shown: int) -> Tensor:
@@ -152,8 +179,17 @@ def _same_size(images: list[Tensor]) -> Tensor:
     return torch.cat([resize(image[None], CELL, antialias=True) for image in images])
 
 
+def _name(source: FolderSource, position: int) -> str:
+    return source.files[position].relative_to(source.folder).as_posix()
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
 def _versions() -> dict[str, str]:
-    return {name: version(name) or "not installed" for name in VERSIONED}
+    """Pillow decodes and resizes, and pytorch-fid has the network, so they can move a distance as torch can."""
+    return {name: version(name) or "not installed" for name in (*VERSIONED, "pillow", "pytorch-fid")}
 
 
 def _count(n: object) -> str:

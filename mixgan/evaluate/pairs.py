@@ -1,5 +1,6 @@
 """Registered pairs: which generated image belongs to which real one, by file name, and how far each is from it."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from mixgan.evaluate.paired import PairedMeans, paired_metrics
+from mixgan.evaluate.processes import errors_reach_all
 from mixgan.evaluate.sources import FolderSource
 
 #: Sides below this are too small for SSIM's window.
@@ -36,15 +38,26 @@ class PairDistances:
 
 def match_pairs(real: FolderSource, fake: FolderSource) -> Tensor | None:
     """(P,2) int64 positions of images with the same relative path up to the extension; None unless all generated ones have
-    exactly one counterpart."""
-    names: dict[str, list[int]] = {}
-    for position, path in enumerate(real.files):
-        names.setdefault(_name(path, real.folder), []).append(position)
-    found = [names.get(_name(path, fake.folder), []) for path in fake.files]
-    own = {_name(path, fake.folder) for path in fake.files}
-    if any(len(positions) != 1 for positions in found) or len(own) < len(fake.files):
+    exactly one counterpart.
+
+    Where no name is the same, a trailing ``_A`` or ``_B`` does not count: CycleGAN's folders pair 1_A.jpg with 1_B.jpg.
+    """
+    found = _counterparts(real, fake)
+    if None in found:
         return None
-    return torch.tensor([[positions[0], position] for position, positions in enumerate(found)])
+    return torch.tensor([[counterpart, position] for position, counterpart in enumerate(found)])
+
+
+def why_not_matched(real: FolderSource, fake: FolderSource) -> str | None:
+    """A sentence if some of the generated images have a counterpart, but not all; None else."""
+    found = _counterparts(real, fake)
+    alone = [path for path, counterpart in zip(fake.files, found, strict=True) if counterpart is None]
+    if len(alone) in (0, len(found)):
+        return None
+    return (
+        f"{len(alone)} of {len(found)} generated images, {alone[0]} the first, have no counterpart of their own by file name: "
+        "no paired figures"
+    )
 
 
 def why_not_comparable(real: FolderSource, fake: FolderSource) -> str | None:
@@ -76,18 +89,36 @@ def measure_pairs(
     means = PairedMeans()
     rmse = torch.zeros(len(pairs), device=accelerator.device)
     share = torch.arange(len(pairs))[accelerator.process_index :: accelerator.num_processes]
-    for own in share.split(batch_size) if len(share) else ():
-        both = (source.read(pairs[own, side].tolist()) for side, source in enumerate((real, fake)))
-        originals, made = (torch.stack(images).to(accelerator.device) for images in both)
-        values = paired_metrics(made, originals)
-        means.add(values)
-        rmse[own] = values["rmse"]
-        if advance:
-            advance(len(own))
+    with errors_reach_all(accelerator):
+        for own in share.split(batch_size) if len(share) else ():
+            both = (source.read(pairs[own, side].tolist()) for side, source in enumerate((real, fake)))
+            originals, made = (torch.stack(images).to(accelerator.device) for images in both)
+            values = paired_metrics(made, originals)
+            means.add(values)
+            rmse[own] = values["rmse"]
+            if advance:
+                advance(len(own))
     if accelerator.num_processes > 1:
         rmse = accelerator.reduce(rmse, reduction="sum")
     return PairDistances(means.reduce(accelerator).means(), pairs, rmse.cpu())
 
 
+def _counterparts(real: FolderSource, fake: FolderSource) -> list[int | None]:
+    """For each generated image the position of the real one that belongs to it; None where there is none or not just one."""
+    for name in (_name, _name_without_side):
+        real_names = [name(path, real.folder) for path in real.files]
+        fake_names = [name(path, fake.folder) for path in fake.files]
+        positions = dict(zip(real_names, range(len(real_names)), strict=True))
+        repeated = {key for names in (real_names, fake_names) for key, count in Counter(names).items() if count > 1}
+        found = [None if key in repeated else positions.get(key) for key in fake_names]
+        if any(position is not None for position in found):
+            break
+    return found
+
+
 def _name(path: Path, folder: Path) -> str:
     return path.relative_to(folder).with_suffix("").as_posix()
+
+
+def _name_without_side(path: Path, folder: Path) -> str:
+    return _name(path, folder).removesuffix("_A").removesuffix("_B")

@@ -92,8 +92,11 @@ def scatter_plot(
     """
     with mpl.rc_context(_STYLE):
         figure, axes = _blank(title, x_label, y_label)
+        crowded = any(len(x) > 300 for x, _ in sets.values())
         for (name, (x, y)), color, marker in zip(sets.items(), PALETTE, "o^sDvP", strict=False):
-            axes.scatter(x, y, s=14, color=color, marker=marker, alpha=0.55, linewidths=0, label=name)
+            axes.scatter(
+                x, y, s=14 if crowded else 34, color=color, marker=marker, alpha=0.55, linewidths=0, label=name
+            )
         figure.legend(loc="outside lower center", ncols=len(sets), handletextpad=0.2)
     return figure
 

@@ -1,16 +1,23 @@
 """Run by test_two_processes.py under torchrun: many cases of two processes in one launch. Each is checked on both ranks."""
 
 import signal
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
 from accelerate.utils import gather_object, set_seed
+from PIL import Image
 from torch import nn
 
 from mixgan.engine.accelerator import make_accelerator, on_main, synchronise_buffers
 from mixgan.engine.interrupt import Interrupt
 from mixgan.engine.settings import CommonSettings
+from mixgan.evaluate.feature_set import measure
+from mixgan.evaluate.features import embedded_features
 from mixgan.evaluate.frechet import FeatureStatistics, frechet_distance
+from mixgan.evaluate.kept import KeptFeatures
+from mixgan.evaluate.sources import folder_source
 from mixgan.mixing import build_mixer, list_mixers
 from mixgan.mixing.build import mixer_options
 
@@ -52,6 +59,28 @@ def statistics_are_those_of_one_process():
     assert frechet_distance(together, whole) < 1e-9
 
 
+def kept_features_are_those_of_one_process():
+    features = torch.randn(301, 5, generator=torch.Generator().manual_seed(0))
+    whole, share = KeptFeatures(5, limit=40), KeptFeatures(5, limit=40)
+    whole.update(features, torch.arange(301))
+    own = torch.arange(301)[:290] if rank == 0 else torch.arange(285, 301)  # some come twice, as padding would
+    for piece in own.split(13):
+        share.update(features[piece], piece)
+    together = share.reduce(accelerator)
+    assert torch.equal(together.indices, whole.indices)
+    assert torch.equal(together.features, whole.features)
+
+
+def a_broken_file_of_one_process_stops_both():
+    with TemporaryDirectory() as folder:
+        for broken in (0, 1):  # of the first and of the second process's share
+            for number in range(4):
+                Image.new("RGB", (32, 32)).save(Path(folder, f"{number}.png"))
+            Path(folder, f"{broken}.png").write_bytes(b"no image")
+            with pytest.raises(ValueError, match=f"{broken}.png' is not an image"):
+                measure(folder_source(folder), embedded_features(), accelerator=accelerator)
+
+
 def buffers_become_the_main_ones():
     norm = nn.BatchNorm1d(3)
     norm.running_mean.fill_(rank + 1.0)
@@ -71,6 +100,8 @@ for case in (
     mixing_differs_by_rank,
     an_error_on_the_main_process_reaches_all,
     statistics_are_those_of_one_process,
+    kept_features_are_those_of_one_process,
+    a_broken_file_of_one_process_stops_both,
     buffers_become_the_main_ones,
     a_signal_to_one_process_stops_both,
 ):

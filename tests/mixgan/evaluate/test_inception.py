@@ -2,15 +2,13 @@
 
 import hashlib
 from pathlib import Path
-from unittest.mock import patch
 from urllib.error import URLError
 
 import pytest
 import torch
-from pytorch_fid.inception import FID_WEIGHTS_URL, InceptionV3, fid_inception_v3
+from pytorch_fid.inception import FID_WEIGHTS_URL, InceptionV3
 from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d
-from torchvision.models import Inception3
 
 from mixgan.evaluate import inception
 from mixgan.evaluate.inception import find_inception_weights, inception_features
@@ -20,27 +18,8 @@ DIMS = (64, 192, 768, 2048)
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    """A file as pytorch-fid looks for, from its own network; He-initialised, or all features would be alike."""
-    with (
-        patch("pytorch_fid.inception.load_state_dict_from_url", return_value={}),
-        patch.object(Inception3, "load_state_dict"),
-    ):
-        network = fid_inception_v3()
-    generator = torch.Generator().manual_seed(0)
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, generator=generator)
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
-            nn.init.normal_(module.bias, 0, 0.1, generator=generator)
-            module.running_mean.normal_(0, 0.1, generator=generator)
-            module.running_var.uniform_(0.5, 1.5, generator=generator)
-    path = tmp_path_factory.mktemp("torch") / "hub" / "checkpoints" / NAME
-    path.parent.mkdir(parents=True)
-    torch.save(network.state_dict(), path)
-    yield path
-    path.unlink()  # 100 MB that pytest would keep
+def weights(inception_weights):
+    return inception_weights
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Line plots: what is drawn is what was given."""
+"""Line and scatter plots: what is drawn is what was given."""
 
 import matplotlib as mpl
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_hex
 
-from mixgan.report.plots import MAX_POINTS, PALETTE, line_plot, series_from_records
+from mixgan.report.plots import MAX_POINTS, PALETTE, line_plot, scatter_plot, series_from_records
 
 
 def draw(series, **settings):
@@ -82,6 +82,32 @@ def test_records_become_series():
     series = series_from_records(records, ["loss", "accuracy", "note", "missing"])
     assert series == {"loss": ([1.0, 3.0], [2.0, 1.0]), "accuracy": ([2.0], [0.5])}
     assert series_from_records(records, ["loss"], x="epoch") == {"loss": ([1.0], [9.0])}
+
+
+def test_scattered_points_carry_data_names_and_differ_in_colour_and_shape():
+    before = dict(mpl.rcParams)
+    sets = {"real": ([1.0, 2.0, 3.0], [4.0, 5.0, 6.0]), "generated": ([0.5], [-1.0])}
+    figure = scatter_plot(sets, title="title", x_label="first", y_label="second")
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    assert dict(mpl.rcParams) == before
+    assert (axes.get_title(loc="left"), axes.get_xlabel(), axes.get_ylabel()) == ("title", "first", "second")
+    points = [np.asarray(c.get_offsets()).tolist() for c in axes.collections]
+    assert points == [[[1, 4], [2, 5], [3, 6]], [[0.5, -1]]]
+    assert [to_hex(c.get_facecolor()[0]).upper() for c in axes.collections] == list(PALETTE[:2])
+    first, second = (c.get_paths()[0].vertices for c in axes.collections)
+    assert first.shape != second.shape or not np.allclose(first, second)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["real", "generated"]
+
+
+def test_points_of_large_sets_are_small():
+    def size(count: int) -> float:
+        points = [0.0] * count
+        figure = scatter_plot({"a": (points, points), "b": ([0.0], [0.0])}, title="", x_label="", y_label="")
+        (found,) = {float(c.get_sizes()[0]) for c in figure.axes[0].collections}
+        return found
+
+    assert size(1000) < size(40)
 
 
 def test_mistakes_are_named():

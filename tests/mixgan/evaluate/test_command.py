@@ -1,0 +1,134 @@
+"""The command as it is typed: flags, what it prints and writes, exit codes, and Inception's distance against pytorch-fid's."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from pytorch_fid.inception import InceptionV3
+from torch import Tensor
+
+from mixgan.engine.command_line import run_command
+from mixgan.evaluate.command import main
+
+pytestmark = pytest.mark.usefixtures("fresh_process")
+
+KEYS = {
+    "fid", "fid_low", "fid_high", "kid", "kid_std", "kid_subset_size", "precision", "recall", "density", "coverage",
+    "inception_score", "n_real", "n_fake", "features", "resize", "weights_sha256", "warnings",
+}  # fmt: skip
+MORE_KEYS = {
+    "inception_score_std",
+    "kept_real",
+    "kept_fake",
+    "distance",
+    "preprocessing",
+    "note",
+    "real",
+    "fake",
+    "seconds",
+}
+PAIRED_KEYS = {"rmse", "rmse_gcgan", "acc5", "acc10", "psnr", "ssim", "n_pairs"}
+EMBEDDED = ("--features", "embedded", "--bootstrap", "2", "--threads", "1")
+
+
+@pytest.fixture
+def folders(save, tiles):
+    return str(save("real", tiles.maps)), str(save("fake", tiles.maps // 2 + 30, suffix=".jpg"))
+
+
+def test_json_page_and_terminal(folders, tmp_path, capsys):
+    json_file, page, statistics = (tmp_path / name for name in ("out.json", "out.html", "real.npz"))
+    files = ("--json", str(json_file), "--html", str(page), "--save-statistics", str(statistics))
+    main([*folders, *EMBEDDED, *files, "--resize", "30", "--sample", "20", "--seed", "1", "--batch-size", "7"])
+    figures = json.loads(json_file.read_text())
+    assert figures.keys() == KEYS | MORE_KEYS | PAIRED_KEYS
+    assert not any(isinstance(value, dict) for value in figures.values())
+    assert (figures["features"], figures["resize"], figures["n_real"], figures["kept_fake"]) == ("embedded", 30, 24, 20)
+    printed = capsys.readouterr().out
+    assert "features: embedded, as asked for\n" in printed
+    assert f"page: {page}\n" in printed
+    assert "not comparable with" in printed
+    assert "24 images for 64 features" in printed
+    assert page.stat().st_size > 10_000
+    assert statistics.is_file()
+
+
+def test_infinities_become_null(folders, tmp_path):
+    main([folders[0], folders[0], *EMBEDDED, "--json", str(tmp_path / "out.json")])
+    figures = json.loads((tmp_path / "out.json").read_text())
+    assert (figures["fid"], figures["psnr"]) == (0, None)
+
+
+def test_the_cache_flag_as_documented(folders, tmp_path, capsys):
+    cache = tmp_path / "xdg" / "mixgan" / "statistics"  # of the test's own XDG_CACHE_HOME
+    main([*folders, *EMBEDDED, "--no-use-cache"])
+    assert not cache.exists()
+    main([*folders, *EMBEDDED])
+    assert len(list(cache.iterdir())) == 1
+    main([*folders, *EMBEDDED, "--no-use-cache"])
+    assert "features from" not in capsys.readouterr().out
+    main([*folders, *EMBEDDED])
+    assert f"{folders[0]}: features from {cache}" in capsys.readouterr().out
+
+
+def test_names_with_brackets_are_printed_as_they_are(save, tiles, capsys):
+    real = str(save("real", tiles.maps))
+    fake = save("[/bold]", tiles.maps[:12])
+    (fake / "3.png").write_bytes(b"")
+    main([real, str(fake), *EMBEDDED, "--on-bad-image", "skip"])
+    assert f"warning: {fake}: 1 of 12 files left out as unreadable: {fake / '3.png'}\n" in capsys.readouterr().out
+
+
+def test_mistakes_are_one_sentence_and_exit_code_2(folders, save, tiles, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    np.savez(tmp_path / "other.npz", mu=np.zeros(2048), sigma=np.eye(2048))
+    broken = save("broken", tiles.maps)
+    (broken / "20.png").write_bytes((broken / "20.png").read_bytes()[:200])
+    one = str(save("one", tiles.maps[:1]))
+    cases = {
+        (str(tmp_path / "nowhere"), folders[1]): "does not exist",
+        (folders[0], str(tmp_path / "empty")): "holds no image",
+        (one, folders[1]): f"at least 2 images of each set, {one} holds 1",
+        (folders[0], str(broken)): "20.png' is truncated",
+        (folders[0], str(tmp_path / "other.npz")): "of 2048 dimensions, but the features to compare with have 64",
+        (*folders, "--batch-size", "0"): "--batch-size must be at least 1",
+    }
+    for words, message in cases.items():
+        with pytest.raises(SystemExit) as stopped:
+            run_command(main, [*words, *EMBEDDED, "--json", str(tmp_path / "out.json")])
+        assert stopped.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ")
+        assert message in line
+    assert not (tmp_path / "out.json").exists()
+
+
+def pytorch_fids_features(images: Tensor) -> np.ndarray:
+    with torch.no_grad():
+        return InceptionV3([0]).eval()(images / 255)[0].mean(dim=(2, 3)).double().numpy()
+
+
+def frechet(x1: np.ndarray, x2: np.ndarray) -> float:
+    """pytorch-fid's formula; the trace of the root by eigenvalues, as its call of scipy's sqrtm fails from scipy 1.18 on."""
+    covariance1, covariance2 = np.cov(x1, rowvar=False), np.cov(x2, rowvar=False)
+    values, vectors = np.linalg.eigh(covariance1)
+    root = vectors * np.sqrt(values.clip(0)) @ vectors.T
+    cross = np.sqrt(np.linalg.eigvalsh(root @ covariance2 @ root).clip(0)).sum()
+    return float(((x1.mean(0) - x2.mean(0)) ** 2).sum() + np.trace(covariance1) + np.trace(covariance2) - 2 * cross)
+
+
+def test_inceptions_distance_is_pytorch_fids(inception_weights, save, tiles, tmp_path, monkeypatch):
+    photos, maps = tiles.photos[:6], tiles.maps[:7]
+    words = [str(save("real", photos)), str(save("fake", maps)), "--features", "inception", "--dims", "64"]
+    json_file, page = tmp_path / "out.json", tmp_path / "out.html"
+    files = ["--inception-weights", str(inception_weights), "--json", str(json_file), "--html", str(page)]
+    main([*words, *files, "--threads", "1", "--bootstrap", "0"])
+    figures = json.loads(json_file.read_text())
+    monkeypatch.setenv("TORCH_HOME", str(inception_weights.parents[2]))
+    expected = frechet(pytorch_fids_features(photos), pytorch_fids_features(maps))
+    assert figures["fid"] == pytest.approx(expected, rel=1e-6)
+    assert figures["features"] == "inception-64"
+    (told,) = [text for text in figures["warnings"] if "not the published ones" in text]
+    assert f"sha256 {figures['weights_sha256'][:8]}..., not 6726825d..." in told
+    assert told in page.read_text()

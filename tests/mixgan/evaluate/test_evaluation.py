@@ -1,0 +1,200 @@
+"""An evaluation from folders to figures, with a network of three features that numpy computes as well: mean red, green, blue."""
+
+import os
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from PIL import Image
+from torch import Tensor, nn
+
+from mixgan.evaluate.evaluation import Evaluation, evaluate
+from mixgan.evaluate.features import FeatureExtractor, module_features
+from mixgan.evaluate.frechet import frechet_distance_from_features
+from mixgan.evaluate.options import FidOptions
+from mixgan.evaluate.statistics_file import read_statistics
+
+pytestmark = pytest.mark.usefixtures("fresh_process")
+
+
+class MeanColour(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.register_buffer("factor", torch.tensor(factor))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(dim=(2, 3)) * self.factor
+
+
+def mean_colour(path: Path, *, factor: float = 100.0) -> FeatureExtractor:
+    extractor = module_features("mean-colour", MeanColour(factor), dims=3)
+    extractor.note = "features: mean-colour"
+    return extractor
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Evaluates with these flags, the paths below the test's folder, in a new process's state."""
+
+    def call(real: str, fake: str, read_checkpoint=mean_colour, **flags) -> Evaluation:
+        for name in ("save_statistics", "cache"):
+            if name in flags:
+                flags[name] = tmp_path / flags[name]
+        defaults = {"features": str(tmp_path), "bootstrap": 2, "threads": 1, "batch_size": 5}
+        options = FidOptions(real=tmp_path / real, fake=tmp_path / fake, **defaults | flags)
+        return evaluate(options, Accelerator(cpu=True), read_checkpoint)
+
+    return call
+
+
+@pytest.fixture
+def folders(save, tiles):
+    save("real", tiles.maps)
+    save("fake", tiles.maps.flip(0)[:20] // 2 + 30, suffix=".bmp", first=100)
+
+
+def colours(folder: Path, *, size: int | None = None, box=None) -> Tensor:
+    """The features by Pillow and numpy."""
+    pictures = [Image.open(path).crop(box) if box else Image.open(path) for path in sorted(folder.iterdir())]
+    pictures = [picture.resize((size, size), Image.Resampling.BICUBIC) if size else picture for picture in pictures]
+    return torch.tensor(np.stack([np.asarray(picture).mean(axis=(0, 1)) / 255 * 100 for picture in pictures]))
+
+
+@pytest.mark.usefixtures("folders")
+def test_the_distance_is_that_of_the_folders(run, tmp_path, capsys):
+    found = run("real", "fake")
+    expected = frechet_distance_from_features(colours(tmp_path / "real"), colours(tmp_path / "fake"))
+    assert found.figures["fid"] == pytest.approx(expected, rel=1e-5)
+    assert (found.figures["n_real"], found.figures["n_fake"]) == (24, 20)
+    assert found.figures["resize"] is None
+    assert found.pairs is None
+    printed = capsys.readouterr().out.splitlines()
+    assert printed == ["features: mean-colour", "images left at their own size before the feature network"]
+
+
+def test_mixed_sizes_and_one_size_for_both_sides(run, tmp_path):
+    generator = np.random.default_rng(0)
+    for side, sizes in (("real", [(60, 40), (33, 70), (48, 48)]), ("fake", [(24, 24), (20, 31)])):
+        (tmp_path / side).mkdir()
+        for number in range(8):
+            pixels = generator.integers(0, 256, (*sizes[number % len(sizes)], 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / side / f"{side}{number}.png")
+    for flags, size in (({}, None), ({"resize": "12"}, 12)):
+        figures = run("real", "fake", **flags).figures
+        expected = [colours(tmp_path / side, size=size) for side in ("real", "fake")]
+        assert figures["fid"] == pytest.approx(frechet_distance_from_features(*expected), rel=1e-3)
+        assert figures["resize"] == size
+        warned = any(text.startswith("real images of 40 x 60 px against generated") for text in figures["warnings"])
+        assert warned == (size is None)
+
+
+@pytest.mark.parametrize(("domain", "box"), [("A", (0, 0, 120, 120)), ("B", (120, 0, 240, 120))])
+def test_a_domain_of_google_maps_at_the_size_of_the_generated_images(domain, box, run, save, tiles, tmp_path):
+    both = torch.cat([tiles.photos, tiles.maps], dim=3)[:10]
+    (tmp_path / "maps").mkdir()
+    for number, image in enumerate(both):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).resize((240, 120)).save(tmp_path / "maps" / f"{number}.png")
+    save("fake", tiles.maps[:10])
+    found = run("maps", "fake", domain=domain)
+    expected = [colours(tmp_path / "maps", size=32, box=box), colours(tmp_path / "fake")]
+    assert found.figures["fid"] == pytest.approx(frechet_distance_from_features(*expected), rel=1e-4)
+    assert found.figures["resize"] == 32
+    # The maps come back from their enlargement almost as they were; photos are something else.
+    assert (found.figures["rmse"] < 12) == (domain == "B")
+    assert found.figures["n_pairs"] == 10
+
+
+@pytest.mark.usefixtures("folders")
+def test_features_of_the_reference_are_kept_until_something_changes(run, tmp_path, capsys):
+    def measured(**flags) -> tuple[bool, float]:
+        figures = run("real", "fake", **flags).figures
+        return f"{tmp_path / 'real'}: features from {tmp_path / 'kept'}" not in capsys.readouterr().out, figures["fid"]
+
+    first, fid = measured(cache="kept")
+    assert first
+    assert measured(cache="kept") == (False, fid)
+    assert measured(cache="kept", use_cache=False) == (True, fid)
+    assert measured(cache="kept", read_checkpoint=partial(mean_colour, factor=50.0))[0]
+    assert measured(cache="kept", resize="16")[0]
+    stat = (tmp_path / "real" / "3.png").stat()
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "real" / "3.png")
+    os.utime(tmp_path / "real" / "3.png", ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    again, changed = measured(cache="kept")
+    assert again
+    assert changed != fid
+
+
+@pytest.mark.usefixtures("folders")
+def test_an_unusable_cache_is_said_and_no_error(run, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert run("real", "fake", cache="file/kept").figures["fid"] > 0
+    told = f"the features of {tmp_path / 'real'} could not be kept in {tmp_path / 'file' / 'kept'}"
+    assert told in capsys.readouterr().out.splitlines()
+    run("real", "fake", cache="unused", use_cache=False)
+    assert not (tmp_path / "unused").exists()
+
+
+@pytest.mark.usefixtures("folders")
+def test_saved_statistics_take_the_place_of_the_folder(run, tmp_path):
+    whole = run("real", "fake", save_statistics="real.npz").figures
+    run("fake", "real", save_statistics="fake.npz")
+    for real, fake in (("real.npz", "fake"), ("real", "fake.npz"), ("real.npz", "fake.npz")):
+        figures = run(real, fake).figures
+        assert figures["fid"] == pytest.approx(whole["fid"], rel=1e-9)
+        assert (figures["n_real"], figures["n_fake"]) == (24, 20)
+        assert figures["preprocessing"] == whole["preprocessing"]
+        assert figures["precision"] is None
+    known = read_statistics(tmp_path / "real.npz")
+    np.savez(tmp_path / "theirs.npz", mu=known.mean.numpy(), sigma=known.covariance.numpy())
+    figures = run("theirs.npz", "fake", resize="32").figures
+    assert figures["fid"] == pytest.approx(whole["fid"], rel=1e-9)
+    assert (figures["n_real"], figures["resize"]) == (None, 32)
+    assert f"{tmp_path / 'theirs.npz'} does not say with which features it was made" in figures["warnings"]
+
+
+@pytest.mark.usefixtures("folders")
+def test_a_set_against_itself(run):
+    figures = run("real", "real").figures
+    assert [figures[key] for key in ("fid", "rmse", "rmse_gcgan")] == [0, 0, 0]
+    ones = ("precision", "recall", "density", "coverage", "acc5", "acc10", "ssim")
+    assert {key: figures[key] for key in ones} == pytest.approx(dict.fromkeys(ones, 1))
+    assert figures["psnr"] == float("inf")
+
+
+@pytest.mark.usefixtures("folders")
+def test_unreadable_files_stop_or_are_left_out_and_then_there_are_no_pairs(run, tmp_path, save, tiles):
+    save("fake", tiles.maps)
+    for path in (tmp_path / "fake").glob("*.bmp"):
+        path.unlink()
+    broken = tmp_path / "fake" / "7.png"
+    broken.write_bytes(broken.read_bytes()[:300])  # its header is whole
+    with pytest.raises(ValueError, match=r"fake/7\.png' is truncated"):
+        run("real", "fake")
+    with pytest.warns(UserWarning, match="skipped 1 of 24"):
+        found = run("real", "fake", on_bad_image="skip")
+    assert found.figures["n_fake"] == 23
+    assert found.pairs is None
+    assert f"{tmp_path / 'fake'}: 1 of 24 files left out as unreadable: {broken}" in found.figures["warnings"]
+    assert "unreadable files were left out: no paired figures" in found.figures["warnings"]
+
+
+@pytest.mark.usefixtures("folders")
+def test_some_pairs_are_not_enough(run, save, tiles, tmp_path):
+    save("fake", tiles.maps[:3])
+    found = run("real", "fake")
+    assert found.pairs is None
+    assert "rmse" not in found.figures
+    assert any("20 of 23 generated images" in text for text in found.figures["warnings"])
+
+
+@pytest.mark.usefixtures("folders")
+def test_features_that_cannot_be_had_are_refused(run, tmp_path):
+    with pytest.raises(ValueError, match="the mean-colour features of 5 out of 5 images in a batch are NaN"):
+        run("real", "fake", read_checkpoint=partial(mean_colour, factor=float("nan")))
+    with pytest.raises(ValueError, match="or a checkpoint of classify; there is no file or folder nowhere"):
+        run("real", "fake", features="nowhere")
+    with pytest.raises(ValueError, match=r"auto, inception, embedded, got .*; recipes/fid\.py takes checkpoints too"):
+        run("real", "fake", read_checkpoint=None)

@@ -1,0 +1,92 @@
+"""Pairs of files: plain grey pictures, whose errors are the differences of their greys."""
+
+import pytest
+import torch
+from accelerate import Accelerator
+from PIL import Image
+
+from mixgan.evaluate.pairs import match_pairs, measure_pairs, why_not_comparable, why_not_matched
+from mixgan.evaluate.preprocessing import Preprocessing
+from mixgan.evaluate.sources import FolderSource, folder_source
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Writes grey pictures {file name: grey or (grey, size)} and gives the folder as a source."""
+
+    def write(name: str, pictures: dict[str, int | tuple[int, tuple[int, int]]], **settings) -> FolderSource:
+        for file, value in pictures.items():
+            grey, size = value if isinstance(value, tuple) else (value, (16, 16))
+            (tmp_path / name / file).parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", size, grey).save(tmp_path / name / file)
+        return folder_source(tmp_path / name, **settings)
+
+    return write
+
+
+def names(real: FolderSource, fake: FolderSource) -> list[tuple[str, str]]:
+    def name(source: FolderSource, position: int) -> str:
+        return source.files[position].relative_to(source.folder).as_posix()
+
+    return [(name(real, first), name(fake, second)) for first, second in match_pairs(real, fake).tolist()]
+
+
+def test_pairs_have_the_same_path_up_to_the_extension(folder):
+    real = folder("real", {"1.jpg": 0, "2.jpg": 0, "10.jpg": 0, "deep/1.jpg": 0})
+    fake = folder("fake", {"deep/1.png": 0, "10.png": 0, "2.webp": 0})
+    assert names(real, fake) == [("2.jpg", "2.webp"), ("10.jpg", "10.png"), ("deep/1.jpg", "deep/1.png")]
+    assert why_not_matched(real, fake) is None
+
+
+def test_cyclegans_sides_do_not_count_where_no_name_is_the_same(folder):
+    real = folder("testB", {"1_B.jpg": 0, "2_B.jpg": 0})
+    assert names(real, folder("fake", {"1_A.png": 0, "2_A.png": 0})) == [("1_B.jpg", "1_A.png"), ("2_B.jpg", "2_A.png")]
+    assert names(folder("both", {"1_A.jpg": 0, "1_B.jpg": 0}), folder("fake2", {"1_B.png": 0})) == [
+        ("1_B.jpg", "1_B.png")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("real", "fake", "told"),
+    [
+        (["1.png", "2.png"], ["1.png", "2.png", "grid.png"], "1 of 3 generated images, {}/grid.png the first"),
+        (["1.png", "1.jpg", "2.png"], ["1.png", "2.png"], "1 of 2 generated images, {}/1.png the first"),
+        (["1.png", "2.png"], ["1.png", "1.jpg", "2.png"], "2 of 3 generated images, {}/1.jpg the first"),
+        (["1.png", "2.png"], ["a.png", "b.png"], None),
+    ],
+    ids=["one without", "two real ones", "two generated ones", "none"],
+)
+def test_no_pairs_unless_each_generated_image_has_one_counterpart(real, fake, told, folder):
+    real, fake = folder("real", dict.fromkeys(real, 0)), folder("fake", dict.fromkeys(fake, 0))
+    assert match_pairs(real, fake) is None
+    sentence = why_not_matched(real, fake)
+    assert (sentence or "").startswith((told or "").format(fake.folder))
+    assert (sentence is None) == (told is None)
+
+
+def test_differing_sizes_are_told_and_resizing_helps(folder):
+    real = folder("real", {"1.png": (0, (32, 16)), "2.png": 0})
+    fake = folder("fake", {"1.png": 0, "2.png": 0})
+    assert why_not_comparable(real, fake) == (
+        "file names match, but sizes differ (16 x 16 and 32 x 16): no paired figures; --resize N makes them equal"
+    )
+    resized = [folder_source(source.folder, preprocessing=Preprocessing(12)) for source in (real, fake)]
+    assert why_not_comparable(*resized) is None
+    small = [folder_source(source.folder, preprocessing=Preprocessing(10)) for source in (real, fake)]
+    assert why_not_comparable(*small) == "images below 11 px are too small for paired figures"
+
+
+@pytest.mark.usefixtures("fresh_process")
+def test_means_and_the_worst_first(folder):
+    real = folder("real", {f"{i}.png": 100 for i in range(6)})
+    fake = folder("fake", {f"{i}.png": 100 + error for i, error in enumerate([3, 40, 0, 7, 40, 20])})
+    done = []
+    found = measure_pairs(
+        real, fake, match_pairs(real, fake), accelerator=Accelerator(cpu=True), batch_size=4, advance=done.append
+    )
+    torch.testing.assert_close(found.rmse, torch.tensor([3.0, 40, 0, 7, 40, 20]))
+    assert found.worst_first().tolist() == [1, 4, 5, 3, 0, 2]
+    assert found.means["rmse"] == pytest.approx(110 / 6, rel=1e-6)
+    assert found.means["rmse_gcgan"] == pytest.approx(3**0.5 * 110 / 6, rel=1e-6)
+    assert (found.means["acc5"], found.means["acc10"]) == pytest.approx((2 / 6, 3 / 6))
+    assert sum(done) == 6
