@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from classify.data import resolve_dataset
+from classify.finetune import trained_classifier
 from classify.methods import METHODS, list_methods, method_options
 from classify.methods.mix_schedule import MixSchedule
 from classify.networks import list_networks
@@ -36,6 +37,8 @@ class ClassifySettings(CommonSettings):
     """Data set; auto takes CIFAR-10 where it lies under --data-root, else the embedded tiles."""
     network: str = "preact-resnet18"
     """Network architecture."""
+    finetune_from: Path | None = None
+    """Run folder (or its weights file) whose network is trained further; double input and output become single."""
     image_size: int | None = None
     """Side of the images in px (default: the data set's own)."""
     tiles_view: Literal["photo", "map", "both"] = "photo"
@@ -114,7 +117,15 @@ def settings_from(argv: Sequence[str]) -> ClassifySettings:
     defaults = (
         resumed_defaults(look.output_dir, settings_type) if resuming else preset_values(look.preset, dataset=dataset)
     )
+    finetuning = look.finetune_from is not None and not resuming
+    if finetuning:
+        defaults = {**defaults, "network": trained_classifier(look.finetune_from)[1]["network"]}
     settings = parse(settings_type, argv, defaults=defaults, prog="classify", description=ClassifySettings.__doc__)
+    if finetuning and settings.network != defaults["network"]:
+        raise ValueError(
+            f"--network {settings.network} does not fit --finetune-from {settings.finetune_from}: its network is "
+            f"{defaults['network']}"
+        )
     if settings.dataset == "auto":
         settings.dataset = dataset
         say_once(AUTO_NOTES[dataset].format(root=settings.data_root))

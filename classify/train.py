@@ -5,15 +5,18 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
 
 from classify.data import FolderSet, ImageSet, load_dataset
 from classify.evaluation import evaluate
 from classify.feeds import eval_batches, training_feed
+from classify.finetune import network_for_finetuning
 from classify.listing import print_methods
 from classify.methods import Method, build_method
 from classify.networks import build_network
+from classify.networks.surgery import first_convolution
 from classify.report import picture_mixing, summarise, write_report
 from classify.schedules import cosine, steps
 from classify.settings import ClassifySettings, as_dict, settings_from
@@ -42,7 +45,7 @@ def train(settings: ClassifySettings) -> dict[str, Any]:
     training, test = load_sets(settings, run)
     feed = training_feed(training, batch_size=settings.batch_size, seed=settings.seed, **place(run))
 
-    network = build_network(settings.network, num_classes=len(training.classes), in_channels=training.channels)
+    network = starting_network(settings, training)
     method = build_method(
         settings.method,
         network,
@@ -85,6 +88,14 @@ def train(settings: ClassifySettings) -> dict[str, Any]:
             if run.at_epoch_end or run.at_end:
                 figures = evaluate_epoch(run, method, test)
     return finish(run, method, figures or test_figures(run, method, test), training)
+
+
+def starting_network(settings: ClassifySettings, training: ImageSet | FolderSet) -> nn.Module:
+    """A new network, or the trained one that --finetune-from names; a resumed run fills it from its checkpoint."""
+    shape = {"num_classes": len(training.classes), "in_channels": training.channels}
+    if settings.finetune_from is None or settings.resume:
+        return build_network(settings.network, **shape)
+    return network_for_finetuning(settings.finetune_from, **shape)
 
 
 def load_sets(settings: ClassifySettings, run: Run) -> tuple[ImageSet | FolderSet, ImageSet | FolderSet]:
@@ -141,8 +152,8 @@ def finish(run: Run, method: Method, figures: dict[str, float], training: ImageS
     summary = summarise(run, figures)
     about = {
         "network": settings.network,
-        "num_classes": len(training.classes),
-        "in_channels": training.channels,
+        "num_classes": method.network.classifier.out_features,  # a method may have doubled input and output
+        "in_channels": first_convolution(method.network).in_channels,
         "classes": training.classes,
         "mean": training.mean,
         "std": training.std,
@@ -155,6 +166,7 @@ def finish(run: Run, method: Method, figures: dict[str, float], training: ImageS
             run.accelerator, lambda: save_weights(run.folder.weights / "network.safetensors", method.network, about)
         )
         run.write_summary(summary)
+        picture_mixing(run, method, training)  # again: what saliency and learned masks make of it after training
         on_main(run.accelerator, lambda: write_report(run, summary))
         run.say(f"Test accuracy {summary['test_accuracy']:.4f}. Report: {run.folder.report}")
     else:

@@ -5,9 +5,14 @@ from typing import Any
 
 from torch import nn
 
+from classify.methods.augmix import AugMix
+from classify.methods.lamix import Lamix, LamixPuzzle
+from classify.methods.manifold_mixup import ManifoldMixup
 from classify.methods.method import Method, MethodOutput
 from classify.methods.mix_schedule import MixSchedule
 from classify.methods.mixed_samples import MixedSamples
+from classify.methods.multi_sample import MultiSample
+from classify.methods.patchup import PatchUp
 from mixgan.mixing import build_mixer, list_mixers
 from mixgan.mixing.build import mixer_options, parts_of
 
@@ -15,7 +20,14 @@ __all__ = ["METHODS", "Method", "MethodOutput", "MixSchedule", "build_method", "
 
 
 #: Methods that are more than a mixer of ``mixgan.mixing``.
-METHODS: dict[str, type[Method]] = {}
+METHODS: dict[str, type[Method]] = {
+    "manifold-mixup": ManifoldMixup,
+    "patchup": PatchUp,
+    "lamix": Lamix,
+    "lamix-puzzle": LamixPuzzle,
+    "augmix": AugMix,
+    "multi-sample": MultiSample,
+}
 #: What ``build_method`` gives a method itself; the other keywords of its constructor are its options.
 _GIVEN = ("self", "network", "mixer", "num_classes", "schedule", "mean", "std")
 

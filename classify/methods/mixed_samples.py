@@ -4,10 +4,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from classify.methods.clean_pass import clean_loss_with_saliency
 from classify.methods.method import Method, MethodOutput
 from classify.methods.mix_schedule import MixSchedule
-from mixgan.mixing import Mixer, build_mixer, gradient_saliency, static_saliency
+from classify.methods.soft_targets import (
+    SoftLoss,
+    check_loss,
+    clean_loss_scale,
+    soft_accuracy,
+    soft_target_loss,
+    top2_figures,
+)
+from mixgan.mixing import Mixer, Plan, build_mixer, gradient_saliency, static_saliency
 from mixgan.mixing.host import HostChoice
+from mixgan.mixing.interpolate import Erm
 
 
 class MixedSamples(Method):
@@ -20,6 +30,14 @@ class MixedSamples(Method):
         mixer: the mixing method.
         schedule: when it is on; batches that are not mixed are trained on as they are.
         mean, std: the normalisation of the images, which the static saliency map undoes.
+        loss: ``"soft-ce"``, or ``"bce"``, binary cross-entropy of the softmax, as PuzzleMix published (``soft_target_loss``).
+        clean_weight: w, adds w times the cross-entropy on the unmixed images to the loss of a mixed batch, at the cost of
+            a second training pass; beside "bce" times 2/K (``clean_loss_scale``). PuzzleMix: 0 on CIFAR, 1 on larger images.
+        reuse_forward: make the gradient saliency map from the clean loss's training pass, which then costs next to nothing
+            (``clean_loss_with_saliency``), instead of from a pass of its own in eval mode. Needs a clean weight.
+
+    Raises:
+        ValueError: a value out of range, or nothing to reuse.
     """
 
     def __init__(
@@ -30,12 +48,24 @@ class MixedSamples(Method):
         schedule: MixSchedule | None = None,
         mean: tuple[float, ...] = (0.0,),
         std: tuple[float, ...] = (1.0,),
+        loss: SoftLoss = "soft-ce",
+        clean_weight: float = 0.0,
+        reuse_forward: bool = False,
     ) -> None:
         super().__init__(network)
+        if clean_weight < 0:
+            raise ValueError(f"--method.clean-weight must not be negative, got {clean_weight}")
+        if reuse_forward and clean_weight == 0:
+            raise ValueError(
+                "--method.reuse-forward reuses the clean loss's pass: it needs --method.clean-weight above 0"
+            )
+        if reuse_forward and mixer.saliency_kind != "gradient":
+            raise ValueError(f"--method.reuse-forward is for gradient saliency; {type(mixer).__name__} uses none")
         self.mixer = mixer
         self.unmixed = build_mixer("erm", num_classes=mixer.num_classes)
         self.schedule = schedule or MixSchedule()
         self.mean, self.std = mean, std
+        self.loss, self.clean_weight, self.reuse_forward = check_loss(loss), clean_weight, reuse_forward
         self.host = HostChoice()
         self.share = self.schedule.share(0)
 
@@ -44,13 +74,55 @@ class MixedSamples(Method):
         self.share = self.schedule.share(epoch)
 
     def forward(self, images: Tensor, labels: Tensor) -> MethodOutput:
-        """Mix, classify, compare. Logs the loss and the lambda-weighted accuracy."""
-        mixer = self.mixer if self.mixes_this_batch() else self.unmixed
-        mixed = mixer.mix(images, labels, saliency=self.saliency(mixer, images, labels))
-        logits = self.network(mixed.images).float()
-        loss = F.cross_entropy(logits, mixed.targets)
-        logs = {"loss": loss.detach(), "accuracy": soft_accuracy(logits, mixed.targets)}
-        return MethodOutput(loss, logits, logs)
+        """Mix, classify, compare.
+
+        Logs the loss and the lambda-weighted accuracy; of batches mixed in pairs also the top-2 figures, with a clean loss
+        also that.
+        """
+        if not self.mixes_this_batch():
+            logits, targets, _ = self.classify(self.unmixed, images, labels, None)
+            return self.output(soft_target_loss(logits, targets, self.loss), logits, targets, {})
+        clean_loss, saliency = self.clean_pass(images, labels)
+        if saliency is None:
+            saliency = self.saliency(self.mixer, images, labels)
+        logits, targets, plan = self.classify(self.mixer, images, labels, saliency)
+        loss = self.mixed_loss(logits, targets)
+        figures = self.pair_figures(logits, labels, plan)
+        if clean_loss is not None:
+            loss = loss + self.clean_weight * clean_loss_scale(logits.shape[1], self.loss) * clean_loss
+            figures["clean_loss"] = clean_loss.detach()
+        return self.output(loss, logits, targets, figures)
+
+    def output(self, loss: Tensor, logits: Tensor, targets: Tensor, figures: dict[str, Tensor]) -> MethodOutput:
+        """The step's output, with loss and accuracy among its logs."""
+        return MethodOutput(
+            loss, logits, {"loss": loss.detach(), "accuracy": soft_accuracy(logits, targets), **figures}
+        )
+
+    def classify(
+        self, mixer: Mixer, images: Tensor, labels: Tensor, saliency: Tensor | None
+    ) -> tuple[Tensor, Tensor, Plan]:
+        """Logits (B,K) float32 of mixed samples, their targets (B,K), and the plan that mixed them."""
+        mixed = mixer.mix(images, labels, saliency=saliency)
+        return self.network(mixed.images).float(), mixed.targets, mixed.plan
+
+    def mixed_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The loss of a mixed batch."""
+        return soft_target_loss(logits, targets, self.loss)
+
+    def clean_pass(self, images: Tensor, labels: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """The cross-entropy on the images as they are, and the saliency map where it comes from the same pass."""
+        if self.reuse_forward:
+            return clean_loss_with_saliency(self.network, images, labels)
+        if self.clean_weight > 0:
+            return F.cross_entropy(self.network(images).float(), labels), None
+        return None, None
+
+    def pair_figures(self, logits: Tensor, labels: Tensor, plan: Plan) -> dict[str, Tensor]:
+        """The top-2 figures of samples that are mixed with others, of the partner with the most weight; else nothing."""
+        if isinstance(self.mixer, Erm) or logits.shape[1] < 2:
+            return {}
+        return top2_figures(logits.detach(), labels, labels[main_partner(plan)])
 
     def mixes_this_batch(self) -> bool:
         """A coin where the schedule mixes a share of the batches; the same on all processes."""
@@ -58,6 +130,7 @@ class MixedSamples(Method):
             return self.share == 1.0
         return self.host.draw([1.0 - self.share, self.share]) == 1
 
+    @torch.compiler.disable
     def saliency(self, mixer: Mixer, images: Tensor, labels: Tensor) -> Tensor | None:
         """The saliency map (B,H,W) that the mixer's paper uses: static, or of the clean loss in eval mode."""
         if mixer.saliency_kind is None:
@@ -82,17 +155,12 @@ class MixedSamples(Method):
         """Own image, the image that is mixed in most, mixed image and mask."""
         saliency = self.saliency(self.mixer, images, labels)
         mixed = self.mixer.mix(images, labels, saliency=saliency, generator=generator)
-        others = mixed.plan.weights[:, 1:].argmax(1, keepdim=True) + 1
-        partner = mixed.plan.sources.gather(1, others)[:, 0]
-        shown = {"own": images, "partner": images[partner], "mixed": mixed.images}
+        shown = {"own": images, "partner": images[main_partner(mixed.plan)], "mixed": mixed.images}
         columns = {name: self.unit_range(column) for name, column in shown.items()}
         return columns if mixed.mask is None else {**columns, "mask (white: own)": mixed.mask}
 
 
-def soft_accuracy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean target weight of the predicted class: accuracy for one-hot targets, lambda-weighted accuracy for mixed ones.
-
-    Args:
-        logits, targets: (B,K).
-    """
-    return targets.gather(1, logits.argmax(1, keepdim=True)).mean()
+def main_partner(plan: Plan) -> Tensor:
+    """(B,) int64: the sample with the most weight in each mixed one, itself left out."""
+    others = plan.weights[:, 1:].argmax(1, keepdim=True) + 1
+    return plan.sources.gather(1, others)[:, 0]

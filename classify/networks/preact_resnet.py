@@ -32,6 +32,31 @@ class PreActBlock(nn.Module):
         return self.conv2(F.relu(self.bn2(out))) + shortcut
 
 
+class PreActBottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions, else as ``PreActBlock``: (B,C,H,W) -> (B,4*width,H/stride,W/stride)."""
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, width: int, stride: int = 1) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride=stride, padding=1, bias=False)
+        self.bn3 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, width * self.expansion, 1, bias=False)
+        self.shortcut = _shortcut(in_channels, width * self.expansion, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(x))
+        shortcut = x if self.shortcut is None else self.shortcut(out)
+        out = self.conv2(F.relu(self.bn2(self.conv1(out))))
+        return self.conv3(F.relu(self.bn3(out))) + shortcut
+
+
+Block = type[PreActBlock] | type[PreActBottleneck]
+
+
 def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Conv2d | None:
     if stride == 1 and in_channels == out_channels:
         return None
@@ -39,39 +64,50 @@ def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Conv2d | N
 
 
 class PreActResNet(PooledNetwork):
-    """Four stages of ``block``, of 64, 128, 256 and 512 base channels; each stage but the first halves the size.
+    """A 3x3 stem and stages of ``block``, each but the first halving the size; one last batch norm and ReLU before pooling.
 
     Args:
         block: a class called as ``block(in_channels, width, stride)``, giving ``width * block.expansion`` channels.
-        depths: blocks in each of the four stages.
+        depths: blocks in each stage.
+        widths: base channels of each stage.
+        stem_width: channels of the stem.
     """
 
     def __init__(
-        self, block: type[PreActBlock], depths: tuple[int, int, int, int], *, num_classes: int, in_channels: int = 3
+        self,
+        block: Block,
+        depths: tuple[int, ...],
+        *,
+        num_classes: int,
+        in_channels: int = 3,
+        widths: tuple[int, ...] = (64, 128, 256, 512),
+        stem_width: int = 64,
     ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
-        self.layer1 = _stage(block, 64, 64, depths[0], stride=1)
-        self.layer2 = _stage(block, 64 * block.expansion, 128, depths[1], stride=2)
-        self.layer3 = _stage(block, 128 * block.expansion, 256, depths[2], stride=2)
-        self.layer4 = _stage(block, 256 * block.expansion, 512, depths[3], stride=2)
-        self.norm = nn.BatchNorm2d(512 * block.expansion)
-        self.classifier = nn.Linear(512 * block.expansion, num_classes)
+        self.conv1 = nn.Conv2d(in_channels, stem_width, 3, padding=1, bias=False)
+        self.stage_names = tuple(f"layer{number}" for number in range(1, len(depths) + 1))
+        channels = stem_width
+        for name, width, depth in zip(self.stage_names, widths, depths, strict=True):
+            stride = 1 if name == "layer1" else 2
+            self.add_module(name, _stage(block, channels, width, depth, stride=stride))
+            channels = width * block.expansion
+        self.norm = nn.BatchNorm2d(channels)
+        self.classifier = nn.Linear(channels, num_classes)
 
     def stages(self, x: Tensor) -> list[Tensor]:
         maps = []
         x = self.conv1(x)
-        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x = layer(x)
+        for name in self.stage_names:
+            x = self.get_submodule(name)(x)
             maps.append(x)
         return maps
 
     def embedding(self, x: Tensor) -> Tensor:
-        """(B,512), the spatial mean of the last stage after its batch norm and ReLU."""
+        """(B,D), the spatial mean of the last stage after its batch norm and ReLU."""
         return F.relu(self.norm(self.stages(x)[-1])).mean(dim=(2, 3))
 
 
-def _stage(block: type[PreActBlock], in_channels: int, width: int, depth: int, *, stride: int) -> nn.Sequential:
+def _stage(block: Block, in_channels: int, width: int, depth: int, *, stride: int) -> nn.Sequential:
     first = block(in_channels, width, stride)
     return nn.Sequential(first, *(block(width * block.expansion, width) for _ in range(depth - 1)))
 
@@ -79,3 +115,18 @@ def _stage(block: type[PreActBlock], in_channels: int, width: int, depth: int, *
 def preact_resnet18(*, num_classes: int, in_channels: int = 3) -> PreActResNet:
     """PreAct ResNet-18: 11,172,170 parameters for 10 classes and 3 channels."""
     return PreActResNet(PreActBlock, (2, 2, 2, 2), num_classes=num_classes, in_channels=in_channels)
+
+
+def preact_resnet34(*, num_classes: int, in_channels: int = 3) -> PreActResNet:
+    """PreAct ResNet-34: 21,280,330 parameters for 10 classes and 3 channels."""
+    return PreActResNet(PreActBlock, (3, 4, 6, 3), num_classes=num_classes, in_channels=in_channels)
+
+
+def preact_resnet50(*, num_classes: int, in_channels: int = 3) -> PreActResNet:
+    """PreAct ResNet-50: 23,513,162 parameters for 10 classes and 3 channels."""
+    return PreActResNet(PreActBottleneck, (3, 4, 6, 3), num_classes=num_classes, in_channels=in_channels)
+
+
+def preact_resnet101(*, num_classes: int, in_channels: int = 3) -> PreActResNet:
+    """PreAct ResNet-101: 42,505,290 parameters for 10 classes and 3 channels."""
+    return PreActResNet(PreActBottleneck, (3, 4, 23, 3), num_classes=num_classes, in_channels=in_channels)

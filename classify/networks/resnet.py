@@ -8,6 +8,8 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from classify.networks.contract import PooledNetwork
 
+Stem = Literal["cifar", "imagenet"]
+
 
 class ResNet(PooledNetwork, torchvision.models.ResNet):
     """torchvision's ResNet behind the network contract.
@@ -18,6 +20,7 @@ class ResNet(PooledNetwork, torchvision.models.ResNet):
         block, depths: torchvision's block class and the number of blocks in each of the four stages.
         stem: ``"cifar"`` = one 3x3 convolution at full size and no max pooling, for images around 32 to 64 px;
             ``"imagenet"`` = 7x7 convolution and max pooling, each halving the size.
+        groups, width_per_group: of the 3x3 convolutions in bottleneck blocks, where ResNeXts differ.
     """
 
     def __init__(
@@ -27,11 +30,13 @@ class ResNet(PooledNetwork, torchvision.models.ResNet):
         *,
         num_classes: int,
         in_channels: int = 3,
-        stem: Literal["cifar", "imagenet"] = "cifar",
+        stem: Stem = "cifar",
+        groups: int = 1,
+        width_per_group: int = 64,
     ) -> None:
         if stem not in ("cifar", "imagenet"):
             raise ValueError(f"stem must be 'cifar' or 'imagenet', got {stem!r}")
-        super().__init__(block, list(depths), num_classes=num_classes)
+        super().__init__(block, list(depths), num_classes=num_classes, groups=groups, width_per_group=width_per_group)
         self.classifier = self.fc
         del self.fc, self.avgpool  # pooling is the base class's embedding()
         if stem == "cifar":
@@ -50,6 +55,21 @@ class ResNet(PooledNetwork, torchvision.models.ResNet):
         return maps
 
 
-def resnet18(*, num_classes: int, in_channels: int = 3, stem: Literal["cifar", "imagenet"] = "cifar") -> ResNet:
+def resnet18(*, num_classes: int, in_channels: int = 3, stem: Stem = "cifar") -> ResNet:
     """ResNet-18: with the CIFAR stem 11,173,962 parameters for 10 classes and 3 channels."""
     return ResNet(BasicBlock, (2, 2, 2, 2), num_classes=num_classes, in_channels=in_channels, stem=stem)
+
+
+def resnet34(*, num_classes: int, in_channels: int = 3, stem: Stem = "cifar") -> ResNet:
+    """ResNet-34: with the CIFAR stem 21,282,122 parameters for 10 classes and 3 channels."""
+    return ResNet(BasicBlock, (3, 4, 6, 3), num_classes=num_classes, in_channels=in_channels, stem=stem)
+
+
+def resnet50(*, num_classes: int, in_channels: int = 3, stem: Stem = "cifar") -> ResNet:
+    """ResNet-50: with the CIFAR stem 23,520,842 parameters for 10 classes and 3 channels."""
+    return ResNet(Bottleneck, (3, 4, 6, 3), num_classes=num_classes, in_channels=in_channels, stem=stem)
+
+
+def resnet101(*, num_classes: int, in_channels: int = 3, stem: Stem = "cifar") -> ResNet:
+    """ResNet-101: with the CIFAR stem 42,512,970 parameters for 10 classes and 3 channels."""
+    return ResNet(Bottleneck, (3, 4, 23, 3), num_classes=num_classes, in_channels=in_channels, stem=stem)

@@ -82,7 +82,7 @@ def test_flags_that_do_not_fit_end_the_command_with_their_name(here: Path, capsy
     ("words", "message"),
     [
         ("--method mixip", "unknown --method 'mixip'; known: erm, .*cutmix"),
-        ("--network vgg", "unknown --network 'vgg'; known: embedded, preact-resnet18, resnet18"),
+        ("--network vgg", "unknown --network 'vgg'; known: embedded, preact-resnet18, "),
         ("--preset fast", "unknown preset 'fast'; known: quick, paper"),
         ("--dataset imagenet", "unknown dataset 'imagenet'; known: auto, tiles, cifar10, .*imagefolder"),
         ("--lr 0", "--lr must be above 0, got 0.0"),

@@ -1,0 +1,52 @@
+"""Fine-tuning of a trained classifier; one that classifies two images at once becomes one for single images."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from classify.networks import build_network
+from classify.networks.surgery import single_input, single_output
+from mixgan.engine.weights import load_weights, read_about
+
+#: What the classify command notes in a weight file, as far as it is used here.
+NEEDED = {"network", "num_classes", "in_channels", "classes", "mean"}
+
+
+def network_for_finetuning(path: Path, *, num_classes: int, in_channels: int) -> nn.Module:
+    """A run's trained network, ready for training on single images (Multi-Sample 5.5 and table 1).
+
+    Doubled ends, those of the method ``multi-sample``, are replaced by single ones that treat an image as the network treated
+    it paired with itself, so that fine-tuning begins at the accuracy that the run ended with. Other runs' networks stay as
+    they are.
+
+    Args:
+        path: a run folder of the classify command, or the .safetensors file in its ``weights/``.
+        num_classes, in_channels: of the data set to train on.
+
+    Raises:
+        ValueError: no weights there, weights of something else, or of a network for other classes or channels.
+    """
+    file, about = trained_classifier(path)
+    classes, channels = len(about["classes"]), len(about["mean"])
+    if (classes, channels) != (num_classes, in_channels):
+        raise ValueError(
+            f"{file} was trained on {classes} classes and {channels} channels, the data set has {num_classes} and "
+            f"{in_channels}: --finetune-from needs a run on the same classes"
+        )
+    network = build_network(about["network"], num_classes=about["num_classes"], in_channels=about["in_channels"])
+    load_weights(file, network)
+    if about["in_channels"] == 2 * channels:
+        single_input(network)
+    if about["num_classes"] == 2 * classes:
+        single_output(network)
+    return network
+
+
+def trained_classifier(path: Path) -> tuple[Path, dict[str, Any]]:
+    """The weights file of a run, and what it says about its network; arguments and errors as above."""
+    file = path / "weights" / "network.safetensors" if path.is_dir() else path
+    about = read_about(file)
+    if not about.keys() >= NEEDED:
+        raise ValueError(f"{file} holds weights, but not of a classifier")
+    return file, about

@@ -1,0 +1,102 @@
+"""Pretrained weights, without a network connection: files of torchvision's names are put where it looks for them."""
+
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+import torch
+import torchvision.models
+from torch import nn
+
+from classify.networks import build_network, list_networks
+from classify.networks.pretrained import load_pretrained
+from mixgan.engine.weights import save_weights
+
+FILE = "resnet18-f37072fd.pth"  # torchvision's name of ResNet18_Weights.IMAGENET1K_V1
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder where torch looks for downloaded weights, and no way to download."""
+
+    def offline(url: str, *_: object, **__: object) -> None:
+        raise URLError("no network")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    (tmp_path / "checkpoints").mkdir()
+    return tmp_path / "checkpoints"
+
+
+def run(folder: Path, name: str, *, num_classes: int, in_channels: int = 3) -> nn.Module:
+    """A run folder with the weights of an untrained network, which is returned."""
+    network = build_network(name, num_classes=num_classes, in_channels=in_channels)
+    (folder / "weights").mkdir(parents=True)
+    about = {"network": name, "num_classes": num_classes, "in_channels": in_channels}
+    save_weights(folder / "weights" / "network.safetensors", network, about)
+    return network
+
+
+def test_torchvisions_weights(hub: Path):
+    """Oracle: torchvision's network with the same weights gives the same logits; for 5 classes only the classifier is new."""
+    torch.manual_seed(0)
+    peer = torchvision.models.resnet18().eval()
+    torch.save(peer.state_dict(), hub / FILE)
+    network = build_network("resnet18-imagenet", num_classes=1000).eval()
+    load_pretrained(network, "torchvision", network_name="resnet18-imagenet")
+    images = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(network(images), peer(images))
+
+    network = build_network("resnet18-imagenet", num_classes=5).eval()
+    classifier = network.classifier.weight.clone()
+    load_pretrained(network, "torchvision", network_name="resnet18-imagenet")
+    assert torch.equal(network.classifier.weight, classifier)
+    torch.testing.assert_close(network.stages(images)[-1].mean((2, 3)) @ peer.fc.weight.T + peer.fc.bias, peer(images))
+
+
+def test_offline_the_error_says_which_file_belongs_where(hub: Path):
+    network = build_network("resnet18-imagenet", num_classes=5)
+    with pytest.raises(ValueError) as error:
+        load_pretrained(network, "torchvision", network_name="resnet18-imagenet")
+    assert str(error.value) == (
+        f"--init-from torchvision cannot get https://download.pytorch.org/models/{FILE} (<urlopen error no network>): "
+        f"fetch it elsewhere and put it at {hub / FILE}"
+    )
+    (hub / FILE).write_bytes(b"half a file")
+    with pytest.raises(ValueError, match=f"put it at {hub / FILE}"):
+        load_pretrained(network, "torchvision", network_name="resnet18-imagenet")
+
+
+@pytest.mark.parametrize("name", [name for name in list_networks() if name.endswith("-imagenet")])
+def test_there_are_weights_for_every_imagenet_network(name: str, hub: Path):
+    """Offline, so the error is about the file; the file's name begins with torchvision's name of the network."""
+    with torch.device("meta"):
+        network = build_network(name, num_classes=2)
+    with pytest.raises(ValueError, match=f"/{name.removesuffix('-imagenet').replace('-', '_')}-[0-9a-f]{{8}}.pth"):
+        load_pretrained(network, "torchvision", network_name=name)
+
+
+def test_weights_of_a_run(tmp_path: Path):
+    trained = run(tmp_path / "run", "lenet", num_classes=10)
+    same = build_network("lenet", num_classes=10)
+    load_pretrained(same, str(tmp_path / "run"), network_name="lenet")
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(same(images), trained(images))
+    other = build_network("lenet", num_classes=4)
+    load_pretrained(other, str(tmp_path / "run" / "weights" / "network.safetensors"), network_name="lenet")
+    torch.testing.assert_close(other.embedding(images), trained.embedding(images))
+
+
+def test_weights_that_do_not_fit_are_errors(tmp_path: Path):
+    run(tmp_path / "grey", "lenet", num_classes=3, in_channels=1)
+    lenet = build_network("lenet", num_classes=3)
+    with pytest.raises(ValueError, match="has weights for 1-channel images, the data set has 3-channel ones"):
+        load_pretrained(lenet, str(tmp_path / "grey"), network_name="lenet")
+    with pytest.raises(ValueError, match="has weights of lenet, not of --network vgg11"):
+        load_pretrained(build_network("vgg11", num_classes=3), str(tmp_path / "grey"), network_name="vgg11")
+    with pytest.raises(ValueError, match=r"no weights at .*nowhere"):
+        load_pretrained(lenet, str(tmp_path / "nowhere"), network_name="lenet")
+    with pytest.raises(
+        ValueError, match="torchvision has no weights for --network lenet, only for resnet18-imagenet, "
+    ):
+        load_pretrained(lenet, "torchvision", network_name="lenet")
