@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 
 from classify.networks import build_network
-from mixgan.engine.weights import load_weights, read_about
+from mixgan.engine.weights import load_weights, read_about, weights_file
 from mixgan.evaluate.features import FeatureExtractor, module_features
 
 #: What the classify command notes in a weight file, as far as it is used here.
@@ -20,7 +20,7 @@ def checkpoint_features(path: Path) -> FeatureExtractor:
     Raises:
         ValueError: no weights there, weights of something else, or of a network for images without three channels.
     """
-    file = path / "weights" / "network.safetensors" if path.is_dir() else path
+    file = weights_file(path, "network")
     about = read_about(file)
     if not about.keys() >= NEEDED:
         raise ValueError(f"{file} holds weights, but not of a classifier")

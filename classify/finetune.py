@@ -7,7 +7,7 @@ from torch import nn
 
 from classify.networks import build_network
 from classify.networks.surgery import single_input, single_output
-from mixgan.engine.weights import load_weights, read_about
+from mixgan.engine.weights import load_weights, read_about, weights_file
 
 #: What the classify command notes in a weight file, as far as it is used here.
 NEEDED = {"network", "num_classes", "in_channels", "classes", "mean"}
@@ -45,7 +45,7 @@ def network_for_finetuning(path: Path, *, num_classes: int, in_channels: int) ->
 
 def trained_classifier(path: Path) -> tuple[Path, dict[str, Any]]:
     """The weights file of a run, and what it says about its network; arguments and errors as above."""
-    file = path / "weights" / "network.safetensors" if path.is_dir() else path
+    file = weights_file(path, "network")
     about = read_about(file)
     if not about.keys() >= NEEDED:
         raise ValueError(f"{file} holds weights, but not of a classifier")

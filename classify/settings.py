@@ -13,7 +13,7 @@ from classify.data import resolve_dataset
 from classify.finetune import trained_classifier
 from classify.methods import METHODS, list_methods, method_options
 from classify.methods.mix_schedule import MixSchedule
-from classify.networks import list_networks
+from classify.networks import check_network
 from classify.presets import preset_values
 from mixgan.engine.command_line import check_same_settings, first_look, parse, resumed_defaults, say_once
 from mixgan.engine.settings import CommonSettings
@@ -39,6 +39,8 @@ class ClassifySettings(CommonSettings):
     """Network architecture."""
     finetune_from: Path | None = None
     """Run folder (or its weights file) whose network is trained further; double input and output become single."""
+    init_from: str | None = None
+    """Weights to begin with: torchvision (trained on ImageNet), or an earlier run's folder or .safetensors file."""
     image_size: int | None = None
     """Side of the images in px (default: the data set's own)."""
     tiles_view: Literal["photo", "map", "both"] = "photo"
@@ -89,9 +91,10 @@ class ClassifySettings(CommonSettings):
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
         if self.dataset != "tiles" and (self.train_count is not None or self.tiles_view != "photo"):
             raise ValueError(f"--train-count and --tiles-view belong to the tiles, not to --dataset {self.dataset}")
+        if self.init_from and self.finetune_from:
+            raise ValueError("--init-from and --finetune-from both name weights to begin with: give one of them")
         self.mix_schedule()
-        if self.network not in list_networks():
-            raise ValueError(f"unknown --network {self.network!r}; known: {', '.join(list_networks())}")
+        check_network(self.network)
 
     def mix_schedule(self) -> MixSchedule:
         """When mixing is on."""

@@ -16,6 +16,7 @@ from classify.finetune import network_for_finetuning
 from classify.listing import print_methods
 from classify.methods import Method, build_method
 from classify.networks import build_network
+from classify.networks.pretrained import load_pretrained
 from classify.networks.surgery import first_convolution
 from classify.report import picture_mixing, summarise, write_report
 from classify.schedules import cosine, steps
@@ -45,7 +46,7 @@ def train(settings: ClassifySettings) -> dict[str, Any]:
     training, test = load_sets(settings, run)
     feed = training_feed(training, batch_size=settings.batch_size, seed=settings.seed, **place(run))
 
-    network = starting_network(settings, training)
+    network = starting_network(settings, training, run)
     method = build_method(
         settings.method,
         network,
@@ -90,12 +91,17 @@ def train(settings: ClassifySettings) -> dict[str, Any]:
     return finish(run, method, figures or test_figures(run, method, test), training)
 
 
-def starting_network(settings: ClassifySettings, training: ImageSet | FolderSet) -> nn.Module:
-    """A new network, or the trained one that --finetune-from names; a resumed run fills it from its checkpoint."""
+def starting_network(settings: ClassifySettings, training: ImageSet | FolderSet, run: Run) -> nn.Module:
+    """A new network, or one with the weights that a flag names; a resumed run fills it from its checkpoint."""
     shape = {"num_classes": len(training.classes), "in_channels": training.channels}
-    if settings.finetune_from is None or settings.resume:
-        return build_network(settings.network, **shape)
-    return network_for_finetuning(settings.finetune_from, **shape)
+    if settings.finetune_from is not None and not settings.resume:
+        return network_for_finetuning(settings.finetune_from, **shape)
+    network = build_network(settings.network, **shape)
+    if settings.init_from is not None and not settings.resume:
+        # The other processes get the main one's weights when the network is prepared.
+        load = partial(load_pretrained, network, settings.init_from, network_name=settings.network)
+        on_main(run.accelerator, load)
+    return network
 
 
 def load_sets(settings: ClassifySettings, run: Run) -> tuple[ImageSet | FolderSet, ImageSet | FolderSet]:

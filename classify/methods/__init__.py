@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from classify.methods.augmix import AugMix
+from classify.methods.automix import AutoMix
 from classify.methods.lamix import Lamix, LamixPuzzle
 from classify.methods.manifold_mixup import ManifoldMixup
 from classify.methods.method import Method, MethodOutput
@@ -25,6 +26,7 @@ METHODS: dict[str, type[Method]] = {
     "patchup": PatchUp,
     "lamix": Lamix,
     "lamix-puzzle": LamixPuzzle,
+    "automix": AutoMix,
     "augmix": AugMix,
     "multi-sample": MultiSample,
 }

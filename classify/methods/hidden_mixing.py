@@ -76,5 +76,5 @@ class HiddenMixing(MixedSamples):
     def pictures(self, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> dict[str, Tensor]:
         """What is done to images where the input is drawn; hidden features make no picture."""
         if {"0", "input"}.isdisjoint(self.layers.names):
-            return {"own": self.unit_range(images)}
+            return {"own": self.normalise.undo(images)}
         return super().pictures(images, labels, generator=generator)

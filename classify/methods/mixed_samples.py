@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from classify.methods.clean_pass import clean_loss_with_saliency
 from classify.methods.method import Method, MethodOutput
 from classify.methods.mix_schedule import MixSchedule
+from classify.methods.normalisation import Normalisation
 from classify.methods.soft_targets import (
     SoftLoss,
     check_loss,
@@ -64,7 +65,7 @@ class MixedSamples(Method):
         self.mixer = mixer
         self.unmixed = build_mixer("erm", num_classes=mixer.num_classes)
         self.schedule = schedule or MixSchedule()
-        self.mean, self.std = mean, std
+        self.normalise = Normalisation(mean, std)
         self.loss, self.clean_weight, self.reuse_forward = check_loss(loss), clean_weight, reuse_forward
         self.host = HostChoice()
         self.share = self.schedule.share(0)
@@ -136,7 +137,7 @@ class MixedSamples(Method):
         if mixer.saliency_kind is None:
             return None
         if mixer.saliency_kind == "static":
-            return static_saliency(self.unit_range(images))
+            return static_saliency(self.normalise.undo(images))
         training = self.network.training
         self.network.eval()
         try:
@@ -146,17 +147,12 @@ class MixedSamples(Method):
         finally:
             self.network.train(training)
 
-    def unit_range(self, images: Tensor) -> Tensor:
-        """Images before normalisation, 0..1."""
-        mean, std = (torch.tensor(values, device=images.device).view(-1, 1, 1) for values in (self.mean, self.std))
-        return images * std + mean
-
     def pictures(self, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> dict[str, Tensor]:
         """Own image, the image that is mixed in most, mixed image and mask."""
         saliency = self.saliency(self.mixer, images, labels)
         mixed = self.mixer.mix(images, labels, saliency=saliency, generator=generator)
         shown = {"own": images, "partner": images[main_partner(mixed.plan)], "mixed": mixed.images}
-        columns = {name: self.unit_range(column) for name, column in shown.items()}
+        columns = {name: self.normalise.undo(column) for name, column in shown.items()}
         return columns if mixed.mask is None else {**columns, "mask (white: own)": mixed.mask}
 
 

@@ -61,7 +61,7 @@ def check_network(name: str) -> None:
     if name.startswith(_TIMM):
         check_timm_model(name.removeprefix(_TIMM))
     elif name not in _NETWORKS:
-        raise ValueError(f"unknown network {name!r}; known: {', '.join(_NETWORKS)}, and timm:NAME for timm's models")
+        raise ValueError(f"unknown --network {name!r}; known: {', '.join(_NETWORKS)}, and timm:NAME for timm's models")
 
 
 def build_network(name: str, *, num_classes: int, in_channels: int = 3) -> nn.Module:

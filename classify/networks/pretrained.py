@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from classify.networks import build_network
 from classify.networks.surgery import first_convolution
-from mixgan.engine.weights import load_weights, read_about
+from mixgan.engine.weights import load_weights, read_about, weights_file
 
 #: torchvision's name of each network that it has weights for.
 _TORCHVISION = {
@@ -72,7 +72,7 @@ def torchvision_weights(network_name: str) -> tuple[dict[str, Tensor], int]:
 def run_weights(source: str, network_name: str) -> tuple[dict[str, Tensor], int]:
     """The weights of a run's network, and their number of channels; errors as above."""
     path = Path(source)
-    file = path / "weights" / "network.safetensors" if path.is_dir() else path
+    file = weights_file(path, "network")
     about = read_about(file)
     if about.get("network") != network_name:
         raise ValueError(

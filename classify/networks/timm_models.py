@@ -79,12 +79,14 @@ def timm_network(name: str, *, num_classes: int, in_channels: int = 3) -> TimmNe
 def check_timm_model(name: str) -> None:
     """ValueError unless timm is installed and knows this name."""
     if not _timm(name).is_model(name):
-        raise ValueError(f"unknown network 'timm:{name}': timm has no model of this name; timm.list_models() shows all")
+        raise ValueError(
+            f"unknown --network 'timm:{name}': timm has no model of this name; timm.list_models() shows all"
+        )
 
 
 def _timm(name: str) -> ModuleType:
     try:
         import timm  # optional, and slow to import
     except ImportError as error:
-        raise ValueError(f"network 'timm:{name}' needs timm, which is not installed: pip install timm") from error
+        raise ValueError(f"--network 'timm:{name}' needs timm, which is not installed: pip install timm") from error
     return timm

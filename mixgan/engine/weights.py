@@ -19,6 +19,11 @@ def save_weights(path: Path, module: nn.Module, about: dict[str, Any]) -> None:
     partial.replace(path)
 
 
+def weights_file(run: Path, name: str) -> Path:
+    """The file of one network of a run; a path that is no folder is that file itself."""
+    return run / "weights" / f"{name}.safetensors" if run.is_dir() else run
+
+
 def read_about(path: Path) -> dict[str, Any]:
     """What ``save_weights`` noted in a file; ValueError for a file that it did not write."""
     if not path.is_file():
