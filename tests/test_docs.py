@@ -14,6 +14,7 @@ from mixgan.engine.weights import save_weights
 from mixgan.evaluate.command import main as fid
 from mixgan.gan.networks import ResnetGenerator
 from mixgan.gan.train import main as mixcyclegan_maps
+from mixgan.report.compare import main as compare
 from mixgan.gan.translate import main as translate
 from mixgan.report.gallery import main as gallery
 
@@ -22,6 +23,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NEEDS_OTHERS = "integrations.md"  # its snippets are run by test_integrations.py
 MAINS = {
     "classify.py": classify,
+    "compare.py": compare,
     "fid.py": fid,
     "gallery.py": gallery,
     "mixcyclegan_maps.py": mixcyclegan_maps,
@@ -108,7 +110,7 @@ def test_command(command, data_root, stand_ins, tmp_path, monkeypatch, capsys):
         flags += ["--dry-run", "--data-root", str(data_root)]
     MAINS[recipe](flags)
     printed = capsys.readouterr().out
-    assert ("Dry run: settings resolve" in printed) == trains
+    assert ("Dry run: settings resolve" in printed) == (trains and recipe != "compare.py")
     made = {path.name for path in tmp_path.iterdir()}
     assert made <= MADE.get(recipe, set())
     assert all(name in made for name in MADE.get(recipe, set()) if name in command)
