@@ -14,8 +14,8 @@ from mixgan.engine.weights import save_weights
 from mixgan.evaluate.command import main as fid
 from mixgan.gan.networks import ResnetGenerator
 from mixgan.gan.train import main as mixcyclegan_maps
-from mixgan.report.compare import main as compare
 from mixgan.gan.translate import main as translate
+from mixgan.report.compare import main as compare
 from mixgan.report.gallery import main as gallery
 
 ROOT = Path(__file__).parents[1]
