@@ -10,6 +10,7 @@ from torch import Tensor
 from mixgan.data.maps import Domains
 from mixgan.evaluate.choose import choose_features
 from mixgan.evaluate.features import FeatureExtractor
+from mixgan.evaluate.figures import KID, enough
 from mixgan.evaluate.frechet import frechet_distance_from_features
 from mixgan.evaluate.kernel import kernel_distance
 from mixgan.evaluate.paired import PairedMeans
@@ -18,8 +19,6 @@ from mixgan.gan.settings import GanSettings
 from mixgan.gan.step import Generators
 
 PAIRED = ("rmse", "rmse_gcgan", "acc5", "acc10", "ssim")
-#: A kernel distance needs subsets of two.
-LEAST_FOR_KERNEL = 4
 
 
 def test_features(settings: GanSettings) -> FeatureExtractor:
@@ -59,6 +58,8 @@ class TestSet:
         self.batch_size = batch_size
         self.paired = domains.paired
         self.extractor = extractor.to(accelerator.device)
+        self.warnings = [*extractor.warnings]
+        self.has_kernel_distance = enough(KID, min(len(domains.a), len(domains.b)), self.warnings)
         self.a = self._reference(domains.a)
         self.b = self._reference(domains.b)
 
@@ -69,7 +70,7 @@ class TestSet:
         names = [*a_to_b]
         both = {f"{name}_{way}": side[name] for name in names for way, side in (("AtoB", a_to_b), ("BtoA", b_to_a))}
         counts = {"n_real": len(self.b.images), "n_fake": len(self.a.images)}
-        told = {"warnings": list(self.extractor.warnings)} if self.extractor.warnings else {}
+        told = {"warnings": [*self.warnings]} if self.warnings else {}
         return {"features": self.extractor.name, **counts, **both, **told}
 
     @torch.no_grad()
@@ -85,7 +86,7 @@ class TestSet:
                 paired.update(fake, target.images[index])
         made = self._gather(features, len(source.images))
         figures: dict[str, float | None] = {"fid": frechet_distance_from_features(target.features, made), "kid": None}
-        if min(len(made), len(target.features)) >= LEAST_FOR_KERNEL:
+        if self.has_kernel_distance:
             figures["kid"] = kernel_distance(target.features, made).mean
         if self.paired:
             means = paired.reduce(self.accelerator).means()

@@ -11,6 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 GanKind = Literal["lsgan", "bce", "hinge"]
+WHY_NO_CONSISTENT_HINGE = (
+    "the hinge loss does not say how far beyond its margins an answer lies, so lam * D(real) + (1 - lam) * D(fake) is no "
+    "answer that D should give to a mix, and no share of hard labels leads to it"
+)
 
 
 def gan_loss(logits: Tensor, target: float | Tensor, *, kind: GanKind = "lsgan") -> Tensor:
@@ -21,25 +25,40 @@ def gan_loss(logits: Tensor, target: float | Tensor, *, kind: GanKind = "lsgan")
 
     Args:
         logits: (B,1,h,w), any float type.
-        target: a number, one number per sample (B,), or a tensor that broadcasts to the logits, e.g. (B,1,h,w).
-        kind: "lsgan" (mean squared error, Mao et al. 2017), "bce" (cross-entropy of the sigmoid, targets in [0, 1]) or
-            "hinge" (discriminator side of Lim & Ye 2017, hard targets only).
+        target: a number in [0, 1], one number per sample (B,), or a tensor that broadcasts to the logits, e.g. (B,1,h,w).
+        kind: "lsgan" (mean squared error, Mao et al. 2017), "bce" (cross-entropy of the sigmoid) or "hinge" (discriminator
+            side of Lim & Ye 2017). Hinge has a margin for real and one for fake and none between, so a soft target is
+            the odds of a hard one: lam * relu(1 - D) + (1 - lam) * relu(1 + D).
+
+    All three are, up to a constant, the mean over hard labels y ~ Bernoulli(lam): bce and hinge are just that, and
+    lam (D - 1)^2 + (1 - lam) D^2 = (D - lam)^2 + lam (1 - lam). With lam ~ Beta(alpha, alpha) they therefore equal, in
+    expectation, training with hard labels at even odds, where lam ~ Beta(alpha + 1, alpha) for y = 1 and
+    lam ~ Beta(alpha, alpha + 1) for y = 0, since p(lam | y = 1) is proportional to lam p(lam).
 
     Returns:
         A float32 scalar, the mean over samples and patches.
 
     Raises:
-        ValueError: for an unknown kind, a target of another shape, or anything but the floats 0.0 and 1.0 for "hinge".
+        ValueError: for an unknown kind or a target of another shape.
     """
     _check_kind(kind)
     with torch.autocast(logits.device.type, enabled=False):
         logits = _at_least_float32(logits)
-        if kind == "hinge":
-            return F.relu(1.0 - _hinge_sign(target) * logits).mean()
         target = _expand_target(target, logits)
         if kind == "bce":
             return F.binary_cross_entropy_with_logits(logits, target)
+        if kind == "hinge":
+            return (target * F.relu(1.0 - logits) + (1.0 - target) * F.relu(1.0 + logits)).mean()
         return F.mse_loss(logits, target)
+
+
+def judgement(logits: Tensor, *, kind: GanKind = "lsgan") -> Tensor:
+    """A discriminator's answer on the scale of its loss, in float32: the probability of real for "bce", else the logits.
+
+    "lsgan" and "bce" want 1 for real and 0 for fake, "hinge" at least 1 and at most -1.
+    """
+    logits = _at_least_float32(logits)
+    return logits.sigmoid() if kind == "bce" else logits
 
 
 def generator_loss(fake_logits: Tensor, *, kind: GanKind = "lsgan") -> Tensor:
@@ -69,6 +88,33 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, *, kind: GanKin
         A float32 scalar. With mixed samples ``gan_loss(mixed_logits, lam)`` takes its place.
     """
     return 0.5 * (gan_loss(real_logits, 1.0, kind=kind) + gan_loss(fake_logits, 0.0, kind=kind))
+
+
+def consistency_loss(
+    mixed: Tensor, real: Tensor, fake: Tensor, lam: Tensor, *, kind: GanKind = "lsgan", weight: float = 1.0
+) -> Tensor:
+    """``weight * mean (D(mixed) - lam * D(real) - (1 - lam) * D(fake))^2``: mixing and judging should commute.
+
+    Where D answers 1 to real and 0 to fake images, this asks for lam, as Eq. 3 does. The answers compared are those of
+    ``judgement``; the gradient flows through all three.
+
+    Args:
+        mixed, real, fake: (B,1,h,w) logits of lam * x + (1 - lam) * y, of x and of y.
+        lam: (B,).
+        kind: "lsgan" or "bce".
+
+    Returns:
+        A float32 scalar.
+
+    Raises:
+        ValueError: for "hinge", whose answers beyond the margins mean nothing.
+    """
+    if kind == "hinge":
+        raise ValueError(WHY_NO_CONSISTENT_HINGE)
+    with torch.autocast(mixed.device.type, enabled=False):
+        mixed, real, fake = (judgement(logits, kind=kind) for logits in (mixed, real, fake))
+        share = _expand_target(lam, mixed)
+        return weight * F.mse_loss(mixed, share * real + (1.0 - share) * fake)
 
 
 def cycle_loss(cycled: Tensor, real: Tensor, *, weight: float = 10.0) -> Tensor:
@@ -112,17 +158,6 @@ def _at_least_float32(x: Tensor) -> Tensor:
 def _check_kind(kind: str) -> None:
     if kind not in get_args(GanKind):
         raise ValueError(f"unknown GAN loss {kind!r}, choose one of {', '.join(get_args(GanKind))}")
-
-
-def _hinge_sign(target: float | Tensor) -> float:
-    # Whether a tensor holds only 0 and 1 is known on its device alone, and asking there would stall the step.
-    if isinstance(target, Tensor) or target not in (0.0, 1.0):
-        received = f"a tensor of shape {tuple(target.shape)}" if isinstance(target, Tensor) else repr(target)
-        raise ValueError(
-            f'the "hinge" loss has a margin for real and one for fake and none between them, so its target must be the '
-            f"number 0.0 or 1.0, got {received}"
-        )
-    return 2.0 * target - 1.0
 
 
 def _expand_target(target: float | Tensor, logits: Tensor) -> Tensor:

@@ -18,6 +18,25 @@ ROWS = {
     "acc5": "pixels within 5",
     "acc10": "pixels within 10",
     "ssim": "SSIM",
+    "diversity": "distance between two outputs (RMSE, 0..255)",
+    "diversity_real": "distance between two real images",
+    "luminance_correlation": "correlation of light and dark, input and output",
+}
+
+#: title -> label of the y axis and names in metrics.jsonl, logged every few steps
+CURVES = {
+    "Adversarial losses": ("loss", ("G_A", "G_B", "D_A", "D_B")),
+    "Cycle and identity losses": ("loss", ("cycle_A", "cycle_B", "idt_A", "idt_B")),
+    "Discriminators' answers": (
+        "1 = real",
+        [f"{d}_{seen}" for d in ("D_A", "D_B") for seen in ("real", "fake", "mixed")],
+    ),
+    "Gradient norms": ("norm", ("grad_G", "grad_D")),
+}
+#: the same for what is measured at evaluations
+OVER_EVALUATIONS = {
+    "Frechet distance": ("distance", ("fid_AtoB", "fid_BtoA")),
+    "Distance between two outputs": ("RMSE, 0..255", ("diversity_AtoB", "diversity_BtoA")),
 }
 
 
@@ -31,7 +50,12 @@ def write_report(run: Run, summary: dict[str, Any]) -> None:
     for text in summary.get("warnings", ()):
         page.warning(text)
     page.table("Result", result_rows(summary, records))
-    page.text("", "Photo to map: quality of generated maps (AtoB). Map to photo: quality of generated photos (BtoA).")
+    notes = ["Photo to map: quality of generated maps (AtoB). Map to photo: quality of generated photos (BtoA)."]
+    if settings.ema:
+        notes.append(
+            f"Figures and translations are of a moving average of the generators' weights (decay {settings.ema})."
+        )
+    page.text("", " ".join(notes))
     samples = sorted(run.folder.samples.glob("step-*.png"))
     if samples:
         page.figure("Translations of test images", samples[-1])
@@ -64,16 +88,15 @@ def sample_path(run: Run) -> Path:
 
 
 def _curves(page: Page, records: list[dict[str, Any]]) -> None:
-    groups = {
-        "Adversarial losses": ("G_A", "G_B", "D_A", "D_B"),
-        "Cycle and identity losses": ("cycle_A", "cycle_B", "idt_A", "idt_B"),
-    }
+    smooth = max(1, len(records) // 50)
     heading = "Curves"
-    for title, names in groups.items():
+    for title, (y_label, names) in CURVES.items():
         series = series_from_records(records, names)
-        smooth = max(1, len(records) // 50)
-        page.figure(heading, line_plot(series, title=title, x_label="step", y_label="loss", smooth=smooth))
+        if not series:
+            continue
+        page.figure(heading, line_plot(series, title=title, x_label="step", y_label=y_label, smooth=smooth))
         heading = ""
-    evaluations = series_from_records(records, ("fid_AtoB", "fid_BtoA"))
-    if any(len(x) > 1 for x, _ in evaluations.values()):
-        page.figure("", line_plot(evaluations, title="Frechet distance", x_label="step", y_label="distance"))
+    for title, (y_label, names) in OVER_EVALUATIONS.items():
+        series = series_from_records(records, names)
+        if any(len(x) > 1 for x, _ in series.values()):
+            page.figure("", line_plot(series, title=title, x_label="step", y_label=y_label))

@@ -11,6 +11,8 @@ from mixgan.gan.step import Generators, MixCycleGan
 from mixgan.report.grid import image_grid
 
 SHOWN = 4
+INTERPOLATED = "lam · real + (1 − lam) · fake"
+D_INPUT = {"stitch-d": "real | fake along a cut"}
 
 
 @torch.no_grad()
@@ -47,15 +49,14 @@ def training_grid(model: MixCycleGan, batch: DomainBatch, *, title: str) -> Imag
     columns = ["first draw", "second draw", "generator input", "fake", "cycled back"]
     forth = [batch.a, batch.a_second, inputs.a, fake_b, cycled_a]
     back = [batch.b, batch.b_second, inputs.b, fake_a, cycled_b]
-    if model.settings.dmix:
-        columns.append("discriminator input: lam · real + (1 − lam) · fake")
-        forth.append(model.mixing.interpolate(inputs.b, fake_b.float(), inputs.lam_d_a))
-        back.append(model.mixing.interpolate(inputs.a, fake_a.float(), inputs.lam_d_b))
-    rows = [*_rows(forth), *_rows(back)]
-    lambdas = [*inputs.lam_d_a.tolist(), *inputs.lam_d_b.tolist()]
     labels = ["A → B"] * len(batch.a) + ["B → A"] * len(batch.b)
     if model.settings.dmix:
+        columns.append(f"discriminator input: {D_INPUT.get(model.settings.mixing, INTERPOLATED)}")
+        forth.append(inputs.d_a.of(inputs.b, fake_b.float()))
+        back.append(inputs.d_b.of(inputs.a, fake_a.float()))
+        lambdas = [*inputs.d_a.lam.tolist(), *inputs.d_b.lam.tolist()]
         labels = [f"{label}, lam {lam:.2f}" for label, lam in zip(labels, lambdas, strict=True)]
+    rows = [*_rows(forth), *_rows(back)]
     return image_grid(rows, row_labels=labels, column_labels=columns, title=title)
 
 

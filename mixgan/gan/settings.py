@@ -8,9 +8,9 @@ from typing import Any, Literal
 from mixgan.data.maps import find_maps
 from mixgan.engine.command_line import check_same_settings, first_look, parse, resumed_defaults, say_once
 from mixgan.engine.settings import CommonSettings
-from mixgan.gan.losses import GanKind
+from mixgan.gan.losses import WHY_NO_CONSISTENT_HINGE, GanKind
 
-Mixing = Literal["mixcyclegan", "none", "stitch-only", "dmix-only"]
+Mixing = Literal["mixcyclegan", "none", "stitch-only", "dmix-only", "stitch-d", "consistency"]
 Dataset = Literal["auto", "maps", "tiles"]
 
 #: About three minutes on two CPU cores, on the embedded tiles.
@@ -31,7 +31,8 @@ class GanSettings(CommonSettings):
     dataset: Dataset = "auto"
     """Data set; auto takes Google Maps where it lies under --data-root, else the embedded tiles."""
     mixing: Mixing = "mixcyclegan"
-    """What is mixed: generator inputs and discriminator inputs (mixcyclegan), neither (none: CycleGAN), or one of them."""
+    """What is mixed: generator inputs stitched and discriminator inputs interpolated (mixcyclegan), neither (none: CycleGAN),
+    one of them, both stitched (stitch-d), or both, with D(mix) held to the mix of D(real) and D(fake) (consistency)."""
     image_size: int = 256
     """Side of the training images in px, cut at random from images 286/256 as large."""
     train_count: int | None = None
@@ -52,6 +53,8 @@ class GanSettings(CommonSettings):
     """Share of the epochs with a constant learning rate."""
     alpha: float = 1.0
     """lambda ~ Beta(alpha, alpha)."""
+    d_alpha: float | None = None
+    """alpha of the discriminators' own lambdas under --no-shared-lambda (default: --alpha)."""
     shared_lambda: bool = True
     """One lambda per sample for both stitches and both discriminators (Eq. 3); else each draws its own."""
     h_odds: float = 0.5
@@ -59,11 +62,13 @@ class GanSettings(CommonSettings):
     unstitched: float = 0.0
     """Share of samples that the generators see un-stitched (the paper's remedy for oceans in large green areas)."""
     d_term: Literal["replace", "add"] = "replace"
-    """Whether the mixed term replaces the discriminators' real and fake terms or is added to them."""
+    """Whether the mixed term replaces the discriminators' real and fake terms or is added to them (consistency always adds)."""
+    consistency_weight: float = 1.0
+    """Weight of the discriminators' mixed term under --mixing consistency."""
     pool_size: int = 50
     """Generated images that each discriminator remembers."""
     gan_loss: GanKind = "lsgan"
-    """Adversarial loss; hinge takes no soft targets, so only with --mixing none or stitch-only."""
+    """Adversarial loss; hinge takes a soft target as the odds of a hard one, and does not go with --mixing consistency."""
     cycle_weight: float = 10.0
     """Weight of both cycle losses."""
     identity_weight: float = 0.5
@@ -74,16 +79,22 @@ class GanSettings(CommonSettings):
     """Channels of the first layer of all networks (ngf and ndf)."""
     blocks: int = 9
     """Residual blocks of the generators."""
+    ema: float = 0.0
+    """Decay of a moving average of the generators' weights, which is then evaluated, shown and saved too; 0.999, or 0: none."""
+    compile: bool = False
+    """Compile all four networks with torch.compile: a slow first step, faster ones after it."""
+    gradient_checkpointing: bool = False
+    """Recompute the residual blocks in the backward pass: less memory, slower, the same results."""
 
     @property
     def stitch(self) -> bool:
         """Whether generators see stitched images."""
-        return self.mixing in ("mixcyclegan", "stitch-only")
+        return self.mixing in ("mixcyclegan", "stitch-only", "stitch-d", "consistency")
 
     @property
     def dmix(self) -> bool:
-        """Whether discriminators see mixed images."""
-        return self.mixing in ("mixcyclegan", "dmix-only")
+        """Whether discriminators see images mixed of real and fake."""
+        return self.mixing in ("mixcyclegan", "dmix-only", "stitch-d", "consistency")
 
     def check(self) -> None:
         """ValueError for values out of range, quoting flag and value."""
@@ -91,9 +102,12 @@ class GanSettings(CommonSettings):
         for name in ("h_odds", "unstitched", "constant_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"--{name.replace('_', '-')} must lie in [0, 1], got {getattr(self, name)}")
-        for name in ("alpha", "lr"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"--{name} must be above 0, got {getattr(self, name)}")
+        for name in ("alpha", "d_alpha", "lr", "consistency_weight"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"--{name.replace('_', '-')} must be above 0, got {value}")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"--ema must be at least 0 and below 1, got {self.ema}")
         if self.image_size % 4 or self.image_size < 32:
             raise ValueError(f"--image-size must be a multiple of 4, at least 32, got {self.image_size}")
         # Two test images are the fewest that have a covariance; better said now than after the training.
@@ -108,9 +122,19 @@ class GanSettings(CommonSettings):
             raise ValueError(
                 "--features inception judges photographs; the embedded tiles take --features embedded or auto"
             )
-        if self.gan_loss == "hinge" and self.dmix:
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
+        if self.gan_loss == "hinge" and self.mixing == "consistency":
+            raise ValueError(f"--gan-loss hinge does not go with --mixing consistency: {WHY_NO_CONSISTENT_HINGE}")
+        if self.d_alpha is not None and self.shared_lambda:
             raise ValueError(
-                f"--gan-loss hinge takes no soft targets, which --mixing {self.mixing} needs; use lsgan or bce"
+                f"--d-alpha {self.d_alpha} is for the discriminators' own lambdas, which need --no-shared-lambda"
+            )
+        if self.mixed_precision == "fp16" and self.accumulation_steps > 1:
+            raise ValueError(
+                f"--mixed-precision fp16 does not go with --accumulation-steps {self.accumulation_steps}: the gradient scale "
+                "that both optimizers share would change between the batches of a step; use bf16"
             )
 
 

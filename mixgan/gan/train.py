@@ -12,7 +12,9 @@ from mixgan.engine.command_line import to_json
 from mixgan.engine.run import Run
 from mixgan.engine.weights import save_weights
 from mixgan.gan.data import DomainFeed, fetch, test_domains, training_domains
+from mixgan.gan.diversity import WatchedGenerators
 from mixgan.gan.evaluation import TestSet, test_features
+from mixgan.gan.health import Health, collapse_warnings
 from mixgan.gan.model_card import write_model_card
 from mixgan.gan.report import sample_path, write_report
 from mixgan.gan.samples import training_grid, translation_grid
@@ -43,10 +45,13 @@ def train(settings: GanSettings) -> dict[str, Any]:
         run.remember(name, schedule)
     run.remember("pool_a", model.pool_a, own=True)
     run.remember("pool_b", model.pool_b, own=True)
+    if model.average:
+        run.remember("average", model.average)
     with accelerator.main_process_first():  # which downloads the weights of Inception, if they are asked for
         extractor = test_features(settings)
     run.say(extractor.note)
     test = TestSet(domains, extractor, accelerator, batch_size=settings.batch_size)
+    health = Health(run.say)
     run.begin(feed.steps_per_epoch)
     if settings.eval_at_start and run.step == 0:
         evaluate(run, model, test, domains)
@@ -59,11 +64,14 @@ def train(settings: GanSettings) -> dict[str, Any]:
             for schedule in schedules:
                 schedule.step()
             run.end_step({**logs, "lr": rate}, images=len(batch.a) * settings.accumulation_steps)
+            if run.step % settings.log_every == 0:
+                health.after_log(run.step, logs)
             if run.at_end or (settings.eval_every and run.step % settings.eval_every == 0):
                 figures = evaluate(run, model, test, domains)
+                health.after_evaluation(figures)
                 mean_distance = (figures["fid_AtoB"] + figures["fid_BtoA"]) / 2
                 run.watch("mean of fid_AtoB and fid_BtoA", mean_distance, higher_is_better=False)
-    return finish(run, model, figures or test.figures(model.generators), feed)
+    return finish(run, model, figures or measure(model, test), feed)
 
 
 def training_feed(settings: GanSettings, run: Run) -> DomainFeed:
@@ -91,18 +99,26 @@ def decay(optimizer: Optimizer, feed: DomainFeed, settings: GanSettings) -> Lamb
     return LambdaLR(optimizer, lambda step: 1.0 - max(0, step // max(1, per_epoch) + 1 - constant) / (falling + 1))
 
 
+def measure(model: MixCycleGan, test: TestSet) -> dict[str, Any]:
+    """All figures of the generators as they are now, and which weights they are of."""
+    watched = WatchedGenerators(model.shown_generators, size=model.settings.image_size)
+    figures = test.figures(watched)
+    return {**figures, **watched.figures(model.accelerator), "weights": "ema" if model.average else "plain"}
+
+
 def evaluate(run: Run, model: MixCycleGan, test: TestSet, domains: Domains) -> dict[str, Any]:
     """Figures into metrics.jsonl, and a grid of translations into samples/."""
+    average = ", moving average of the weights" if model.average else ""
     with run.pause():
-        figures = test.figures(model.generators)
+        figures = measure(model, test)
         run.record({"epoch": run.epoch, **figures})
         if run.accelerator.is_main_process and not run.settings.dry_run:
-            title = f"{run.settings.mixing}, step {run.step}"
-            translation_grid(model.generators, domains, run.accelerator, title=title).save(sample_path(run))
+            title = f"{run.settings.mixing}, step {run.step}{average}"
+            translation_grid(model.shown_generators, domains, run.accelerator, title=title).save(sample_path(run))
     shown = [
         f"{key} {figures[key]:.2f}" for key in ("fid_AtoB", "fid_BtoA", "rmse_AtoB", "rmse_BtoA") if key in figures
     ]
-    run.say(f"step {run.step} ({figures['features']} features): {'  '.join(shown)}")
+    run.say(f"step {run.step} ({figures['features']} features{average}): {'  '.join(shown)}")
     return figures
 
 
@@ -110,6 +126,8 @@ def finish(run: Run, model: MixCycleGan, figures: dict[str, Any], feed: DomainFe
     """Weights, a picture of the training inputs, summary and report."""
     settings = run.settings
     summary = {"mixing": settings.mixing, "dataset": settings.dataset, "seed": settings.seed, **run.speed(), **figures}
+    if troubles := collapse_warnings(figures):
+        summary["warnings"] = [*summary.get("warnings", ()), *troubles]
     if settings.dry_run:
         run.say("Dry run: settings resolve, everything builds, one batch trained and evaluated.")
     else:
@@ -126,11 +144,16 @@ def finish(run: Run, model: MixCycleGan, figures: dict[str, Any], feed: DomainFe
 
 
 def save_networks(run: Run, model: MixCycleGan) -> None:
-    """weights/G_A, G_B, D_A, D_B.safetensors, each saying how to build its network."""
+    """weights/G_A, G_B, D_A, D_B and, where there are averages, G_A_ema, G_B_ema, each saying how to build its network."""
     settings = run.settings
-    for networks, role in ((model.generators, "generator"), (model.discriminators, "discriminator")):
-        for name, network in networks.named_children():
-            about: dict[str, Any] = {"role": role, "name": name, "width": settings.width}
-            if role == "generator":
-                about |= {"blocks": settings.blocks, "direction": "AtoB" if name == "G_A" else "BtoA"}
-            save_weights(run.folder.weights / f"{name}.safetensors", network, about)
+    files = {**dict(model.generators.named_children()), **dict(model.discriminators.named_children())}
+    if model.average:
+        files |= {f"{name}_ema": network for name, network in model.average.network.named_children()}
+    for name, network in files.items():
+        about: dict[str, Any] = {"role": "discriminator", "name": name, "width": settings.width}
+        if name.startswith("G_"):
+            direction = "AtoB" if name.startswith("G_A") else "BtoA"
+            about |= {"role": "generator", "blocks": settings.blocks, "direction": direction}
+        if name.endswith("_ema"):
+            about["ema"] = settings.ema
+        save_weights(run.folder.weights / f"{name}.safetensors", network, about)

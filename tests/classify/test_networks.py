@@ -198,9 +198,9 @@ def test_initial_weights_follow_the_global_seed() -> None:
 
 
 def test_unknown_name_lists_the_known() -> None:
-    with pytest.raises(ValueError, match=r"unknown network 'resnet'; known: .*preact-resnet18.*and timm:NAME"):
+    with pytest.raises(ValueError, match=r"unknown --network 'resnet'; known: .*preact-resnet18.*and timm:NAME"):
         build_network("resnet", num_classes=10)
-    with pytest.raises(ValueError, match="unknown network 'vgg'"):
+    with pytest.raises(ValueError, match="unknown --network 'vgg'"):
         check_network("vgg")
 
 

@@ -13,7 +13,7 @@ from classify.networks.timm_models import first_stage
 def test_without_timm_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(
-        ValueError, match="network 'timm:resnet18' needs timm, which is not installed: pip install timm"
+        ValueError, match="--network 'timm:resnet18' needs timm, which is not installed: pip install timm"
     ):
         check_network("timm:resnet18")
 
@@ -67,7 +67,7 @@ def test_it_trains_in_bfloat16_and_keeps_its_state():
 
 def test_what_cannot_be_used_is_an_error_that_says_why():
     pytest.importorskip("timm")
-    with pytest.raises(ValueError, match="unknown network 'timm:resnot': timm has no model of this name"):
+    with pytest.raises(ValueError, match="unknown --network 'timm:resnot': timm has no model of this name"):
         build_network("timm:resnot", num_classes=3)
     with pytest.raises(
         ValueError, match="timm:deit_tiny_distilled_patch16_224 cannot be used: its classifier is no single"

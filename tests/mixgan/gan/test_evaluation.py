@@ -79,12 +79,15 @@ def test_unpaired_domains_have_distances_and_counts_only():
 def test_a_set_too_small_for_a_kernel_distance_has_none():
     found = figures(IDENTITY, domains(random_images(3, 7), random_images(3, 8)))
     assert found["kid_AtoB"] is None
+    assert found["warnings"] == ["too few images for the kernel distance (KID): 3, at least 4 are needed"]
     assert found["fid_AtoB"] > 0
 
 
 def test_a_domain_of_one_image_is_refused_before_any_training():
     with pytest.raises(ValueError, match="two images a domain, got 1 and 2"):
-        TestSet(domains(random_images(1, 0), random_images(2, 0)), embedded_features(), Accelerator(cpu=True), batch_size=1)
+        TestSet(
+            domains(random_images(1, 0), random_images(2, 0)), embedded_features(), Accelerator(cpu=True), batch_size=1
+        )
 
 
 @dataclasses.dataclass
@@ -119,5 +122,7 @@ def test_several_processes_find_what_one_finds(count: int, world: int):
     found = domains(random_images(count, 9), random_images(count, 10))
     tape: dict[int, dict[int, Tensor]] = {}
     for rank in (*range(world), 0):
-        shared = TestSet(found, embedded_features(), PretendRank(rank, world, tape), batch_size=2).figures(DARKER_AND_INVERTED)
+        shared = TestSet(found, embedded_features(), PretendRank(rank, world, tape), batch_size=2).figures(
+            DARKER_AND_INVERTED
+        )
     assert_close(shared, figures(DARKER_AND_INVERTED, found))

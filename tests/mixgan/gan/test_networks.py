@@ -1,11 +1,13 @@
 """The networks against the published parameter counts, the paper's layer list, and the receptive field by gradients."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mixgan.gan.networks import PatchDiscriminator, ResnetGenerator, init_weights
+from mixgan.gan.networks import PatchDiscriminator, ResnetGenerator, init_weights, patch_shares
 
 
 @pytest.fixture(params=[ResnetGenerator, PatchDiscriminator], ids=["G", "D"])
@@ -101,18 +103,45 @@ def test_discriminator_without_layers_is_refused():
 
 @pytest.mark.parametrize(("layers", "patch"), [(1, 16), (2, 34), (3, 70), (4, 142)])
 def test_receptive_field_is_the_patch(layers: int, patch: int):
+    gradient = pixels_behind(layers, size=256, logit=(lambda h, w: (h // 2, w // 2)))
+    rows, columns = gradient.nonzero(as_tuple=True)
+    assert (rows.max() - rows.min() + 1, columns.max() - columns.min() + 1) == (patch, patch)
+    assert len(rows) == patch**2
+
+
+def pixels_behind(layers: int, *, size: int, logit: Callable[[int, int], tuple[int, int]]) -> Tensor:
+    """(size,size): how much each pixel weighs in one logit."""
     network = PatchDiscriminator(1, width=2, layers=layers).double()
     for layer in network.layers:
         if isinstance(layer, nn.Conv2d):
             nn.init.constant_(layer.weight, 0.1)  # of one sign, so that no path to a pixel cancels another
     # Instance norm ties every logit to the whole image through its mean; the patch is what the convolutions see.
     network.layers = nn.Sequential(*(layer for layer in network.layers if not isinstance(layer, nn.InstanceNorm2d)))
-    images = torch.ones(1, 1, 256, 256, dtype=torch.double, requires_grad=True)
+    images = torch.ones(1, 1, size, size, dtype=torch.double, requires_grad=True)
     logits = network(images)
-    logits[0, 0, logits.shape[2] // 2, logits.shape[3] // 2].backward()
-    rows, columns = images.grad[0, 0].nonzero(as_tuple=True)
-    assert (rows.max() - rows.min() + 1, columns.max() - columns.min() + 1) == (patch, patch)
-    assert len(rows) == patch**2
+    logits[0, 0][logit(*logits.shape[2:])].backward()
+    return images.grad[0, 0]
+
+
+@pytest.mark.parametrize(("layers", "size"), [(3, 256), (3, 36), (2, 32), (4, 128)])
+def test_masks_are_pooled_to_the_logits(layers: int, size: int):
+    masks = torch.rand(2, 1, size, size)
+    logits = PatchDiscriminator(1, width=1, layers=layers)(masks)
+    pooled = patch_shares(masks, layers=layers)
+    assert pooled.shape == logits.shape
+    assert torch.equal(patch_shares(torch.ones_like(masks), layers=layers), torch.ones_like(logits))
+
+
+@pytest.mark.parametrize("layers", [2, 3])
+def test_a_pooled_mask_is_centred_where_its_logit_looks(layers: int):
+    size, place = 256, (7, 12) if layers == 3 else (20, 33)
+    behind = pixels_behind(layers, size=size, logit=lambda *_: place)
+    mask = torch.zeros(1, 1, size, size, dtype=torch.double, requires_grad=True)
+    patch_shares(mask, layers=layers)[0, 0][place].backward()
+    positions = torch.arange(size, dtype=torch.double)
+    for axis in (0, 1):
+        centres = [(x.sum(1 - axis) * positions).sum() / x.sum() for x in (behind, mask.grad[0, 0])]
+        torch.testing.assert_close(*centres)
 
 
 class TestWaysToRun:

@@ -1,6 +1,7 @@
 """The report of a run, written from a log and a summary made up here."""
 
 import base64
+import html as html_lib
 import io
 import json
 import re
@@ -28,7 +29,10 @@ def run(tmp_path: Path) -> SimpleNamespace:
     folder = RunFolder(tmp_path / "run")
     folder.create()
     records = [{"step": 0, "epoch": 0, **{name: 200.0 + name.endswith("BtoA") for name in FIGURES}}]
-    records += [{"step": step, "epoch": 0, **dict.fromkeys(LOSSES, 1 / step)} for step in range(10, 401, 10)]
+    records += [
+        {"step": step, "epoch": 0, **dict.fromkeys((*LOSSES, "grad_G", "grad_D"), 1 / step)}
+        for step in range(10, 401, 10)
+    ]
     records += [{"step": 400, "epoch": 2, **FIGURES}]
     folder.metrics.write_text("".join(json.dumps(record) + "\n" for record in records))
     run = SimpleNamespace(folder=folder, step=0, settings=GanSettings(dataset="tiles", image_size=64, seed=7))
@@ -67,13 +71,22 @@ def test_holds_results_curves_samples_and_settings(run: SimpleNamespace):
         "identity_weight 0.5",
     ):
         assert words in text
-    assert html.count("<svg") == 3  # adversarial losses, cycle losses, distances over training
+    # adversarial losses, cycle losses, gradient norms; distances and diversity over training
+    assert html.count("<svg") == 5
+    assert "Gradient norms" in text
+    assert "Discriminators' answers" not in text  # nothing of them is in the log
+    assert "moving average" not in text
     assert [picture.getpixel((0, 0)) for picture in pictures(html)] == [(0, 0, 255)]  # the latest samples
 
 
 def test_shows_the_training_inputs_where_they_were_drawn(run: SimpleNamespace):
     Image.new("RGB", (20, 10)).save(run.folder.samples / "training.png")
     assert [picture.getpixel((0, 0)) for picture in pictures(written(run))] == [(0, 0, 255), (0, 0, 0)]
+
+
+def test_says_that_the_figures_are_of_averaged_weights(run: SimpleNamespace):
+    run.settings.ema = 0.99
+    assert "of a moving average of the generators' weights (decay 0.99)" in html_lib.unescape(written(run))
 
 
 def test_needs_nothing_from_outside(run: SimpleNamespace):

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from mixgan.data.maps import Domains
 from mixgan.gan.data import DomainBatch, to_bytes, to_signed
+from mixgan.gan.input_mixing import InputMixing
 from mixgan.gan.samples import training_grid, translation_grid
 from mixgan.gan.settings import GanSettings
-from mixgan.gan.step import InputMixing
 
 SIDE = 16
 #: Greys of the eight kinds of image that a sheet shows.

@@ -56,7 +56,7 @@ def test_the_defaults_are_the_published_settings(with_maps: Path):
     published = {
         "image_size": 256, "width": 64, "blocks": 9, "batch_size": 1, "lr": 2e-4, "pool_size": 50, "gan_loss": "lsgan",
         "cycle_weight": 10.0, "identity_weight": 0.5, "alpha": 1.0, "shared_lambda": True, "h_odds": 0.5,
-        "unstitched": 0.0, "d_term": "replace", "constant_share": 0.5,
+        "unstitched": 0.0, "d_term": "replace", "constant_share": 0.5, "ema": 0.0, "d_alpha": None,
     }  # fmt: skip
     assert values(parsed(with_maps), published) == published
     assert {mixing: parsed(with_maps, "--mixing", mixing).epochs for mixing in ("mixcyclegan", "none")} == {
@@ -85,7 +85,14 @@ def test_flags_are_spelled_as_documented(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("mixing", "stitch", "dmix"),
-    [("mixcyclegan", True, True), ("none", False, False), ("stitch-only", True, False), ("dmix-only", False, True)],
+    [
+        ("mixcyclegan", True, True),
+        ("none", False, False),
+        ("stitch-only", True, False),
+        ("dmix-only", False, True),
+        ("stitch-d", True, True),
+        ("consistency", True, True),
+    ],
 )
 def test_what_a_mixing_mixes(mixing: str, stitch: bool, dmix: bool):
     settings = GanSettings(mixing=mixing)
@@ -97,8 +104,18 @@ def test_what_a_mixing_mixes(mixing: str, stitch: bool, dmix: bool):
     [
         ("--image-size 66", "--image-size must be a multiple of 4, at least 32, got 66"),
         ("--image-size 28", "--image-size must be a multiple of 4, at least 32, got 28"),
-        ("--gan-loss hinge", "--gan-loss hinge takes no soft targets, which --mixing mixcyclegan needs"),
-        ("--gan-loss hinge --mixing dmix-only", "which --mixing dmix-only needs"),
+        (
+            "--gan-loss hinge --mixing consistency",
+            "--gan-loss hinge does not go with --mixing consistency: the hinge loss",
+        ),
+        ("--d-alpha 0.5", "--d-alpha 0.5 is for the discriminators' own lambdas, which need --no-shared-lambda"),
+        ("--d-alpha 0 --no-shared-lambda", "--d-alpha must be above 0, got 0.0"),
+        ("--consistency-weight 0", "--consistency-weight must be above 0, got 0.0"),
+        ("--ema 1", "--ema must be at least 0 and below 1, got 1.0"),
+        (
+            "--mixed-precision fp16 --accumulation-steps 2",
+            "--mixed-precision fp16 does not go with --accumulation-steps 2: .* use bf16",
+        ),
         ("--preset slow", "unknown preset 'slow'; known: quick, paper"),
         ("--unstitched 1.5", r"--unstitched must lie in \[0, 1\], got 1.5"),
         ("--alpha 0", "--alpha must be above 0, got 0.0"),
@@ -116,8 +133,8 @@ def test_values_that_cannot_work_are_quoted(tmp_path: Path, words: str, message:
         parsed(tmp_path, *words.split())
 
 
-@pytest.mark.parametrize("mixing", ["none", "stitch-only"])
-def test_hinge_goes_with_hard_targets(tmp_path: Path, mixing: str):
+@pytest.mark.parametrize("mixing", ["none", "mixcyclegan", "stitch-d"])
+def test_hinge_goes_with_hard_labels_and_with_their_odds(tmp_path: Path, mixing: str):
     assert parsed(tmp_path, "--gan-loss", "hinge", "--mixing", mixing).gan_loss == "hinge"
 
 

@@ -1,5 +1,6 @@
 """A training step against CycleGAN's published formulation and Eq. 3, written out below with one network call per term."""
 
+import contextlib
 import copy
 import math
 from types import SimpleNamespace
@@ -11,9 +12,11 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from mixgan.gan.data import DomainBatch
+from mixgan.gan.input_mixing import InputMixing
+from mixgan.gan.networks import ResnetBlock
 from mixgan.gan.pool import ImagePool
 from mixgan.gan.settings import GanSettings
-from mixgan.gan.step import InputMixing, MixCycleGan, MixedInputs, Translations
+from mixgan.gan.step import MixCycleGan, Translations
 
 SIDE = 32
 NETWORKS = ("G_A", "G_B", "D_A", "D_B")
@@ -58,7 +61,7 @@ class Published:
     """CycleGAN's optimize_parameters (Zhu et al. 2017) on copies of a model's networks.
 
     ``d_terms`` says what the discriminators are trained on: "separate" real and fake images as in CycleGAN, the one
-    "mixed" term of Eq. 3, or "both".
+    "mixed" term of Eq. 3, "both", "stitched" images, or "consistency" beside the separate terms.
     """
 
     def __init__(self, model: MixCycleGan, *, d_terms: str = "separate") -> None:
@@ -74,6 +77,7 @@ class Published:
         )
         self.criterion = {"lsgan": F.mse_loss, "bce": F.binary_cross_entropy_with_logits}[model.settings.gan_loss]
         self.d_terms = d_terms
+        self.horizontal = bool(model.settings.h_odds)
 
     def translate(self, real_a: Tensor, real_b: Tensor) -> Translations:
         fake_b, fake_a = self.G_A(real_a), self.G_B(real_b)
@@ -111,7 +115,25 @@ class Published:
             for own, made, share in zip(real, fake, lam.tolist(), strict=True)
         ]
         mixed = torch.stack(per_sample).mean()
-        return {"separate": separate, "mixed": mixed, "both": mixed + separate}[self.d_terms]
+        terms = {"separate": separate, "mixed": mixed, "both": mixed + separate}
+        if self.d_terms == "stitched":
+            return self.stitched(judge, real, fake, lam)
+        if self.d_terms == "consistency":
+            share = lam.double().view(-1, 1, 1, 1)
+            wanted = share * judge(real) + (1 - share) * judge(fake)
+            return separate + 3 * (judge(share * real + (1 - share) * fake) - wanted).square().mean()
+        return terms[self.d_terms]
+
+    def stitched(self, judge: torch.nn.Module, real: Tensor, fake: Tensor, lam: Tensor) -> Tensor:
+        """Real left of (or above) the cut; every patch's target is how much of its middle cell is."""
+        logits = judge(stitched(real, fake, lam, horizontal=self.horizontal))
+        target = torch.empty_like(logits)
+        for k, share in enumerate(lam.tolist()):
+            cut = math.floor(share * SIDE)
+            for cell in range(logits.shape[-1]):  # cell 0 lies 8 px from the border and is 8 px wide
+                real_pixels = min(max(cut - 8 * (cell + 1), 0), 8)
+                (target[k, :, :, cell] if self.horizontal else target[k, :, cell]).fill_(real_pixels / 8)
+        return self.criterion(logits, target)
 
 
 def assert_equal_steps(model: MixCycleGan, published: Published, batch: DomainBatch, seen: tuple[Tensor, ...]) -> None:
@@ -121,8 +143,7 @@ def assert_equal_steps(model: MixCycleGan, published: Published, batch: DomainBa
         vars(Translations(*model.generators(real_a, real_b))), vars(published.translate(real_a, real_b)), **CLOSE
     )
     logs, expected = model.step(batch), published.step(real_a, real_b, *lambdas)
-    assert ("lam" in logs) == (model.settings.mixing != "none")
-    torch.testing.assert_close({name: logs[name] for name in logs if name != "lam"}, expected, **CLOSE)
+    torch.testing.assert_close({name: logs[name] for name in expected}, expected, **CLOSE)
     for name in NETWORKS:
         ours, theirs = (getattr(side, f"optimizer_{name[0].lower()}").state for side in (model, published))
         pairs = zip(network(model, name).parameters(), getattr(published, name).parameters(), strict=True)
@@ -153,6 +174,13 @@ def test_without_mixing_a_step_is_cyclegans(count: int, pool_size: int):
         pytest.param({"d_term": "add", "gan_loss": "bce"}, OWN_FOR_EACH, "both", True, id="bce"),
         pytest.param({"mixing": "stitch-only"}, OWN_FOR_EACH, "separate", True, id="stitch-only"),
         pytest.param({"mixing": "dmix-only"}, OWN_FOR_EACH, "mixed", None, id="dmix-only"),
+        pytest.param({"mixing": "stitch-d"}, ONE_FOR_ALL, "stitched", True, id="stitch-d"),
+        pytest.param(
+            {"mixing": "stitch-d", "shared_lambda": False}, OWN_FOR_EACH, "stitched", False, id="stitch-d-own-cuts"
+        ),
+        pytest.param(
+            {"mixing": "consistency", "consistency_weight": 3.0}, OWN_FOR_EACH, "consistency", True, id="consistency"
+        ),
     ],
 )
 def test_a_mixed_step_is_eq_3(
@@ -174,11 +202,10 @@ def test_with_lambda_of_zero_and_one_the_d_loss_is_cyclegans_in_expectation():
     model = build(mixing="dmix-only", pool_size=0)
     batch = random_batch(2)
     made = Translations(*model.generators(batch.a, batch.b))
-    whole = torch.ones(2, 1, SIDE, SIDE)
 
     def losses(lam: float) -> Tensor:
-        inputs = MixedInputs(batch.a, batch.b, torch.full((2,), lam), torch.full((2,), lam), whole, whole)
-        return torch.stack(model.discriminator_losses(inputs, made))
+        inputs = model.mixing(batch, lam=torch.full((2,), lam))
+        return torch.stack([judged.loss for judged in model.discriminator_losses(inputs, made)])
 
     separate, unused = Published(model).d_loss, torch.zeros(2)
     d_a, d_b = model.discriminators.D_A, model.discriminators.D_B
@@ -190,11 +217,12 @@ def test_accumulating_two_batches_of_one_is_a_step_on_a_batch_of_two():
     together = build(mixing="none", pool_size=0)
     batch = random_batch(2)
     together.step(batch)
-    apart = build(Accelerator(cpu=True, gradient_accumulation_steps=2), mixing="none", pool_size=0)
+    apart = build(Accelerator(cpu=True, gradient_accumulation_steps=2), mixing="none", pool_size=0, ema=0.9)
     for k in range(2):
         apart.step(DomainBatch(**{name: images[k : k + 1] for name, images in vars(batch).items()}))
     for name in NETWORKS:
         torch.testing.assert_close(network(apart, name).state_dict(), network(together, name).state_dict(), **CLOSE)
+    assert apart.average.steps == 1
 
 
 def test_neither_step_leaves_gradients_in_the_other_networks(monkeypatch: pytest.MonkeyPatch):
@@ -217,18 +245,142 @@ def test_neither_step_leaves_gradients_in_the_other_networks(monkeypatch: pytest
     assert all(p.requires_grad for name in NETWORKS for p in network(model, name).parameters())
 
 
-def test_going_on_from_saved_states_is_exact():
-    model, again = build(pool_size=2), build(pool_size=2)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ema": 0.9},
+        {"mixing": "none", "accumulation_steps": 2},
+        {"mixing": "stitch-d", "gan_loss": "hinge", "unstitched": 0.5},
+        {"mixing": "consistency", "gan_loss": "bce", "shared_lambda": False, "d_alpha": 0.3},
+        {"d_term": "add", "gan_loss": "hinge", "gradient_checkpointing": True},
+    ],
+    ids=lambda changes: "-".join(changes),
+)
+def test_going_on_from_saved_states_is_exact(changes: dict):
+    accumulation = changes.get("accumulation_steps", 1)
+    model, again = (
+        build(Accelerator(cpu=True, gradient_accumulation_steps=accumulation), pool_size=2, **changes) for _ in range(2)
+    )
     for step in range(2):
         model.step(random_batch(2, seed=step))
-    parts = ("generators", "discriminators", "optimizer_g", "optimizer_d", "pool_a", "pool_b")
+    parts = ("generators", "discriminators", "optimizer_g", "optimizer_d", "pool_a", "pool_b", "average")
+    parts = [part for part in parts if getattr(model, part) is not None]
+    assert ("average" in parts) == ("ema" in changes)
     states = {part: copy.deepcopy(getattr(model, part).state_dict()) for part in parts}
     random_state = torch.get_rng_state()
-    expected = model.step(random_batch(2, seed=9))
+    expected = [model.step(random_batch(2, seed=9 + k)) for k in range(2)]
     for part, state in states.items():
         getattr(again, part).load_state_dict(state)
     torch.set_rng_state(random_state)
-    assert again.step(random_batch(2, seed=9)) == expected
+    assert [again.step(random_batch(2, seed=9 + k)) for k in range(2)] == expected
+    torch.testing.assert_close(again.shown_generators.state_dict(), model.shown_generators.state_dict(), rtol=0, atol=0)
+
+
+def test_checkpointed_blocks_run_twice_and_give_the_same_losses_and_gradients():
+    logs, calls = {}, {}
+    for recompute in (False, True):
+        model, calls[recompute] = build(mixing="none", gradient_checkpointing=recompute), 0
+
+        def count(*_: object, key: bool = recompute) -> None:
+            calls[key] += 1
+
+        for module in model.generators.modules():
+            if isinstance(module, ResnetBlock):
+                module.residual[0].register_forward_hook(count)
+        logs[recompute] = model.step(random_batch(2))
+    assert logs[True] == logs[False]  # the norms of all gradients among them
+    assert calls == {False: 4, True: 8}
+
+
+def test_compiled_networks_give_the_same_step(monkeypatch: pytest.MonkeyPatch):
+    compiled, in_place = [], torch.nn.Module.compile
+
+    def compile_eagerly(module: torch.nn.Module) -> None:
+        compiled.append(module)
+        in_place(module, backend="eager")  # traces only; the compiler proper takes minutes
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_eagerly)
+    plain, fast = build(mixing="none"), build(mixing="none", compile=True, ema=0.9)
+    assert compiled == [network(fast, name) for name in NETWORKS]
+    torch.testing.assert_close(fast.step(random_batch(1)), plain.step(random_batch(1)), **CLOSE)
+    assert list(fast.generators.state_dict()) == list(plain.generators.state_dict())
+
+
+class TestHalfPrecision:
+    """fp16 needs a GPU; the paths of its gradient scaler run on CPU, where powers of two change no bit of float64."""
+
+    def scaled(self, monkeypatch: pytest.MonkeyPatch) -> MixCycleGan:
+        accelerator = Accelerator(cpu=True)
+        monkeypatch.setattr(accelerator, "scaler", torch.amp.GradScaler("cpu", init_scale=2.0**10))
+        monkeypatch.setattr(accelerator, "native_amp", True)
+        monkeypatch.setattr(type(accelerator), "mixed_precision", "fp16")
+        monkeypatch.setattr(accelerator, "autocast", contextlib.nullcontext)
+        monkeypatch.setattr(accelerator, "prepare_model", lambda model, **_: model)
+        return build(accelerator, mixing="none")
+
+    def test_scaling_changes_neither_losses_nor_norms_nor_steps(self, monkeypatch: pytest.MonkeyPatch):
+        plain = build(mixing="none")
+        model = self.scaled(monkeypatch)
+        for step in range(2):
+            assert model.step(random_batch(1, seed=step)) == plain.step(random_batch(1, seed=step))
+        torch.testing.assert_close(model.generators.state_dict(), plain.generators.state_dict(), rtol=0, atol=0)
+
+    def test_a_step_that_overflows_is_skipped_and_logged_as_a_norm_of_zero(self, monkeypatch: pytest.MonkeyPatch):
+        model = self.scaled(monkeypatch)
+        model.step(random_batch(1))
+        before = copy.deepcopy(model.generators.state_dict())
+        model.settings.cycle_weight = float("inf")
+        logs = model.step(random_batch(1))
+        assert logs["grad_G"] == 0
+        assert logs["grad_D"] > 0
+        assert model.accelerator.scaler.get_scale() == 2.0**9
+        torch.testing.assert_close(model.generators.state_dict(), before, rtol=0, atol=0)
+
+    def test_without_a_gpu_fp16_is_refused(self):
+        with pytest.raises(ValueError, match="--mixed-precision fp16 needs a GPU"):
+            build(mixed_precision="fp16")
+
+
+class TestLogs:
+    """What a step tells besides its losses, against the networks' own answers."""
+
+    def logs(self, **changes: object) -> tuple[MixCycleGan, DomainBatch, dict[str, Tensor]]:
+        torch.manual_seed(3)
+        model = build(pool_size=0, **changes)
+        batch = random_batch(2)
+        return copy.deepcopy(model), batch, model.step(batch)
+
+    def test_answers_to_real_and_fake(self):
+        before, batch, logs = self.logs(mixing="none", gan_loss="bce")
+        d_a, d_b = before.discriminators.D_A, before.discriminators.D_B
+        expected = {
+            "D_A_real": d_a(batch.b), "D_A_fake": d_a(before.generators.G_A(batch.a)),
+            "D_B_real": d_b(batch.a), "D_B_fake": d_b(before.generators.G_B(batch.b)),
+        }  # fmt: skip
+        for name, logits in expected.items():
+            torch.testing.assert_close(logs[name], logits.sigmoid().mean(), **CLOSE)
+        assert not {"lam", "stitched", "own_share", "D_A_mixed", "D_B_mixed"} & set(logs)
+
+    def test_answers_to_mixed_images(self, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(InputMixing, "draw_lambdas", lambda *_: [ONE_FOR_ALL[0]] * 4)
+        before, batch, logs = self.logs(mixing="dmix-only")
+        share = ONE_FOR_ALL[0].double().view(-1, 1, 1, 1)
+        mixed = share * batch.b + (1 - share) * before.generators.G_A(batch.a)
+        torch.testing.assert_close(logs["D_A_mixed"], before.discriminators.D_A(mixed).mean(), **CLOSE)
+        assert logs["lam"] == pytest.approx(0.575)
+        assert not {"stitched", "own_share", "D_A_real", "D_B_real"} & set(logs)
+
+    def test_a_stitching_step_tells_how_much_was_stitched(self):
+        _, _, logs = self.logs(mixing="stitch-only", unstitched=1.0)
+        assert (logs["stitched"], logs["own_share"]) == (0, 1)
+
+    def test_norms_are_those_of_all_gradients_together(self):
+        before, batch, logs = self.logs(mixing="none")
+        made = Translations(*before.generators(batch.a, batch.b))
+        inputs = before.mixing(batch)
+        loss = sum(before.generator_losses(inputs, made, *before.judge(made)).values())
+        gradients = torch.autograd.grad(loss, list(before.generators.parameters()))
+        torch.testing.assert_close(logs["grad_G"], torch.cat([g.flatten() for g in gradients]).norm(), **CLOSE)
 
 
 def test_pools_draw_differently_per_domain_rank_and_seed():
@@ -240,50 +392,3 @@ def test_pools_draw_differently_per_domain_rank_and_seed():
     different = [*states(0, 0), *states(1, 0), *states(0, 1)]
     assert len({bytes(state.tolist()) for state in different}) == 6
     assert all(torch.equal(*pair) for pair in zip(states(1, 0), different[2:4], strict=True))
-
-
-class TestInputMixing:
-    """What the settings make of a large batch of small images."""
-
-    count = 4000
-    batch = random_batch(count, side=4)
-
-    @pytest.fixture(autouse=True)
-    def _seeded(self) -> None:
-        torch.manual_seed(1)
-
-    def inputs(self, **changes: object) -> MixedInputs:
-        return InputMixing(GanSettings(**changes))(self.batch)
-
-    def near(self, share: float) -> object:
-        """Within four standard deviations of ``count`` coins."""
-        return pytest.approx(share, abs=4 * math.sqrt(share * (1 - share) / self.count))
-
-    def test_one_lambda_per_sample_serves_all_four_uses(self):
-        inputs = self.inputs()
-        assert torch.equal(inputs.lam_d_a, inputs.lam_d_b)
-        assert inputs.lam_d_a.unique().numel() > 0.99 * self.count
-        for mask in (inputs.mask_a, inputs.mask_b):
-            assert torch.equal(mask.mean((1, 2, 3)), (inputs.lam_d_a * 4).floor() / 4)
-
-    def test_each_use_can_have_its_own_lambda(self):
-        lambdas = InputMixing(GanSettings(shared_lambda=False)).draw_lambdas(self.count, torch.device("cpu"))
-        correlations = torch.corrcoef(torch.stack(lambdas)) - torch.eye(4)
-        assert correlations.abs().max() < 4 / math.sqrt(self.count)
-
-    def test_orientation_is_drawn_per_sample_and_domain(self):
-        inputs = self.inputs(h_odds=0.75)
-        cut = (inputs.mask_a.mean((1, 2, 3)) > 0) & (inputs.mask_a.mean((1, 2, 3)) < 1)
-        side_by_side = [(mask == mask[:, :, :1]).all(dim=(1, 2, 3))[cut] for mask in (inputs.mask_a, inputs.mask_b)]
-        for horizontal in side_by_side:
-            assert horizontal.float().mean().item() == self.near(0.75)
-        assert (side_by_side[0] == side_by_side[1]).float().mean().item() == self.near(0.75**2 + 0.25**2)
-
-    def test_a_share_of_samples_stays_unstitched_in_each_domain(self):
-        inputs = self.inputs(unstitched=0.2)
-        whole = [(mask == 1).all(dim=(1, 2, 3)) for mask in (inputs.mask_a, inputs.mask_b)]
-        for images, own, unstitched in ((inputs.a, self.batch.a, whole[0]), (inputs.b, self.batch.b, whole[1])):
-            assert unstitched.float().mean().item() == self.near(0.2)
-            assert torch.equal(images[unstitched], own[unstitched])
-        assert (whole[0] & whole[1]).float().mean().item() == self.near(0.04)
-        assert not (self.inputs().mask_a == 1).all(dim=(1, 2, 3)).any()

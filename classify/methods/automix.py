@@ -1,0 +1,212 @@
+"""AutoMix: the masks that mix two images are learned along with the classifier (Unveiling the Power of Mixup)."""
+
+import copy
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from classify.evaluation import evaluate
+from classify.methods.method import Method, MethodOutput
+from classify.methods.mix_block import MaskNorm, MixBlock, Projections, mask_loss
+from classify.methods.momentum_pipeline import MomentumTeacher
+from classify.methods.normalisation import Normalisation
+from classify.methods.soft_targets import soft_accuracy
+from classify.networks.surgery import first_convolution
+from mixgan.mixing import Plan, build_mixer
+from mixgan.mixing.mixer import check_odds
+
+Mask = Literal["mix-block", "mixup", "cutmix"]
+Tested = Literal["teacher", "student"]
+
+
+class AutoMix(Method):
+    """Mixes by learned masks, beside a teacher that follows the network slowly and supervises them.
+
+    A step (AutoMix Algorithm 1) draws two lambdas and two permutations. q: the network, "student", classifies the clean batch
+    and a mixed one; no gradient goes through the masks. k: the teacher classifies another mixed batch, whose gradient goes
+    through the images into the Mix Block only. Both masks come from the teacher's features of the clean batch.
+
+        loss = CE + MCE (student) + MCE + gamma * mask loss (Mix Block)                          (Eq. 8, 10, 11)
+
+    Args:
+        network: the classifier; with ``stages`` of the network contract where masks are learned.
+        mask: ``"mix-block"``: learned; ``"mixup"``, ``"cutmix"``: that method's, so that only CE and teacher are AutoMix's
+            (table 6, there with alpha 1).
+        alpha: lambda ~ Beta(alpha, alpha).
+        layer: the stage, from 1, whose features the Mix Block sees.
+        reduction: the Mix Block compares features of 1/reduction of their channels.
+        mask_weight: gamma at the start of the run, falling linearly to 0; 0 for no mask loss (table 5).
+        mask_margin: epsilon, how far a mask's mean may be from lambda (table 5).
+        mask_norm: of the mask loss, ``"l1"`` or ``"l2"`` (table 5).
+        lam_margin: the student's samples with lambda or 1-lambda below it are mixed by plain mixup.
+        clean_loss: whether the student is trained on the clean batch too (CE in table 6).
+        pipeline: False: no teacher, one mixed batch trains network and Mix Block end to end (Eq. 8; no MP in table 6).
+        momentum: the teacher's at the start of the run; constant for a tenth of it, then rising to 1.
+        tested: which of the two networks is tested.
+        num_classes, mean, std: of the data set.
+
+    Raises:
+        ValueError: an option out of range, or a network without the features that the Mix Block needs.
+    """
+
+    source = "AutoMix 4, Algorithm 1"
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        num_classes: int,
+        mean: tuple[float, ...] = (0.0,),
+        std: tuple[float, ...] = (1.0,),
+        mask: Mask = "mix-block",
+        alpha: float = 2.0,
+        layer: int = 3,
+        reduction: int = 4,
+        mask_weight: float = 0.1,
+        mask_margin: float = 0.1,
+        mask_norm: MaskNorm = "l1",
+        lam_margin: float = 0.08,
+        clean_loss: bool = True,
+        pipeline: bool = True,
+        momentum: float = 0.999,
+        tested: Tested = "student",
+    ) -> None:
+        super().__init__(network)
+        check_choice("mask", mask, Mask)
+        check_choice("mask-norm", mask_norm, MaskNorm)
+        check_choice("tested", tested, Tested)
+        # The Mix Block takes lambda and partner from mixup's plan, and replaces its constant mask.
+        self.mixer = build_mixer("cutmix" if mask == "cutmix" else "mixup", num_classes=num_classes, alpha=alpha)
+        self.normalisation = Normalisation(mean, std)
+        self.layer = layer
+        if mask_weight < 0:
+            raise ValueError(f"--method.mask-weight must not be negative, got {mask_weight}")
+        self.mask_weight = self.gamma = mask_weight
+        self.mask_margin = check_odds("--method.mask-margin", mask_margin)
+        self.mask_norm = mask_norm
+        self.lam_margin = check_odds("--method.lam-margin", lam_margin)
+        self.clean_loss = clean_loss
+        self.tested = tested
+        learned = mask == "mix-block"
+        self.mix_block = MixBlock(stage_channels(network, layer), reduction=reduction) if learned else None
+        self.teacher = MomentumTeacher(network, momentum=momentum) if pipeline else None
+
+    def before_step(self, epoch: int, progress: float) -> None:
+        """Gamma falls linearly to 0, the momentum rises to 1."""
+        self.gamma = self.mask_weight * (1.0 - progress)
+        if self.teacher is not None:
+            self.teacher.schedule(progress)
+
+    def forward(self, images: Tensor, labels: Tensor) -> MethodOutput:
+        """Masks, then the student on the clean and on the mixed batch. Logs every part of the loss as it is summed."""
+        plan = self.mixer.plan(images)
+        losses = {}
+        if self.mix_block is not None:
+            plan, losses = self.learn_masks(images, labels, plan)
+        if self.clean_loss:
+            losses["clean_loss"] = F.cross_entropy(self.network(images).float(), labels)
+        targets = self.mixer.targets(labels, plan)
+        logits = self.network(self.mixer.apply(images, plan)).float()
+        losses["mixed_loss"] = F.cross_entropy(logits, targets)
+        loss = torch.stack(list(losses.values())).sum()
+        parts = {name: part.detach() for name, part in losses.items()}
+        logs = {"loss": loss.detach(), "accuracy": soft_accuracy(logits, targets), **parts}
+        return MethodOutput(loss, logits, logs)
+
+    def learn_masks(self, images: Tensor, labels: Tensor, plan: Plan) -> tuple[Plan, dict[str, Tensor]]:
+        """The student's plan with learned masks, and the losses of the Mix Block."""
+        projections = self.project(images)
+        if self.teacher is None:
+            mask = self.learned_mask(images, plan, projections)
+            return self.with_mask(plan, mask), {"mask_loss": self.mask_loss(mask, plan)}
+        taught = self.mixer.plan(images)
+        mask = self.learned_mask(images, taught, projections)
+        taught = replace(taught, mask=mask)
+        logits = self.teacher(self.mixer.apply(images, taught)).float()
+        losses = {
+            "teacher_loss": F.cross_entropy(logits, self.mixer.targets(labels, taught)),
+            "mask_loss": self.mask_loss(mask, taught),
+        }
+        with torch.no_grad():
+            return self.with_mask(plan, self.learned_mask(images, plan, projections)), losses
+
+    def project(self, images: Tensor) -> Projections:
+        """What the Mix Block sees of the clean images (B,C,H,W): features of the teacher, or of the student without one."""
+        network = self.network if self.teacher is None else self.teacher.network
+        return self.mix_block.project(network.stages(images)[self.layer - 1])
+
+    def learned_mask(self, images: Tensor, plan: Plan, projections: Projections) -> Tensor:
+        """The Mix Block's masks (B,1,H,W) for a plan's partners and lambdas."""
+        return self.mix_block(projections, plan.partner, plan.lam, tuple(images.shape[-2:]))
+
+    def with_mask(self, plan: Plan, mask: Tensor) -> Plan:
+        """The plan with a learned mask, save where lambda leaves one of the two images next to nothing: there mixup's stays."""
+        extreme = torch.minimum(plan.lam, 1.0 - plan.lam) < self.lam_margin
+        return replace(plan, mask=torch.where(extreme.view(-1, 1, 1, 1), plan.mask, mask))
+
+    def mask_loss(self, mask: Tensor, plan: Plan) -> Tensor:
+        """Eq. 6 at this time of the run."""
+        return self.gamma * mask_loss(mask, plan.lam, margin=self.mask_margin, norm=self.mask_norm)
+
+    def after_step(self) -> None:
+        """The teacher follows the student."""
+        if self.teacher is not None:
+            self.teacher.follow(self.network)
+
+    def networks(self) -> dict[str, nn.Module]:
+        """What could be tested, by name."""
+        return {"student": self.network} | ({} if self.teacher is None else {"teacher": self.teacher.network})
+
+    def predictor(self) -> nn.Module:
+        """The student, or as --method.tested says the teacher, as far as there is one."""
+        return self.networks().get(self.tested, self.network)
+
+    def test_figures(self, batches: Iterable[tuple[Tensor, Tensor]], accelerator: Accelerator) -> dict[str, float]:
+        """The accuracy of the other network: test_accuracy_student or test_accuracy_teacher, 0..1."""
+        others = {name: network for name, network in self.networks().items() if network is not self.predictor()}
+        return {
+            f"test_accuracy_{name}": evaluate(network, batches, accelerator=accelerator)["test_accuracy"]
+            for name, network in others.items()
+        }
+
+    @torch.no_grad()
+    def pictures(self, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> dict[str, Tensor]:
+        """Own image, partner, what the student sees of them, and the mask."""
+        plan = self.mixer.plan(images, generator=generator)
+        if self.mix_block is not None:
+            training = self.training
+            self.eval()
+            plan = self.with_mask(plan, self.learned_mask(images, plan, self.project(images)))
+            self.train(training)
+        shown = {"own": images, "partner": images[plan.partner], "mixed": self.mixer.apply(images, plan)}
+        columns = {name: self.normalisation.undo(column) for name, column in shown.items()}
+        return {**columns, "mask (white: own)": plan.mask}
+
+
+def check_choice(option: str, value: str, choices: Any) -> None:
+    """ValueError unless a value is one of a Literal's."""
+    if value not in get_args(choices):
+        raise ValueError(f"--method.{option} must be one of {', '.join(get_args(choices))}, got {value!r}")
+
+
+def stage_channels(network: nn.Module, layer: int) -> int:
+    """The channels of a stage's features, layers counted from 1.
+
+    Raises:
+        ValueError: the network has no such stage.
+    """
+    if not hasattr(network, "stages"):
+        raise ValueError(
+            f"automix learns its masks from network.stages(x), which {type(network).__name__} does not have; "
+            "see classify.networks.contract, or use --method.mask mixup or cutmix"
+        )
+    shapes = copy.deepcopy(network).to("meta").eval()  # shapes without computing anything
+    maps = shapes.stages(torch.empty(1, first_convolution(network).in_channels, 224, 224, device="meta"))
+    if not 1 <= layer <= len(maps):
+        raise ValueError(f"--method.layer must be 1 to {len(maps)} with this network, got {layer}")
+    return maps[layer - 1].shape[1]

@@ -1,0 +1,73 @@
+"""The momentum teacher against Eq. 12 of AutoMix, tensor by tensor."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from classify.methods.momentum_pipeline import MomentumTeacher, momentum_at
+
+
+def student() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 5))
+
+
+def changed(network: nn.Module) -> nn.Module:
+    """Other parameters, other batch-norm statistics, a batch more counted."""
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    network(torch.randn(6, 3, 8, 8))
+    return network
+
+
+def test_the_teacher_moves_in_place_by_the_momentum_rule():
+    network = student()
+    teacher = MomentumTeacher(network, momentum=0.75)
+    changed(network)
+    before, target = copy.deepcopy(teacher.network.state_dict()), copy.deepcopy(network.state_dict())
+    places = {key: value.data_ptr() for key, value in teacher.network.state_dict().items()}
+    teacher.follow(network)
+    after = teacher.network.state_dict()
+    assert {key: value.data_ptr() for key, value in after.items()} == places
+    assert after.pop("1.num_batches_tracked") == 1
+    for key, value in after.items():
+        assert not torch.equal(before[key], target[key]), key
+        torch.testing.assert_close(value, 0.75 * before[key] + 0.25 * target[key])
+    assert all(torch.equal(value, target[key]) for key, value in network.state_dict().items())
+
+
+def test_a_teacher_is_a_copy_that_no_gradient_and_no_forward_pass_changes():
+    network = changed(student())
+    teacher = MomentumTeacher(network)
+    images = torch.randn(6, 3, 8, 8, requires_grad=True)
+    torch.testing.assert_close(teacher.eval()(images), network.eval()(images))
+    # In training its batch norm is that of the batch, as the student's.
+    before = copy.deepcopy(teacher.state_dict())
+    logits = teacher.train()(images)
+    torch.testing.assert_close(logits, network.train()(images))
+    logits.square().sum().backward()
+    assert images.grad.any()
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+    assert all(torch.equal(value, before[key]) for key, value in teacher.state_dict().items())
+
+
+def test_momentum_is_constant_for_a_tenth_of_the_run_and_rises_to_1_along_a_cosine():
+    assert [momentum_at(progress, first=0.999) for progress in (0.0, 0.05, 0.1)] == pytest.approx(
+        [0.999] * 3, abs=1e-12
+    )
+    assert momentum_at(0.55, first=0.999) == pytest.approx(0.9995, abs=1e-12)
+    assert momentum_at(0.4, first=0.9) == pytest.approx(1 - 0.1 * (1 + math.cos(math.pi / 3)) / 2, abs=1e-12)
+    assert momentum_at(1.0, first=0.999) == 1.0
+    teacher = MomentumTeacher(student(), momentum=0.9)
+    assert teacher.momentum == 0.9
+    teacher.schedule(0.55)
+    assert teacher.momentum == pytest.approx(0.95)
+
+
+def test_momentum_must_be_a_share():
+    with pytest.raises(ValueError, match=r"--method.momentum must lie in \[0, 1\], got 1.5"):
+        MomentumTeacher(student(), momentum=1.5)

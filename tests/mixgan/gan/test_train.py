@@ -1,0 +1,87 @@
+"""The command in this process: a run that stops and goes on equals one that does not, whatever is switched on."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState, PartialState
+
+from mixgan.engine.metrics_log import read_metrics
+from mixgan.engine.weights import read_about
+from mixgan.gan.generator_file import find_generator
+from mixgan.gan.train import main
+
+TINY = (
+    "--dataset tiles --image-size 32 --width 4 --blocks 1 --train-count 12 --eval-count 6 --pool-size 2 --log-every 1 "
+    "--threads 1 --no-eval-at-start"
+)
+
+
+@pytest.fixture(autouse=True)
+def own_process_state():
+    AcceleratorState._reset_state(True)
+    yield
+    AcceleratorState._reset_state(True)
+    PartialState._reset_state()
+
+
+def train(folder: Path, words: str) -> Path:
+    AcceleratorState._reset_state(True)
+    threads = torch.get_num_threads()
+    main([*TINY.split(), *words.split(), "--output-dir", str(folder)])
+    torch.set_num_threads(threads)
+    return folder
+
+
+def results(folder: Path) -> tuple[list[dict], dict[str, object], dict[str, bytes]]:
+    summary = json.loads((folder / "summary.json").read_text())
+    for timing in ("seconds", "images_per_second"):
+        del summary[timing]
+    weights = {path.name: path.read_bytes() for path in (folder / "weights").iterdir()}
+    return [r for r in read_metrics(folder / "metrics.jsonl") if "G_A" in r], summary, weights
+
+
+SWITCHES = "--mixing stitch-d --gan-loss hinge --unstitched 0.5 --gradient-checkpointing"
+
+
+@pytest.fixture(scope="module")
+def averaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(tmp_path_factory.mktemp("run") / "averaged", f"{SWITCHES} --ema 0.9 --max-steps 3")
+
+
+def test_stopped_and_resumed_equals_uninterrupted(averaged: Path, tmp_path: Path):
+    broken = train(tmp_path / "broken", f"{SWITCHES} --ema 0.9 --max-steps 2")
+    train(broken, f"{SWITCHES} --ema 0.9 --max-steps 3 --resume")
+    for found, expected in zip(results(broken), results(averaged), strict=True):
+        assert found == expected
+
+
+def test_averaged_weights_are_evaluated_saved_and_preferred(
+    averaged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    plain = train(tmp_path / "plain", f"{SWITCHES} --max-steps 3")
+    assert "moving average" not in capsys.readouterr().out
+    (log, summary, weights), (plain_log, plain_summary, plain_weights) = results(averaged), results(plain)
+    assert log == plain_log  # training does not know of the average
+    assert (summary["weights"], plain_summary["weights"]) == ("ema", "plain")
+    assert summary["fid_AtoB"] != plain_summary["fid_AtoB"]
+    assert weights.keys() - plain_weights.keys() == {"G_A_ema.safetensors", "G_B_ema.safetensors"}
+    assert weights["G_A.safetensors"] == plain_weights["G_A.safetensors"]
+    for way, name in (("AtoB", "G_A_ema"), ("BtoA", "G_B_ema")):
+        found = find_generator(averaged, direction=way)
+        assert found.path.stem == name
+        about = {"role": "generator", "name": name, "width": 4, "blocks": 1, "direction": way, "ema": 0.9}
+        assert read_about(found.path) == about
+        first_weights = [
+            find_generator(averaged, direction=way, kind=kind).load().layers[0].weight for kind in ("ema", "plain")
+        ]
+        assert not torch.equal(*first_weights)
+
+
+def test_a_summary_holds_diversity_and_correlation(averaged: Path):
+    _, summary, _ = results(averaged)
+    for way in ("AtoB", "BtoA"):
+        assert 0 < summary[f"diversity_{way}"] < 255
+        assert 10 < summary[f"diversity_real_{way}"] < 128  # tiles differ
+        assert -1 < summary[f"luminance_correlation_{way}"] < 1
