@@ -47,7 +47,8 @@ class AutoMix(Method):
         clean_loss: whether the student is trained on the clean batch too (CE in table 6).
         pipeline: False: no teacher, one mixed batch trains network and Mix Block end to end (Eq. 8; no MP in table 6).
         momentum: the teacher's at the start of the run; constant for a tenth of it, then rising to 1.
-        tested: which of the two networks is tested.
+        tested: which of the two networks is tested; the other's accuracy is reported too. The student is what a run saves; the
+            gain that table 6 shows for MP around mixup and cutmix can only be the teacher's.
         num_classes, mean, std: of the data set.
 
     Raises:

@@ -5,7 +5,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -159,12 +159,15 @@ class Run:
             self.seconds += time.monotonic() - self._tick
             self._tick = None
 
-    def end_step(self, values: Mapping[str, Tensor | float], *, images: int) -> None:
+    def end_step(
+        self, values: Mapping[str, Tensor | float], *, images: int, shown: Sequence[str] | None = None
+    ) -> None:
         """Count an optimizer step; every --log-every steps read its values from the device, show and log them.
 
         Args:
             values: scalars of this process; means over the processes are logged.
             images: images that this process used in the step.
+            shown: which values the progress bar has room for; all where not given.
         """
         self.step += 1
         self.images += images * self.accelerator.num_processes
@@ -172,7 +175,7 @@ class Run:
             self._progress.step()
             return
         numbers = self._read(values)
-        self._progress.step(numbers)
+        self._progress.step(numbers if shown is None else {name: numbers[name] for name in shown})
         self.record({"epoch": (self.step - 1) // self.steps_per_epoch, **numbers})
 
     def record(self, values: Mapping[str, Any]) -> None:

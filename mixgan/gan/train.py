@@ -21,6 +21,9 @@ from mixgan.gan.samples import training_grid, translation_grid
 from mixgan.gan.settings import GanSettings, settings_from
 from mixgan.gan.step import MixCycleGan
 
+#: Losses on the progress bar; metrics.jsonl and the report have all values.
+SHOWN = ("G_A", "G_B", "D_A", "D_B", "cycle_A", "cycle_B")
+
 
 def main(argv: Sequence[str]) -> None:
     """Train one MixCycleGAN as the command line says."""
@@ -63,7 +66,7 @@ def train(settings: GanSettings) -> dict[str, Any]:
             rate = schedules[0].get_last_lr()[0]
             for schedule in schedules:
                 schedule.step()
-            run.end_step({**logs, "lr": rate}, images=len(batch.a) * settings.accumulation_steps)
+            run.end_step({**logs, "lr": rate}, images=len(batch.a) * settings.accumulation_steps, shown=SHOWN)
             if run.step % settings.log_every == 0:
                 health.after_log(run.step, logs)
             if run.at_end or (settings.eval_every and run.step % settings.eval_every == 0):
