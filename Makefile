@@ -19,5 +19,6 @@ $(INSTALLED): pyproject.toml $(CONSTRAINTS)
 demo: setup
 	$(BIN)/accelerate launch recipes/mixcyclegan_maps.py
 
+# Two tests at a time, each on one core: several OpenMP threads a test would stand in each other's way.
 test: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
