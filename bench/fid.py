@@ -27,8 +27,8 @@ sys.path[:] = [str(HERE.parent)] + [path for path in sys.path if Path(path or ".
 from bench.fid_commands import Commands, tile_sets  # noqa: E402 - bench is in no installed package
 from bench.fid_memory import keep_all, keep_sums, peak_growth  # noqa: E402
 from bench.fid_peers import peer_kernel, pytorch_fid, torch_fidelity  # noqa: E402
-from bench.fid_table import Row, agreement, as_markdown, speed  # noqa: E402
-from bench.timing import machine, median_ms  # noqa: E402
+from bench.fid_table import COLUMNS, Row, agreement, speed  # noqa: E402
+from bench.timing import as_markdown, machine, median_ms  # noqa: E402
 from mixgan.engine.accelerator import available_cores, set_threads  # noqa: E402
 from mixgan.engine.command_line import run_command  # noqa: E402
 from mixgan.evaluate.features import embedded_features  # noqa: E402
@@ -271,7 +271,9 @@ def main(argv: Sequence[str]) -> None:
             print(f"measuring {name}", file=sys.stderr, flush=True)
             rows += PARTS[name](sizes, commands)
     notes = [*NOTES, *["With --quick times, memory and their goals mean nothing."] * options.quick]
-    text = as_markdown([f"python bench/fid.py {shlex.join(argv)}", *machine(found_device())], rows, notes)
+    text = as_markdown(
+        [f"python bench/fid.py {shlex.join(argv)}", *machine(found_device())], rows, notes, columns=COLUMNS
+    )
     print(text)
     if options.markdown is not None:
         options.markdown.write_text(text)

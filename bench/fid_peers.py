@@ -36,7 +36,7 @@ def torch_fidelity() -> Peer:
     try:
         import torch_fidelity
     except ImportError:
-        return Peer("torch-fidelity: not installed: pip install torch-fidelity", False)
+        return Peer(f"torch-fidelity: {NOT_INSTALLED}", False)
     return Peer(f"torch-fidelity {torch_fidelity.__version__}", True)
 
 

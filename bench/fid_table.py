@@ -1,6 +1,5 @@
 """The table of bench/fid.py: two values beside each other, which should agree, or of which one should be better."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.timing import in_words
@@ -42,10 +41,3 @@ def speed(what: str, ours: float, peer: str, theirs: float | None, unit: str, go
     times = ours / theirs if unit.endswith("/s") else theirs / ours
     judged = ("", None) if goal is None else (f"≥ {in_words(goal)}", times >= goal)
     return Row(what, f"{ours:.3g} {unit}", peer, f"{theirs:.3g} {unit}", in_words(times), *judged)
-
-
-def as_markdown(head: Sequence[str], rows: Sequence[Row], notes: Sequence[str]) -> str:
-    """Head, table and notes."""
-    cells = [COLUMNS, ["---"] * len(COLUMNS), *(row.cells() for row in rows)]
-    table = ["| " + " | ".join(row) + " |" for row in cells]
-    return "\n".join([*(f"- {line}" for line in head), "", *table, "", *(f"- {note}" for note in notes), ""])

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -46,6 +47,13 @@ class Comparison:
     ours: Callable[[], object]
     peers: Sequence[Peer] = ()
     goal_ms: float | None = None
+
+
+class HasCells(Protocol):
+    """A line of a table."""
+
+    def cells(self) -> tuple[str, ...]:
+        """Its texts, one for each column."""
 
 
 @dataclass(frozen=True)
@@ -198,9 +206,11 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def as_markdown(head: Sequence[str], rows: Sequence[Row], notes: Sequence[str]) -> str:
+def as_markdown(
+    head: Sequence[str], rows: Sequence[HasCells], notes: Sequence[str], *, columns: Sequence[str] = COLUMNS
+) -> str:
     """Head, table and notes as Markdown, the table's columns aligned for reading as it is."""
-    cells = [COLUMNS, *(row.cells() for row in rows)]
+    cells = [columns, *(row.cells() for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     cells.insert(1, ["-" * width for width in widths])
     table = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in cells]

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from classify.evaluation import evaluate
-from classify.methods.method import Method, MethodOutput
+from classify.methods.method import Method, MethodOutput, check_choice
 from classify.methods.mix_block import MaskNorm, MixBlock, Projections, mask_loss
 from classify.methods.momentum_pipeline import MomentumTeacher
 from classify.methods.normalisation import Normalisation
@@ -78,9 +78,9 @@ class AutoMix(Method):
         tested: Tested = "student",
     ) -> None:
         super().__init__(network)
-        check_choice("mask", mask, Mask)
-        check_choice("mask-norm", mask_norm, MaskNorm)
-        check_choice("tested", tested, Tested)
+        check_choice("mask", mask, get_args(Mask))
+        check_choice("mask-norm", mask_norm, get_args(MaskNorm))
+        check_choice("tested", tested, get_args(Tested))
         # The Mix Block takes lambda and partner from mixup's plan, and replaces its constant mask.
         self.mixer = build_mixer("cutmix" if mask == "cutmix" else "mixup", num_classes=num_classes, alpha=alpha)
         self.normalisation = Normalisation(mean, std)
@@ -187,12 +187,6 @@ class AutoMix(Method):
         shown = {"own": images, "partner": images[plan.partner], "mixed": self.mixer.apply(images, plan)}
         columns = {name: self.normalisation.undo(column) for name, column in shown.items()}
         return {**columns, "mask (white: own)": plan.mask}
-
-
-def check_choice(option: str, value: str, choices: Any) -> None:
-    """ValueError unless a value is one of a Literal's."""
-    if value not in get_args(choices):
-        raise ValueError(f"--method.{option} must be one of {', '.join(get_args(choices))}, got {value!r}")
 
 
 def stage_channels(network: nn.Module, layer: int) -> int:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mixgan.mixing import gradient_saliency
+from mixgan.mixing import saliency_of_gradient
 
 
 @torch.compiler.disable
@@ -35,9 +35,8 @@ def clean_loss_with_saliency(network: nn.Module, images: Tensor, labels: Tensor)
     # The sum, not the mean: B times larger gradients, which 16-bit floats hold better.
     loss = F.cross_entropy(network(probe).float(), labels, reduction="sum")
     of_images, *of_parameters = torch.autograd.grad(loss, [probe, *parameters], materialize_grads=True)
-    # The loss linearised at these images has the gradient that is known by now.
-    saliency = gradient_saliency(lambda x: (x * of_images).sum(), images)
-    return _KnownGradient.apply(loss.detach(), of_parameters, *parameters) / len(images), saliency
+    clean_loss = _KnownGradient.apply(loss.detach(), of_parameters, *parameters) / len(images)
+    return clean_loss, saliency_of_gradient(of_images)
 
 
 class _KnownGradient(torch.autograd.Function):

@@ -1,6 +1,6 @@
 """The contract of a training method: what the loss of a batch is, and what happens around a step."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -62,3 +62,9 @@ class Method(nn.Module):
     def pictures(self, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> dict[str, Tensor]:
         """What the method makes of a few normalised images: named columns of a picture, (B,C,H,W) or (B,1,H,W) in [0,1]."""
         return {"image": images}
+
+
+def check_choice(option: str, value: object, known: Sequence[object]) -> None:
+    """ValueError, naming the flag and the choices, unless an option's value is one of them."""
+    if value not in known:
+        raise ValueError(f"--method.{option} must be one of {', '.join(map(str, known))}, got {value!r}")

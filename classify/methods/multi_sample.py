@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from classify.methods.method import Method, MethodOutput
+from classify.methods.method import Method, MethodOutput, check_choice
 from classify.methods.normalisation import Normalisation
 from classify.networks.surgery import double_input, double_output
 from mixgan.mixing.mixer import check_positive
@@ -53,9 +53,9 @@ class MultiSample(Method):
         random_label: RandomLabel = "none",
     ) -> None:
         super().__init__(network)
-        _check("--method.heads", heads, (1, 2))
-        _check("--method.interpolate", interpolate, ("paper", "none", "samples", "labels", "both"))
-        _check("--method.random-label", random_label, ("none", "first", "second"))
+        check_choice("heads", heads, (1, 2))
+        check_choice("interpolate", interpolate, ("paper", "none", "samples", "labels", "both"))
+        check_choice("random-label", random_label, ("none", "first", "second"))
         if num_classes < 2:
             raise ValueError(f"multi-sample needs at least 2 classes, got {num_classes}")
         if interpolate == "paper":
@@ -184,8 +184,3 @@ def fixed_partner(count: int, *, seed: int) -> Tensor:
     """A partner for each of ``count`` images, (count,) int64: never itself if there are two or more."""
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     return torch.empty_like(order).scatter(0, order, order.roll(1))
-
-
-def _check(name: str, value: object, known: tuple[object, ...]) -> None:
-    if value not in known:
-        raise ValueError(f"{name} must be one of {', '.join(map(str, known))}, got {value!r}")

@@ -3,7 +3,7 @@
 from mixgan.mixing.build import build_mixer, list_mixers
 from mixgan.mixing.mixer import Mixer
 from mixgan.mixing.plan import Mixed, Plan
-from mixgan.mixing.saliency import gradient_saliency, gradient_saliency_of, static_saliency
+from mixgan.mixing.saliency import gradient_saliency, gradient_saliency_of, saliency_of_gradient, static_saliency
 
 __all__ = [
     "Mixed",
@@ -13,5 +13,6 @@ __all__ = [
     "gradient_saliency",
     "gradient_saliency_of",
     "list_mixers",
+    "saliency_of_gradient",
     "static_saliency",
 ]

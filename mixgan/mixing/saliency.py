@@ -103,6 +103,11 @@ def _gradient_size(loss: Tensor, images: Tensor, *, keep_graph: bool) -> Tensor:
     (gradient,) = torch.autograd.grad(loss.sum(), images, retain_graph=keep_graph, allow_unused=True)
     if gradient is None:
         raise ValueError("the loss does not depend on these images: it must be computed from this very tensor")
+    return saliency_of_gradient(gradient)
+
+
+def saliency_of_gradient(gradient: Tensor) -> Tensor:
+    """sqrt(mean over channels of gradient^2), for a gradient of the images (B,C,H,W) that is known: (B,H,W) float32."""
     return gradient.float().square().mean(1).sqrt()
 
 

@@ -68,7 +68,7 @@ def loss_by_hand(method: Method, x: Tensor, local: Tensor, beta: float) -> tuple
     return -(target * predicted.log()).sum() / len(x), target, global_label
 
 
-def expect(method: Method, loss: Tensor, by_hand: Tensor) -> None:
+def assert_loss_and_gradients(method: Method, loss: Tensor, by_hand: Tensor) -> None:
     """The loss and every gradient, as autograd gives it for the equations."""
     torch.testing.assert_close(loss, by_hand.detach())
     parameters = list(method.parameters())
@@ -82,12 +82,12 @@ def test_original_and_mixed_steps_are_the_equations(beta: float):
     one_hot = torch.eye(CLASSES)[labels]
     method = lamix(beta=beta)
     loss = step(method, images, labels)
-    expect(method, loss, loss_by_hand(method, images, one_hot, beta)[0])
+    assert_loss_and_gradients(method, loss, loss_by_hand(method, images, one_hot, beta)[0])
 
     loss = step(method, images, labels)
     lam, partner = drawn()
     local = lam[:, None] * one_hot + (1 - lam[:, None]) * one_hot[partner]
-    expect(method, loss, loss_by_hand(method, (images + images[partner]) / 2, local, beta)[0])
+    assert_loss_and_gradients(method, loss, loss_by_hand(method, (images + images[partner]) / 2, local, beta)[0])
     # W_t is always in the graph, and beta = 1 says that it does not matter
     assert method.global_layer.weight.grad.any() == (beta < 1)
 
@@ -99,7 +99,7 @@ def test_the_average_label_weighs_both_alike():
     loss = step(method, images, labels)
     _, partner = drawn()
     local = (one_hot + one_hot[partner]) / 2
-    expect(method, loss, loss_by_hand(method, (images + images[partner]) / 2, local, 0.5)[0])
+    assert_loss_and_gradients(method, loss, loss_by_hand(method, (images + images[partner]) / 2, local, 0.5)[0])
 
 
 @pytest.mark.parametrize("name", ["lamix", "lamix-puzzle"])
@@ -136,7 +136,7 @@ def test_the_puzzle_form_is_puzzlemix_at_one_half_with_the_local_label(local_lab
     assert torch.equal(method.network.seen[-1], mixed.images)
     one_hot = torch.eye(CLASSES)[labels]
     local = lam[:, None] * one_hot + (1 - lam[:, None]) * one_hot[mixed.partner]
-    expect(method, loss, loss_by_hand(method, mixed.images, local, 1.0)[0])
+    assert_loss_and_gradients(method, loss, loss_by_hand(method, mixed.images, local, 1.0)[0])
 
 
 def test_the_puzzle_form_spends_no_saliency_pass_on_originals():
