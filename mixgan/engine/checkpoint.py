@@ -81,26 +81,17 @@ class Checkpoints:
 
     def last(self) -> Path | None:
         """The folder that last.json points at."""
-        return self._pointed("last.json")
+        return pointed(self.folder, "last.json")
 
     def best(self) -> Path | None:
         """The folder that best.json points at."""
-        return self._pointed("best.json")
+        return pointed(self.folder, "best.json")
 
     def mark_best(self, step: int, *, metric: str, value: float) -> None:
         """Point best.json at the checkpoint of ``step``, which is then kept whatever comes after."""
         target = self.folder / f"{PREFIX}{step:08d}"
         content = {"checkpoint": target.name, "step": step, "metric": metric, "value": value}
         on_main(self.accelerator, lambda: write_json(self.folder / "best.json", content))
-
-    def _pointed(self, name: str) -> Path | None:
-        pointer = self.folder / name
-        if not pointer.is_file():
-            return None
-        folder = self.folder / json.loads(pointer.read_text())["checkpoint"]
-        if not folder.is_dir():
-            raise ValueError(f"{pointer} points at {folder.name}, which is not there")
-        return folder
 
     def _make_room(self, partial: Path) -> None:
         for leftover in self.folder.glob(f".{PREFIX}*.partial"):  # of a run that was killed while it saved
@@ -117,6 +108,21 @@ class Checkpoints:
         for old in sorted(self.folder.glob(f"{PREFIX}*"))[: -self.keep]:
             if old != best:
                 shutil.rmtree(old)
+
+
+def pointed(folder: Path, name: str) -> Path | None:
+    """The checkpoint that last.json or best.json of a checkpoints/ folder points at, None where there is no such file.
+
+    Raises:
+        ValueError: it points at a checkpoint that is gone.
+    """
+    pointer = folder / name
+    if not pointer.is_file():
+        return None
+    checkpoint = folder / json.loads(pointer.read_text())["checkpoint"]
+    if not checkpoint.is_dir():
+        raise ValueError(f"{pointer} points at {checkpoint.name}, which is not there")
+    return checkpoint
 
 
 def random_states(device: torch.device) -> dict[str, Any]:

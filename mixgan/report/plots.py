@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 
 import matplotlib as mpl
 import numpy as np
@@ -61,8 +62,8 @@ def line_plot(
     """
     if smooth < 1:
         raise ValueError(f"smooth counts points and must be at least 1, got {smooth}")
-    with mpl.rc_context(_STYLE):
-        figure, axes = _blank(title, x_label, y_label)
+    with styled():
+        figure, axes = blank(title, x_label, y_label)
         axes.grid(True, axis="y")
         drawn = [_draw(axes, name, xy, index, log_y, smooth) for index, (name, xy) in enumerate(series.items())]
         if not any(drawn):
@@ -90,8 +91,8 @@ def scatter_plot(
     Returns:
         A figure with a transparent background, independent of pyplot.
     """
-    with mpl.rc_context(_STYLE):
-        figure, axes = _blank(title, x_label, y_label)
+    with styled():
+        figure, axes = blank(title, x_label, y_label)
         crowded = any(len(x) > 300 for x, _ in sets.values())
         for (name, (x, y)), color, marker in zip(sets.items(), PALETTE, "o^sDvP", strict=False):
             axes.scatter(
@@ -101,9 +102,39 @@ def scatter_plot(
     return figure
 
 
-def _blank(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
-    """A figure of the usual size with one pair of axes, both see-through."""
-    figure = Figure(figsize=(5.6, 3.2), layout="constrained")
+def bar_plot(groups: Mapping[str, Mapping[str, float]], *, title: str, x_label: str, y_label: str) -> Figure:
+    """Bars side by side: a colour for each series, a place on the x axis for each name.
+
+    Args:
+        groups: series -> name -> height; a series may lack names.
+
+    Returns:
+        A figure with a transparent background, independent of pyplot.
+    """
+    names = list(dict.fromkeys(name for heights in groups.values() for name in heights))
+    width = 0.8 / max(1, len(groups))
+    with styled():
+        figure, axes = blank(title, x_label, y_label)
+        axes.grid(True, axis="y")
+        for index, (series, heights) in enumerate(groups.items()):
+            at = [names.index(name) + (index - (len(groups) - 1) / 2) * width for name in heights]
+            color, hatch = PALETTE[index % len(PALETTE)], ("", "//", "..")[index // len(PALETTE) % 3]
+            axes.bar(at, list(heights.values()), width * 0.92, color=color, hatch=hatch, label=series)
+        crowded = sum(map(len, names)) > 55
+        axes.set_xticks(range(len(names)), names, rotation=35 if crowded else 0, ha="right" if crowded else "center")
+        if len(groups) > 1:
+            figure.legend(loc="outside lower center", ncols=min(4, len(groups)), handlelength=1.5)
+    return figure
+
+
+def styled() -> AbstractContextManager[None]:
+    """What is drawn inside looks like all other plots: ``with styled(): figure, axes = blank(...)``."""
+    return mpl.rc_context(_STYLE)
+
+
+def blank(title: str, x_label: str, y_label: str, *, size: tuple[float, float] = (5.6, 3.2)) -> tuple[Figure, Axes]:
+    """A figure with one pair of axes, both see-through; the size is in inches of 100 px."""
+    figure = Figure(figsize=size, layout="constrained")
     figure.patch.set_alpha(0)
     axes = figure.add_subplot()
     axes.patch.set_alpha(0)

@@ -1,0 +1,197 @@
+"""A run of the classify command, as the figures look at it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from classify.data import FolderSet, ImageSet, load_dataset
+from classify.feeds import eval_batches
+from classify.finetune import trained_classifier
+from classify.methods import Method, build_method
+from classify.networks import build_network
+from classify.settings import ClassifySettings, as_dict, with_options
+from mixgan.engine.checkpoint import pointed
+from mixgan.engine.command_line import read_config, resumed_defaults
+from mixgan.engine.metrics_log import read_metrics
+from mixgan.engine.run_folder import RunFolder
+from mixgan.engine.weights import load_weights
+
+T = TypeVar("T")
+#: Fields of image sets that hold one entry for each sample.
+PER_SAMPLE = ("images", "paths", "labels", "boxes")
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedRun:
+    """A run folder of the classify command; what is asked for is read when it is asked for.
+
+    Attributes:
+        path: the run's folder.
+        label: how figures call it.
+        device: where its network works.
+        data_root: where its data set lies now, None for the place it was trained from.
+    """
+
+    path: Path
+    label: str
+    device: torch.device
+    data_root: Path | None = None
+
+    @cached_property
+    def settings(self) -> ClassifySettings:
+        """The run's own settings; ValueError for a folder that holds no run of the classify command."""
+        config = read_config(self.path)
+        if config["recipe"] != "classify":
+            raise ValueError(f"{self.path} is a run of {config['recipe']}, not of the classify command")
+        settings_type = with_options(config["settings"]["method"])
+        return settings_type(**resumed_defaults(self.path, settings_type))
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """What the weight file says of itself: network, classes, mean, std, image_size, method, dataset."""
+        return trained_classifier(self.path)[1]
+
+    @cached_property
+    def records(self) -> list[dict[str, Any]]:
+        """The objects of metrics.jsonl."""
+        return read_metrics(RunFolder(self.path).metrics)
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes, in the order of the labels."""
+        return self.about["classes"]
+
+    @cached_property
+    def trained_network(self) -> nn.Module:
+        """The network in eval mode as it was trained: with doubled input or output where the method needs that."""
+        file, about = trained_classifier(self.path)
+        network = build_network(about["network"], num_classes=about["num_classes"], in_channels=about["in_channels"])
+        load_weights(file, network)
+        return network.to(self.device).eval().requires_grad_(False)
+
+    @property
+    def network(self) -> nn.Module:
+        """The network for single, normalised images, in eval mode, without gradients into its weights.
+
+        Raises:
+            ValueError: it was trained on pairs of images and answers for two.
+        """
+        if self.is_double:
+            raise ValueError(
+                f"{self.label} was trained with {self.settings.method} on pairs of images, "
+                "and this figure needs a network for single ones (--finetune-from makes one of it)"
+            )
+        return self.trained_network
+
+    @property
+    def is_double(self) -> bool:
+        """Whether the network takes two images at once or answers for two."""
+        shape = self.about["in_channels"], self.about["num_classes"]
+        return shape != (len(self.about["mean"]), len(self.classes))
+
+    @cached_property
+    def method(self) -> Method:
+        """The training method with everything that it learned, from the last checkpoint, in eval mode.
+
+        Raises:
+            ValueError: the run keeps no checkpoint.
+        """
+        checkpoint = pointed(RunFolder(self.path).checkpoints, "last.json")
+        if checkpoint is None:
+            raise ValueError(f"{self.path} keeps no checkpoint, and this figure needs what the method learned")
+        method = build_method(
+            self.settings.method,
+            build_network(self.about["network"], num_classes=len(self.classes), in_channels=len(self.about["mean"])),
+            num_classes=len(self.classes),
+            mixer=as_dict(self.settings.mixer),
+            options=as_dict(self.settings.method_options),
+            mean=self.moments[0],
+            std=self.moments[1],
+        )
+        method.load_state_dict(load_file(checkpoint / "model.safetensors"), strict=False)
+        return method.to(self.device).eval()
+
+    @property
+    def moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of each channel, of images in 0..1."""
+        return tuple(self.about["mean"]), tuple(self.about["std"])
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """(B,C,H,W) in 0..1, as the network sees them."""
+        mean, std = (torch.tensor(values, device=images.device).view(-1, 1, 1) for values in self.moments)
+        return (images - mean) / std
+
+    def as_pictures(self, images: Tensor) -> Tensor:
+        """Undo ``normalise``."""
+        mean, std = (torch.tensor(values, device=images.device).view(-1, 1, 1) for values in self.moments)
+        return images * std + mean
+
+    def data(self, split: str) -> ImageSet | FolderSet:
+        """The split ``train`` or ``test`` of the run's data set, loaded once for all runs; ValueError where it is missing."""
+        settings = self.settings
+        tiles = (settings.tiles_view, settings.train_count if split == "train" else None)
+        return _load(
+            settings.dataset,
+            Path(self.data_root or settings.data_root),
+            split,
+            self.about["image_size"],
+            tiles if settings.dataset == "tiles" else None,
+        )
+
+    def batches(self, *, count: int, batch_size: int, split: str = "test") -> Iterator[tuple[Tensor, Tensor]]:
+        """The first ``count`` images of a split (all, where there are fewer): normalised (B,C,H,W), labels (B,), on the device.
+
+        Runs on the same data set get the same images, in the same order; an even spread over the set where it is larger.
+        """
+        return eval_batches(self.sample(count, split), batch_size=batch_size, device=self.device, workers=0)
+
+    def sample(self, count: int, split: str = "test") -> ImageSet | FolderSet:
+        """At most ``count`` images of a split, spread evenly over it (class folders are sorted by class)."""
+        return _thinned(self.data(split), count)
+
+
+@lru_cache(maxsize=8)
+def _load(
+    dataset: str, root: Path, split: Any, size: int, tiles: tuple[Any, int | None] | None
+) -> ImageSet | FolderSet:
+    options: dict[str, Any] = {}
+    if tiles is not None:
+        options = {"tiles_view": tiles[0], "count": tiles[1]}
+    return load_dataset(dataset, root, split=split, size=size, **options)
+
+
+def _thinned(images: ImageSet | FolderSet, count: int) -> ImageSet | FolderSet:
+    """Every n-th sample, so that ``count`` are left."""
+    if len(images) <= count:
+        return images
+    index = torch.linspace(0, len(images) - 1, count).round().long()
+    kept: dict[str, Any] = {}
+    for name in PER_SAMPLE:
+        values = getattr(images, name, None)
+        if values is not None:
+            kept[name] = values[index] if isinstance(values, Tensor) else tuple(values[i] for i in index.tolist())
+    return replace(images, **kept)
+
+
+def each(runs: Sequence[TrainedRun], make: Callable[[TrainedRun], T]) -> tuple[dict[str, T], list[str]]:
+    """``make`` of every run that allows it, by label, and one sentence for each that does not.
+
+    Raises:
+        ValueError: none does; all the sentences.
+    """
+    made: dict[str, T] = {}
+    sentences: list[str] = []
+    for run in runs:
+        try:
+            made[run.label] = make(run)
+        except ValueError as error:
+            sentences.append(str(error))
+    if not made:
+        raise ValueError("; ".join(dict.fromkeys(sentences)))
+    return made, sentences
