@@ -19,6 +19,8 @@ from classify.methods.soft_targets import (
 from mixgan.mixing import Mixer, Plan, build_mixer, gradient_saliency, static_saliency
 from mixgan.mixing.host import HostChoice
 from mixgan.mixing.interpolate import Erm
+from mixgan.mixing.labels import smoothed
+from mixgan.mixing.mixer import check_odds
 
 
 class MixedSamples(Method):
@@ -36,6 +38,7 @@ class MixedSamples(Method):
             a second training pass; beside "bce" times 2/K (``clean_loss_scale``). PuzzleMix: 0 on CIFAR, 1 on larger images.
         reuse_forward: make the gradient saliency map from the clean loss's training pass, which then costs next to nothing
             (``clean_loss_with_saliency``), instead of from a pass of its own in eval mode. Needs a clean weight.
+        smoothing: label smoothing on top of the mixed labels, (1 - smoothing) * t + smoothing / K (LaMix table 5).
 
     Raises:
         ValueError: a value out of range, or nothing to reuse.
@@ -52,6 +55,7 @@ class MixedSamples(Method):
         loss: SoftLoss = "soft-ce",
         clean_weight: float = 0.0,
         reuse_forward: bool = False,
+        smoothing: float = 0.0,
     ) -> None:
         super().__init__(network)
         if clean_weight < 0:
@@ -67,6 +71,7 @@ class MixedSamples(Method):
         self.schedule = schedule or MixSchedule()
         self.normalise = Normalisation(mean, std)
         self.loss, self.clean_weight, self.reuse_forward = check_loss(loss), clean_weight, reuse_forward
+        self.smoothing = check_odds("--method.smoothing", smoothing)
         self.host = HostChoice()
         self.share = self.schedule.share(0)
 
@@ -82,7 +87,7 @@ class MixedSamples(Method):
         """
         if not self.mixes_this_batch():
             logits, targets, _ = self.classify(self.unmixed, images, labels, None)
-            return self.output(soft_target_loss(logits, targets, self.loss), logits, targets, {})
+            return self.output(self.target_loss(logits, targets), logits, targets, {})
         clean_loss, saliency = self.clean_pass(images, labels)
         if saliency is None:
             saliency = self.saliency(self.mixer, images, labels)
@@ -109,7 +114,11 @@ class MixedSamples(Method):
 
     def mixed_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The loss of a mixed batch."""
-        return soft_target_loss(logits, targets, self.loss)
+        return self.target_loss(logits, targets)
+
+    def target_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The loss of a batch, mixed or not, against its labels, smoothed where that is asked for."""
+        return soft_target_loss(logits, smoothed(targets, self.smoothing) if self.smoothing else targets, self.loss)
 
     def clean_pass(self, images: Tensor, labels: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """The cross-entropy on the images as they are, and the saliency map where it comes from the same pass."""

@@ -21,7 +21,7 @@ from mixgan.evaluate.figures import Figures, compare_sets
 from mixgan.evaluate.inputs import known_set, open_sources, other_warnings, preprocessing_text
 from mixgan.evaluate.options import FidOptions
 from mixgan.evaluate.pairs import PairDistances, match_pairs, measure_pairs, why_not_comparable, why_not_matched
-from mixgan.evaluate.processes import errors_reach_all
+from mixgan.evaluate.processes import errors_reach_all, main_first
 from mixgan.evaluate.sources import FolderSource
 from mixgan.evaluate.statistics_file import MadeWith, write_statistics
 
@@ -103,11 +103,7 @@ def load_features(
     options: FidOptions, accelerator: Accelerator, read_checkpoint: ReadCheckpoint | None
 ) -> FeatureExtractor:
     """The features, on the device; the main process goes first, as it may have to download the weights."""
-    found: list[FeatureExtractor] = []
-    on_main(accelerator, lambda: found.append(find_features(options, read_checkpoint)))
-    with errors_reach_all(accelerator):
-        extractor = found[0] if found else find_features(options, read_checkpoint)
-    return extractor.to(accelerator.device)
+    return main_first(accelerator, lambda: find_features(options, read_checkpoint)).to(accelerator.device)
 
 
 def find_features(options: FidOptions, read_checkpoint: ReadCheckpoint | None) -> FeatureExtractor:

@@ -1,10 +1,27 @@
 """Errors among several processes: one that stops alone leaves the others waiting for it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+
+from mixgan.engine.accelerator import on_main
+
+T = TypeVar("T")
+
+
+def main_first(accelerator: Accelerator, load: Callable[[], T]) -> T:
+    """What ``load`` gives, on every process; the main one goes first, as it may have to download a file for all.
+
+    Raises:
+        ValueError: a process failed.
+    """
+    found: list[T] = []
+    on_main(accelerator, lambda: found.append(load()))
+    with errors_reach_all(accelerator):
+        return found[0] if found else load()
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from mixgan.engine.accelerator import on_main
 from mixgan.engine.command_line import to_json
 from mixgan.engine.run import Run
 from mixgan.engine.weights import save_weights
+from mixgan.evaluate.processes import main_first
 from mixgan.gan.data import DomainFeed, fetch, test_domains, training_domains
 from mixgan.gan.diversity import WatchedGenerators
 from mixgan.gan.evaluation import TestSet, test_features
@@ -50,8 +51,7 @@ def train(settings: GanSettings) -> dict[str, Any]:
     run.remember("pool_b", model.pool_b, own=True)
     if model.average:
         run.remember("average", model.average)
-    with accelerator.main_process_first():  # which downloads the weights of Inception, if they are asked for
-        extractor = test_features(settings)
+    extractor = main_first(accelerator, lambda: test_features(settings))
     run.say(extractor.note)
     test = TestSet(domains, extractor, accelerator, batch_size=settings.batch_size)
     health = Health(run.say)

@@ -9,6 +9,16 @@ from mixgan.mixing.plan import Plan
 from mixgan.mixing.sampling import Draws
 
 
+def smoothed(targets: Tensor, smoothing: float) -> Tensor:
+    """(1 - smoothing) * targets + smoothing / K: a share of every row is spread over all classes alike.
+
+    Args:
+        targets: (B,K), rows sum to 1.
+        smoothing: in [0, 1].
+    """
+    return (1.0 - smoothing) * targets + smoothing / targets.shape[1]
+
+
 class LabelSmoothing(Erm):
     """Moves a little of every label to all classes alike: y = (1 - smoothing) * y_i + smoothing / K.
 
@@ -25,8 +35,7 @@ class LabelSmoothing(Erm):
 
     def targets(self, labels: Tensor, plan: Plan, *, other_labels: Tensor | None = None) -> Tensor:
         """Smoothed targets (B,K) float32, rows sum to 1; arguments as in ``Mixer.targets``."""
-        clean = super().targets(labels, plan, other_labels=other_labels)
-        return (1.0 - self.smoothing) * clean + self.smoothing / self.num_classes
+        return smoothed(super().targets(labels, plan, other_labels=other_labels), self.smoothing)
 
 
 class DisturbLabel(Erm):

@@ -50,6 +50,29 @@ def test_the_clean_loss_is_added(loss: str, scale: float):
     assert "clean_loss" not in without
 
 
+@pytest.mark.parametrize("name", ["mixup", "erm"])
+def test_smoothing_spreads_a_share_of_the_mixed_label_over_all_classes(name: str):
+    # (1-s) t + s/K is linear, and so is the loss: (1-s) times the loss, s times the loss against the uniform distribution
+    images, labels = batch()
+    plain, smooth = build(name, network()), build(name, network(), smoothing=0.3)
+    torch.manual_seed(3)
+    unsmoothed = plain(images, labels)
+    uniform = -unsmoothed.logits.log_softmax(1).mean()
+    found = step(smooth)
+    torch.testing.assert_close(found["loss"], 0.7 * unsmoothed.loss.detach() + 0.3 * uniform.detach())
+    torch.testing.assert_close(found["accuracy"], unsmoothed.logs["accuracy"])
+
+
+def test_smoothing_alone_is_the_mixer_label_smoothing():
+    alone = build_method("label-smoothing", network(), num_classes=CLASSES, mixer={"smoothing": 0.2})
+    torch.testing.assert_close(step(alone)["loss"], step(build("erm", network(), smoothing=0.2))["loss"])
+
+
+def test_smoothing_is_a_share():
+    with pytest.raises(ValueError, match=r"--method.smoothing must lie in \[0, 1\], got 1.5"):
+        build("mixup", network(), smoothing=1.5)
+
+
 @pytest.mark.parametrize("loss", ["soft-ce", "bce"])
 def test_the_reused_pass_changes_nothing_but_the_cost(loss: str):
     # Without batch norm a map from a training pass is the map from eval mode.
@@ -113,4 +136,6 @@ def test_options_that_do_not_fit(name: str, options: dict[str, object], message:
 def test_options_are_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     words = ["--method", "puzzlemix", "--method.clean-weight", "1", "--method.reuse-forward", "--method.loss", "bce"]
-    assert as_dict(settings_from(words).method_options) == {"loss": "bce", "clean_weight": 1.0, "reuse_forward": True}
+    assert as_dict(settings_from(words).method_options) == {
+            "loss": "bce", "clean_weight": 1.0, "reuse_forward": True, "smoothing": 0.0,
+        }  # fmt: skip
