@@ -25,9 +25,10 @@ HERE = Path(__file__).resolve().parent
 sys.path[:] = [str(HERE.parent)] + [path for path in sys.path if Path(path or ".").resolve() != HERE]
 
 from bench.fid_commands import Commands, tile_sets  # noqa: E402 - bench is in no installed package
-from bench.fid_memory import keep_all, keep_sums, peak_growth  # noqa: E402
+from bench.fid_memory import keep_all, keep_sums  # noqa: E402
 from bench.fid_peers import peer_kernel, pytorch_fid, torch_fidelity  # noqa: E402
 from bench.fid_table import COLUMNS, Row, agreement, speed  # noqa: E402
+from bench.memory import peak_growth  # noqa: E402
 from bench.timing import as_markdown, machine, median_ms  # noqa: E402
 from mixgan.engine.accelerator import available_cores, set_threads  # noqa: E402
 from mixgan.engine.command_line import run_command  # noqa: E402

@@ -18,8 +18,9 @@ sys.path.append(str(ROOT))  # bench is in no installed package
 
 from bench import fid, fid_commands, fid_peers  # noqa: E402
 from bench.fid_commands import Commands, Run  # noqa: E402
-from bench.fid_memory import keep_all, keep_sums, peak_growth  # noqa: E402
+from bench.fid_memory import keep_all, keep_sums  # noqa: E402
 from bench.fid_table import agreement, speed  # noqa: E402
+from bench.memory import peak_growth  # noqa: E402
 
 # Writes down its arguments, prints as pytorch-fid does and writes a file as mixgan does.
 FAKE_PYTHON = """#!/bin/sh
