@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from classify.data import FolderSet, ImageSet
+from classify.data import FolderSet, ImageSet, resized_side
 from mixgan.data.images import BadImageError, read_image
 from mixgan.data.order import epoch_order, rank_batch, seeded_generator
 from mixgan.ops.crops import crop_flip, to_float
@@ -116,7 +116,7 @@ class MemoryFeed(_Feed):
 class StreamFeed(_Feed):
     """Training batches of a set too large for memory: files are read, cropped and resized by worker processes, ahead of use.
 
-    Augmentation is torchvision's ``RandomResizedCrop`` and mirroring, drawn from (seed, epoch, sample).
+    Augmentation is torchvision's ``RandomResizedCrop`` and mirroring as the set allows, drawn from (seed, epoch, sample).
 
     Args:
         batch_size, seed, device, rank, world: as for ``MemoryFeed``.
@@ -234,10 +234,10 @@ class _Reader(Dataset):
     def __post_init__(self) -> None:
         size = self.dataset.size
         if self.draws is None:
-            steps = [v2.Resize(round(size / 0.875), antialias=True), v2.CenterCrop(size)]
+            steps = [v2.Resize(resized_side(size), antialias=True), v2.CenterCrop(size)]
         else:
             steps = [
-                v2.RandomResizedCrop(size, antialias=True),
+                v2.RandomResizedCrop(size, (self.dataset.smallest_crop, 1), antialias=True),
                 v2.RandomHorizontalFlip(0.5 if self.dataset.flip else 0),
             ]
         self.transform = v2.Compose(steps)

@@ -1,6 +1,7 @@
 """Feeds: which sample comes when, how it is augmented, and that any place in a run can be rebuilt."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -176,6 +177,19 @@ def test_streamed_pictures_are_windows_of_their_own_sample(folder_set: FolderSet
         slopes += (pixels[:, 1, :, -1] - pixels[:, 1, :, 0]).mean(1).tolist()
     assert min(slopes) < 0 < max(slopes)  # some are mirrored, some not
     assert len({round(abs(slope)) for slope in slopes}) > 5  # windows of many widths
+
+
+def test_random_crops_show_as_much_as_the_set_asks_for(folder_set: FolderSet) -> None:
+    """Green grows by 12 a column, so that a crop's slope tells its width: of at least half of 20x16 px and no narrower
+    than 3:4 that is 10.95 columns or more, seen from the first to the last of 8 pixels."""
+
+    def widths(dataset: FolderSet) -> Tensor:
+        batches = [images for epoch in range(4) for images, _ in stream_feed(dataset).epoch(epoch)]
+        green = undo_normalisation(torch.cat(batches))[:, 1].mean(1)
+        return (green[:, -1] - green[:, 0]).abs() / 12 * 8 / 7
+
+    assert widths(replace(folder_set, smallest_crop=0.5)).min() > 10.95 - 1  # crops have whole pixels
+    assert widths(folder_set).min() < 8
 
 
 def test_skipped_steps_are_not_read(folder_set: FolderSet, monkeypatch: pytest.MonkeyPatch) -> None:

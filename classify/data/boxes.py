@@ -1,0 +1,58 @@
+"""Where the boxes of objects lie in the squares that evaluation cuts out of a file."""
+
+import torch
+from torch import Tensor
+
+from classify.data.sets import FolderSet, ImageSet
+from mixgan.data.images import image_size
+
+SHOWN = 0.875  # share of a picture's shorter side that the square shows: 224 of 256 px, as usual for ImageNet
+
+
+def resized_side(size: int) -> int:
+    """The shorter side, in px, to which evaluation resizes a file before it cuts the square of ``size`` out of the centre."""
+    return round(size / SHOWN)
+
+
+def boxes_in_crop(boxes: Tensor, sizes: Tensor, size: int) -> Tensor:
+    """Boxes of pictures as they lie in the evaluation square: resized, moved and clipped as ``feeds.eval_batches`` does.
+
+    Args:
+        boxes: (N,4) x0, y0, x1, y1 in pixels of the pictures; edges, so that x1 - x0 is the width.
+        sizes: (N,2) width and height of the pictures.
+        size: side of the square.
+
+    Returns:
+        (N,4) float32 within 0..size; a box that the square does not show has no area.
+
+    Raises:
+        ValueError: boxes and sizes are not of these shapes.
+    """
+    if boxes.shape != (len(boxes), 4) or sizes.shape != (len(boxes), 2):
+        raise ValueError(f"boxes must be (N,4) and sizes (N,2), got {tuple(boxes.shape)} and {tuple(sizes.shape)}")
+    sizes = sizes.long()
+    # Resize rounds the longer side down, CenterCrop the margin to the nearest even of two; both are followed to the pixel.
+    enlarged = sizes * resized_side(size) // sizes.amin(1, keepdim=True)
+    margin = ((enlarged - size) / 2).round()
+    scale = enlarged / sizes
+    return (boxes * scale.repeat(1, 2) - margin.repeat(1, 2)).float().clamp(0, size)
+
+
+def evaluation_boxes(dataset: ImageSet | FolderSet) -> Tensor:
+    """The boxes of a set in pixels of the images that ``feeds.eval_batches`` gives, in the order of the set.
+
+    Of a FolderSet the size of every file is read, from its header alone.
+
+    Returns:
+        (N,4) float32 x0, y0, x1, y1; edges, so that x1 - x0 is the width.
+
+    Raises:
+        ValueError: the set has no boxes.
+        BadImageError: an unreadable file, whatever the set's ``on_bad_image``.
+    """
+    if dataset.boxes is None:
+        raise ValueError(f"the data set {dataset.name!r} has no boxes; cub-200 and the tiles have")
+    if isinstance(dataset, ImageSet):
+        return dataset.boxes
+    sizes = torch.tensor([image_size(path) for path in dataset.paths])
+    return boxes_in_crop(dataset.boxes, sizes, dataset.size)
