@@ -7,11 +7,13 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Literal
 
 import torch
 import tyro
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
@@ -22,7 +24,7 @@ from bench.published_cyclegan import cyclegan_step  # noqa: E402 - bench is in n
 from bench.timing import Comparison, Peer, as_markdown, compare, machine  # noqa: E402
 from mixgan.engine.accelerator import make_accelerator  # noqa: E402
 from mixgan.engine.command_line import run_command  # noqa: E402
-from mixgan.gan.data import DomainBatch  # noqa: E402
+from mixgan.gan.data import DomainBatch, DomainFeed, training_domains  # noqa: E402
 from mixgan.gan.settings import GanSettings  # noqa: E402
 from mixgan.gan.step import MixCycleGan  # noqa: E402
 
@@ -46,6 +48,8 @@ class Options:
     """Number formats of mixgan's side."""
     variants: tuple[str, ...] = ("none", "mixcyclegan")
     """Values of --mixing."""
+    data_root: Path | None = None
+    """Folder with Google Maps, for the steps on batches of a data set (default: the embedded tiles)."""
     threads: int = 0
     """CPU threads; 0: all cores."""
     repeats: int = 5
@@ -75,9 +79,8 @@ def comparisons(options: Options) -> Iterator[tuple[Comparison, torch.device]]:
     for size in options.sizes:
         for variant in options.variants:
             for precision in options.precisions:
-                settings = settings_of(size, variant, precision, options.threads)
-                AcceleratorState._reset_state(True)  # one process trains under several number formats here
-                accelerator = make_accelerator(settings)
+                settings = settings_of(size, variant, precision, options)
+                accelerator = fresh_accelerator(settings)
                 batch = random_batch(size, accelerator.device)
                 peer = Peer(
                     "published step, float32",
@@ -88,21 +91,48 @@ def comparisons(options: Options) -> Iterator[tuple[Comparison, torch.device]]:
                     goal=GOALS.get(variant) if precision == "bf16" else None,
                 )
                 name = {"no": "float32", "bf16": "bf16"}[precision]
-                ours = mixgan_step(settings, accelerator, batch)
+                ours = mixgan_step(settings, accelerator, lambda batch=batch: batch)
                 yield Comparison(f"--mixing {variant}, {size} px, {name}", ours, [peer]), accelerator.device
+        yield input_side(settings_of(size, options.variants[-1], options.precisions[-1], options))
 
 
-def settings_of(size: int, variant: str, precision: str, threads: int) -> GanSettings:
+def input_side(settings: GanSettings) -> tuple[Comparison, torch.device]:
+    """A step on batches of the data set, cut and mirrored as in training, beside a step on one batch of noise."""
+    accelerator = fresh_accelerator(settings)
+    images = training_domains(settings)
+    feed = DomainFeed(images, size=settings.image_size, batch_size=1, seed=0, device=accelerator.device)
+    batches = chain.from_iterable(feed.epoch(epoch) for epoch in count())
+    synthetic = random_batch(settings.image_size, accelerator.device)
+    on_noise = Peer(
+        "the same on one batch of noise",
+        "torch",
+        lambda: mixgan_step(settings, accelerator, lambda: synthetic),
+        goal=0.95,
+    )
+    name = f"--mixing {settings.mixing}, {settings.image_size} px, {settings.mixed_precision}, batches of {settings.dataset}"
+    return Comparison(name, mixgan_step(settings, accelerator, lambda: next(batches)), [on_noise]), accelerator.device
+
+
+def fresh_accelerator(settings: GanSettings) -> Accelerator:
+    """One process trains under several number formats here."""
+    AcceleratorState._reset_state(True)
+    return make_accelerator(settings)
+
+
+def settings_of(size: int, variant: str, precision: str, options: Options) -> GanSettings:
     """A run's settings for one pair of images a step."""
     width, blocks = SIZES[size]
     return GanSettings(
-        dataset="tiles",
+        dataset="maps" if options.data_root else "tiles",
+        data_root=options.data_root or Path("data"),
+        train_count=64,
+        batch_size=1,
         mixing=variant,
         image_size=size,
         width=width,
         blocks=blocks,
         mixed_precision=precision,
-        threads=threads,
+        threads=options.threads,
     )
 
 
@@ -112,13 +142,15 @@ def random_batch(size: int, device: torch.device) -> DomainBatch:
     return DomainBatch(*(torch.rand(1, 3, size, size, generator=generator).to(device) * 2 - 1 for _ in range(4)))
 
 
-def mixgan_step(settings: GanSettings, accelerator: object, batch: DomainBatch) -> Callable[[], dict[str, float]]:
-    """A step of mixgan's loop, its losses read back."""
+def mixgan_step(
+    settings: GanSettings, accelerator: Accelerator, batch: Callable[[], DomainBatch]
+) -> Callable[[], dict[str, float]]:
+    """A step of mixgan's loop on the next batch, its losses read back."""
     model = MixCycleGan(settings, accelerator)
     model.prepare()
 
     def step() -> dict[str, float]:
-        return {name: float(value) for name, value in model.step(batch).items()}
+        return {name: float(value) for name, value in model.step(batch()).items()}
 
     return step
 
