@@ -14,8 +14,15 @@ from classify.finetune import trained_classifier
 from classify.methods import METHODS, list_methods, method_options
 from classify.methods.mix_schedule import MixSchedule
 from classify.networks import check_network
-from classify.presets import preset_values
-from mixgan.engine.command_line import check_same_settings, first_look, parse, resumed_defaults, say_once
+from classify.presets import TABLES, preset_values
+from mixgan.engine.command_line import (
+    check_same_settings,
+    first_look,
+    from_json,
+    parse,
+    resumed_defaults,
+    say_once,
+)
 from mixgan.engine.settings import CommonSettings
 from mixgan.mixing.build import ALIASES, mixer_options, parts_of
 
@@ -29,6 +36,11 @@ AUTO_NOTES = {
 class ClassifySettings(CommonSettings):
     """Train a classifier with a mixing method."""
 
+    preset: str | None = None
+    """Defaults for the other flags: quick, paper (default: quick on tiles, paper on real data), or a table of the papers, whose
+    row --dataset, --network and --method choose; --list-presets shows all."""
+    list_presets: bool = False
+    """List the tables of the papers that are presets and end."""
     method: str = "mixup"
     """Training method; --list-methods shows all."""
     list_methods: bool = False
@@ -48,9 +60,11 @@ class ClassifySettings(CommonSettings):
     train_count: int | None = None
     """How many training tiles to make (default: 5000)."""
     lr: float = 0.1
-    """Learning rate of SGD with Nesterov momentum."""
+    """Learning rate of SGD."""
     momentum: float = 0.9
     """Momentum of SGD."""
+    nesterov: bool = True
+    """Nesterov's momentum."""
     weight_decay: float = 1e-4
     """Weight decay, on all parameters."""
     schedule: Literal["cosine", "steps"] = "cosine"
@@ -59,6 +73,16 @@ class ClassifySettings(CommonSettings):
     """Shares of the run at which the schedule "steps" divides the rate by 10."""
     warmup: float = 0.0
     """Share of the run in which the schedule "cosine" rises from 0."""
+    min_lr: float = 0.0
+    """Learning rate at which the schedule "cosine" ends."""
+    side_min_lr: float | None = None
+    """The same for what a method trains beside the network, as AutoMix's Mix Block (default: --min-lr)."""
+    ema: float = 0.0
+    """Decay of a moving average of the network's weights, which is then what is tested, and saved too; 0.999, or 0: none."""
+    compile: bool = False
+    """Compile the network with torch.compile: a slow first step, faster ones after it."""
+    normalise: Literal["mean-std", "mean"] = "mean-std"
+    """Subtract the data set's channel means and divide by their deviations, or only subtract."""
     eval_batch_size: int = 500
     """Images per batch in evaluation."""
     channels_last: bool = False
@@ -67,6 +91,8 @@ class ClassifySettings(CommonSettings):
     """Share of the batches that are mixed."""
     mix_off_epoch: int | None = None
     """No mixing from this epoch on (counted from 0)."""
+    mix_off_last: int | None = None
+    """No mixing in the last so many epochs."""
     mix_epochs: str | None = None
     """K/N: mixing in the last K of every N epochs, e.g. 2/10."""
     mix_warmup: int = 0
@@ -85,6 +111,9 @@ class ClassifySettings(CommonSettings):
             raise ValueError(f"--momentum must lie in [0, 1), got {self.momentum}")
         if not 0 <= self.warmup < 1:
             raise ValueError(f"--warmup must lie in [0, 1), got {self.warmup}")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"--ema must be at least 0 and below 1, got {self.ema}")
+        self._check_floors()
         for name in ("image_size", "train_count", "eval_batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -96,11 +125,28 @@ class ClassifySettings(CommonSettings):
         self.mix_schedule()
         check_network(self.network)
 
+    def _check_floors(self) -> None:
+        for name in ("min_lr", "side_min_lr"):
+            floor, flag = getattr(self, name), f"--{name.replace('_', '-')}"
+            if not floor:
+                continue
+            if not 0 <= floor <= self.lr:
+                raise ValueError(f"{flag} must lie between 0 and --lr, which is {self.lr:g}, got {floor:g}")
+            if self.schedule != "cosine":
+                raise ValueError(
+                    f"{flag} is where the schedule cosine ends; --schedule {self.schedule} has no such end"
+                )
+
     def mix_schedule(self) -> MixSchedule:
         """When mixing is on."""
-        return MixSchedule(
-            odds=self.mix_odds, off_epoch=self.mix_off_epoch, epochs=self.mix_epochs, warmup=self.mix_warmup
-        )
+        off_epoch = self.mix_off_epoch
+        if self.mix_off_last is not None:
+            if off_epoch is not None:
+                raise ValueError("--mix-off-epoch and --mix-off-last both say when mixing ends: give one of them")
+            if not 0 <= self.mix_off_last <= self.epochs:
+                raise ValueError(f"--mix-off-last must lie in 0..{self.epochs} (--epochs), got {self.mix_off_last}")
+            off_epoch = self.epochs - self.mix_off_last if self.mix_off_last else None
+        return MixSchedule(odds=self.mix_odds, off_epoch=off_epoch, epochs=self.mix_epochs, warmup=self.mix_warmup)
 
 
 def settings_from(argv: Sequence[str]) -> ClassifySettings:
@@ -110,16 +156,22 @@ def settings_from(argv: Sequence[str]) -> ClassifySettings:
         ValueError: unknown method, data set, network or preset; nothing to resume; a resumed run's setting changed.
     """
     look = first_look(ClassifySettings, argv)
-    if look.list_methods:
+    if look.list_methods or look.list_presets:
         return look
     resuming = look.resume and look.output_dir is not None
     if resuming:
         look = look_again(look.output_dir, argv)
+    row = {} if resuming or look.preset not in TABLES else TABLES[look.preset].first_row(look.dataset)
+    if row:
+        look = first_look(ClassifySettings, argv, defaults=row)
+        say_outside(look)
     settings_type = with_options(known_method(look.method))
     dataset = resolve_dataset(look.dataset, look.data_root)
-    defaults = (
-        resumed_defaults(look.output_dir, settings_type) if resuming else preset_values(look.preset, dataset=dataset)
-    )
+    if resuming:
+        defaults = resumed_defaults(look.output_dir, settings_type)
+    else:
+        values = preset_values(look.preset, dataset=dataset, method=look.method)
+        defaults = {**row, **from_json(settings_type, values)}
     finetuning = look.finetune_from is not None and not resuming
     if finetuning:
         defaults = {**defaults, "network": trained_classifier(look.finetune_from)[1]["network"]}
@@ -136,6 +188,13 @@ def settings_from(argv: Sequence[str]) -> ClassifySettings:
     if settings.resume:
         check_same_settings(settings, settings.output_dir)
     return settings
+
+
+def say_outside(look: ClassifySettings) -> None:
+    """A line where flags name a row that the table of the preset does not have; its other settings are used then."""
+    flags = TABLES[look.preset].outside(dataset=look.dataset, network=look.network, method=look.method)
+    if flags:
+        say_once(f"{look.preset} has no row for {' '.join(flags)}: its other settings are used.")
 
 
 def look_again(output_dir: Path, argv: Sequence[str]) -> ClassifySettings:

@@ -6,22 +6,22 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import SGD
-from torch.optim.lr_scheduler import LambdaLR
 
+from classify.average import averaged, moving_average
 from classify.data import FolderSet, ImageSet, load_dataset
 from classify.evaluation import evaluate
 from classify.feeds import eval_batches, training_feed
 from classify.finetune import network_for_finetuning
-from classify.listing import print_methods
+from classify.listing import print_methods, print_presets
 from classify.methods import Method, build_method
 from classify.networks import build_network
 from classify.networks.pretrained import load_pretrained
 from classify.networks.surgery import first_convolution
+from classify.optimizer import make_optimizer, make_schedule
 from classify.report import picture_mixing, summarise, write_report
-from classify.schedules import cosine, steps
 from classify.settings import ClassifySettings, as_dict, settings_from
 from mixgan.engine.accelerator import on_main, synchronise_buffers
+from mixgan.engine.ema import MovingAverage
 from mixgan.engine.run import Run
 from mixgan.engine.weights import save_weights
 
@@ -31,6 +31,8 @@ def main(argv: Sequence[str]) -> None:
     settings = settings_from(argv)
     if settings.list_methods:
         print_methods()
+    elif settings.list_presets:
+        print_presets()
     else:
         train(settings)
 
@@ -59,17 +61,16 @@ def train(settings: ClassifySettings) -> dict[str, Any]:
     )
     layout = torch.channels_last if settings.channels_last else torch.contiguous_format
     method = method.to(memory_format=layout)
-    optimizer = SGD(
-        [parameter for parameter in method.parameters() if parameter.requires_grad],
-        settings.lr,
-        settings.momentum,
-        weight_decay=settings.weight_decay,
-        nesterov=settings.momentum > 0,
-    )
+    optimizer = make_optimizer(method, settings)
     horizon = settings.epochs * (feed.steps_per_epoch // settings.accumulation_steps)
-    schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step / max(1, horizon), settings))
+    schedule = make_schedule(optimizer, settings, horizon=horizon)
     trained, optimizer = accelerator.prepare(method, optimizer)
     run.remember("schedule", schedule)
+    average = moving_average(method, settings.ema)
+    if average is not None:
+        run.remember("average", average)
+    if settings.compile:
+        compile_networks(method)
     run.begin(feed.steps_per_epoch)
     picture_mixing(run, method, training)
 
@@ -83,12 +84,23 @@ def train(settings: ClassifySettings) -> dict[str, Any]:
             optimizer.zero_grad()
         if accelerator.sync_gradients:
             method.after_step()
+            if average is not None:
+                average.update(method.network)
             rate = schedule.get_last_lr()[0]
             schedule.step()
             run.end_step({**output.logs, "lr": rate}, images=len(images) * settings.accumulation_steps)
             if run.at_epoch_end or run.at_end:
-                figures = evaluate_epoch(run, method, test)
-    return finish(run, method, figures or test_figures(run, method, test), training)
+                figures = evaluate_epoch(run, method, test, average)
+    return finish(run, method, figures or test_figures(run, method, test, average), training, average)
+
+
+def compile_networks(method: Method) -> None:
+    """Compile the network, and the copies of it that a method has (AutoMix's teacher), in place: weights keep their names."""
+    networks = [module for module in method.modules() if type(module) is type(method.network)]
+    for network in networks:
+        network.compile()
+        if hasattr(network, "embedding"):  # LaMix classifies by it
+            network.embedding = torch.compile(network.embedding)
 
 
 def starting_network(settings: ClassifySettings, training: ImageSet | FolderSet, run: Run) -> nn.Module:
@@ -107,7 +119,12 @@ def starting_network(settings: ClassifySettings, training: ImageSet | FolderSet,
 def load_sets(settings: ClassifySettings, run: Run) -> tuple[ImageSet | FolderSet, ImageSet | FolderSet]:
     """Training and test set; with --download the main process fetches them first."""
     tiles = {"tiles_view": settings.tiles_view} if settings.dataset == "tiles" else {}
-    common: dict[str, Any] = {"size": settings.image_size, "on_bad_image": settings.on_bad_image, **tiles}
+    common: dict[str, Any] = {
+        "size": settings.image_size,
+        "on_bad_image": settings.on_bad_image,
+        "normalise": settings.normalise,
+        **tiles,
+    }
     if settings.download:
         on_main(
             run.accelerator,
@@ -126,33 +143,33 @@ def place(run: Run) -> dict[str, Any]:
     return {"device": accelerator.device, "workers": run.settings.num_workers, **share}
 
 
-def learning_rate_factor(progress: float, settings: ClassifySettings) -> float:
-    """The schedule at a share of the run's epochs."""
-    if settings.schedule == "steps":
-        return steps(progress, drops=settings.lr_drops)
-    return cosine(progress, warmup=settings.warmup)
-
-
-def evaluate_epoch(run: Run, method: Method, test: ImageSet | FolderSet) -> dict[str, float]:
+def evaluate_epoch(
+    run: Run, method: Method, test: ImageSet | FolderSet, average: MovingAverage | None
+) -> dict[str, Any]:
     """Test figures into metrics.jsonl; the best accuracy keeps its checkpoint."""
     with run.pause():
-        figures = test_figures(run, method, test)
+        figures = test_figures(run, method, test, average)
     run.record({"epoch": run.epoch, **figures, **method.epoch_records()})
     run.say(f"epoch {run.epoch}: test accuracy {figures['test_accuracy']:.4f}, loss {figures['test_loss']:.4f}")
     run.watch("test_accuracy", figures["test_accuracy"], higher_is_better=True)
     return figures
 
 
-def test_figures(run: Run, method: Method, test: ImageSet | FolderSet) -> dict[str, float]:
-    """Accuracy, loss and calibration error of the method's network as it is now, and what else the method measures."""
+def test_figures(run: Run, method: Method, test: ImageSet | FolderSet, average: MovingAverage | None) -> dict[str, Any]:
+    """Accuracy, loss and calibration error of the network as it is now, or of its moving average, which "weights" says; and
+    what else the method measures."""
     accelerator = run.accelerator
-    synchronise_buffers(accelerator, method)  # batch-norm statistics differ by process between two steps
     batches = partial(eval_batches, test, batch_size=run.settings.eval_batch_size, **place(run))
-    figures = evaluate(method.predictor(), batches(), accelerator=accelerator)
-    return figures | method.test_figures(batches(), accelerator)
+    with averaged(method, average):
+        synchronise_buffers(accelerator, method)  # batch-norm statistics differ by process between two steps
+        figures = evaluate(method.predictor(), batches(), accelerator=accelerator)
+        figures |= method.test_figures(batches(), accelerator)
+    return {**figures, "weights": "plain" if average is None else "ema"}
 
 
-def finish(run: Run, method: Method, figures: dict[str, float], training: ImageSet | FolderSet) -> dict[str, Any]:
+def finish(
+    run: Run, method: Method, figures: dict[str, Any], training: ImageSet | FolderSet, average: MovingAverage | None
+) -> dict[str, Any]:
     """Weights, summary and report."""
     settings = run.settings
     summary = summarise(run, figures)
@@ -168,9 +185,7 @@ def finish(run: Run, method: Method, figures: dict[str, float], training: ImageS
         "dataset": settings.dataset,
     }
     if not settings.dry_run:
-        on_main(
-            run.accelerator, lambda: save_weights(run.folder.weights / "network.safetensors", method.network, about)
-        )
+        on_main(run.accelerator, lambda: save_networks(run, method.saved_network(), average, about))
         run.write_summary(summary)
         picture_mixing(run, method, training)  # again: what saliency and learned masks make of it after training
         on_main(run.accelerator, lambda: write_report(run, summary))
@@ -179,3 +194,10 @@ def finish(run: Run, method: Method, figures: dict[str, float], training: ImageS
         run.say("Dry run: settings resolve, everything builds, one batch trained and evaluated.")
     run.finish()
     return summary
+
+
+def save_networks(run: Run, network: nn.Module, average: MovingAverage | None, about: dict[str, Any]) -> None:
+    """weights/network.safetensors and, where there is an average, network_ema.safetensors."""
+    save_weights(run.folder.weights / "network.safetensors", network, about)
+    if average is not None:
+        save_weights(run.folder.weights / "network_ema.safetensors", average.network, about | {"ema": average.decay})

@@ -83,7 +83,9 @@ def build_method(
     if mixer:
         raise ValueError(f"{name} has no mixer of its own, so no option --mixer.{next(iter(mixer)).replace('_', '-')}")
     if schedule is not None and schedule != MixSchedule():
-        raise ValueError(f"--mix-odds, --mix-off-epoch, --mix-epochs and --mix-warmup are for mixers, not for {name}")
+        raise ValueError(
+            f"--mix-odds, --mix-off-epoch, --mix-off-last, --mix-epochs and --mix-warmup are for mixers, not for {name}"
+        )
     return METHODS[name](network, num_classes=num_classes, mean=mean, std=std, **(options or {}))
 
 

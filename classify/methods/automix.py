@@ -47,8 +47,8 @@ class AutoMix(Method):
         clean_loss: whether the student is trained on the clean batch too (CE in table 6).
         pipeline: False: no teacher, one mixed batch trains network and Mix Block end to end (Eq. 8; no MP in table 6).
         momentum: the teacher's at the start of the run; constant for a tenth of it, then rising to 1.
-        tested: which of the two networks is tested; the other's accuracy is reported too. The student is what a run saves; the
-            gain that table 6 shows for MP around mixup and cutmix can only be the teacher's.
+        tested: which of the two networks is tested and saved; the other's accuracy is reported too. The gain that table 6 shows
+            for MP around mixup and cutmix can only be the teacher's.
         num_classes, mean, std: of the data set.
 
     Raises:
@@ -166,6 +166,10 @@ class AutoMix(Method):
     def predictor(self) -> nn.Module:
         """The student, or as --method.tested says the teacher, as far as there is one."""
         return self.networks().get(self.tested, self.network)
+
+    def saved_network(self) -> nn.Module:
+        """The one that is tested."""
+        return self.predictor()
 
     def test_figures(self, batches: Iterable[tuple[Tensor, Tensor]], accelerator: Accelerator) -> dict[str, float]:
         """The accuracy of the other network: test_accuracy_student or test_accuracy_teacher, 0..1."""

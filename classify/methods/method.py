@@ -51,6 +51,10 @@ class Method(nn.Module):
         """What is tested: a network that gives logits (B,K) of normalised images (B,C,H,W)."""
         return self.network
 
+    def saved_network(self) -> nn.Module:
+        """What a run saves as its network."""
+        return self.network
+
     def test_figures(self, batches: Iterable[tuple[Tensor, Tensor]], accelerator: Accelerator) -> dict[str, float]:
         """Further figures of the test set (this process's share of it), the same on all processes."""
         return {}

@@ -1,14 +1,12 @@
 """AutoMix's momentum pipeline: a teacher that follows the network in training slowly (AutoMix 4.2)."""
 
 import copy
-from itertools import compress
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from classify.schedules import cosine
+from mixgan.engine.ema import follow
 from mixgan.mixing.mixer import check_odds
 
 #: The share of the run in which the momentum keeps its first value.
@@ -46,17 +44,9 @@ class MomentumTeacher(nn.Module):
         """Sets the momentum for a share of the run, 0..1."""
         self.momentum = momentum_at(progress, first=self.first_momentum)
 
-    @torch.no_grad()
     def follow(self, student: nn.Module) -> None:
         """One momentum step towards the student, in place; what only counts (batch norm's batches) is copied."""
-        own = [*self.network.parameters(), *self.network.buffers()]
-        others = [*student.parameters(), *student.buffers()]
-        averaged = [tensor.is_floating_point() for tensor in own]
-        # Not torch's AveragedModel around it, which reads a counter back from the GPU in every step.
-        get_ema_multi_avg_fn(self.momentum)(list(compress(own, averaged)), list(compress(others, averaged)), None)
-        for mine, theirs, done in zip(own, others, averaged, strict=True):
-            if not done:
-                mine.copy_(theirs)
+        follow(self.network, student, decay=self.momentum)
 
 
 def momentum_at(progress: float, *, first: float) -> float:

@@ -12,9 +12,9 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from mixgan.data.order import seeded_generator
+from mixgan.engine.ema import MovingAverage
 from mixgan.gan.data import DomainBatch
 from mixgan.gan.discriminator_term import DiscriminatorTerm, Judged
-from mixgan.gan.ema import MovingAverage
 from mixgan.gan.input_mixing import InputMixing, MixedInputs
 from mixgan.gan.losses import cycle_loss, generator_loss, identity_loss
 from mixgan.gan.networks import PatchDiscriminator, ResnetGenerator, init_weights

@@ -84,10 +84,19 @@ def test_flags_that_do_not_fit_end_the_command_with_their_name(here: Path, capsy
         ("--method mixip", "unknown --method 'mixip'; known: erm, .*cutmix"),
         ("--network vgg", "unknown --network 'vgg'; known: embedded, preact-resnet18, "),
         ("--preset fast", "unknown preset 'fast'; known: quick, paper"),
-        ("--dataset imagenet", "unknown dataset 'imagenet'; known: auto, tiles, cifar10, .*imagefolder"),
+        ("--dataset imagenette", "unknown dataset 'imagenette'; known: auto, tiles, cifar10, .*imagefolder"),
         ("--lr 0", "--lr must be above 0, got 0.0"),
         ("--momentum 1", r"--momentum must lie in \[0, 1\), got 1.0"),
         ("--warmup -0.1", r"--warmup must lie in \[0, 1\), got -0.1"),
+        ("--ema 1", "--ema must be at least 0 and below 1, got 1.0"),
+        ("--min-lr 0.2", "--min-lr must lie between 0 and --lr, which is 0.1, got 0.2"),
+        ("--side-min-lr -1", "--side-min-lr must lie between 0 and --lr, which is 0.1, got -1"),
+        (
+            "--min-lr 0.01 --schedule steps",
+            "--min-lr is where the schedule cosine ends; --schedule steps has no such end",
+        ),
+        ("--mix-off-last 41", r"--mix-off-last must lie in 0..40 \(--epochs\), got 41"),
+        ("--mix-off-last 3 --mix-off-epoch 3", "--mix-off-epoch and --mix-off-last both say when mixing ends"),
         ("--image-size 0", "--image-size must be at least 1, got 0"),
         ("--train-count 0", "--train-count must be at least 1, got 0"),
         ("--eval-batch-size 0", "--eval-batch-size must be at least 1, got 0"),
@@ -109,6 +118,29 @@ def test_wrong_values_are_one_sentence(here: Path, words: str, message: str):
 
 def test_a_list_of_methods_needs_no_other_flag_to_be_right(here: Path):
     assert settings_from(["--list-methods", "--method", "mixip"]).list_methods
+
+
+def test_mixing_can_end_with_the_last_epochs(here: Path):
+    schedule = settings_from(["--epochs", "10", "--mix-off-last", "3"]).mix_schedule()
+    assert [schedule.share(epoch) for epoch in (0, 6, 7, 9)] == [1, 1, 0, 0]
+    assert settings_from(["--epochs", "10", "--mix-off-last", "0"]).mix_schedule().share(9) == 1
+
+
+def test_a_list_of_presets_needs_no_other_flag_to_be_right(here: Path):
+    assert settings_from(["--list-presets", "--preset", "fast"]).list_presets
+
+
+def test_a_run_of_a_table_goes_on_without_naming_it(here: Path):
+    words = ["--preset", "automix-table1", "--method", "automix", "--dataset", "cifar100"]
+    folder = make_run(here / "run", *words)
+    resumed = settings_from(["--resume", "--output-dir", str(folder)])
+    assert (resumed.dataset, resumed.network, resumed.epochs, resumed.side_min_lr) == (
+        "cifar100",
+        "resnet18",
+        800,
+        0.05,
+    )
+    assert as_dict(resumed.method_options) == as_dict(settings_from(words).method_options)
 
 
 def test_a_run_goes_on_with_its_own_settings_and_no_flags_repeated(here: Path, capsys):

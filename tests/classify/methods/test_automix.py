@@ -161,13 +161,13 @@ def test_student_or_teacher_is_tested_and_the_other_one_reported():
     with torch.no_grad():
         method.network.classifier.bias[3] = 1e3  # the student says class 3 always
         method.teacher.network.classifier.bias[1] = 1e3
-    assert method.predictor() is method.teacher.network
+    assert method.predictor() is method.saved_network() is method.teacher.network
     images = batch(10)[0]
     batches = [(images, torch.tensor([3, 3, 3, 1, 0, 0, 0, 0, 0, 0]))]
     accelerator = Accelerator(cpu=True)
     assert method.test_figures(batches, accelerator) == {"test_accuracy_student": pytest.approx(0.3)}
     method.tested = "student"
-    assert method.predictor() is method.network
+    assert method.predictor() is method.saved_network() is method.network
     assert method.test_figures(batches, accelerator) == {"test_accuracy_teacher": pytest.approx(0.1)}
     alone = automix(tested="teacher", pipeline=False)
     assert alone.predictor() is alone.network

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mixgan.gan.ema import MovingAverage
+from mixgan.engine.ema import MovingAverage
 
 
 def scalar(value: float) -> nn.Linear:
@@ -52,3 +52,13 @@ def test_goes_on_from_a_saved_state():
         one.update(network)
     assert torch.equal(again.network.weight, average.network.weight)
     assert again.state_dict()["steps"] == 6
+
+
+def test_batch_norm_statistics_are_averaged_and_its_count_is_copied():
+    network = nn.BatchNorm1d(1)
+    average = MovingAverage(network, 0.999)
+    network.running_mean.fill_(11.0)
+    network.num_batches_tracked.fill_(7)
+    average.update(network)
+    assert average.network.running_mean.item() == pytest.approx(9.0)  # d = 2/11: 11 (1 - 2/11), from 0
+    assert average.network.num_batches_tracked == 7

@@ -1,0 +1,40 @@
+"""How the table of "Understanding Mixup Training Methods" was trained."""
+
+from classify.presets.table import Table
+
+#: V-A.
+CIFAR = {
+    "epochs": 200,
+    "batch_size": 128,
+    "lr": 0.1,
+    "momentum": 0.9,
+    "nesterov": True,
+    "weight_decay": 1e-4,
+    "schedule": "steps",
+    "lr_drops": (0.5, 0.75),
+    "normalise": "mean",
+}
+#: V-A: divided by 10 after 30, 60 and 80 of 90 epochs.
+IMAGENET = {"epochs": 90, "batch_size": 256, "lr_drops": (30 / 90, 60 / 90, 80 / 90), "normalise": "mean-std"}
+
+MIXED = ("mixup", "mixup-h", "mixup-hv", "mixup-hc")
+
+UNDERSTANDING_TABLES = {
+    "understanding-mixup-table1": Table(
+        source="Understanding Mixup, table 1",
+        networks={
+            "cifar10": ("preact-resnet18", "densenet-bc-190", "resnext29-8x64d"),
+            "cifar100": ("preact-resnet18", "resnext29-8x64d"),
+            "imagenet": ("resnet50-imagenet", "resnet101-imagenet", "resnext101-64x4d-imagenet"),
+        },
+        common=CIFAR,
+        methods={"erm": {}, **{method: {"mixer": {"alpha": 1.0}} for method in MIXED}},
+        by_dataset={"imagenet": IMAGENET},
+        by_row={("imagenet", method): {"mixer": {"alpha": 0.2}} for method in MIXED},
+        note=(
+            "The batch is 128 on each of two GPUs for CIFAR (two processes here), 256 in all for ImageNet. On ImageNet alpha is "
+            "that of Zhang et al.: 0.2. ERM and mixup-C (mixup) are quoted from Zhang et al. "
+            "The normalisation of ImageNet is not given: mean and deviation."
+        ),
+    )
+}

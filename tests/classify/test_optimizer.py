@@ -1,0 +1,62 @@
+"""Groups and learning rates of the optimizer against the cosine written out."""
+
+import math
+
+import pytest
+import torch
+
+from classify.methods import Method, build_method
+from classify.networks import build_network
+from classify.optimizer import make_optimizer, make_schedule
+from classify.settings import ClassifySettings
+
+
+def method(name: str) -> Method:
+    return build_method(name, build_network("embedded", num_classes=3), num_classes=3)
+
+
+def rates(settings: ClassifySettings, name: str, *, horizon: int = 10) -> list[list[float]]:
+    """The rates of all groups at the start, in the middle and at the end."""
+    optimizer = make_optimizer(method(name), settings)
+    schedule = make_schedule(optimizer, settings, horizon=horizon)
+    seen = [schedule.get_last_lr()]
+    for _ in range(horizon):
+        optimizer.step()
+        schedule.step()
+        seen.append(schedule.get_last_lr())
+    return [seen[0], seen[horizon // 2], seen[horizon]]
+
+
+def test_what_is_beside_the_network_is_a_group_of_its_own_and_teachers_are_in_none():
+    trained = method("automix")
+    network, beside = make_optimizer(trained, ClassifySettings()).param_groups
+    assert {id(p) for p in network["params"]} == {id(p) for p in trained.network.parameters()}
+    assert {id(p) for p in beside["params"]} == {id(p) for p in trained.mix_block.parameters()}
+    assert len(make_optimizer(method("mixup"), ClassifySettings()).param_groups) == 1
+
+
+def test_each_group_falls_to_its_own_floor():
+    # lr_min + (lr - lr_min) (1 + cos(pi t)) / 2, Loshchilov and Hutter Eq. 5
+    def cosine(floor: float) -> list[float]:
+        return [floor + (0.2 - floor) * (1 + math.cos(math.pi * t)) / 2 for t in (0, 0.5, 1)]
+
+    found = rates(ClassifySettings(lr=0.2, min_lr=0.02, side_min_lr=0.05), "automix")
+    assert [at[0] for at in found] == pytest.approx(cosine(0.02))
+    assert [at[1] for at in found] == pytest.approx(cosine(0.05))
+    both = rates(ClassifySettings(lr=0.2, min_lr=0.02), "automix")
+    assert all(network == beside for network, beside in both)
+    assert rates(ClassifySettings(lr=0.2), "erm")[-1] == pytest.approx([0])
+
+
+def test_steps_have_no_floor():
+    found = rates(ClassifySettings(lr=0.1, schedule="steps", lr_drops=(0.5, 1.0)), "erm")
+    assert [at[0] for at in found] == pytest.approx([0.1, 0.01, 0.001])
+
+
+@pytest.mark.parametrize(
+    ("nesterov", "momentum", "expected"), [(True, 0.9, True), (False, 0.9, False), (True, 0.0, False)]
+)
+def test_nesterov_needs_momentum(nesterov: bool, momentum: float, expected: bool):
+    optimizer = make_optimizer(method("erm"), ClassifySettings(nesterov=nesterov, momentum=momentum))
+    assert optimizer.param_groups[0]["nesterov"] is expected
+    assert isinstance(optimizer, torch.optim.SGD)

@@ -1,0 +1,121 @@
+"""Every command of docs/reproducing.md resolves to a row of its table and can be built; a few are run, with --dry-run."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState, PartialState
+from PIL import Image
+
+from classify.data import list_datasets
+from classify.methods import build_method
+from classify.networks import build_network
+from classify.presets import TABLES
+from classify.settings import as_dict, settings_from
+from classify.train import main
+from mixgan.engine.weights import save_weights
+
+PAGE = (Path(__file__).parents[2] / "docs" / "reproducing.md").read_text()
+ROW = re.compile(
+    r"\| (?P<row>[^|]+) \| (?P<paper>[^|]+) \| [^|]+ \| `accelerate launch recipes/classify.py (?P<flags>[^`]+)` \|"
+)
+ROWS = [match.groupdict() for match in map(ROW.fullmatch, PAGE.splitlines()) if match]
+COMMANDS = [shlex.split(row["flags"]) for row in ROWS]
+#: Rows without a figure in the paper.
+BLANK = {
+    ("understanding-mixup-table1", d, "resnext29-8x64d", m)
+    for d in ("cifar10", "cifar100")
+    for m in ("mixup-h", "mixup-hc")
+}
+DRY_RUNS = [
+    "--preset lamix-table1 --dataset cifar10 --network preact-resnet18 --method lamix",
+    "--preset lamix-table3 --dataset cifar10 --network preact-resnet18 --method puzzlemix",
+    "--preset automix-table1 --dataset cifar10 --network resnet18 --method automix",
+    "--preset understanding-mixup-table1 --dataset cifar10 --network preact-resnet18 --method mixup-hv",
+    "--preset multi-sample-table1 --dataset cifar10 --network resnet56 --method erm --finetune-from runs/multi-sample",
+]
+
+
+def flag(words: list[str], name: str) -> str:
+    return words[words.index(f"--{name}") + 1]
+
+
+def row_of(words: list[str]) -> tuple[str, ...]:
+    return tuple(flag(words, name) for name in ("preset", "dataset", "network", "method"))
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with the runs that rows are fine-tuned from, and CIFAR-10 in miniature."""
+    for method in ("mixup-x", "mixup-l", "multi-sample"):
+        doubled = 2 if method == "multi-sample" else 1
+        shape = {"num_classes": 2 * doubled, "in_channels": 3 * doubled}
+        about = {"network": "resnet56", **shape, "classes": ["cat", "dog"], "mean": [0.5, 0.5, 0.5]}
+        (tmp_path / "runs" / method / "weights").mkdir(parents=True)
+        network = build_network("resnet56", **shape)
+        save_weights(tmp_path / "runs" / method / "weights" / "network.safetensors", network, about)
+    for split in ("train", "test"):
+        for label in ("cat", "dog"):
+            (tmp_path / "data" / "cifar10" / split / label).mkdir(parents=True)
+            for k in range(4):
+                Image.new("RGB", (32, 32), (40 * k, 90, 30)).save(
+                    tmp_path / "data" / "cifar10" / split / label / f"{k}.png"
+                )
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def own_process_state():
+    threads = torch.get_num_threads()
+    AcceleratorState._reset_state(True)
+    yield
+    AcceleratorState._reset_state(True)
+    PartialState._reset_state()
+    torch.set_num_threads(threads)
+
+
+def test_every_command_of_the_page_is_a_row_with_a_figure():
+    assert len(ROWS) == sum("`accelerate launch" in line for line in PAGE.splitlines()) > 300
+    assert all(re.search(r"\d", row["paper"]) for row in ROWS)
+    assert len({row["flags"] for row in ROWS}) == len(ROWS)
+
+
+def test_the_page_has_the_rows_of_the_presets_and_no_others():
+    rows = {(name, *row) for name, table in TABLES.items() for row in table.rows()}
+    assert {row_of(words) for words in COMMANDS} == rows - BLANK
+    assert {row[1] for row in rows} <= set(list_datasets())
+
+
+def test_every_command_resolves_and_its_method_builds(runs: Path):
+    # Networks and data sets change nothing about how flags are parsed: one of each is enough for a preset, method and options.
+    distinct = {(row_of(words)[0], row_of(words)[3], *words[8:]): words for words in COMMANDS}
+    for words in distinct.values():
+        settings = settings_from(words)
+        assert (settings.preset, settings.dataset, settings.network, settings.method) == row_of(words)
+        network = build_network("embedded", num_classes=4)
+        method = build_method(
+            settings.method,
+            network,
+            num_classes=4,
+            mixer=as_dict(settings.mixer),
+            options=as_dict(settings.method_options),
+            schedule=settings.mix_schedule(),
+        )
+        assert method.network is network
+
+
+def test_every_network_of_the_page_can_be_built():
+    for name in {row_of(words)[2] for words in COMMANDS}:
+        with torch.device("meta"):  # shapes only
+            assert build_network(name, num_classes=10).classifier.out_features == 10
+
+
+@pytest.mark.parametrize("command", DRY_RUNS)
+@pytest.mark.usefixtures("own_process_state")
+def test_dry_run(command: str, runs: Path, capsys: pytest.CaptureFixture):
+    assert command in {row["flags"] for row in ROWS}
+    main([*shlex.split(command), "--dry-run", "--batch-size", "4", "--threads", "1"])
+    assert "Dry run: settings resolve" in capsys.readouterr().out

@@ -1,0 +1,127 @@
+"""The classify command: the moving average and compiled networks inside a run."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState, PartialState
+from safetensors.torch import load_file
+
+from classify import train as command
+from classify.data import ImageSet
+from classify.evaluation import evaluate
+from classify.methods import build_method
+from classify.networks import build_network
+from classify.train import compile_networks, main
+from mixgan.engine.weights import read_about
+
+COMMON = [
+    "--network",
+    "embedded",
+    "--dataset",
+    "tiles",
+    "--threads",
+    "1",
+    "--batch-size",
+    "8",
+    "--epochs",
+    "4",
+    "--log-every",
+    "1",
+]
+
+
+@pytest.fixture(autouse=True)
+def own_process_state():
+    threads = torch.get_num_threads()
+    AcceleratorState._reset_state(True)
+    yield
+    AcceleratorState._reset_state(True)
+    PartialState._reset_state()
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def small_set(monkeypatch: pytest.MonkeyPatch) -> ImageSet:
+    """Noise of three classes in place of the tiles, which take seconds to make."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (24, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    found = ImageSet("tiles", images, torch.arange(24) % 3, ("a", "b", "c"), (0.5,) * 3, (0.25,) * 3)
+    monkeypatch.setattr(command, "load_dataset", lambda *_, **__: found)
+    return found
+
+
+def run(folder: Path, *words: str) -> dict:
+    main([*COMMON, "--output-dir", str(folder), *words])
+    AcceleratorState._reset_state(True)
+    return json.loads((folder / "summary.json").read_text())
+
+
+def test_the_average_is_tested_and_saved_beside_the_network(tmp_path: Path, small_set: ImageSet):
+    summary = run(tmp_path / "run", "--ema", "0.8", "--min-lr", "0.05")
+    files = {name: tmp_path / "run" / "weights" / f"{name}.safetensors" for name in ("network", "network_ema")}
+    plain, average = (load_file(file) for file in files.values())
+    assert plain.keys() == average.keys()
+    assert not torch.equal(plain["classifier.weight"], average["classifier.weight"])
+    assert read_about(files["network_ema"]) == read_about(files["network"]) | {"ema": 0.8}
+    assert summary["weights"] == "ema"
+    # The oracle: the saved average, loaded anew and tested by hand.
+    network = build_network("embedded", num_classes=3)
+    network.load_state_dict(average)
+    images = (small_set.images / 255 - 0.5) / 0.25
+    accelerator = command.Run.start(command.settings_from([*COMMON, "--dry-run"]), recipe="classify").accelerator
+    expected = evaluate(network, [(images, small_set.labels)], accelerator=accelerator)
+    assert summary["test_loss"] == pytest.approx(expected["test_loss"], rel=1e-5)
+
+
+def test_a_resumed_run_goes_on_with_its_average_bit_for_bit(tmp_path: Path):
+    words = ("--method", "lamix", "--ema", "0.8", "--checkpoint-every", "5")
+    whole = run(tmp_path / "whole", *words)
+    run(tmp_path / "broken", *words, "--max-steps", "5")
+    resumed = run(tmp_path / "broken", *words, "--resume")
+    assert resumed["test_loss"] == whole["test_loss"]
+    for name in ("network", "network_ema"):
+        first, second = (load_file(tmp_path / r / "weights" / f"{name}.safetensors") for r in ("whole", "broken"))
+        torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+def test_without_ema_the_summary_is_of_the_network_itself(tmp_path: Path):
+    assert run(tmp_path / "run", "--max-steps", "1")["weights"] == "plain"
+    assert not (tmp_path / "run" / "weights" / "network_ema.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["mixup", "manifold-mixup", "patchup", "lamix", "automix", "multi-sample", "puzzlemix"]
+)
+def test_compiled_networks_train_alike_and_keep_their_names(name: str, monkeypatch: pytest.MonkeyPatch):
+    # Traces only; the compiler proper takes minutes. The oracle is the same method, not compiled.
+    compiled, compile_proper = [], torch.compile
+    monkeypatch.setattr(torch, "compile", lambda *args, **_: compile_proper(*args, backend="eager"))
+    in_place = torch.nn.Module.compile
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self: compiled.append(self) or in_place(self, backend="eager")
+    )
+    methods = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        methods.append(build_method(name, build_network("embedded", num_classes=3), num_classes=3))
+    plain, fast = methods
+    compile_networks(fast)
+    assert fast.network in compiled
+    assert len(compiled) == (2 if name == "automix" else 1)  # the teacher too
+    assert list(fast.state_dict()) == list(plain.state_dict())
+    images, labels = torch.randn(6, 3, 32, 32), torch.arange(6) % 3
+    for step in range(3):
+        losses = []
+        for method in methods:
+            torch.manual_seed(step)
+            method.before_step(0, 0.0)
+            method.zero_grad()
+            output = method(images, labels)
+            output.loss.backward()
+            method.after_step()
+            losses.append(output.loss.detach())
+        torch.testing.assert_close(*losses)
+    gradients = [[p.grad for p in method.parameters() if p.grad is not None] for method in methods]
+    torch.testing.assert_close(*gradients)
