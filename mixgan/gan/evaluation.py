@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -15,19 +16,18 @@ from mixgan.evaluate.frechet import frechet_distance_from_features
 from mixgan.evaluate.kernel import kernel_distance
 from mixgan.evaluate.paired import PairedMeans
 from mixgan.gan.data import to_bytes, to_signed
-from mixgan.gan.settings import GanSettings
 from mixgan.gan.step import Generators
 
 PAIRED = ("rmse", "rmse_gcgan", "acc5", "acc10", "ssim")
 
 
-def test_features(settings: GanSettings) -> FeatureExtractor:
+def test_features(dataset: str, features: str, inception_weights: Path | None) -> FeatureExtractor:
     """The features that the figures of a run are of: on tiles the embedded ones, whose network knows them."""
-    if settings.dataset != "tiles":
-        return choose_features(settings.features, inception_weights=settings.inception_weights)
-    features = choose_features("embedded")
-    features.note = "features: embedded, whose network was trained on tiles"
-    return features
+    if dataset != "tiles":
+        return choose_features(features, inception_weights=inception_weights)
+    extractor = choose_features("embedded")
+    extractor.note = "features: embedded, whose network was trained on tiles"
+    return extractor
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,10 @@ def _choose(source: Path, name: str, kind: WeightKind) -> Path:
             return files[candidate]
     if any(folder.glob("network*.safetensors")):
         raise ValueError(f"{source} is the run of a classifier, which has no generators")
+    if (folder / "G.safetensors").is_file():
+        raise ValueError(
+            f"{source} is a run of dcgan, whose generator makes images from noise and cannot translate any"
+        )
     if kind == "ema" and files["plain"].is_file():
         raise ValueError(f"{source} holds no moving averages ({files['ema']} is missing); use --weights plain")
     if RunFolder(source).config.is_file() or folder != source:

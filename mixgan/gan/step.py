@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
-from torch.optim import Optimizer
 
 from mixgan.data.order import seeded_generator
 from mixgan.engine.ema import MovingAverage
@@ -20,6 +18,7 @@ from mixgan.gan.losses import cycle_loss, generator_loss, identity_loss
 from mixgan.gan.networks import PatchDiscriminator, ResnetGenerator, init_weights
 from mixgan.gan.pool import ImagePool
 from mixgan.gan.settings import GanSettings
+from mixgan.gan.updates import check_precision, update
 
 
 @dataclass(frozen=True)
@@ -96,10 +95,9 @@ class MixCycleGan:
         """Hand networks and optimizers to the Accelerator; the plain modules stay reachable as before.
 
         Raises:
-            ValueError: fp16 where there is no GPU; accelerate would train in float32 without a word.
+            ValueError: fp16 where there is no GPU.
         """
-        if self.settings.mixed_precision == "fp16" and self.accelerator.scaler is None:
-            raise ValueError("--mixed-precision fp16 needs a GPU and there is none; bf16 works on CPUs too")
+        check_precision(self.settings.mixed_precision, self.accelerator)
         if self.settings.ema:
             self.average = MovingAverage(self.generators, self.settings.ema)
             self.average.network.to(self.accelerator.device)
@@ -123,14 +121,14 @@ class MixCycleGan:
             judged_b, judged_a = self.judge(made)
             losses = self.generator_losses(inputs, made, judged_b, judged_a)
             self.accelerator.backward(sum(losses.values()))
-            norms = self._update("grad_G", self.generators, self.optimizer_g)
+            norms = update("grad_G", self.generators, self.optimizer_g, self.accelerator)
             if self.average and self.accelerator.sync_gradients:
                 self.average.update(self.generators)
 
             self.discriminators.requires_grad_(True)
             d_a, d_b = self.discriminator_losses(inputs, made)
             self.accelerator.backward(d_a.loss + d_b.loss)
-            norms |= self._update("grad_D", self.discriminators, self.optimizer_d)
+            norms |= update("grad_D", self.discriminators, self.optimizer_d, self.accelerator)
         logs = {name: loss.detach() for name, loss in {**losses, "D_A": d_a.loss, "D_B": d_b.loss}.items()}
         if self.settings.stitch or self.settings.dmix:
             logs["lam"] = inputs.d_a.lam.mean()
@@ -171,15 +169,3 @@ class MixCycleGan:
         seen_a = self.d_term.images(inputs.a, fake_a, inputs.d_b)
         logits_a, logits_b = self.trained_d(seen_b, seen_a)
         return self.d_term.judged(logits_a, inputs.d_a), self.d_term.judged(logits_b, inputs.d_b)
-
-    def _update(self, name: str, networks: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-        """A step of an optimizer where one is due, and the norm of the gradient that it took."""
-        if not self.accelerator.sync_gradients:
-            return {}
-        self.accelerator.unscale_gradients(optimizer)
-        norm = get_total_norm([p.grad for p in networks.parameters() if p.grad is not None])
-        if self.accelerator.scaler is not None:  # which skips a step of infinite gradients; that is not a divergence
-            norm = norm.nan_to_num(0.0, 0.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        return {name: norm}

@@ -51,7 +51,8 @@ def train(settings: GanSettings) -> dict[str, Any]:
     run.remember("pool_b", model.pool_b, own=True)
     if model.average:
         run.remember("average", model.average)
-    extractor = main_first(accelerator, lambda: test_features(settings))
+    features = settings.dataset, settings.features, settings.inception_weights
+    extractor = main_first(accelerator, lambda: test_features(*features))
     run.say(extractor.note)
     test = TestSet(domains, extractor, accelerator, batch_size=settings.batch_size)
     health = Health(run.say)

@@ -20,7 +20,8 @@ from tyro.conf import Positional
 
 from mixgan.data.images import BadImageError, list_images, open_image
 from mixgan.engine.accelerator import available_cores, set_threads
-from mixgan.gan.generator_file import Direction, WeightKind, find_generator
+from mixgan.gan.export import check_packages, export_onnx
+from mixgan.gan.generator_file import GENERATORS, Direction, WeightKind, find_generator
 from mixgan.gan.networks import ResnetGenerator
 from mixgan.gan.tiled import checked_overlap, translate_images
 
@@ -57,6 +58,8 @@ class TranslateOptions:
     """What to do about an image file that cannot be used."""
     overwrite: bool = False
     """Replace files that are in the output folder already."""
+    export: Literal["onnx"] | None = None
+    """Write the generator too, as OUTPUT_DIR/G_A.onnx (BtoA: G_B.onnx), compared with torch on the first image."""
     threads: int = 0
     """CPU threads (default: all cores)."""
 
@@ -67,6 +70,8 @@ class TranslateOptions:
             if value is not None and value < least:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
         checked_overlap(self.tile, self.overlap)
+        if self.export:
+            check_packages()
 
 
 @dataclass(frozen=True)
@@ -89,12 +94,19 @@ def main(argv: Sequence[str]) -> None:
     found = find_generator(options.source, direction=options.direction, kind=options.weights)
     direction = options.direction or found.direction or "AtoB"
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    generator = found.load().to(device)
+    generator = found.load()
     jobs = plan_jobs(options)
+    exported = options.output / f"{GENERATORS[direction]}.onnx"
+    if options.export and exported.exists() and not options.overwrite:
+        raise ValueError(f"{exported} exists already; add --overwrite to replace it, or name another folder")
     size = f", trained at {found.image_size} px" if found.image_size else ""
     print(f"{found.path}: {direction}, ResNet-{found.blocks}, width {found.width}{size}; on {device.type}", flush=True)
-    start = time.monotonic()
     side = "left" if direction == "AtoB" else "right"
+    if options.export:
+        difference = export_onnx(generator, exported, first_good_image(jobs, options, side=side))
+        print(f"{exported}: differs from torch by at most {difference:.1e} (of -1..1)", flush=True)
+    generator.to(device)
+    start = time.monotonic()
     with torch.autocast(device.type, torch.bfloat16, enabled=options.mixed_precision == "bf16"):
         done = translate_folder(generator, jobs, options, side=side)
     skipped = f" ({len(jobs) - done} skipped)" if done < len(jobs) else ""
@@ -164,6 +176,17 @@ def translate_folder(
     if len(bad) == len(jobs):
         raise ValueError(f"none of the {len(jobs)} image files could be used; the first one: {bad[0]}")
     return len(jobs) - len(bad)
+
+
+def first_good_image(jobs: Sequence[Job], options: TranslateOptions, *, side: Literal["left", "right"]) -> Tensor:
+    """(3,H,W) uint8, at most a tile of the first image that can be used; the first error where none can."""
+    errors: list[BadImageError] = []
+    for job in jobs:
+        image = _read(job.source, options, side)
+        if isinstance(image, Tensor):
+            return image[:, : options.tile, : options.tile]
+        errors.append(image)
+    raise errors[0]
 
 
 def half_of_pair(image: Image.Image, side: Literal["left", "right"]) -> Image.Image:

@@ -301,7 +301,7 @@ def test_why_a_process_failed(printed: str, reason: str):
 
 def test_lines_away_from_a_terminal(tmp_path: Path, recipe: Recipe, monkeypatch, capsys):
     monkeypatch.setattr(many_runs, "LINE_SECONDS", 0.0)
-    run_all([planned(tmp_path, "a", "--pause", "0.1"), planned(tmp_path, "b", "--pause", "0.1")], recipe)
+    run_all([planned(tmp_path, "a", "--pause", "0.3"), planned(tmp_path, "b", "--pause", "0.3")], recipe)
     lines = capsys.readouterr().out.splitlines()
     assert "0/2 runs  a-seed0 step 1" in [line.split("  0:00")[0] for line in lines]  # the length is not known yet
     # An epoch has three steps, as its end in the log tells, and there are two epochs. Run b is expected to be like a.
@@ -313,7 +313,7 @@ def test_lines_away_from_a_terminal(tmp_path: Path, recipe: Recipe, monkeypatch,
 def test_one_bar_over_all_runs_on_a_terminal(tmp_path: Path, recipe: Recipe, monkeypatch):
     text = io.StringIO()
     monkeypatch.setattr(many_runs, "Console", lambda: Console(file=text, force_terminal=True, width=120))
-    run_all([planned(tmp_path, "a", "--pause", "0.1"), planned(tmp_path, "b")], recipe)
+    run_all([planned(tmp_path, "a", "--pause", "0.3"), planned(tmp_path, "b")], recipe)
     for part in ("0/2", "1/2", "2/2", "a-seed0 step 4 of 6", "b-seed0: done"):
         assert part in text.getvalue()
 

@@ -77,11 +77,12 @@ def test_a_loaded_generator_is_for_use(run: Path):
 
 
 def test_wrong_sources_are_one_sentence(run: Path, tmp_path: Path):
-    empty, unfinished, classifier = (tmp_path / name for name in ("empty", "unfinished", "classifier"))
+    empty, unfinished, classifier, noise = (tmp_path / name for name in ("empty", "unfinished", "classifier", "noise"))
     empty.mkdir()
-    for folder in (unfinished, classifier):
+    for folder in (unfinished, classifier, noise):
         RunFolder(folder).create()
     (classifier / "weights" / "network.safetensors").touch()
+    (noise / "weights" / "G.safetensors").touch()
     save_weights(tmp_path / "linear.safetensors", nn.Linear(2, 2), {"role": "generator"})
     save_weights(tmp_path / "grey.safetensors", ResnetGenerator(1, 1, width=4, blocks=1), {"role": "generator"})
     (tmp_path / "text.safetensors").write_text("not weights")
@@ -91,6 +92,7 @@ def test_wrong_sources_are_one_sentence(run: Path, tmp_path: Path):
         (empty, {}, "empty is neither a run folder nor one with weights"),
         (unfinished, {}, "has no weights yet: .*G_A.safetensors is written when the training ends"),
         (classifier, {}, "is the run of a classifier, which has no generators"),
+        (noise, {}, "is a run of dcgan, whose generator makes images from noise"),
         (run, {"kind": "ema"}, "holds no moving averages .*; use --weights plain"),
         (weights / "D_A.safetensors", {}, "holds a discriminator, which cannot translate"),
         (weights / "G_A.safetensors", {"direction": "BtoA"}, "translates AtoB, not BtoA"),

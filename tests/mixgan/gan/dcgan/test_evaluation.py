@@ -1,0 +1,67 @@
+"""Figures of generated images: what is measured, on which images, and the sentence about a collapse."""
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from mixgan.evaluate.features import embedded_features
+from mixgan.evaluate.frechet import frechet_distance_from_features
+from mixgan.gan.dcgan.evaluation import GeneratedSource, TestImages, collapse_warnings, generate
+from mixgan.gan.dcgan.networks import Generator
+from mixgan.gan.diversity import PairwiseDistance
+
+
+@pytest.fixture(scope="module")
+def generator() -> Generator:
+    torch.manual_seed(0)
+    generator = Generator(size=32, channels=1, width=4, latent=6)
+    for parameter in generator.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    for _ in range(20):
+        generator(torch.randn(16, 6))
+    return generator
+
+
+NOISE = torch.randn(9, 6, generator=torch.Generator().manual_seed(0))
+
+
+def test_images_of_noise_are_bytes_by_running_statistics(generator):
+    accelerator = Accelerator(cpu=True)
+    together = generate(generator, NOISE, accelerator)
+    assert (together.shape, together.dtype) == ((9, 3, 32, 32), torch.uint8)
+    assert (together[:, 0] == together[:, 2]).all()
+    alone = torch.cat([generate(generator, noise[None], accelerator) for noise in NOISE])
+    assert (together.int() - alone.int()).abs().max() <= 1
+    assert generator.training
+
+
+def test_processes_generate_every_image_once(generator):
+    accelerator = Accelerator(cpu=True)
+    source = GeneratedSource(generator, NOISE, accelerator, PairwiseDistance(32))
+    batches = [batch for rank in range(3) for batch in source.batches(2, rank=rank, world=3)]
+    assert sorted(torch.cat([batch.indices for batch in batches]).tolist()) == [*range(9)]
+    whole = generate(generator, NOISE, accelerator)
+    for batch in batches:
+        assert (batch.images.int() - whole[batch.indices].int()).abs().max() <= 1
+    assert source.spread.count == 9
+
+
+def test_the_frechet_distance_is_of_test_images_and_generated_ones(generator):
+    """The oracle: the distance of the features of both, taken here."""
+    accelerator, extractor = Accelerator(cpu=True), embedded_features()
+    images = torch.randint(256, (12, 1, 32, 32), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    figures = TestImages(images, NOISE, extractor, accelerator).figures(generator)
+    made = generate(generator, NOISE, accelerator)
+    expected = frechet_distance_from_features(extractor(images.expand(-1, 3, -1, -1)), extractor(made))
+    assert figures["fid"] == pytest.approx(expected, rel=1e-4)
+    assert (figures["n_real"], figures["n_fake"], figures["features"]) == (12, 9, "embedded")
+    pairs = torch.pdist(made.flatten(1).double()) / (3 * 32 * 32) ** 0.5
+    assert figures["diversity"] == pytest.approx(pairs.square().mean().sqrt().item(), rel=1e-6)
+    with pytest.raises(ValueError, match="an evaluation needs two images of each kind, got 1 and 9"):
+        TestImages(images[:1], NOISE, extractor, accelerator)
+
+
+def test_a_collapse_is_said_below_a_tenth_of_the_real_distance():
+    assert collapse_warnings(4.1, 40.0) == []
+    (text,) = collapse_warnings(3.9, 40.0)
+    assert text.startswith("the generator has collapsed: its images differ by 3.9 of 255 on average, real ones by 40.0")

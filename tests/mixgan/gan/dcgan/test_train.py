@@ -1,0 +1,107 @@
+"""The command in this process: a run that stops and goes on equals one that does not, and what a run leaves behind."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState, PartialState
+from PIL import Image
+
+from mixgan.engine.metrics_log import read_metrics
+from mixgan.engine.weights import load_weights, read_about
+from mixgan.gan.dcgan.networks import Discriminator, Generator
+from mixgan.gan.dcgan.train import main
+
+TINY = (
+    "--dataset tiles --image-size 32 --width 4 --latent 6 --train-count 12 --eval-count 6 --batch-size 4 --log-every 1 "
+    "--threads 1 --no-eval-at-start"
+)
+
+
+@pytest.fixture(autouse=True)
+def own_process_state():
+    AcceleratorState._reset_state(True)
+    yield
+    AcceleratorState._reset_state(True)
+    PartialState._reset_state()
+
+
+def train(folder: Path, words: str) -> Path:
+    AcceleratorState._reset_state(True)
+    threads = torch.get_num_threads()
+    main([*TINY.split(), *words.split(), "--output-dir", str(folder)])
+    torch.set_num_threads(threads)
+    return folder
+
+
+def results(folder: Path) -> tuple[list[dict], dict[str, object], dict[str, bytes]]:
+    summary = json.loads((folder / "summary.json").read_text())
+    for timing in ("seconds", "images_per_second"):
+        del summary[timing]
+    weights = {path.name: path.read_bytes() for path in (folder / "weights").iterdir()}
+    return [r for r in read_metrics(folder / "metrics.jsonl") if "G" in r], summary, weights
+
+
+SWITCHES = "--mixing mixup-hc --alpha 0.5 --gan-loss hinge --ema 0.9 --accumulation-steps 2"
+
+
+@pytest.fixture(scope="module")
+def averaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(tmp_path_factory.mktemp("run") / "averaged", f"{SWITCHES} --max-steps 4 --epochs 9 --eval-every 3")
+
+
+def test_stopped_and_resumed_equals_uninterrupted(averaged: Path, tmp_path: Path):
+    broken = train(tmp_path / "broken", f"{SWITCHES} --max-steps 2 --epochs 9 --eval-every 3")
+    train(broken, f"{SWITCHES} --max-steps 4 --epochs 9 --eval-every 3 --resume")
+    for found, expected in zip(results(broken), results(averaged), strict=True):
+        assert found == expected
+
+
+def test_a_run_leaves_a_complete_folder(averaged: Path):
+    log, summary, _ = results(averaged)
+    assert [record["step"] for record in log] == [1, 2, 3, 4]
+    assert log[0].keys() == {"step", "epoch", "G", "D", "D_mixed", "lam", "D_fake", "grad_D", "grad_G"}
+    assert (summary["steps"], summary["features"], summary["n_real"], summary["n_fake"]) == (4, "embedded", 6, 6)
+    assert summary["fid"] > 0
+    assert summary["weights"] == "ema"
+    names = ["step-00000003.png", "step-00000004.png", "training.png"]
+    assert [path.name for path in sorted((averaged / "samples").iterdir())] == names
+    with Image.open(averaged / "samples" / names[1]) as grid:
+        assert len(grid.getcolors(maxcolors=10**6)) > 100
+    page = (averaged / "report.html").read_text()
+    assert "not comparable with published FID" in page
+    assert "moving average of the generator" in page
+    for pointer in ("last.json", "best.json"):
+        name = json.loads((averaged / "checkpoints" / pointer).read_text())["checkpoint"]
+        assert (averaged / "checkpoints" / name).is_dir()
+
+
+def test_weights_say_how_to_build_their_network(averaged: Path):
+    files = {path.stem: path for path in (averaged / "weights").iterdir()}
+    assert files.keys() == {"G", "D", "G_ema"}
+    networks = {}
+    for name, path in files.items():
+        about = read_about(path)
+        shape = {key: about[key] for key in ("size", "channels", "width", "latent") if key in about}
+        networks[name] = (Discriminator if name == "D" else Generator)(**shape)
+        load_weights(path, networks[name])
+    assert read_about(files["G_ema"])["ema"] == 0.9
+    assert not torch.equal(networks["G"].layers[0].weight, networks["G_ema"].layers[0].weight)
+
+
+@pytest.mark.parametrize("words", ["--mixing none --mixed-precision bf16", "--mixing fmix --gan-loss lsgan"])
+def test_a_dry_run_leaves_nothing(words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    train(tmp_path / "run", f"{words} --dry-run")
+    assert "Dry run: settings resolve, everything builds, one batch trained and evaluated." in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
+
+
+def test_gray_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A set of one channel from end to end."""
+    gray = torch.randint(256, (12, 1, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    monkeypatch.setattr("mixgan.gan.dcgan.train.load_images", lambda *where, **what: gray[: what["count"]])
+    folder = train(tmp_path / "gray", "--dataset fashion-mnist --features embedded --max-steps 1")
+    assert read_about(folder / "weights" / "G.safetensors")["channels"] == 1
+    with Image.open(folder / "samples" / "training.png") as grid:
+        assert grid.width > 100

@@ -1,0 +1,98 @@
+"""A generator as ONNX: what onnxruntime makes of it against torch, and what is said where something is missing or wrong."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mixgan.engine.weights import save_weights
+from mixgan.gan import export
+from mixgan.gan.export import export_onnx
+from mixgan.gan.networks import ResnetGenerator
+from mixgan.gan.translate import main
+
+
+@pytest.fixture
+def generator() -> ResnetGenerator:
+    torch.manual_seed(0)
+    return ResnetGenerator(width=4, blocks=1).eval()
+
+
+def photos(tmp_path: Path) -> Path:
+    (tmp_path / "photos").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (45, 38, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photos" / "2.png")
+    (tmp_path / "photos" / "1.png").write_bytes(b"no image")
+    return tmp_path / "photos"
+
+
+@pytest.mark.parametrize("missing", [["onnxruntime"], ["onnx", "onnxscript", "onnxruntime"]])
+def test_missing_packages_are_named_before_any_work(missing, generator, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "find_spec", lambda name: None if name in missing else sys.__spec__)
+    with pytest.raises(
+        ValueError, match=rf"^--export onnx needs {', '.join(missing)}: pip install 'mixgan\[export\]'$"
+    ):
+        main([str(tmp_path / "nowhere"), "photos", "maps", "--export", "onnx"])
+
+
+def test_the_export_agrees_with_torch_at_every_size(generator, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    path = tmp_path / "new" / "G_A.onnx"
+    image = torch.randint(256, (3, 21, 50), dtype=torch.uint8)
+    assert 0 < export_onnx(generator, path, image) < 1e-5
+    assert [file.name for file in path.parent.iterdir()] == ["G_A.onnx"]
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    for shape in ((1, 3, 8, 8), (3, 3, 40, 32), (2, 3, 16, 100)):
+        images = torch.rand(shape) * 2 - 1
+        (found,) = session.run(["translated"], {"images": images.numpy()})
+        with torch.no_grad():
+            torch.testing.assert_close(torch.from_numpy(found), generator(images), rtol=0, atol=1e-5)
+
+
+def test_a_file_that_differs_from_torch_does_not_appear(generator, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    monkeypatch.setattr(export, "difference_from_torch", lambda *arguments: 0.02)
+    with pytest.raises(
+        ValueError, match=r"G_A.onnx was not written: onnxruntime's output differs from torch's by 0.02"
+    ):
+        export_onnx(generator, tmp_path / "G_A.onnx", torch.zeros(3, 8, 8, dtype=torch.uint8))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_translate_writes_the_generator_of_the_direction(generator, tmp_path, capsys):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    weights, out = tmp_path / "mine.safetensors", tmp_path / "out"
+    save_weights(weights, generator, {"role": "generator", "direction": "BtoA"})
+    words = [
+        str(weights),
+        str(photos(tmp_path)),
+        str(out),
+        "--export",
+        "onnx",
+        "--on-bad-image",
+        "skip",
+        "--threads",
+        "1",
+    ]
+    main(words)
+    assert {path.name for path in out.iterdir()} == {"2.png", "G_B.onnx"}
+    assert f"{out / 'G_B.onnx'}: differs from torch by at most " in capsys.readouterr().out
+    (out / "2.png").unlink()
+    with pytest.raises(ValueError, match=r"G_B.onnx exists already; add --overwrite"):
+        main(words)
+
+
+def test_without_a_usable_image_there_is_nothing_to_compare_on(tmp_path, generator, monkeypatch):
+    monkeypatch.setattr(export, "find_spec", lambda name: sys.__spec__)
+    save_weights(tmp_path / "mine.safetensors", generator, {"role": "generator"})
+    folder = photos(tmp_path)
+    (folder / "2.png").unlink()
+    with pytest.raises(ValueError, match=r"1.png' is not an image"):
+        main([str(tmp_path / "mine.safetensors"), str(folder), str(tmp_path / "out"), "--export", "onnx"])
+    assert not (tmp_path / "out").exists()
