@@ -4,11 +4,9 @@ import hashlib
 from pathlib import Path
 
 from classify.networks import build_network
-from mixgan.engine.weights import load_weights, read_about, weights_file
+from classify.saved_network import saved_network
+from mixgan.engine.weights import load_weights
 from mixgan.evaluate.features import FeatureExtractor, module_features
-
-#: What the classify command notes in a weight file, as far as it is used here.
-NEEDED = {"network", "num_classes", "in_channels", "mean", "std", "image_size", "method", "dataset"}
 
 
 def checkpoint_features(path: Path) -> FeatureExtractor:
@@ -20,10 +18,7 @@ def checkpoint_features(path: Path) -> FeatureExtractor:
     Raises:
         ValueError: no weights there, weights of something else, or of a network for images without three channels.
     """
-    file = weights_file(path, "network")
-    about = read_about(file)
-    if not about.keys() >= NEEDED:
-        raise ValueError(f"{file} holds weights, but not of a classifier")
+    file, about = saved_network(path)
     if about["in_channels"] != 3:
         raise ValueError(f"{file} is a network for images of {about['in_channels']} channel, evaluation needs 3")
     network = build_network(about["network"], num_classes=about["num_classes"], in_channels=about["in_channels"])

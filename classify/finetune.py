@@ -1,16 +1,13 @@
 """Fine-tuning of a trained classifier; one that classifies two images at once becomes one for single images."""
 
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
 from classify.networks import build_network
 from classify.networks.surgery import single_input, single_output
-from mixgan.engine.weights import load_weights, read_about, weights_file
-
-#: What the classify command notes in a weight file, as far as it is used here.
-NEEDED = {"network", "num_classes", "in_channels", "classes", "mean"}
+from classify.saved_network import saved_network
+from mixgan.engine.weights import load_weights
 
 
 def network_for_finetuning(path: Path, *, num_classes: int, in_channels: int) -> nn.Module:
@@ -27,7 +24,7 @@ def network_for_finetuning(path: Path, *, num_classes: int, in_channels: int) ->
     Raises:
         ValueError: no weights there, weights of something else, or of a network for other classes or channels.
     """
-    file, about = trained_classifier(path)
+    file, about = saved_network(path)
     classes, channels = len(about["classes"]), len(about["mean"])
     if (classes, channels) != (num_classes, in_channels):
         raise ValueError(
@@ -41,12 +38,3 @@ def network_for_finetuning(path: Path, *, num_classes: int, in_channels: int) ->
     if about["num_classes"] == 2 * classes:
         single_output(network)
     return network
-
-
-def trained_classifier(path: Path) -> tuple[Path, dict[str, Any]]:
-    """The weights file of a run, and what it says about its network; arguments and errors as above."""
-    file = weights_file(path, "network")
-    about = read_about(file)
-    if not about.keys() >= NEEDED:
-        raise ValueError(f"{file} holds weights, but not of a classifier")
-    return file, about

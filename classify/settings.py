@@ -10,11 +10,11 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from classify.data import resolve_dataset
-from classify.finetune import trained_classifier
 from classify.methods import METHODS, list_methods, method_options
 from classify.methods.mix_schedule import MixSchedule
 from classify.networks import check_network
 from classify.presets import TABLES, preset_values
+from classify.saved_network import saved_network
 from mixgan.engine.command_line import (
     check_same_settings,
     first_look,
@@ -174,7 +174,7 @@ def settings_from(argv: Sequence[str]) -> ClassifySettings:
         defaults = {**row, **from_json(settings_type, values)}
     finetuning = look.finetune_from is not None and not resuming
     if finetuning:
-        defaults = {**defaults, "network": trained_classifier(look.finetune_from)[1]["network"]}
+        defaults = {**defaults, "network": saved_network(look.finetune_from)[1]["network"]}
     settings = parse(settings_type, argv, defaults=defaults, prog="classify", description=ClassifySettings.__doc__)
     if finetuning and settings.network != defaults["network"]:
         raise ValueError(

@@ -2,15 +2,52 @@
 
 from collections.abc import Callable
 
+from classify.analysis.ablations import alpha_ablation, layer_ablation, lr_ablation
+from classify.analysis.adversarial import adversarial
+from classify.analysis.beta_sweep import beta_sweep
+from classify.analysis.calibration import calibration
+from classify.analysis.cam import cam
+from classify.analysis.corruption import corruption
+from classify.analysis.cost import cost
+from classify.analysis.embedding import embedding
+from classify.analysis.lambda_sweep import lambda_sweep
+from classify.analysis.localization import localization
+from classify.analysis.loss_landscape import loss_landscape
+from classify.analysis.masks import masks
+from classify.analysis.multi_sample import multi_sample
+from classify.analysis.occlusion import occlusion
+from classify.analysis.ratio_ranges import ratio_ranges
 from classify.analysis.result import Result
+from classify.analysis.smoothing_sweep import smoothing_sweep
+from classify.analysis.soft_targets import soft_targets
 from classify.analysis.training_curves import training_curves
 
 #: Figures that look at the runs as they are.
 FIGURES: dict[str, Callable[..., Result]] = {
     "training-curves": training_curves,
+    "lambda-sweep": lambda_sweep,
+    "loss-landscape": loss_landscape,
+    "calibration": calibration,
+    "embedding": embedding,
+    "cost": cost,
+    "masks": masks,
+    "adversarial": adversarial,
+    "soft-targets": soft_targets,
+    "cam": cam,
+    "occlusion": occlusion,
+    "corruption": corruption,
+    "localization": localization,
+    "multi-sample": multi_sample,
 }
 #: Figures that train further runs with the settings of the first one; made only when they are named.
-DRIVERS: dict[str, Callable[..., Result]] = {}
+DRIVERS: dict[str, Callable[..., Result]] = {
+    "ratio-ranges": ratio_ranges,
+    "beta-sweep": beta_sweep,
+    "smoothing-sweep": smoothing_sweep,
+    "alpha-ablation": alpha_ablation,
+    "layer-ablation": layer_ablation,
+    "lr-ablation": lr_ablation,
+}
 
 
 def list_figures() -> list[str]:

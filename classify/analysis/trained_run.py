@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from classify.data import FolderSet, ImageSet, load_dataset
 from classify.feeds import eval_batches
-from classify.finetune import trained_classifier
 from classify.methods import Method, build_method
 from classify.networks import build_network
+from classify.saved_network import saved_network
 from classify.settings import ClassifySettings, as_dict, with_options
 from mixgan.engine.checkpoint import pointed
 from mixgan.engine.command_line import read_config, resumed_defaults
@@ -55,7 +54,7 @@ class TrainedRun:
     @cached_property
     def about(self) -> dict[str, Any]:
         """What the weight file says of itself: network, classes, mean, std, image_size, method, dataset."""
-        return trained_classifier(self.path)[1]
+        return saved_network(self.path)[1]
 
     @cached_property
     def records(self) -> list[dict[str, Any]]:
@@ -70,8 +69,11 @@ class TrainedRun:
     @cached_property
     def trained_network(self) -> nn.Module:
         """The network in eval mode as it was trained: with doubled input or output where the method needs that."""
-        file, about = trained_classifier(self.path)
-        network = build_network(about["network"], num_classes=about["num_classes"], in_channels=about["in_channels"])
+        file, about = saved_network(self.path)
+        with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and thrown away
+            network = build_network(
+                about["network"], num_classes=about["num_classes"], in_channels=about["in_channels"]
+            )
         load_weights(file, network)
         return network.to(self.device).eval().requires_grad_(False)
 
@@ -105,16 +107,18 @@ class TrainedRun:
         checkpoint = pointed(RunFolder(self.path).checkpoints, "last.json")
         if checkpoint is None:
             raise ValueError(f"{self.path} keeps no checkpoint, and this figure needs what the method learned")
-        method = build_method(
-            self.settings.method,
-            build_network(self.about["network"], num_classes=len(self.classes), in_channels=len(self.about["mean"])),
-            num_classes=len(self.classes),
-            mixer=as_dict(self.settings.mixer),
-            options=as_dict(self.settings.method_options),
-            mean=self.moments[0],
-            std=self.moments[1],
-        )
-        method.load_state_dict(load_file(checkpoint / "model.safetensors"), strict=False)
+        classes, (mean, std) = len(self.classes), self.moments
+        with torch.random.fork_rng(devices=[]):
+            method = build_method(
+                self.settings.method,
+                build_network(self.about["network"], num_classes=classes, in_channels=len(mean)),
+                num_classes=classes,
+                mixer=as_dict(self.settings.mixer),
+                options=as_dict(self.settings.method_options),
+                mean=mean,
+                std=std,
+            )
+        load_weights(checkpoint / "model.safetensors", method)
         return method.to(self.device).eval()
 
     @property
@@ -141,6 +145,7 @@ class TrainedRun:
             Path(self.data_root or settings.data_root),
             split,
             self.about["image_size"],
+            settings.normalise,
             tiles if settings.dataset == "tiles" else None,
         )
 
@@ -158,11 +163,11 @@ class TrainedRun:
 
 @lru_cache(maxsize=8)
 def _load(
-    dataset: str, root: Path, split: Any, size: int, tiles: tuple[Any, int | None] | None
+    dataset: str, root: Path, split: Any, size: int, normalise: Any, tiles: tuple[Any, int | None] | None
 ) -> ImageSet | FolderSet:
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"normalise": normalise}
     if tiles is not None:
-        options = {"tiles_view": tiles[0], "count": tiles[1]}
+        options |= {"tiles_view": tiles[0], "count": tiles[1]}
     return load_dataset(dataset, root, split=split, size=size, **options)
 
 

@@ -1,6 +1,6 @@
 """Accuracy and loss over the epochs (LaMix Fig. 5, AutoMix Fig. 5)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from classify.analysis.result import Result, Study
 from classify.analysis.trained_run import TrainedRun, each
@@ -33,13 +33,13 @@ def training_curves(runs: Sequence[TrainedRun], study: Study) -> Result:
     return result
 
 
-def epoch_means(run: TrainedRun) -> dict[str, tuple[list[float], list[float]]]:
+def epoch_means(run: TrainedRun, names: Iterable[str] = CURVES) -> dict[str, tuple[list[float], list[float]]]:
     """name -> (epochs, means of what was logged in each); ValueError for a run without records."""
     ends = [record["step"] for record in run.records if "test_accuracy" in record]
     if not ends:
         raise ValueError(f"{run.label} has no evaluation in its metrics.jsonl")
     curves: dict[str, tuple[list[float], list[float]]] = {}
-    for name in CURVES:
+    for name in names:
         epochs, means = [], []
         for epoch, (first, last) in enumerate(zip([0, *ends], ends, strict=False), 1):
             found = [r[name] for r in run.records if first < r["step"] <= last and r.get(name) is not None]

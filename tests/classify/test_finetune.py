@@ -27,6 +27,10 @@ def finished_run(folder: Path, method: str, **options) -> Method:
         "in_channels": first_convolution(trained.network).in_channels,
         "classes": [str(label) for label in range(CLASSES)],
         "mean": [0.5, 0.5, 0.5],
+        "std": [0.5, 0.5, 0.5],
+        "image_size": 32,
+        "method": method,
+        "dataset": "tiles",
     }
     (folder / "weights").mkdir()
     save_weights(folder / "weights" / "network.safetensors", trained.network, about)

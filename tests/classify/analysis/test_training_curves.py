@@ -1,5 +1,7 @@
 """Curves over epochs against means taken by hand from the records."""
 
+import json
+
 import pytest
 import torch
 
@@ -7,21 +9,18 @@ from classify.analysis.result import Study
 from classify.analysis.trained_run import TrainedRun
 from classify.analysis.training_curves import epoch_means, training_curves
 
-
-class Recorded(TrainedRun):
-    """A run of which only the records matter."""
-
-    records = [
-        {"step": 1, "loss": 4.0},
-        {"step": 2, "loss": 2.0},
-        {"step": 2, "test_accuracy": 0.25, "test_loss": 3.0},
-        {"step": 3, "loss": 1.0},
-        {"step": 4, "test_accuracy": 0.5, "test_loss": 2.0},
-    ]
+RECORDS = [
+    {"step": 1, "loss": 4.0},
+    {"step": 2, "loss": 2.0},
+    {"step": 2, "test_accuracy": 0.25, "test_loss": 3.0},
+    {"step": 3, "loss": 1.0},
+    {"step": 4, "test_accuracy": 0.5, "test_loss": 2.0},
+]
 
 
 def test_training_figures_are_means_over_each_epoch(tmp_path):
-    run = Recorded(tmp_path, "erm", torch.device("cpu"))
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in RECORDS))
+    run = TrainedRun(tmp_path, "erm", torch.device("cpu"))
     assert epoch_means(run) == {
         "test_accuracy": ([1, 2], [0.25, 0.5]),
         "test_loss": ([1, 2], [3.0, 2.0]),

@@ -1,0 +1,197 @@
+"""Accuracy on corrupted test images (AutoMix table 2)."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from classify.analysis.result import Result, Study
+from classify.analysis.trained_run import TrainedRun, each
+from classify.data import load_corrupted
+from classify.data.cifar_c import CORRUPTED
+from mixgan.ops.corruptions import SEVERITIES, corrupt, list_corruptions
+from mixgan.ops.crops import to_float
+from mixgan.report.grid import image_grid
+from mixgan.report.plots import bar_plot, line_plot
+
+TEXT = """Test images under 15 corruptions in five severities (Hendrycks and Dietterich 2019): noise, blur, weather,
+and what cameras and files do. Images are those of CIFAR-10-C or CIFAR-100-C where these lie under the data root;
+elsewhere they are generated after the same recipes, which the table then says: such figures compare runs with each
+other, but not with published ones. The mean corruption error is the mean over corruptions and severities; the relative
+one takes, for each corruption, the error as a share of the first run's (their mCE, with the first run for AlexNet)."""
+SHOWN_SEVERITIES = (1, 3, 5)
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Of one run: the clean error, those by corruption and severity (15,5), all 0..1, and where the images came from."""
+
+    clean: float
+    corrupted: Tensor
+    source: str
+
+
+def corruption(runs: Sequence[TrainedRun], study: Study) -> Result:
+    """Accuracy and mean corruption error under 15 corruptions: CIFAR-C where it lies, else generated ones.
+
+    Raises:
+        ValueError: no run can take part.
+    """
+    errors, skipped = each(runs, lambda run: corruption_errors(run, study))
+    result = Result(text=TEXT, skipped=skipped)
+    bars = {
+        label: dict(zip(map(spoken, list_corruptions()), found.corrupted.mean(1).tolist(), strict=True))
+        for label, found in errors.items()
+    }
+    result.pictures["Error by corruption"] = (
+        bar_plot(bars, title="Error by corruption", x_label="", y_label="error, mean of severities"),
+        "",
+    )
+    lines = {
+        label: ([0, *range(1, SEVERITIES + 1)], [1 - found.clean, *(1 - found.corrupted.mean(0)).tolist()])
+        for label, found in errors.items()
+    }
+    result.pictures["Accuracy by severity"] = (
+        line_plot(
+            lines, title="Accuracy by severity", x_label="severity (0: clean)", y_label="accuracy, mean of corruptions"
+        ),
+        "",
+    )
+    first = next(run for run in runs if run.label in errors)
+    if errors[first.label].source == "generated":
+        result.pictures["The corruptions"] = (example_sheet(first, study), "One test image at severity 1, 3 and 5.")
+    result.tables["Mean corruption error"] = summary(errors)
+    result.tables["Error by corruption"] = [
+        {"corruption": spoken(name), **{label: float(found.corrupted[row].mean()) for label, found in errors.items()}}
+        for row, name in enumerate(list_corruptions())
+    ]
+    result.numbers = {
+        label: {
+            "source": found.source,
+            "clean_error": found.clean,
+            "errors": dict(zip(list_corruptions(), found.corrupted.tolist(), strict=True)),
+        }
+        for label, found in errors.items()
+    }
+    return result
+
+
+def summary(errors: dict[str, Errors]) -> list[dict[str, object]]:
+    """A row for each run: clean and corrupted accuracy, mean corruption error, and that relative to the first run's."""
+    first_label, first = next(iter(errors.items()))
+    return [
+        {
+            "run": label,
+            "images": found.source,
+            "clean accuracy": 1 - found.clean,
+            "corrupted accuracy": 1 - float(found.corrupted.mean()),
+            "mean corruption error": float(found.corrupted.mean()),
+            f"relative to {first_label}": relative_error(found.corrupted, first.corrupted),
+        }
+        for label, found in errors.items()
+    ]
+
+
+def relative_error(errors: Tensor, baseline: Tensor) -> float:
+    """mCE: mean over corruptions of the severities' summed error / the baseline's; both (corruptions, severities)."""
+    return float((errors.sum(1) / baseline.sum(1).clamp(min=1e-12)).mean())
+
+
+@torch.no_grad()
+def corruption_errors(run: TrainedRun, study: Study) -> Errors:
+    """A run's errors on at most ``study.count`` test images."""
+    network = run.network
+    clean = error_of((network(images).argmax(1) != labels) for images, labels in batches_of(run, study))
+    folder = corrupted_folder(run)
+    errors = torch.zeros(len(list_corruptions()), SEVERITIES)
+    with study.progress(f"corruption: {run.label}", errors.numel(), unit="sets") as bar:
+        for row, name in enumerate(list_corruptions()):
+            for severity in range(1, SEVERITIES + 1):
+                found = read_batches(run, name, severity, study) if folder else made_batches(run, name, severity, study)
+                errors[row, severity - 1] = error_of(
+                    (network(run.normalise(images)).argmax(1) != labels) for images, labels in found
+                )
+                bar.advance(1)
+    return Errors(clean, errors, folder.name if folder else "generated")
+
+
+def error_of(wrong: Iterator[Tensor]) -> float:
+    """The mean over all entries of batches (B,) bool."""
+    return float(torch.cat(list(wrong)).float().mean())
+
+
+def batches_of(run: TrainedRun, study: Study) -> Iterator[tuple[Tensor, Tensor]]:
+    """The study's test images, normalised, with labels."""
+    return run.batches(count=study.count, batch_size=study.batch_size)
+
+
+def corrupted_folder(run: TrainedRun) -> Path | None:
+    """Where CIFAR-C lies for a run on CIFAR at its own size; None where it is missing, and for other sets."""
+    for folder, clean, _, _ in CORRUPTED.values():
+        place = data_root(run) / folder
+        if run.settings.dataset == clean and run.about["image_size"] == 32 and place.is_dir():
+            return place
+    return None
+
+
+def data_root(run: TrainedRun) -> Path:
+    """Where the run's data sets lie."""
+    return Path(run.data_root or run.settings.data_root)
+
+
+def read_batches(run: TrainedRun, name: str, severity: int, study: Study) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images in 0..1 of CIFAR-C, spread evenly over the set, with labels; ValueError for damaged files."""
+    dataset = load_corrupted(f"{run.settings.dataset}-c", data_root(run), corruption=name, severity=severity)
+    index = torch.linspace(0, len(dataset) - 1, min(study.count, len(dataset))).round().long()
+    for part in index.split(study.batch_size):
+        yield to_float(dataset.images[part].to(run.device)), dataset.labels[part].to(run.device)
+
+
+def made_batches(run: TrainedRun, name: str, severity: int, study: Study) -> Iterator[tuple[Tensor, Tensor]]:
+    """The run's test images in 0..1, corrupted on the device, with labels; the same for runs on the same set."""
+    generator = torch.Generator(run.device).manual_seed(study.seed)
+    for images, labels in batches_of(run, study):
+        yield corrupt(run.as_pictures(images).clamp(0, 1), name, severity=severity, generator=generator), labels
+
+
+def example_sheet(run: TrainedRun, study: Study) -> Image.Image:
+    """One image under every corruption in a column, at some severities."""
+    images, _ = next(run.batches(count=study.count, batch_size=1))
+    clean = run.as_pictures(images).clamp(0, 1)
+    rows = []
+    for severity in SHOWN_SEVERITIES:
+        generator = torch.Generator(run.device).manual_seed(study.seed)
+        made = [corrupt(clean, name, severity=severity, generator=generator) for name in list_corruptions()]
+        rows.append(torch.cat((clean, *made)).cpu())
+    names = ["clean", *map(spoken, list_corruptions())]
+    half = (len(names) + 1) // 2
+    halves = [slice(0, half), slice(half, len(names))]
+    return stacked(
+        [
+            image_grid(
+                [row[part] for row in rows],
+                row_labels=[f"severity {severity}" for severity in SHOWN_SEVERITIES],
+                column_labels=names[part],
+                cell_size=96,
+            )
+            for part in halves
+        ]
+    )
+
+
+def stacked(sheets: Sequence[Image.Image]) -> Image.Image:
+    """Sheets below each other."""
+    whole = Image.new("RGB", (max(sheet.width for sheet in sheets), sum(sheet.height for sheet in sheets)), "white")
+    top = 0
+    for sheet in sheets:
+        whole.paste(sheet, (0, top))
+        top += sheet.height
+    return whole
+
+
+def spoken(name: str) -> str:
+    """A corruption's name without underscores."""
+    return name.replace("_", " ")

@@ -1,0 +1,184 @@
+"""What the classifier sees of each image, as points of a plane (LaMix Fig. 8)."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from classify.analysis.result import Result, Study
+from classify.analysis.trained_run import TrainedRun, each
+from classify.analysis.tsne import principal_components, tsne
+from classify.networks.two_unit_bottleneck import TwoUnitBottleneck
+from mixgan.evaluate.neighbours import nearest
+from mixgan.report.plots import PALETTE, blank, styled
+
+MARKERS = "o^sD"
+#: Classes in a picture where none are named: as many as stay apart in colour and shape.
+MOST_CLASSES = 10
+TSNE_STEPS = 1000
+
+TEXT = """Each point is an image, each colour and shape a class; its place is the network's embedding, what the last
+linear layer sees. A network with a bottleneck of two units (--network preact-resnet18-2d) shows these two as they are,
+as LaMix Fig. 8 does; other embeddings are brought into the plane. t-SNE keeps who is whose neighbour: the sizes of its
+clusters and the distances between them mean nothing. Principal components keep distances, as far as two axes can. The
+table measures the embedding itself, before it is brought into the plane. Between over within is the scatter of the
+classes' means over that of the images around their class's mean, larger for tight, distant clusters. Neighbours of the
+same class is the share of an image's nearest neighbours that are of its class."""
+
+
+@dataclass(frozen=True)
+class Projected:
+    """Images in the plane: points (N,2), what the axes are, and how the points came about."""
+
+    points: Tensor
+    axes: tuple[str, str]
+    method: str
+
+
+def embedding(
+    runs: Sequence[TrainedRun],
+    study: Study,
+    *,
+    projection: Literal["tsne", "pca"] = "tsne",
+    perplexity: float = 30.0,
+    classes: tuple[str, ...] = (),
+    split: Literal["test", "train"] = "test",
+    neighbours: int = 10,
+) -> Result:
+    """Embeddings as points by class: two-unit bottleneck, t-SNE or principal components; how far classes lie apart.
+
+    Args:
+        projection: of an embedding of more than two dimensions.
+        perplexity: of t-SNE.
+        classes: names of those to show; none: all, the first ten of them where there are more.
+        split: whose images; LaMix Fig. 8 shows three classes of the training set.
+        neighbours: over how many the share of the same class is taken.
+
+    Raises:
+        ValueError: unknown classes, too few images, no network for single images.
+    """
+
+    def make(run: TrainedRun) -> tuple[Projected, dict[str, Any], dict[str, Tensor]]:
+        names = shown_classes(run, classes)
+        features, labels = features_of(run, study, split=split, classes=names)
+        measured = {
+            "dimensions": features.shape[1],
+            "images": len(features),
+            "between / within": scatter_ratio(features, labels),
+            f"{neighbours} neighbours of the same class": neighbour_purity(features, labels, k=neighbours),
+        }
+        projected = project(features, study, projection=projection, perplexity=perplexity, label=run.label)
+        by_class = {name: projected.points[labels == run.classes.index(name)].cpu() for name in names}
+        return projected, measured, by_class
+
+    made, skipped = each(runs, make)
+    result = Result(text=TEXT, skipped=skipped)
+    for label, (projected, measured, by_class) in made.items():
+        result.pictures[f"Embedding of {label}"] = (picture(projected, by_class, label), projected.method)
+        result.numbers[label] = {
+            "projection": projected.method,
+            **measured,
+            "points": {name: points.tolist() for name, points in by_class.items()},
+        }
+    result.tables["Classes in the embedding"] = [{"run": label} | measured for label, (_, measured, _) in made.items()]
+    return result
+
+
+def shown_classes(run: TrainedRun, asked: Sequence[str]) -> list[str]:
+    """The names of the classes to show; ValueError for one that the data set does not have."""
+    unknown = [name for name in asked if name not in run.classes]
+    if unknown:
+        raise ValueError(
+            f"--embedding.classes: {run.label} has no class {unknown[0]!r}; known: {', '.join(run.classes)}"
+        )
+    return list(asked or run.classes[:MOST_CLASSES])
+
+
+@torch.no_grad()
+def features_of(run: TrainedRun, study: Study, *, split: str, classes: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Embeddings (N,D) float32 and labels (N,) of those of the study's images that are of these classes."""
+    wanted = torch.tensor([run.classes.index(name) for name in classes], device=run.device)
+    features, labels = [], []
+    for images, own in run.batches(count=study.count, batch_size=study.batch_size, split=split):
+        kept = torch.isin(own, wanted)
+        if kept.any():
+            features.append(embedded(run.network, images[kept]).float())
+            labels.append(own[kept])
+    if not features:
+        raise ValueError(f"none of the {study.count} images that {run.label} was shown is of {', '.join(classes)}")
+    return torch.cat(features), torch.cat(labels)
+
+
+def embedded(network: nn.Module, images: Tensor) -> Tensor:
+    """What the classifier sees (B,D); of a network with a bottleneck of two units those two (B,2)."""
+    return network.bottleneck(images) if isinstance(network, TwoUnitBottleneck) else network.embedding(images)
+
+
+def scatter_ratio(features: Tensor, labels: Tensor) -> float:
+    """Between-class over within-class scatter, trace(S_B) / trace(S_W): 0 for classes with one mean, infinite for points.
+
+    S_B sums n_c |m_c - m|^2 over the classes, S_W |x - m_c|^2 over the samples, m_c the class's mean and m that of all.
+
+    Args:
+        features: (N,D).
+        labels: (N,) int64.
+    """
+    features = features.double()
+    _, index, counts = labels.unique(return_inverse=True, return_counts=True)
+    sums = torch.zeros(len(counts), features.shape[1], dtype=features.dtype, device=features.device)
+    means = sums.index_add_(0, index, features) / counts[:, None]
+    between = (counts * (means - features.mean(dim=0)).square().sum(dim=1)).sum()
+    within = (features - means[index]).square().sum()
+    return float(between / within)
+
+
+def neighbour_purity(features: Tensor, labels: Tensor, *, k: int) -> float:
+    """The share, 0..1, of every sample's k nearest others (Euclidean) that have its label.
+
+    Args:
+        features: (N,D).
+        labels: (N,) int64.
+
+    Raises:
+        ValueError: k below 1, or not below N.
+    """
+    if not 1 <= k < len(features):
+        raise ValueError(f"--embedding.neighbours must be at least 1 and below the {len(features)} images, got {k}")
+    _, index = nearest(features, features, k=k + 1)
+    other = index != torch.arange(len(features), device=index.device)[:, None]
+    same = (labels[index] == labels[:, None]) & other
+    return float(same.sum() / other.sum())
+
+
+def project(features: Tensor, study: Study, *, projection: str, perplexity: float, label: str) -> Projected:
+    """Embeddings (N,D) as points; two dimensions stay as they are."""
+    if features.shape[1] == 2:
+        return Projected(features, ("first unit", "second unit"), "the two units themselves")
+    if projection == "pca":
+        points, shares = principal_components(features)
+        first, second = (f"component of {100 * float(share):.0f} % of the variance" for share in shares)
+        return Projected(points, (first, second), "principal components")
+    with study.progress(f"t-SNE of {label}", TSNE_STEPS, unit="steps") as bar:
+        points, left = tsne(features, perplexity=perplexity, steps=TSNE_STEPS, at_step=bar.advance)
+    return Projected(points, ("", ""), f"t-SNE, perplexity {perplexity:g}, divergence {left:.2f} nats")
+
+
+def picture(projected: Projected, by_class: dict[str, Tensor], label: str) -> Figure:
+    """A scatter plot; one length on both axes, as distances count."""
+    with styled():
+        figure, axes = blank(label, *projected.axes, size=(5.2, 4.6 + 0.2 * math.ceil(len(by_class) / 4)))
+        size = 26 if len(projected.points) < 400 else 11
+        for index, (name, points) in enumerate(by_class.items()):
+            color, marker = PALETTE[index % len(PALETTE)], MARKERS[index // len(PALETTE) % len(MARKERS)]
+            axes.scatter(*points.T.tolist(), s=size, color=color, marker=marker, alpha=0.7, linewidths=0, label=name)
+        axes.set_aspect("equal", adjustable="datalim")
+        if not any(projected.axes):
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
+        columns = min(4, len(by_class))
+        figure.legend(loc="outside lower center", ncols=columns, markerscale=1.6, handletextpad=0.1)
+    return figure

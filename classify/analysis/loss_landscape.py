@@ -1,0 +1,211 @@
+"""The loss around the weights that training ended with, as surface and as contour (Understanding Fig. 3)."""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from torch import nn
+
+from classify.analysis.loss_surface import (
+    HALVINGS,
+    RAYS,
+    Batches,
+    Weights,
+    basin_radii,
+    filter_normalised_direction,
+    losses_in_plane,
+    relative_area,
+    searched_direction,
+)
+from classify.analysis.panels import legend_below, panels
+from classify.analysis.result import Result, Study
+from classify.analysis.trained_run import TrainedRun, each
+from mixgan.report.plots import PALETTE, styled
+
+COLORS = 14
+BASIN = {"color": PALETTE[1], "linewidth": 1.8}
+#: What lies this many times above the lowest loss of a picture is drawn in one colour.
+CUT = 100
+
+TEXT = """The mean cross-entropy of test images at W + α·W1 + β·W2, for the weights W of a run and random directions W1 and W2.
+Weighted noise: normal noise times the weights, so strong that the noisy weights alone have a loss of about L (Understanding,
+Algorithm 1). Random weights: the same search with the noise itself, how the paper draws the earlier method (Fig. 3g, h).
+Filter-normalised: each filter of the noise has the norm of the network's own; batch norm and biases stay (Li et al. 2018). The
+orange line is the edge of the basin: where, on the way out from the middle, the loss has risen by the given number of nats. Its
+area in units of α and β (at most π, the disc of radius 1) tells how flat the picture is. Relative, it is multiplied by the area
+that the two directions span, over the squared norm of the weights: only this number compares runs whose searches ended with
+directions of different lengths."""
+
+
+def loss_landscape(
+    runs: Sequence[TrainedRun],
+    study: Study,
+    *,
+    directions: tuple[Literal["weighted", "random", "filter"], ...] = ("weighted", "random", "filter"),
+    levels: tuple[float, ...] = (5.0, 10.0),
+    points: int = 15,
+    images: int = 100,
+    rise: float = 1.0,
+) -> Result:
+    """Loss over two random directions from the trained weights, and the size of its basin (Understanding Fig. 3).
+
+    Args:
+        directions: of weighted noise, of random weights, filter-normalised.
+        levels: L of Algorithm 1 for the first two, in nats.
+        points: along each direction, from -1 to 1; odd, so that the trained weights are one.
+        images: test images at most that the loss is the mean of.
+        rise: what the loss rises by, in nats, at the edge of the basin.
+
+    Raises:
+        ValueError: an option out of range; no run with a network for single images whose search for directions ended.
+    """
+    if points < 3 or points % 2 == 0:
+        raise ValueError(f"--loss-landscape.points must be odd and at least 3, got {points}")
+    if images < 1 or rise <= 0 or not levels or not directions or min(levels) <= 0:
+        raise ValueError(
+            "--loss-landscape needs levels and directions, and levels, images and rise above 0, "
+            f"got levels {levels}, directions {directions}, images {images}, rise {rise}"
+        )
+    kinds = list(kinds_of(directions, levels))
+    found, skipped = each(runs, lambda run: planes_of(run, study, kinds, points=points, images=images, rise=rise))
+    steps = torch.linspace(-1, 1, points).tolist()
+    result = Result(text=TEXT, skipped=skipped, numbers={"steps": steps, "runs": found})
+    for kind in kinds:
+        losses = {label: np.array(of[name_of(kind)]["loss"]) for label, of in found.items()}
+        radii = {label: of[name_of(kind)]["basin_radii"] for label, of in found.items()}
+        title = f"{name_of(kind)}: contours"
+        result.pictures[title] = (contours(losses, radii, steps, title), "")
+        title = f"{name_of(kind)}: surfaces"
+        result.pictures[title] = (surfaces(losses, steps, f"{title} (loss in nats)"), "")
+    result.tables["Basins"] = [row_of(label, name, one) for label, of in found.items() for name, one in of.items()]
+    return result
+
+
+Kind = tuple[str, float | None]
+
+
+def kinds_of(directions: Sequence[str], levels: Sequence[float]) -> list[Kind]:
+    """Each direction with each level, filter-normalised ones without."""
+    pairs = [(d, level) for d in directions for level in ((None,) if d == "filter" else levels)]
+    return list(dict.fromkeys(pairs))
+
+
+def name_of(kind: Kind) -> str:
+    """As it stands in titles."""
+    direction, level = kind
+    names = {"weighted": "Weighted noise", "random": "Random weights", "filter": "Filter-normalised"}
+    return names[direction] + ("" if level is None else f", L = {level:g}")
+
+
+def planes_of(
+    run: TrainedRun, study: Study, kinds: Sequence[Kind], *, points: int, images: int, rise: float
+) -> dict[str, dict[str, Any]]:
+    """name of the kind -> losses on the plane (rows α, columns β) and its basin; the same draws for all runs."""
+    network = run.network
+    batches = list(run.batches(count=min(images, study.count), batch_size=study.batch_size))
+    steps = torch.linspace(-1, 1, points)
+    grid = torch.cartesian_prod(steps, steps)
+    found = {}
+    total = len(kinds) * (len(grid) + RAYS * (HALVINGS + 1))
+    with study.progress(f"loss-landscape {run.label}", total, unit="networks") as bar:
+        for kind in kinds:
+            first, second, search = two_directions(network, batches, kind, seed=study.seed)
+            losses_at = partial(losses_in_plane, network, batches, first, second, bar=bar)
+            losses = losses_at(grid)
+            centre = losses[len(grid) // 2].item()
+            radii = basin_radii(losses_at, level=centre + rise)
+            area = math.pi * radii.square().mean().item()
+            found[name_of(kind)] = {
+                "loss": losses.view(points, points).tolist(),
+                "centre": centre,
+                "basin_radii": radii.tolist(),
+                "basin": area,
+                "basin_relative": area * relative_area(network, first, second),
+                **search,
+            }
+    return found
+
+
+def two_directions(
+    network: nn.Module, batches: Batches, kind: Kind, *, seed: int
+) -> tuple[Weights, Weights, dict[str, list[float]]]:
+    """Both directions of a kind, and with which variances and losses their searches ended."""
+    direction, level = kind
+    generator = torch.Generator().manual_seed(seed)
+    if level is None:
+        return *(filter_normalised_direction(network, generator) for _ in range(2)), {}
+    first, second = (
+        searched_direction(network, batches, level=level, weighted=direction == "weighted", generator=generator)
+        for _ in range(2)
+    )
+    both = (first, second)
+    search = {"variance": [one.variance for one in both], "direction_loss": [one.loss for one in both]}
+    return first.weights, second.weights, search
+
+
+def contours(
+    losses: dict[str, np.ndarray], radii: dict[str, list[float]], steps: Sequence[float], title: str
+) -> Figure:
+    """A map for each run on a common logarithmic scale, with the edge of its basin."""
+    figure, axes_of = panels(list(losses), title=title, x_label="β", y_label="α", size=(2.6, 2.5))
+    levels = colour_levels(losses)
+    for label, loss in losses.items():
+        axes = axes_of[label]
+        drawn = axes.contourf(steps, steps, loss.clip(levels[0], levels[-1]), levels, norm=LogNorm(), cmap="viridis")
+        angles = np.arange(RAYS + 1) * (2 * math.pi / RAYS)  # closed; α, up, is the first coordinate
+        radius = np.append(radii[label], radii[label][0])
+        axes.plot(radius * np.sin(angles), radius * np.cos(angles), **BASIN)
+        axes.set(xticks=(-1, 0, 1), yticks=(-1, 0, 1), aspect="equal")
+    ticks = levels[:: max(1, len(levels) // 6)]
+    with styled():
+        bar = figure.colorbar(drawn, ax=list(axes_of.values()), label="loss in nats", ticks=ticks, shrink=0.85)
+    bar.ax.set_yticklabels([f"{tick:.2g}" for tick in ticks])
+    bar.ax.minorticks_off()
+    bar.outline.set_visible(False)
+    legend_below(figure, {"edge of the basin": BASIN})
+    return figure
+
+
+def surfaces(losses: dict[str, np.ndarray], steps: Sequence[float], title: str) -> Figure:
+    """A surface for each run on a common scale, the logarithm of the loss upwards."""
+    figure, axes_of = panels(
+        list(losses), title=title, x_label="β", y_label="α", size=(2.9, 2.7), three_dimensional=True
+    )
+    levels = colour_levels(losses)
+    low, high = math.log10(levels[0]), math.log10(levels[-1])
+    beta, alpha = np.meshgrid(steps, steps)
+    for label, loss in losses.items():
+        axes, height = axes_of[label], np.log10(loss.clip(levels[0], levels[-1]))
+        axes.plot_surface(beta, alpha, height, cmap="viridis", vmin=low, vmax=high, linewidth=0.1, rstride=1, cstride=1)
+        axes.set(xticks=(-1, 0, 1), yticks=(-1, 0, 1), zlim=(low, high))
+        ticks = np.linspace(low, high, 4)
+        axes.set_zticks(ticks, [f"{10**tick:.2g}" for tick in ticks])
+        axes.set_box_aspect(None, zoom=0.85)
+    return figure
+
+
+def colour_levels(losses: dict[str, np.ndarray]) -> np.ndarray:
+    """Where the colours change: from the lowest loss of all runs to the highest, at most ``CUT`` times it."""
+    everything = np.concatenate([loss.ravel() for loss in losses.values()])
+    low = max(everything.min(), 1e-3)
+    finite = everything[np.isfinite(everything)]
+    return np.geomspace(low, max(min(finite.max(), CUT * low), 1.01 * low), COLORS + 1)
+
+
+def row_of(label: str, name: str, one: dict[str, Any]) -> dict[str, Any]:
+    """A basin in the table."""
+    return {
+        "run": label,
+        "directions": name,
+        "loss of the weights": one["centre"],
+        "basin": one["basin"],
+        "basin, relative": one["basin_relative"],
+        "shortest radius": min(one["basin_radii"]),
+        "longest radius": max(one["basin_radii"]),
+        "variance of the noise": ", ".join(f"{v:.3g}" for v in one.get("variance", ())) or "–",
+    }

@@ -1,0 +1,85 @@
+"""The analyze command: which figures it makes of which runs, what it leaves, and what it says where it cannot."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from classify.analysis import DRIVERS, FIGURES
+from classify.analysis.command import AnalyzeOptions, chosen_figures, label_runs, main
+from classify.analysis.trained_run import TrainedRun
+
+
+def test_files_and_page_of_two_runs(make_run, tmp_path: Path, capsys):
+    runs = [str(make_run("--method", name)) for name in ("cutmix", "erm")]
+    main([*runs, "--figures", "training-curves", "--output-dir", str(tmp_path / "out"), "--threads", "1"])
+    made = tmp_path / "out" / "training-curves"
+    assert {"test-accuracy.png", "test-accuracy.svg", "numbers.json"} <= {path.name for path in made.iterdir()}
+    assert json.loads((made / "numbers.json").read_text()).keys() == {"cutmix", "erm"}
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "training-curves" in page
+    assert page.count("<svg") >= 4
+    assert f"Page: {tmp_path / 'out' / 'report.html'}" in capsys.readouterr().out
+
+
+def test_one_figure_fails_and_the_others_are_made(make_run, tmp_path: Path, capsys):
+    words = [str(make_run("--method", "cutmix")), "--figures", "soft-targets,training-curves", "--threads", "1"]
+    with pytest.raises(SystemExit) as ended:  # a figure that was named is missing
+        main([*words, "--output-dir", str(tmp_path / "out")])
+    assert ended.value.code == 1
+    assert (tmp_path / "out" / "training-curves" / "numbers.json").is_file()
+    assert "soft-targets: not made: " in capsys.readouterr().out
+    assert "Not made" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_options_of_figures_are_flags(make_run, tmp_path: Path):
+    words = [str(make_run("--method", "cutmix")), "--figures", "lambda-sweep", "--count", "50", "--threads", "1"]
+    main([*words, "--lambda-sweep.steps", "4", "--output-dir", str(tmp_path / "out")])
+    assert (tmp_path / "out" / "lambda-sweep" / "numbers.json").is_file()
+
+
+def test_all_leaves_out_what_trains():
+    assert chosen_figures("all") == list(FIGURES)
+    assert chosen_figures("beta-sweep, masks,masks") == ["beta-sweep", "masks"]
+    assert not FIGURES.keys() & DRIVERS.keys()
+    with pytest.raises(ValueError, match=r"--figures: unknown figure 'mask'; known: all, .*masks"):
+        chosen_figures("mask")
+
+
+def test_runs_are_called_by_what_tells_them_apart(make_run, tmp_path: Path):
+    cutmix, erm = (TrainedRun(make_run("--method", name), "", None) for name in ("cutmix", "erm"))
+    assert label_runs([cutmix, erm]) == ["cutmix", "erm"]
+    other = tmp_path / "other"
+    other.symlink_to(cutmix.path)
+    again = TrainedRun(other, "", None)
+    assert label_runs([cutmix, erm, TrainedRun(tmp_path / "." / "other", "", None)]) == [
+        str(run.path) for run in (cutmix, erm, again)
+    ]
+    with pytest.raises(ValueError, match="the same run is named twice"):
+        label_runs([cutmix, cutmix])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"count": 0}, "--count must be at least 1, got 0"),
+        ({"batch_size": 0}, "--batch-size must be at least 1, got 0"),
+        ({"runs": ()}, "analyze needs at least one run folder"),
+        ({"resume": True}, "--resume needs --output-dir"),
+    ],
+)
+def test_wrong_options_are_one_sentence(changes: dict[str, object], message: str):
+    with pytest.raises(ValueError, match=message):
+        AnalyzeOptions(**{"runs": (Path("run"),), **changes}).check()
+
+
+def test_an_output_folder_in_use_needs_resume(make_run, tmp_path: Path):
+    (tmp_path / "something").touch()
+    with pytest.raises(ValueError, match="is in use; add --resume"):
+        main([str(make_run("--method", "cutmix")), "--output-dir", str(tmp_path)])
+
+
+def test_the_list_of_figures(capsys):
+    main(["--list-figures"])
+    printed = capsys.readouterr().out
+    assert all(f"  {name} " in printed for name in (*FIGURES, *DRIVERS))
