@@ -9,6 +9,7 @@ import torch
 from accelerate.state import AcceleratorState, PartialState
 from PIL import Image
 
+from classify.analysis.command import main as analyze
 from classify.train import main as classify
 from mixgan.engine.weights import save_weights
 from mixgan.evaluate.command import main as fid
@@ -25,6 +26,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # all of them and runs a few.
 NEEDS_OTHERS = "integrations.md"  # its snippets are run by test_integrations.py
 MAINS = {
+    "analyze.py": analyze,
     "classify.py": classify,
     "compare.py": compare,
     "dcgan.py": dcgan,
@@ -34,7 +36,12 @@ MAINS = {
     "translate.py": translate,
 }
 #: What the commands that are short enough to run leave behind.
-MADE = {"gallery.py": {"gallery.png"}, "fid.py": {"out.json", "out.html"}, "translate.py": {"translated-maps"}}
+MADE = {
+    "analyze.py": {"analysis"},
+    "gallery.py": {"gallery.png"},
+    "fid.py": {"out.json", "out.html"},
+    "translate.py": {"translated-maps"},
+}
 
 
 def code(language):
@@ -87,9 +94,20 @@ def test_there_are_commands():
     assert len(commands()) >= 5
 
 
+@pytest.fixture(scope="module")
+def trained(data_root, tmp_path_factory):
+    """Two short runs of the classify command, by the names that the commands give them."""
+    words = f"--dataset cifar10 --data-root {data_root} --network embedded --epochs 1 --threads 1 --batch-size 16".split()
+    runs = {f"runs/{method}": tmp_path_factory.mktemp("runs") / method for method in ("erm", "cutmix")}
+    for run in runs.values():
+        AcceleratorState._reset_state(True)
+        classify(["--method", run.name, *words, "--output-dir", str(run)])
+    return runs
+
+
 @pytest.fixture
-def stand_ins(data_root, tmp_path):
-    """What the words REAL, FAKE, RUN, photos and data/ of the commands stand for."""
+def stand_ins(data_root, trained, tmp_path):
+    """What the words REAL, FAKE, RUN, photos, runs/... and data/ of the commands stand for."""
     places = {"data": data_root, "RUN": tmp_path.parent / "run" / "G_A.safetensors"}
     places |= {name: tmp_path.parent / name for name in ("REAL", "FAKE", "photos")}
     for name in ("REAL", "FAKE", "photos"):
@@ -97,7 +115,7 @@ def stand_ins(data_root, tmp_path):
             picture(places[name] / f"{k}.png", (32, 32), k)
     places["RUN"].parent.mkdir(exist_ok=True)
     save_weights(places["RUN"], ResnetGenerator(width=4, blocks=1), {})
-    return places
+    return places | trained
 
 
 @pytest.mark.parametrize("command", commands())
@@ -111,7 +129,7 @@ def test_command(command, data_root, stand_ins, tmp_path, monkeypatch, capsys):
     if "--export" in flags:  # what the extra installs
         pytest.importorskip("onnxruntime")
         pytest.importorskip("onnxscript")
-    listing = not {"--list-methods", "--list-presets"}.isdisjoint(flags)
+    listing = not {"--list-methods", "--list-presets", "--list-figures"}.isdisjoint(flags)
     trains = recipe not in MADE and not listing
     if trains:
         flags += ["--dry-run", "--data-root", str(data_root)]
@@ -119,6 +137,7 @@ def test_command(command, data_root, stand_ins, tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert ("Dry run: settings resolve" in printed) == trains
     made = {path.name for path in tmp_path.iterdir()}
+    assert not listing or not made
     assert made <= MADE.get(recipe, set())
     assert all(name in made for name in MADE.get(recipe, set()) if name in command)
 

@@ -1,5 +1,6 @@
 """What a figure gives: pictures, tables and numbers, and what is written of them."""
 
+import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -59,8 +60,8 @@ class Result:
         folder.mkdir(parents=True, exist_ok=True)
         for title, (picture, _) in self.pictures.items():
             if isinstance(picture, Figure):
-                picture.savefig(folder / f"{_file_name(title)}.png", dpi=200, facecolor="white")
                 picture.savefig(folder / f"{_file_name(title)}.svg", metadata={"Date": None})
+                _on_white(picture).save(folder / f"{_file_name(title)}.png", optimize=True)
             else:
                 picture.save(folder / f"{_file_name(title)}.png", optimize=True)
         for heading, rows in self.tables.items():
@@ -75,6 +76,14 @@ class Result:
             page.figure(title if number == 0 and not isinstance(picture, Figure) else "", picture, caption)
         for title, rows in self.tables.items():
             page.table(title, rows)
+
+
+def _on_white(figure: Figure) -> Image.Image:
+    """The figure, whose own ground is see-through, as it looks on paper."""
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=200)
+    picture = Image.open(drawn).convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
 
 
 def _file_name(title: str) -> str:

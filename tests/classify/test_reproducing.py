@@ -52,7 +52,10 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for method in ("mixup-x", "mixup-l", "multi-sample"):
         doubled = 2 if method == "multi-sample" else 1
         shape = {"num_classes": 2 * doubled, "in_channels": 3 * doubled}
-        about = {"network": "resnet56", **shape, "classes": ["cat", "dog"], "mean": [0.5, 0.5, 0.5]}
+        about = {
+            "network": "resnet56", **shape, "classes": ["cat", "dog"], "mean": [0.5] * 3, "std": [0.5] * 3,
+            "image_size": 32, "method": method, "dataset": "cifar10",
+        }  # fmt: skip
         (tmp_path / "runs" / method / "weights").mkdir(parents=True)
         network = build_network("resnet56", **shape)
         save_weights(tmp_path / "runs" / method / "weights" / "network.safetensors", network, about)
