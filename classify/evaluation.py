@@ -49,12 +49,17 @@ def calibration_error(number: Tensor, confidence: Tensor, correct: Tensor) -> fl
     return float((correct - confidence).abs().sum() / number.sum())
 
 
+def equal_width_bins(confidence: Tensor, bins: int) -> Tensor:
+    """The bin (k/bins, (k+1)/bins] of each confidence (N,) in 0..1 (Guo et al. 2017); 0 falls into the first."""
+    return (confidence * bins).ceil().long().clamp(1, bins) - 1
+
+
 def _sums(logits: Tensor, labels: Tensor) -> Tensor:
     """(3 + 3*BINS,) float64: n, correct, loss; then per confidence bin: n, confidence, correct."""
     confidence, predicted = logits.softmax(1).max(1)
     right = (predicted == labels).double()
     one = torch.ones_like(right)
-    position = (confidence * BINS).ceil().long().clamp(1, BINS) - 1  # bins (k/15, (k+1)/15]
+    position = equal_width_bins(confidence, BINS)
     bins = torch.zeros(3, BINS, dtype=torch.float64, device=logits.device)
     bins.index_add_(1, position, torch.stack((one, confidence.double(), right)))
     loss = F.cross_entropy(logits, labels, reduction="sum").double()

@@ -97,7 +97,9 @@ def test_there_are_commands():
 @pytest.fixture(scope="module")
 def trained(data_root, tmp_path_factory):
     """Two short runs of the classify command, by the names that the commands give them."""
-    words = f"--dataset cifar10 --data-root {data_root} --network embedded --epochs 1 --threads 1 --batch-size 16".split()
+    words = (
+        f"--dataset cifar10 --data-root {data_root} --network embedded --epochs 1 --threads 1 --batch-size 16".split()
+    )
     runs = {f"runs/{method}": tmp_path_factory.mktemp("runs") / method for method in ("erm", "cutmix")}
     for run in runs.values():
         AcceleratorState._reset_state(True)

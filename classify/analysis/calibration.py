@@ -12,14 +12,13 @@ from classify.analysis.confidence import (
     bins_of,
     brier_score,
     equal_mass_bins,
-    equal_width_bins,
     fit_temperature,
     maximum_calibration_error,
 )
 from classify.analysis.panels import legend_below, panels
 from classify.analysis.result import Result, Study
 from classify.analysis.trained_run import TrainedRun, each
-from classify.evaluation import BINS, calibration_error
+from classify.evaluation import BINS, calibration_error, equal_width_bins
 from mixgan.report.plots import INK, PALETTE, bar_plot
 
 COLUMNS = {

@@ -8,11 +8,6 @@ POWERS = (-2.0, 2.0)
 HALVINGS = 50
 
 
-def equal_width_bins(confidence: Tensor, bins: int) -> Tensor:
-    """The bin (k/bins, (k+1)/bins] of each confidence (N,) in 0..1 (Guo et al. 2017); 0 falls into the first."""
-    return (confidence * bins).ceil().long().clamp(1, bins) - 1
-
-
 def equal_mass_bins(confidence: Tensor, bins: int) -> Tensor:
     """The bin of each confidence (N,) where all hold as many, or one more: the least confident ones in the first."""
     place = confidence.argsort(stable=True).argsort()

@@ -10,11 +10,10 @@ from classify.analysis.confidence import (
     bins_of,
     brier_score,
     equal_mass_bins,
-    equal_width_bins,
     fit_temperature,
     maximum_calibration_error,
 )
-from classify.evaluation import calibration_error
+from classify.evaluation import calibration_error, equal_width_bins
 
 
 def test_bins_of_equal_width_are_closed_above():
