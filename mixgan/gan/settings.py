@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from mixgan.data.maps import find_maps
 from mixgan.engine.command_line import check_same_settings, first_look, parse, resumed_defaults, say_once
-from mixgan.engine.settings import CommonSettings
+from mixgan.gan.common_settings import EvaluatedGanSettings, preset_name
 from mixgan.gan.losses import WHY_NO_CONSISTENT_HINGE, GanKind
 
 Mixing = Literal["mixcyclegan", "none", "stitch-only", "dmix-only", "stitch-d", "consistency"]
@@ -25,7 +24,7 @@ PRESETS: dict[str, dict[str, Any]] = {"quick": QUICK, "paper": PAPER}
 
 
 @dataclass(kw_only=True)
-class GanSettings(CommonSettings):
+class GanSettings(EvaluatedGanSettings):
     """Train MixCycleGAN, or plain CycleGAN, on aerial photos (A) and maps (B)."""
 
     dataset: Dataset = "auto"
@@ -37,16 +36,8 @@ class GanSettings(CommonSettings):
     """Side of the training images in px, cut at random from images 286/256 as large."""
     train_count: int | None = None
     """How many training pairs to use (default: all; 400 tiles)."""
-    eval_every: int | None = None
-    """Optimizer steps between evaluations (default: only at the end)."""
     eval_count: int | None = None
     """How many test pairs to evaluate on (default: all; 128 tiles)."""
-    features: Literal["auto", "inception", "embedded"] = "auto"
-    """Features of the Frechet and kernel distance; auto takes inception if its weights are here, tiles take embedded."""
-    inception_weights: Path | None = None
-    """Where the weights of Inception are, if not in torch's hub cache."""
-    eval_at_start: bool = False
-    """Evaluate the untrained networks too, for comparison."""
     epochs: int = 150
     """Length of the run: constant learning rate in the first half, falling to 0 in the second."""
     constant_share: float = 0.5
@@ -73,14 +64,10 @@ class GanSettings(CommonSettings):
     """Weight of both cycle losses."""
     identity_weight: float = 0.5
     """Weight of the identity losses, relative to the cycle losses."""
-    lr: float = 2e-4
-    """Learning rate of Adam (betas 0.5 and 0.999)."""
     width: int = 64
     """Channels of the first layer of all networks (ngf and ndf)."""
     blocks: int = 9
     """Residual blocks of the generators."""
-    ema: float = 0.0
-    """Decay of a moving average of the generators' weights, which is then evaluated, shown and saved too; 0.999, or 0: none."""
     compile: bool = False
     """Compile all four networks with torch.compile: a slow first step, faster ones after it."""
     gradient_checkpointing: bool = False
@@ -102,26 +89,18 @@ class GanSettings(CommonSettings):
         for name in ("h_odds", "unstitched", "constant_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"--{name.replace('_', '-')} must lie in [0, 1], got {getattr(self, name)}")
-        for name in ("alpha", "d_alpha", "lr", "consistency_weight"):
+        for name in ("alpha", "d_alpha", "consistency_weight"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"--{name.replace('_', '-')} must be above 0, got {value}")
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"--ema must be at least 0 and below 1, got {self.ema}")
         if self.image_size % 4 or self.image_size < 32:
             raise ValueError(f"--image-size must be a multiple of 4, at least 32, got {self.image_size}")
         # Two test images are the fewest that have a covariance; better said now than after the training.
-        for name, least in (("eval_every", 1), ("train_count", 1), ("eval_count", 2), ("width", 1), ("blocks", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
+        self.at_least(train_count=1, eval_count=2, width=1, blocks=0)
         for name in ("pool_size", "cycle_weight", "identity_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"--{name.replace('_', '-')} must not be negative, got {getattr(self, name)}")
-        if self.features == "inception" and self.dataset == "tiles":
-            raise ValueError(
-                "--features inception judges photographs; the embedded tiles take --features embedded or auto"
-            )
+        self.check_features(self.dataset)
         self._check_combinations()
 
     def _check_combinations(self) -> None:
@@ -130,11 +109,6 @@ class GanSettings(CommonSettings):
         if self.d_alpha is not None and self.shared_lambda:
             raise ValueError(
                 f"--d-alpha {self.d_alpha} is for the discriminators' own lambdas, which need --no-shared-lambda"
-            )
-        if self.mixed_precision == "fp16" and self.accumulation_steps > 1:
-            raise ValueError(
-                f"--mixed-precision fp16 does not go with --accumulation-steps {self.accumulation_steps}: the gradient scale "
-                "that both optimizers share would change between the batches of a step; use bf16"
             )
 
 
@@ -170,8 +144,6 @@ def preset_values(name: str | None, *, dataset: str, mixing: str) -> dict[str, A
     Raises:
         ValueError: unknown name.
     """
-    name = name or ("quick" if dataset == "tiles" else "paper")
-    if name not in PRESETS:
-        raise ValueError(f"unknown preset {name!r}; known: {', '.join(PRESETS)}")
+    name = preset_name(name, PRESETS, dataset=dataset)
     epochs = {"epochs": PAPER_EPOCHS[mixing]} if name == "paper" and mixing in PAPER_EPOCHS else {}
     return {**PRESETS[name], **epochs}
