@@ -1,13 +1,11 @@
 """The command in this process: a run that stops and goes on equals one that does not, whatever is switched on."""
 
-import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, PartialState
 
-from mixgan.engine.metrics_log import read_metrics
 from mixgan.engine.weights import read_about
 from mixgan.gan.generator_file import find_generator
 from mixgan.gan.train import main
@@ -18,39 +16,30 @@ TINY = (
 )
 
 
-@pytest.fixture(autouse=True)
-def own_process_state():
-    AcceleratorState._reset_state(True)
-    yield
-    AcceleratorState._reset_state(True)
-    PartialState._reset_state()
+pytestmark = pytest.mark.usefixtures("own_process_state")
 
 
-def train(folder: Path, words: str) -> Path:
-    AcceleratorState._reset_state(True)
-    threads = torch.get_num_threads()
-    main([*TINY.split(), *words.split(), "--output-dir", str(folder)])
-    torch.set_num_threads(threads)
-    return folder
+@pytest.fixture(scope="module")
+def train(run_command):
+    """A function of a folder and words."""
+    return partial(run_command, main, TINY)
 
 
-def results(folder: Path) -> tuple[list[dict], dict[str, object], dict[str, bytes]]:
-    summary = json.loads((folder / "summary.json").read_text())
-    for timing in ("seconds", "images_per_second"):
-        del summary[timing]
-    weights = {path.name: path.read_bytes() for path in (folder / "weights").iterdir()}
-    return [r for r in read_metrics(folder / "metrics.jsonl") if "G_A" in r], summary, weights
+@pytest.fixture(scope="module")
+def results(results_of):
+    """A function of a folder."""
+    return partial(results_of, "G_A")
 
 
 SWITCHES = "--mixing stitch-d --gan-loss hinge --unstitched 0.5 --gradient-checkpointing"
 
 
 @pytest.fixture(scope="module")
-def averaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def averaged(train, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(tmp_path_factory.mktemp("run") / "averaged", f"{SWITCHES} --ema 0.9 --max-steps 3")
 
 
-def test_stopped_and_resumed_equals_uninterrupted(averaged: Path, tmp_path: Path):
+def test_stopped_and_resumed_equals_uninterrupted(train, results, averaged: Path, tmp_path: Path):
     broken = train(tmp_path / "broken", f"{SWITCHES} --ema 0.9 --max-steps 2")
     train(broken, f"{SWITCHES} --ema 0.9 --max-steps 3 --resume")
     for found, expected in zip(results(broken), results(averaged), strict=True):
@@ -58,7 +47,7 @@ def test_stopped_and_resumed_equals_uninterrupted(averaged: Path, tmp_path: Path
 
 
 def test_averaged_weights_are_evaluated_saved_and_preferred(
-    averaged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    train, results, averaged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     plain = train(tmp_path / "plain", f"{SWITCHES} --max-steps 3")
     assert "moving average" not in capsys.readouterr().out
@@ -79,7 +68,7 @@ def test_averaged_weights_are_evaluated_saved_and_preferred(
         assert not torch.equal(*first_weights)
 
 
-def test_a_summary_holds_diversity_and_correlation(averaged: Path):
+def test_a_summary_holds_diversity_and_correlation(results, averaged: Path):
     _, summary, _ = results(averaged)
     for way in ("AtoB", "BtoA"):
         assert 0 < summary[f"diversity_{way}"] < 255

@@ -1,14 +1,13 @@
 """The command in this process: a run that stops and goes on equals one that does not, and what a run leaves behind."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, PartialState
 from PIL import Image
 
-from mixgan.engine.metrics_log import read_metrics
 from mixgan.engine.weights import load_weights, read_about
 from mixgan.gan.dcgan.networks import Discriminator, Generator
 from mixgan.gan.dcgan.train import main
@@ -19,46 +18,37 @@ TINY = (
 )
 
 
-@pytest.fixture(autouse=True)
-def own_process_state():
-    AcceleratorState._reset_state(True)
-    yield
-    AcceleratorState._reset_state(True)
-    PartialState._reset_state()
+pytestmark = pytest.mark.usefixtures("own_process_state")
 
 
-def train(folder: Path, words: str) -> Path:
-    AcceleratorState._reset_state(True)
-    threads = torch.get_num_threads()
-    main([*TINY.split(), *words.split(), "--output-dir", str(folder)])
-    torch.set_num_threads(threads)
-    return folder
+@pytest.fixture(scope="module")
+def train(run_command):
+    """A function of a folder and words."""
+    return partial(run_command, main, TINY)
 
 
-def results(folder: Path) -> tuple[list[dict], dict[str, object], dict[str, bytes]]:
-    summary = json.loads((folder / "summary.json").read_text())
-    for timing in ("seconds", "images_per_second"):
-        del summary[timing]
-    weights = {path.name: path.read_bytes() for path in (folder / "weights").iterdir()}
-    return [r for r in read_metrics(folder / "metrics.jsonl") if "G" in r], summary, weights
+@pytest.fixture(scope="module")
+def results(results_of):
+    """A function of a folder."""
+    return partial(results_of, "G")
 
 
 SWITCHES = "--mixing mixup-hc --alpha 0.5 --gan-loss hinge --ema 0.9 --accumulation-steps 2"
 
 
 @pytest.fixture(scope="module")
-def averaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def averaged(train, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(tmp_path_factory.mktemp("run") / "averaged", f"{SWITCHES} --max-steps 4 --epochs 9 --eval-every 3")
 
 
-def test_stopped_and_resumed_equals_uninterrupted(averaged: Path, tmp_path: Path):
+def test_stopped_and_resumed_equals_uninterrupted(train, results, averaged: Path, tmp_path: Path):
     broken = train(tmp_path / "broken", f"{SWITCHES} --max-steps 2 --epochs 9 --eval-every 3")
     train(broken, f"{SWITCHES} --max-steps 4 --epochs 9 --eval-every 3 --resume")
     for found, expected in zip(results(broken), results(averaged), strict=True):
         assert found == expected
 
 
-def test_a_run_leaves_a_complete_folder(averaged: Path):
+def test_a_run_leaves_a_complete_folder(results, averaged: Path):
     log, summary, _ = results(averaged)
     assert [record["step"] for record in log] == [1, 2, 3, 4]
     assert log[0].keys() == {"step", "epoch", "G", "D", "D_mixed", "lam", "D_fake", "grad_D", "grad_G"}
@@ -91,13 +81,13 @@ def test_weights_say_how_to_build_their_network(averaged: Path):
 
 
 @pytest.mark.parametrize("words", ["--mixing none --mixed-precision bf16", "--mixing fmix --gan-loss lsgan"])
-def test_a_dry_run_leaves_nothing(words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_dry_run_leaves_nothing(train, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     train(tmp_path / "run", f"{words} --dry-run")
     assert "Dry run: settings resolve, everything builds, one batch trained and evaluated." in capsys.readouterr().out
     assert not (tmp_path / "run").exists()
 
 
-def test_gray_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_gray_images(train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A set of one channel from end to end."""
     gray = torch.randint(256, (12, 1, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     monkeypatch.setattr("mixgan.gan.dcgan.train.load_images", lambda *where, **what: gray[: what["count"]])
