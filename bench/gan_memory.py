@@ -3,6 +3,7 @@
 On a CPU: by how much two steps raise the peak memory of a fresh process. On a GPU: the peak of what torch has allocated there.
 """
 
+import gc
 import math
 import shlex
 import sys
@@ -23,7 +24,7 @@ from bench.timing import machine  # noqa: E402
 from mixgan.engine.accelerator import make_accelerator  # noqa: E402
 from mixgan.engine.command_line import run_command  # noqa: E402
 from mixgan.gan.data import DomainBatch  # noqa: E402
-from mixgan.gan.settings import GanSettings  # noqa: E402
+from mixgan.gan.settings import GanSettings, Mixing  # noqa: E402
 from mixgan.gan.step import MixCycleGan  # noqa: E402
 
 GIB = 2**30
@@ -41,7 +42,7 @@ class Options:
     """Channels of the first layer."""
     blocks: int = 9
     """Residual blocks of the generators."""
-    mixing: str = "mixcyclegan"
+    mixing: Mixing = "mixcyclegan"
     """Value of --mixing."""
     batches: tuple[int, int] = (1, 3)
     """The two batch sizes that are measured; what others take lies on the line through them."""
@@ -54,6 +55,8 @@ class Options:
 def main(argv: Sequence[str]) -> None:
     """The command."""
     options = tyro.cli(Options, args=list(argv), prog="gan_memory", description=Options.__doc__)
+    if min(options.batches) < 1 or options.batches[0] == options.batches[1]:
+        raise ValueError(f"--batches needs two different numbers from 1 on, got {options.batches}")
     lines = []
     for precision in ("no", "bf16"):
         for checkpointing in (False, True):
@@ -73,6 +76,8 @@ def main(argv: Sequence[str]) -> None:
 def peak_of_two_steps(settings: GanSettings, batch: int) -> int:
     """Bytes; from the second step on the optimizers hold their moments."""
     if torch.cuda.is_available():
+        gc.collect()  # accelerate's wrapped forward is part of a reference cycle, so that the last model still lives
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         two_steps(settings, batch)
         return torch.cuda.max_memory_allocated()
@@ -94,7 +99,7 @@ def line_of(settings: GanSettings, batches: tuple[int, int], taken: Sequence[int
     """A row of the table."""
     each = (taken[1] - taken[0]) / (batches[1] - batches[0])
     fixed = taken[0] - batches[0] * each
-    fits = (math.floor(((card - OVERHEAD) * GIB - fixed) / each) for card in CARDS)
+    fits = (math.floor(((card - OVERHEAD) * GIB - fixed) / each) if each > 0 else 0 for card in CARDS)
     cells = [
         {"no": "float32", "bf16": "bf16"}[settings.mixed_precision],
         "on" if settings.gradient_checkpointing else "off",
@@ -111,7 +116,8 @@ def heading(argv: Sequence[str], options: Options) -> list[str]:
     columns += [f"pairs that fit in {card} GB" for card in CARDS]
     return [
         f"`{shlex.join(['python', 'bench/gan_memory.py', *argv])}`: --mixing {options.mixing}, {options.size} px, "
-        f"{options.width} channels, {options.blocks} blocks; {OVERHEAD:g} GB left for driver and libraries.",
+        f"{options.width} channels, {options.blocks} blocks; {OVERHEAD:g} GB left for driver and libraries."
+        + ("" if device.type == "cuda" else " Estimated from a process on a CPU, not measured on a card."),
         "",
         *(f"- {fact}" for fact in machine(device)),
         "",

@@ -126,14 +126,17 @@ def load_sets(settings: ClassifySettings, run: Run) -> tuple[ImageSet | FolderSe
         **tiles,
     }
     if settings.download:
-        on_main(
-            run.accelerator,
-            lambda: load_dataset(settings.dataset, settings.data_root, split="train", download=True, **common) and None,
-        )
+        on_main(run.accelerator, lambda: fetch(settings, common))
     count = {"count": settings.train_count} if tiles else {}
     training = load_dataset(settings.dataset, settings.data_root, split="train", **common, **count)
     test = load_dataset(settings.dataset, settings.data_root, split="test", **common)
     return training, test
+
+
+def fetch(settings: ClassifySettings, common: dict[str, Any]) -> None:
+    """Download what is missing; SVHN has a file for each split."""
+    for split in ("train", "test"):
+        load_dataset(settings.dataset, settings.data_root, split=split, download=True, **common)
 
 
 def place(run: Run) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def lr_ablation(
         x_label="last learning rate" + (" of the Mix Block" if whose == "mix-block" else ""),
         seeds=seeds,
         to_scale=False,
-        flags={"--schedule": "cosine"},
+        flags={"--schedule": "cosine"} | ({"--side-min-lr": None} if whose == "all" else {}),
     )
 
 

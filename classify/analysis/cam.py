@@ -61,20 +61,21 @@ def cam(
     pairs = pairs_of_two_classes(labels.cpu(), images, seed=study.seed).to(labels.device)
     mixed = mix_halves(batch, pairs, mixed_by, seed=study.seed)
 
+    plain, partners, blends = (first.as_pictures(x) for x in (batch[pairs[:, 0]], batch[pairs[:, 1]], mixed))
+
     def maps_of(run: TrainedRun) -> Maps:
-        if (run.settings.dataset, run.about["image_size"]) != (first.settings.dataset, first.about["image_size"]):
+        if run.looked_at != first.looked_at:
             raise ValueError(
                 f"{run.label} was trained on other images than {first.label}, so it is not compared with it"
             )
         network = run.network
-        own, partner = (maps(network, mixed, labels[pairs[:, side]], kind, stage) for side in (0, 1))
-        plain = maps(network, batch[pairs[:, 0]], labels[pairs[:, 0]], kind, stage)
-        return Maps(plain, own, partner, mean_area(run, study, kind, stage))
+        seen = run.normalise(blends)
+        own, partner = (maps(network, seen, labels[pairs[:, side]], kind, stage) for side in (0, 1))
+        alone = maps(network, run.normalise(plain), labels[pairs[:, 0]], kind, stage)
+        return Maps(alone, own, partner, mean_area(run, study, kind, stage))
 
     made, skipped = each(runs, maps_of)
-    plain, partners, blends = (
-        first.as_pictures(x).clamp(0, 1) for x in (batch[pairs[:, 0]], batch[pairs[:, 1]], mixed)
-    )
+    plain, partners, blends = (pictures.clamp(0, 1) for pictures in (plain, partners, blends))
     names = [[first.classes[label] for label in labels[side].tolist()] for side in pairs.T]
     result = Result(text=TEXT, skipped=skipped)
     result.pictures["Plain images"] = (plain_sheet(plain, made, names[0]), "Maps of the true class.")

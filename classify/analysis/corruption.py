@@ -104,13 +104,18 @@ def relative_error(errors: Tensor, baseline: Tensor) -> float:
 def corruption_errors(run: TrainedRun, study: Study) -> Errors:
     """A run's errors on at most ``study.count`` test images."""
     network = run.network
-    clean = error_of((network(images).argmax(1) != labels) for images, labels in batches_of(run, study))
+    pictures = as_bytes(run, study)
+    clean = error_of((network(run.normalise(to_float(images))).argmax(1) != labels) for images, labels in pictures)
     folder = corrupted_folder(run)
     errors = torch.zeros(len(list_corruptions()), SEVERITIES)
     with study.progress(f"corruption: {run.label}", errors.numel(), unit="sets") as bar:
         for row, name in enumerate(list_corruptions()):
             for severity in range(1, SEVERITIES + 1):
-                found = read_batches(run, name, severity, study) if folder else made_batches(run, name, severity, study)
+                found = (
+                    read_batches(run, name, severity, study)
+                    if folder
+                    else made_batches(pictures, name, severity, study)
+                )
                 errors[row, severity - 1] = error_of(
                     (network(run.normalise(images)).argmax(1) != labels) for images, labels in found
                 )
@@ -123,9 +128,10 @@ def error_of(wrong: Iterator[Tensor]) -> float:
     return float(torch.cat(list(wrong)).float().mean())
 
 
-def batches_of(run: TrainedRun, study: Study) -> Iterator[tuple[Tensor, Tensor]]:
-    """The study's test images, normalised, with labels."""
-    return run.batches(count=study.count, batch_size=study.batch_size)
+def as_bytes(run: TrainedRun, study: Study) -> list[tuple[Tensor, Tensor]]:
+    """The study's test images (B,C,H,W) uint8 with labels, kept: they are gone through once for every corruption and severity."""
+    batches = run.batches(count=study.count, batch_size=study.batch_size)
+    return [((255 * run.as_pictures(images)).round().clamp(0, 255).byte(), labels) for images, labels in batches]
 
 
 def corrupted_folder(run: TrainedRun) -> Path | None:
@@ -150,11 +156,13 @@ def read_batches(run: TrainedRun, name: str, severity: int, study: Study) -> Ite
         yield to_float(dataset.images[part].to(run.device)), dataset.labels[part].to(run.device)
 
 
-def made_batches(run: TrainedRun, name: str, severity: int, study: Study) -> Iterator[tuple[Tensor, Tensor]]:
-    """The run's test images in 0..1, corrupted on the device, with labels; the same for runs on the same set."""
-    generator = torch.Generator(run.device).manual_seed(study.seed)
-    for images, labels in batches_of(run, study):
-        yield corrupt(run.as_pictures(images).clamp(0, 1), name, severity=severity, generator=generator), labels
+def made_batches(
+    pictures: Sequence[tuple[Tensor, Tensor]], name: str, severity: int, study: Study
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images in 0..1, corrupted where they are, with labels; the same for runs on the same set."""
+    for number, (images, labels) in enumerate(pictures):
+        generator = torch.Generator(images.device).manual_seed(study.seed + number)
+        yield corrupt(to_float(images), name, severity=severity, generator=generator), labels
 
 
 def example_sheet(run: TrainedRun, study: Study) -> Image.Image:

@@ -130,7 +130,11 @@ def row_of(run: TrainedRun, own: Sequence[float], usual: Sequence[float]) -> dic
 def layer_rows(run: TrainedRun, taken: Mapping[Hashable, Sequence[float]], setting: Setting) -> list[dict[str, Any]]:
     """The network's feature layers as lines of a table, with AutoMix's time where it was measured; none without stages."""
     rows = []
-    for one in feature_layers(run.trained_network, size=run.about["image_size"]):
+    try:
+        layers = feature_layers(run.trained_network, size=run.about["image_size"])
+    except ValueError:
+        return []
+    for one in layers:
         row = {
             "network": run.about["network"],
             "layer": str(one.layer),

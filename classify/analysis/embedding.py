@@ -101,15 +101,13 @@ def shown_classes(run: TrainedRun, asked: Sequence[str]) -> list[str]:
 @torch.no_grad()
 def features_of(run: TrainedRun, study: Study, *, split: str, classes: Sequence[str]) -> tuple[Tensor, Tensor]:
     """Embeddings (N,D) float32 and labels (N,) of those of the study's images that are of these classes."""
-    wanted = torch.tensor([run.classes.index(name) for name in classes], device=run.device)
+    wanted = [run.classes.index(name) for name in classes]
+    if not torch.isin(run.data(split).labels, torch.tensor(wanted)).any():
+        raise ValueError(f"the {split} images of {run.label} have none of {', '.join(classes)}")
     features, labels = [], []
-    for images, own in run.batches(count=study.count, batch_size=study.batch_size, split=split):
-        kept = torch.isin(own, wanted)
-        if kept.any():
-            features.append(embedded(run.network, images[kept]).float())
-            labels.append(own[kept])
-    if not features:
-        raise ValueError(f"none of the {study.count} images that {run.label} was shown is of {', '.join(classes)}")
+    for images, own in run.batches(count=study.count, batch_size=study.batch_size, split=split, labels=wanted):
+        features.append(embedded(run.network, images).float())
+        labels.append(own)
     return torch.cat(features), torch.cat(labels)
 
 

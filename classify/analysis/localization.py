@@ -56,6 +56,8 @@ def localization(
     Raises:
         ValueError: no run can take part.
     """
+    if kind == "cam" and stage != 0:
+        raise ValueError(f"--localization.stage {stage} needs --localization.kind grad-cam: CAM is of the last stage")
     found, skipped = each(runs, lambda run: found_boxes(run, study, kind=kind, stage=stage))
     first = next(run for run in runs if run.label in found)
     found_by = {**found, "centre": centre_boxes(true_boxes(first, study), study)}

@@ -20,7 +20,8 @@ from mixgan.report.plots import line_plot
 TEXT = """The same pairs of test images, mixed by each run's method with what it learned until its last checkpoint.
 Lambda is the share of the own image; all else that a method draws stays the same along a row, so that only lambda
 changes. A mask is blue where a pixel comes from the own image and orange where it comes from the partner. In the plot,
-a mask that gives the own image just the share that its label gets lies on the diagonal."""
+a mask whose mean is the lambda that was asked for lies on the diagonal; CutMix and PuzzleMix set the label by the mask that
+they made, wherever that lies."""
 ATTEMPTS = 100
 
 

@@ -120,17 +120,19 @@ def sensitivity(network: nn.Module, images: Tensor, labels: Tensor, *, patch: in
 
 def sensitivity_sheets(runs: Sequence[TrainedRun], study: Study, *, patch: int, count: int) -> dict[str, Image.Image]:
     """A sheet for each data set among the runs, by the runs' names: images, then a row of maps for each run."""
-    groups: dict[tuple[str, int], list[TrainedRun]] = {}
+    groups: dict[tuple[object, ...], list[TrainedRun]] = {}
     for run in runs:
-        groups.setdefault((run.settings.dataset, run.about["image_size"]), []).append(run)
+        groups.setdefault(run.looked_at, []).append(run)
     sheets = {}
     for members in groups.values():
         images, labels = next(members[0].batches(count=min(count, study.count), batch_size=count))
         side = patch_side(images, patch)
-        pictures = members[0].as_pictures(images).clamp(0, 1).cpu()
+        unnormalised = members[0].as_pictures(images)
+        pictures = unnormalised.clamp(0, 1).cpu()
         rows = [pictures.expand(-1, 3, -1, -1)]
         for run in members:
-            drops = sensitivity(run.network, images, labels, patch=side, stride=max(1, side // 2))
+            seen = run.normalise(unnormalised)
+            drops = sensitivity(run.network, seen, labels, patch=side, stride=max(1, side // 2))
             # to the size of the image, of which the patch's centre never reaches the edge
             edge = round(side / 2 / max(1, side // 2))
             rows.append(overlay(pictures, F.pad(drops[:, None], (edge,) * 4, mode="replicate")[:, 0]))

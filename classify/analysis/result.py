@@ -1,5 +1,6 @@
 """What a figure gives: pictures, tables and numbers, and what is written of them."""
 
+import hashlib
 import io
 import re
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,8 @@ from mixgan.engine.files import write_json, write_text
 from mixgan.engine.progress import WorkProgress
 from mixgan.report.comparison_figures import csv_of
 from mixgan.report.page import Page
+
+LONGEST = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,4 +90,6 @@ def _on_white(figure: Figure) -> Image.Image:
 
 
 def _file_name(title: str) -> str:
-    return re.sub(r"[^a-z0-9.]+", "-", title.lower()).strip("-")
+    """Of a title, which may name many runs: file systems end at some 250 letters."""
+    name = re.sub(r"[^a-z0-9.]+", "-", title.lower()).strip("-")
+    return name if len(name) <= LONGEST else f"{name[:LONGEST]}-{hashlib.sha256(title.encode()).hexdigest()[:8]}"

@@ -45,6 +45,8 @@ class TrainedRun:
     @cached_property
     def settings(self) -> ClassifySettings:
         """The run's own settings; ValueError for a folder that holds no run of the classify command."""
+        if not RunFolder(self.path).config.is_file():
+            raise ValueError(f"{self.path} is no run folder: it has no config.json")
         config = read_config(self.path)
         if config["recipe"] != "classify":
             raise ValueError(f"{self.path} is a run of {config['recipe']}, not of the classify command")
@@ -119,6 +121,9 @@ class TrainedRun:
                 std=std,
             )
         load_weights(checkpoint / "model.safetensors", method)
+        file, about = saved_network(self.path)
+        if "ema" in about:  # the network that was tested is the moving average, which the method itself does not hold
+            load_weights(file, method.network)
         return method.to(self.device).eval()
 
     @property
@@ -136,6 +141,11 @@ class TrainedRun:
         mean, std = (torch.tensor(values, device=images.device).view(-1, 1, 1) for values in self.moments)
         return images * std + mean
 
+    @property
+    def looked_at(self) -> tuple[object, ...]:
+        """What runs must have in common to be shown the same images with the same labels."""
+        return self.settings.dataset, self.settings.tiles_view, self.about["image_size"], tuple(self.classes)
+
     def data(self, split: str) -> ImageSet | FolderSet:
         """The split ``train`` or ``test`` of the run's data set, loaded once for all runs; ValueError where it is missing."""
         settings = self.settings
@@ -146,36 +156,48 @@ class TrainedRun:
             split,
             self.about["image_size"],
             settings.normalise,
+            settings.on_bad_image,
             tiles if settings.dataset == "tiles" else None,
         )
 
-    def batches(self, *, count: int, batch_size: int, split: str = "test") -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(
+        self, *, count: int, batch_size: int, split: str = "test", labels: Sequence[int] | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """The first ``count`` images of a split (all, where there are fewer): normalised (B,C,H,W), labels (B,), on the device.
 
         Runs on the same data set get the same images, in the same order; an even spread over the set where it is larger.
         """
-        return eval_batches(self.sample(count, split), batch_size=batch_size, device=self.device, workers=0)
+        return eval_batches(self.sample(count, split, labels), batch_size=batch_size, device=self.device, workers=0)
 
-    def sample(self, count: int, split: str = "test") -> ImageSet | FolderSet:
-        """At most ``count`` images of a split, spread evenly over it (class folders are sorted by class)."""
-        return _thinned(self.data(split), count)
+    def sample(self, count: int, split: str = "test", labels: Sequence[int] | None = None) -> ImageSet | FolderSet:
+        """At most ``count`` images of a split, or of those with these labels, spread evenly (folders are sorted by class)."""
+        return _thinned(self.data(split), count, labels)
 
 
 @lru_cache(maxsize=8)
 def _load(
-    dataset: str, root: Path, split: Any, size: int, normalise: Any, tiles: tuple[Any, int | None] | None
+    dataset: str,
+    root: Path,
+    split: Any,
+    size: int,
+    normalise: Any,
+    on_bad_image: Any,
+    tiles: tuple[Any, int | None] | None,
 ) -> ImageSet | FolderSet:
-    options: dict[str, Any] = {"normalise": normalise}
+    options: dict[str, Any] = {"normalise": normalise, "on_bad_image": on_bad_image}
     if tiles is not None:
         options |= {"tiles_view": tiles[0], "count": tiles[1]}
     return load_dataset(dataset, root, split=split, size=size, **options)
 
 
-def _thinned(images: ImageSet | FolderSet, count: int) -> ImageSet | FolderSet:
-    """Every n-th sample, so that ``count`` are left."""
-    if len(images) <= count:
+def _thinned(images: ImageSet | FolderSet, count: int, labels: Sequence[int] | None) -> ImageSet | FolderSet:
+    """Every n-th sample with these labels, so that ``count`` are left."""
+    places = torch.arange(len(images))
+    if labels is not None:
+        places = places[torch.isin(images.labels, torch.tensor(labels))]
+    if len(places) == len(images) <= count:
         return images
-    index = torch.linspace(0, len(images) - 1, count).round().long()
+    index = places[torch.linspace(0, len(places) - 1, min(count, len(places))).round().long()]
     kept: dict[str, Any] = {}
     for name in PER_SAMPLE:
         values = getattr(images, name, None)

@@ -56,7 +56,7 @@ def run_flags(run: TrainedRun) -> dict[str, Any]:
 
 
 def method_flags(run: TrainedRun) -> dict[str, Any]:
-    """The run's options of its method and mixer, as far as they differ from the defaults: ``{"--mixer.alpha": 0.2}``."""
+    """The run's options of method and mixer, and when it mixes, where they are not the defaults: ``{"--mixer.alpha": 0.2}``."""
     own, usual = _both(run)
     return {flag: value for flag, value in own.items() if value != usual[flag] and _is_option(flag)}
 
@@ -147,4 +147,4 @@ def _both(run: TrainedRun) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _is_option(flag: str) -> bool:
-    return flag.startswith(("--mixer.", "--method."))
+    return flag.startswith(("--mixer.", "--method.", "--mix-"))

@@ -92,7 +92,11 @@ def read_generator_file(path: Path) -> GeneratorFile:
 def _training_size(path: Path) -> int | None:
     """The image size in the settings of the run that a weights file lies in."""
     config = RunFolder(path.parent.parent).config
-    return json.loads(config.read_text())["settings"].get("image_size") if config.is_file() else None
+    if not config.is_file():
+        return None
+    content = json.loads(config.read_text())  # of a run, or of whatever else a folder of models has
+    settings = content.get("settings") if isinstance(content, dict) else None
+    return settings.get("image_size") if isinstance(settings, dict) else None
 
 
 def _choose(source: Path, name: str, kind: WeightKind) -> Path:

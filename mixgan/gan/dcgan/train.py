@@ -69,9 +69,10 @@ def train(settings: DcganSettings) -> dict[str, Any]:
 
 def fetch(settings: DcganSettings) -> None:
     """Download the data set where it is not there; torchvision itself leaves files that are."""
-    if settings.dataset != "cifar10" or find_cifar10(settings.data_root) is None:
-        for split in ("train", "test"):
-            load_images(settings.dataset, settings.data_root, split=split, size=settings.image_size, download=True)
+    if settings.dataset == "cifar10" and find_cifar10(settings.data_root) == settings.data_root / "cifar10":
+        return  # as class folders
+    for split in ("train", "test"):
+        load_images(settings.dataset, settings.data_root, split=split, size=settings.image_size, count=1, download=True)
 
 
 def training_feed(settings: DcganSettings, run: Run) -> ImageFeed:

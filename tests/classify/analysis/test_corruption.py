@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from classify.analysis.corruption import corruption, corruption_errors, made_batches, relative_error
+from classify.analysis.corruption import as_bytes, corruption, corruption_errors, made_batches, relative_error
 from classify.analysis.result import Study
 from classify.analysis.trained_run import TrainedRun
 from mixgan.ops.corruptions import corrupt, list_corruptions
@@ -21,7 +21,7 @@ def test_relative_error_is_the_mean_over_corruptions_of_shares():
 
 def test_generated_images_are_the_runs_own_corrupted(cutmix_run):
     images, labels = next(cutmix_run.batches(count=24, batch_size=12))
-    made, made_labels = next(made_batches(cutmix_run, "contrast", 3, STUDY))
+    made, made_labels = next(made_batches(as_bytes(cutmix_run, STUDY), "contrast", 3, STUDY))
     assert torch.equal(labels, made_labels)
     torch.testing.assert_close(made, corrupt(cutmix_run.as_pictures(images).clamp(0, 1), "contrast", severity=3))
 

@@ -48,3 +48,11 @@ def test_a_section_of_a_page():
         "<img",
     ):
         assert part in html
+
+
+def test_long_titles_make_names_that_a_file_can_have(tmp_path):
+    titles = ["a" * 300 + end for end in ("1", "2")]
+    Result(text="", tables={title: [{"x": 1}] for title in titles}).write(tmp_path)
+    names = {path.name for path in tmp_path.glob("*.csv")}
+    assert len(names) == 2
+    assert all(len(name) < 120 for name in names)

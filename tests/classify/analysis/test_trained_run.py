@@ -38,6 +38,24 @@ def test_fewer_images_are_spread_evenly_over_the_set(cutmix_run):
     assert len(cutmix_run.sample(5000)) == 1000
 
 
+def test_only_some_classes(cutmix_run):
+    some = cutmix_run.sample(7, "test", [2, 5])
+    of_these = torch.isin(cutmix_run.data("test").labels, torch.tensor([2, 5])).nonzero()[:, 0]
+    assert len(some) == 7
+    assert torch.equal(some.images[[0, -1]], cutmix_run.data("test").images[of_these[[0, -1]]])
+    assert set(some.labels.tolist()) == {2, 5}
+
+
+def test_of_a_run_with_an_average_both_network_and_method_are_the_average(make_run):
+    run = TrainedRun(make_run("--method", "mixup", "--ema", "0.5"), "averaged", CPU)
+    tested = read_metrics(run.path / "metrics.jsonl")[-1]["test_accuracy"]
+    images, labels = zip(*run.batches(count=1000, batch_size=500), strict=True)
+    for network in (run.network, run.method.network):
+        with torch.no_grad():
+            right = network(torch.cat(images)).argmax(1) == torch.cat(labels)
+        assert right.double().mean().item() == pytest.approx(tested, abs=1e-9)
+
+
 def test_normalising_can_be_undone(cutmix_run):
     images = torch.rand(2, 3, 4, 4)
     torch.testing.assert_close(cutmix_run.as_pictures(cutmix_run.normalise(images)), images)
@@ -61,7 +79,7 @@ def test_looking_leaves_the_random_state_alone(cutmix_run):
 
 
 def test_folders_that_hold_no_run(tmp_path):
-    with pytest.raises(ValueError, match=r"config.json does not exist"):
+    with pytest.raises(ValueError, match="is no run folder: it has no config"):
         _ = TrainedRun(tmp_path, "none", CPU).settings
     (tmp_path / "config.json").write_text('{"recipe": "mixcyclegan_maps", "settings": {}}')
     with pytest.raises(ValueError, match="is a run of mixcyclegan_maps, not of the classify command"):
