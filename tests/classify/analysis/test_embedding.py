@@ -54,8 +54,10 @@ def test_every_image_of_the_classes_asked_for_is_a_point(cutmix_run, tmp_path, p
     assert 0 <= row["3 neighbours of the same class"] <= 1
     result.write(tmp_path)
     with Image.open(tmp_path / "embedding-of-cutmix.png") as image:
-        colors = {color for _, color in image.convert("RGB").getcolors(1 << 24)}
-    assert colors >= {ImageColor.getrgb(color) for color in PALETTE[:3]}  # one for each class
+        colors = torch.tensor([color for _, color in image.getcolors(1 << 24)], dtype=torch.float32)
+    for color in PALETTE[:3]:  # one for each class, see-through on white
+        drawn = 0.7 * torch.tensor(ImageColor.getrgb(color)) + 0.3 * 255
+        assert (colors - drawn).abs().amax(1).min() <= 2
 
 
 def test_options_that_do_not_fit_are_refused(cutmix_run):
