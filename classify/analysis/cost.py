@@ -16,6 +16,7 @@ from classify.analysis.result import Result, Study
 from classify.analysis.trained_run import TrainedRun, each
 from classify.analysis.training_step import (
     WARM_UP,
+    by_two,
     median_ratio,
     own_random_state,
     times_in_turns,
@@ -38,7 +39,7 @@ MARKERS = "o^sD"
 Setting = tuple[str, int, int, str, bool]
 
 
-def cost(runs: Sequence[TrainedRun], study: Study, *, steps: int = 15, automix_layers: tuple[int, ...] = ()) -> Result:
+def cost(runs: Sequence[TrainedRun], study: Study, *, steps: int = 16, automix_layers: tuple[int, ...] = ()) -> Result:
     """Test accuracy against the measured time of a training step; size and parameters of each feature layer.
 
     Args:
@@ -48,8 +49,8 @@ def cost(runs: Sequence[TrainedRun], study: Study, *, steps: int = 15, automix_l
     Raises:
         ValueError: no run that was tested and keeps a checkpoint, or a layer that a network does not have.
     """
-    if steps < 1:
-        raise ValueError(f"--cost.steps must be at least 1, got {steps}")
+    if steps < 2:
+        raise ValueError(f"--cost.steps must be at least 2, got {steps}")
     with own_random_state(study.seed):
         calls, skipped = each(runs, own_step)
         shown = {run.label: run for run in runs if run.label in calls}
@@ -114,7 +115,7 @@ def accuracy_of(run: TrainedRun) -> float:
 
 def row_of(run: TrainedRun, own: Sequence[float], usual: Sequence[float]) -> dict[str, Any]:
     """A run's line in the table, from the milliseconds of its steps and of erm's."""
-    median = statistics.median(own)
+    median = statistics.median(by_two(own))
     return {
         "run": run.label,
         "network": run.about["network"],

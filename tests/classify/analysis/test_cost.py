@@ -49,10 +49,10 @@ def test_a_row_for_each_run_and_for_each_feature_layer_and_the_run_stays_as_it_i
 
 
 def test_what_cannot_be_measured_is_said(cutmix_run, tmp_path):
-    with pytest.raises(ValueError, match=r"--cost\.steps must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"--cost\.steps must be at least 2, got 0"):
         cost([cutmix_run], Study(), steps=0)
     untested = TrainedRun(tmp_path, "untested", torch.device("cpu"))
     with pytest.raises(ValueError, match="untested has no evaluation"):
         cost([untested], Study())
     with pytest.raises(ValueError, match=r"--method\.layer must be 1 to 4 with this network, got 5"):
-        cost([cutmix_run], Study(), steps=1, automix_layers=(5,))
+        cost([cutmix_run], Study(), steps=2, automix_layers=(5,))

@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from classify.analysis.training_step import WARM_UP, median_ratio, own_random_state, times_in_turns, training_step
+from classify.analysis.training_step import (
+    WARM_UP,
+    by_two,
+    median_ratio,
+    own_random_state,
+    times_in_turns,
+    training_step,
+)
 from classify.methods import build_method
 from classify.networks import build_network
 from classify.settings import settings_from
@@ -18,9 +25,14 @@ def test_calls_are_made_in_turns_and_the_first_turns_do_not_count():
     assert sum(reported) == len(order)
 
 
-def test_a_ratio_is_taken_within_each_turn():
-    # By turns 2, 2 and 8 times as long while the machine becomes slower: the median is 2, that of the medians were 4.
-    assert median_ratio([2.0, 40.0, 800.0], [1.0, 20.0, 100.0]) == 2
+def test_a_ratio_is_taken_within_each_two_turns():
+    # 2, 2 and 8 times as long while the machine becomes slower: the median is 2, that of the medians were 4.
+    assert median_ratio([2.0, 2.0, 40.0, 40.0, 800.0, 800.0], [1.0, 1.0, 20.0, 20.0, 100.0, 100.0]) == 2
+
+
+def test_a_method_of_two_kinds_of_steps_costs_their_mean():
+    assert by_two([1.0, 3.0, 1.0, 3.0, 1.0]) == [2.0, 2.0]
+    assert median_ratio([1.0, 3.0, 1.0, 3.0], [1.0, 1.0, 1.0, 1.0]) == 2
 
 
 @pytest.mark.parametrize("method", ["erm", "puzzlemix", "lamix", "automix", "multi-sample"])
