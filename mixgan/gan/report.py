@@ -1,6 +1,7 @@
 """report.html and summary.json of a MixCycleGAN run."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ ROWS = {
     "luminance_correlation": "correlation of light and dark, input and output",
 }
 
+Curves = Mapping[str, tuple[str, Sequence[str]]]
 #: title -> label of the y axis and names in metrics.jsonl, logged every few steps
 CURVES = {
     "Adversarial losses": ("loss", ("G_A", "G_B", "D_A", "D_B")),
@@ -62,7 +64,7 @@ def write_report(run: Run, summary: dict[str, Any]) -> None:
     training = run.folder.samples / "training.png"
     if training.is_file():
         page.figure("What the networks see in a training step", training)
-    _curves(page, records)
+    add_curves(page, records, CURVES, OVER_EVALUATIONS)
     page.table("Run", {key: summary[key] for key in ("steps", "epochs", "images_per_second", "seconds")})
     page.table("Settings", {key: str(value) for key, value in dataclasses.asdict(settings).items()})
     page.write(run.folder.report)
@@ -87,16 +89,17 @@ def sample_path(run: Run) -> Path:
     return run.folder.samples / f"step-{run.step:08d}.png"
 
 
-def _curves(page: Page, records: list[dict[str, Any]]) -> None:
+def add_curves(page: Page, records: list[dict[str, Any]], often: Curves, over_evaluations: Curves) -> None:
+    """A section of curves: those logged every few steps smoothed, those of evaluations as they are, from two evaluations on."""
     smooth = max(1, len(records) // 50)
     heading = "Curves"
-    for title, (y_label, names) in CURVES.items():
+    for title, (y_label, names) in often.items():
         series = series_from_records(records, names)
         if not series:
             continue
         page.figure(heading, line_plot(series, title=title, x_label="step", y_label=y_label, smooth=smooth))
         heading = ""
-    for title, (y_label, names) in OVER_EVALUATIONS.items():
+    for title, (y_label, names) in over_evaluations.items():
         series = series_from_records(records, names)
         if any(len(x) > 1 for x, _ in series.values()):
             page.figure("", line_plot(series, title=title, x_label="step", y_label=y_label))

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mixgan.data.maps import find_maps
-from mixgan.engine.command_line import check_same_settings, first_look, parse, resumed_defaults, say_once
-from mixgan.gan.common_settings import EvaluatedGanSettings, preset_name
+from mixgan.gan.common_settings import EvaluatedGanSettings, preset_name, read_settings
 from mixgan.gan.losses import WHY_NO_CONSISTENT_HINGE, GanKind
 
 Mixing = Literal["mixcyclegan", "none", "stitch-only", "dmix-only", "stitch-d", "consistency"]
@@ -118,24 +117,14 @@ def settings_from(argv: Sequence[str]) -> GanSettings:
     Raises:
         ValueError: unknown preset or mixing; nothing to resume; a resumed run's setting changed.
     """
-    look = first_look(GanSettings, argv)
-    dataset = look.dataset
-    if dataset == "auto":
-        dataset = "tiles" if find_maps(look.data_root) is None else "maps"
-    if look.resume and look.output_dir is not None:
-        defaults = resumed_defaults(look.output_dir, GanSettings)
-    else:
-        defaults = preset_values(look.preset, dataset=dataset, mixing=look.mixing)
-    settings = parse(GanSettings, argv, defaults=defaults, prog="mixcyclegan_maps", description=GanSettings.__doc__)
-    if settings.dataset == "auto":
-        settings.dataset = dataset
-        found = f"Using Google Maps from {settings.data_root}."
-        missing = f"No Google Maps under {settings.data_root}: using the embedded tiles (--dataset maps --download fetches them)."
-        say_once(found if dataset == "maps" else missing)
-    settings.check()
-    if settings.resume:
-        check_same_settings(settings, settings.output_dir)
-    return settings
+    return read_settings(
+        GanSettings,
+        argv,
+        prog="mixcyclegan_maps",
+        real=("maps", "Google Maps"),
+        is_there=lambda root: find_maps(root) is not None,
+        preset=lambda look, dataset: preset_values(look.preset, dataset=dataset, mixing=look.mixing),
+    )
 
 
 def preset_values(name: str | None, *, dataset: str, mixing: str) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from typing import Any
 from mixgan.engine.metrics_log import read_metrics
 from mixgan.engine.run import Run
 from mixgan.evaluate.features import distance_name
+from mixgan.gan.report import add_curves
 from mixgan.report.page import Page
-from mixgan.report.plots import line_plot, series_from_records
 
 ROWS = {
     "fid": "Frechet distance",
@@ -24,10 +24,12 @@ CURVES = {
     "Losses": ("loss", ("G", "D")),
     "Discriminator's answers": ("1 = real", ("D_real", "D_fake", "D_mixed")),
     "Gradient norms": ("norm", ("grad_G", "grad_D")),
+}
+#: the same for what is measured at evaluations
+OVER_EVALUATIONS = {
     "Frechet distance": ("distance", ("fid",)),
     "Precision and recall": ("share", ("precision", "recall")),
 }
-MEASURED = {"fid", "precision"}  # at evaluations: few points, and none to be smoothed
 
 
 def write_report(run: Run, summary: dict[str, Any]) -> None:
@@ -50,16 +52,7 @@ def write_report(run: Run, summary: dict[str, Any]) -> None:
     training = run.folder.samples / "training.png"
     if training.is_file():
         page.figure("What the discriminator sees in a training step", training)
-    smooth = max(1, len(records) // 50)
-    heading = "Curves"
-    for title, (y_label, names) in CURVES.items():
-        measured = names[0] in MEASURED
-        series = series_from_records(records, names)
-        if not series or (measured and len(next(iter(series.values()))[0]) < 2):
-            continue
-        plot = line_plot(series, title=title, x_label="step", y_label=y_label, smooth=1 if measured else smooth)
-        page.figure(heading, plot)
-        heading = ""
+    add_curves(page, records, CURVES, OVER_EVALUATIONS)
     page.table("Run", {key: summary[key] for key in ("steps", "epochs", "images_per_second", "seconds")})
     page.table("Settings", {key: str(value) for key, value in dataclasses.asdict(settings).items()})
     page.write(run.folder.report)

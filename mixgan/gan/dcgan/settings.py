@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mixgan.engine.command_line import check_same_settings, first_look, parse, resumed_defaults, say_once
-from mixgan.gan.common_settings import EvaluatedGanSettings, preset_name
+from mixgan.gan.common_settings import EvaluatedGanSettings, preset_name, read_settings
 from mixgan.gan.dcgan.images import find_cifar10
 from mixgan.gan.losses import GanKind
 
@@ -66,21 +65,11 @@ def settings_from(argv: Sequence[str]) -> DcganSettings:
     Raises:
         ValueError: unknown preset; nothing to resume; a resumed run's setting changed.
     """
-    look = first_look(DcganSettings, argv)
-    dataset = look.dataset
-    if dataset == "auto":
-        dataset = "tiles" if find_cifar10(look.data_root) is None else "cifar10"
-    if look.resume and look.output_dir is not None:
-        defaults = resumed_defaults(look.output_dir, DcganSettings)
-    else:
-        defaults = PRESETS[preset_name(look.preset, PRESETS, dataset=dataset)]
-    settings = parse(DcganSettings, argv, defaults=defaults, prog="dcgan", description=DcganSettings.__doc__)
-    if settings.dataset == "auto":
-        settings.dataset = dataset
-        found = f"Using CIFAR-10 from {settings.data_root}."
-        missing = f"No CIFAR-10 under {settings.data_root}: using the embedded tiles (--dataset cifar10 --download fetches it)."
-        say_once(found if dataset == "cifar10" else missing)
-    settings.check()
-    if settings.resume:
-        check_same_settings(settings, settings.output_dir)
-    return settings
+    return read_settings(
+        DcganSettings,
+        argv,
+        prog="dcgan",
+        real=("cifar10", "CIFAR-10"),
+        is_there=lambda root: find_cifar10(root) is not None,
+        preset=lambda look, dataset: PRESETS[preset_name(look.preset, PRESETS, dataset=dataset)],
+    )
