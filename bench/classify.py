@@ -1,7 +1,7 @@
 """The classifiers' training step: python bench/classify.py [--parts steps input methods] [--markdown FILE]
 
 steps: mixup as mixgan's loop runs it, in several number formats, beside a plain float32 loop of the published kind.
-input: a step on what the feed makes beside a step on one batch that is there already.
+input: a step on what the loader makes beside a step on one batch that is there already.
 methods: a step of every method beside a step of ERM.
 """
 
@@ -24,15 +24,15 @@ sys.path[:] = [str(HERE.parent)] + [path for path in sys.path if Path(path or ".
 
 from bench.published_mixup import mixup_step  # noqa: E402 - bench is in no installed package
 from bench.timing import Comparison, Peer, as_markdown, compare, machine  # noqa: E402
-from classify.feeds import Batches, MemoryFeed  # noqa: E402
+from classify.config import ClassifySettings  # noqa: E402
+from classify.loaders import Batches, MemoryLoader  # noqa: E402
 from classify.methods import Method, build_method, list_methods  # noqa: E402
 from classify.methods.automix import AutoMix  # noqa: E402
 from classify.networks import build_network, check_network  # noqa: E402
 from classify.optimizer import make_optimizer  # noqa: E402
-from classify.settings import ClassifySettings  # noqa: E402
 from classify.train import compile_networks  # noqa: E402
 from mixgan.engine.accelerator import make_accelerator  # noqa: E402
-from mixgan.engine.command_line import run_command  # noqa: E402
+from mixgan.engine.config import run_command  # noqa: E402
 
 CLASSES = 10
 MOMENTS = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
@@ -170,7 +170,7 @@ class Bench:
         AcceleratorState._reset_state(True)  # one process trains in several number formats here
         self.accelerator: Accelerator = make_accelerator(self.settings)
         self.device = self.accelerator.device
-        self.feed = MemoryFeed(*data, batch_size=options.batch_size, seed=0, device=self.device, **MOMENTS)
+        self.loader = MemoryLoader(*data, batch_size=options.batch_size, seed=0, device=self.device, **MOMENTS)
 
     def against_published(self) -> Comparison:
         """Mixup by mixgan's loop and by the published one."""
@@ -190,7 +190,7 @@ class Bench:
         idle = self.step(self.method("erm"), repeat(one))
         peer = Peer("the same batch again and again", "torch", lambda: idle, goal=INPUT_GOAL)
         return Comparison(
-            f"step with MemoryFeed, {self.variant}", self.step(self.method("erm"), self.batches()), [peer]
+            f"step with MemoryLoader, {self.variant}", self.step(self.method("erm"), self.batches()), [peer]
         )
 
     def against_erm(self, name: str) -> Iterator[Comparison]:
@@ -212,9 +212,9 @@ class Bench:
         return build_method(name, network, num_classes=CLASSES, options=options, **MOMENTS)
 
     def batches(self) -> Batches:
-        """Epoch after epoch of the feed."""
+        """Epoch after epoch of the loader."""
         for epoch in count():
-            yield from self.feed.epoch(epoch)
+            yield from self.loader.epoch(epoch)
 
     def step(self, method: Method, batches: Batches) -> Callable[[], dict[str, float]]:
         """A step as the loop of the classify command makes it, its logs read back."""

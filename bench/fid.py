@@ -31,12 +31,12 @@ from bench.fid_table import COLUMNS, Row, agreement, speed  # noqa: E402
 from bench.memory import peak_growth  # noqa: E402
 from bench.timing import as_markdown, machine, median_ms  # noqa: E402
 from mixgan.engine.accelerator import available_cores, set_threads  # noqa: E402
-from mixgan.engine.command_line import run_command  # noqa: E402
-from mixgan.evaluate.features import embedded_features  # noqa: E402
+from mixgan.engine.config import run_command  # noqa: E402
+from mixgan.evaluate.comparison import FidOptions  # noqa: E402
+from mixgan.evaluate.features import bundled_features  # noqa: E402
 from mixgan.evaluate.frechet import FeatureStatistics, frechet_distance, frechet_distance_from_features  # noqa: E402
 from mixgan.evaluate.inception import inception_features  # noqa: E402
 from mixgan.evaluate.kernel import kernel_distance  # noqa: E402
-from mixgan.evaluate.options import FidOptions  # noqa: E402
 
 SUBSETS = 100  # of the kernel distance, both sides' default
 NOTES = (
@@ -109,7 +109,7 @@ def proof(sizes: Sizes, commands: Commands) -> Iterator[Row]:
         ours = commands.mixgan(commands.folders, dims).distance
         theirs = commands.pytorch_fid(commands.folders, dims).distance if peer.runs else None
         yield agreement(what, ours, peer.name, theirs, goal)
-    extractor = embedded_features()
+    extractor = bundled_features()
     yield from kernel_rows(*(extractor(images) for images in tile_sets(sizes.images, side=sizes.side)))
 
 
@@ -119,7 +119,7 @@ def kernel_rows(real: Tensor, fake: Tensor) -> Iterator[Row]:
     x, y = real[:n].double(), fake[:n].double()
     whole = kernel_distance(x, y, subsets=1, subset_size=n)
     theirs = peer_kernel(x, y, subsets=1, size=n)[0] if peer.runs else None
-    yield agreement(f"kernel distance of {n} and {n} images, embedded features", whole.mean, peer.name, theirs, 1e-9)
+    yield agreement(f"kernel distance of {n} and {n} images, bundled features", whole.mean, peer.name, theirs, 1e-9)
     ours, what = kernel_distance(x, y, subsets=SUBSETS), f"its mean over {SUBSETS} subsets, own draws"
     if not peer.runs:
         yield Row(what, f"{ours.mean:.6g}", peer.name)

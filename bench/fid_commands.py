@@ -18,10 +18,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mixgan.data.tiles import make_tiles
+from mixgan.evaluate.comparison import FidOptions
+from mixgan.evaluate.feature_set import write_statistics
 from mixgan.evaluate.frechet import FeatureStatistics
 from mixgan.evaluate.inception import inception_features, inception_weight_paths
-from mixgan.evaluate.options import FidOptions
-from mixgan.evaluate.statistics_file import write_statistics
 
 ROOT = Path(__file__).resolve().parents[1]
 Paths = tuple[Path, Path]

@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mixgan.evaluate.comparison import FidOptions
+from mixgan.evaluate.feature_set import KeptFeatures
 from mixgan.evaluate.frechet import FeatureStatistics
-from mixgan.evaluate.kept import KeptFeatures
-from mixgan.evaluate.options import FidOptions
 
 BATCH = FidOptions.batch_size  # pytorch-fid's default, too
 

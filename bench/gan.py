@@ -23,10 +23,10 @@ sys.path[:] = [str(HERE.parent)] + [path for path in sys.path if Path(path or ".
 from bench.published_cyclegan import cyclegan_step  # noqa: E402 - bench is in no installed package
 from bench.timing import Comparison, Peer, as_markdown, compare, machine  # noqa: E402
 from mixgan.engine.accelerator import make_accelerator  # noqa: E402
-from mixgan.engine.command_line import run_command  # noqa: E402
-from mixgan.gan.data import DomainBatch, DomainFeed, training_domains  # noqa: E402
-from mixgan.gan.settings import GanSettings, Mixing  # noqa: E402
-from mixgan.gan.step import MixCycleGan  # noqa: E402
+from mixgan.engine.config import run_command  # noqa: E402
+from mixgan.gan.config import GanSettings, Mixing  # noqa: E402
+from mixgan.gan.data import DomainBatch, DomainLoader, training_domains  # noqa: E402
+from mixgan.gan.mixcyclegan import MixCycleGAN  # noqa: E402
 
 #: (side, channels of the first layer, residual blocks), as the published sizes are trained.
 SIZES = {64: (32, 6), 128: (32, 6), 256: (64, 9)}
@@ -53,7 +53,7 @@ class Options:
     batch_size: int = 1
     """Pairs of images in mixgan's step."""
     data_root: Path | None = None
-    """Folder with Google Maps, for the steps on batches of a data set (default: the embedded tiles)."""
+    """Folder with Google Maps, for the steps on batches of a data set (default: the synthetic tiles)."""
     threads: int = 0
     """CPU threads; 0: all cores."""
     repeats: int = 5
@@ -105,10 +105,10 @@ def input_side(settings: GanSettings) -> tuple[Comparison, torch.device]:
     """A step on batches of the data set, cut and mirrored as in training, beside a step on one batch of noise."""
     accelerator = fresh_accelerator(settings)
     images = training_domains(settings)
-    feed = DomainFeed(
+    loader = DomainLoader(
         images, size=settings.image_size, batch_size=settings.batch_size, seed=0, device=accelerator.device
     )
-    batches = chain.from_iterable(feed.epoch(epoch) for epoch in count())
+    batches = chain.from_iterable(loader.epoch(epoch) for epoch in count())
     synthetic = random_batch(settings.batch_size, settings.image_size, accelerator.device)
     on_noise = Peer(
         "the same on one batch of noise",
@@ -153,7 +153,7 @@ def mixgan_step(
     settings: GanSettings, accelerator: Accelerator, batch: Callable[[], DomainBatch]
 ) -> Callable[[], dict[str, float]]:
     """A step of mixgan's loop on the next batch, its losses read back."""
-    model = MixCycleGan(settings, accelerator)
+    model = MixCycleGAN(settings, accelerator)
     model.prepare()
 
     def step() -> dict[str, float]:

@@ -22,10 +22,10 @@ sys.path[:] = [str(HERE.parent)] + [path for path in sys.path if Path(path or ".
 from bench.memory import peak_growth  # noqa: E402 - bench is in no installed package
 from bench.timing import machine  # noqa: E402
 from mixgan.engine.accelerator import make_accelerator  # noqa: E402
-from mixgan.engine.command_line import run_command  # noqa: E402
+from mixgan.engine.config import run_command  # noqa: E402
+from mixgan.gan.config import GanSettings, Mixing  # noqa: E402
 from mixgan.gan.data import DomainBatch  # noqa: E402
-from mixgan.gan.settings import GanSettings, Mixing  # noqa: E402
-from mixgan.gan.step import MixCycleGan  # noqa: E402
+from mixgan.gan.mixcyclegan import MixCycleGAN  # noqa: E402
 
 GIB = 2**30
 #: Memory of the cards that the table asks about, and what their driver and libraries take of it, in GiB.
@@ -88,7 +88,7 @@ def two_steps(settings: GanSettings, batch: int) -> None:
     """Of training on noise."""
     AcceleratorState._reset_state(True)
     accelerator = make_accelerator(settings)
-    model = MixCycleGan(settings, accelerator)
+    model = MixCycleGAN(settings, accelerator)
     model.prepare()
     size = settings.image_size
     for _ in range(2):

@@ -24,13 +24,12 @@ from bench import published, published_comixup, published_puzzlemix  # noqa: E40
 from bench.installed import kornia_call, timm_call, torchvision_call  # noqa: E402
 from bench.timing import Comparison, Peer, as_markdown, compare, machine  # noqa: E402
 from mixgan.engine.accelerator import set_threads  # noqa: E402
-from mixgan.engine.command_line import run_command  # noqa: E402
+from mixgan.engine.config import run_command  # noqa: E402
 from mixgan.mixing import build_mixer, list_mixers, static_saliency  # noqa: E402
-from mixgan.mixing.assignment import assign_blocks, assignment_objective  # noqa: E402
-from mixgan.mixing.blocks import normalised_blocks  # noqa: E402
-from mixgan.mixing.build import mixer_class  # noqa: E402
-from mixgan.mixing.puzzle import solve_labels  # noqa: E402
-from mixgan.mixing.puzzlemix import puzzle_energy  # noqa: E402
+from mixgan.mixing.comixup import assign_blocks, assignment_objective  # noqa: E402
+from mixgan.mixing.puzzle_solver import solve_labels  # noqa: E402
+from mixgan.mixing.puzzlemix import normalised_blocks, puzzle_energy  # noqa: E402
+from mixgan.mixing.registry import mixer_class  # noqa: E402
 
 CLASSES = 10
 BLOCK_COUNTS = (2, 4, 8, 16)

@@ -77,7 +77,7 @@ def assign_by_cuts(
 ) -> Tensor:
     """What every block of one group shows: each output in turn by alpha-beta swap, given what the others show.
 
-    The objective is that of ``mixgan.mixing.assignment``, its coupling of outputs made linear as there. With ``half_blocks``,
+    The objective is that of ``mixgan.mixing.comixup``, its coupling of outputs made linear as there. With ``half_blocks``,
     rounds from the second on add labels for halves of the two or three images that an output shows most.
 
     Args:

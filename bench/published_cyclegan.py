@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mixgan.gan.losses import ImagePool
 from mixgan.gan.networks import PatchDiscriminator, ResnetGenerator, init_weights
-from mixgan.gan.pool import ImagePool
 
 
 def cyclegan_step(*, width: int, blocks: int, device: torch.device) -> Callable[[Tensor, Tensor], dict[str, float]]:

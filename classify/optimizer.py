@@ -1,12 +1,16 @@
 """The optimizer, and its learning rates over a run."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
 
+from classify.config import ClassifySettings
 from classify.methods import Method
-from classify.schedules import cosine, steps
-from classify.settings import ClassifySettings
+from classify.methods.method import cosine, steps
+from mixgan.engine.ema import MovingAverage
 
 
 def make_optimizer(method: Method, settings: ClassifySettings) -> SGD:
@@ -41,3 +45,34 @@ def learning_rate_factor(progress: float, settings: ClassifySettings, *, floor: 
     if settings.schedule == "steps":
         return steps(progress, drops=settings.lr_drops)
     return cosine(progress, warmup=settings.warmup, floor=floor)
+
+
+# What --ema changes: the network that is tested is the moving average of the one that is trained.
+
+
+def moving_average(method: Method, decay: float) -> MovingAverage | None:
+    """The average of a method's network that --ema asks for; None at 0.
+
+    Raises:
+        ValueError: the method is tested by another network than its own.
+    """
+    if not decay:
+        return None
+    if all(module is not method.network for module in method.predictor().modules()):
+        raise ValueError(
+            "--ema averages the network that is trained, but the method's own options have another one tested: leave out --ema "
+            "or those"
+        )
+    return MovingAverage(method.network, decay)
+
+
+@contextmanager
+def averaged(method: Method, average: MovingAverage | None) -> Iterator[None]:
+    """Inside, the method owns the averaged network in place of its own, where there is one."""
+    trained = method.network
+    if average is not None:
+        method.network = average.network
+    try:
+        yield
+    finally:
+        method.network = trained

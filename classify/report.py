@@ -1,20 +1,54 @@
-"""What a classifier run leaves for people: a picture of its mixing, summary.json's figures, report.html."""
+"""The tables that --list-methods and --list-presets print."""
 
 import dataclasses
 import statistics
+from itertools import groupby
 from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
 
 from classify.data import FolderSet, ImageSet
-from classify.methods import Method
-from mixgan.engine.metrics_log import read_metrics
+from classify.methods import METHODS, Method
+from classify.presets import TABLES
 from mixgan.engine.run import Run
-from mixgan.ops.crops import to_float
+from mixgan.engine.run_folder import read_metrics
+from mixgan.mixing.registry import MIXERS
+from mixgan.ops.geometry import to_float
 from mixgan.report.grid import image_grid
 from mixgan.report.page import Page
 from mixgan.report.plots import line_plot, series_from_records
+
+
+def print_methods() -> None:
+    """Name, kind, one line and source of every training method."""
+    table = Table("name", "kind", "what", "source")
+    for kind, methods in (("mixer", MIXERS), ("method", METHODS)):
+        for name, method in methods.items():
+            table.add_row(name, kind, (method.__doc__ or "").strip().splitlines()[0], method.source)
+    Console().print(table)
+
+
+def print_presets() -> None:
+    """Name, paper, data sets with their networks, methods and epochs of every preset table; then what papers leave open."""
+    console = Console()
+    shown = Table("preset", "paper", "data sets: networks", "methods", "epochs")
+    for name, table in TABLES.items():
+        alike = groupby(table.networks, key=table.networks.get)
+        sets = "\n".join(f"{', '.join(datasets)}: {', '.join(networks)}" for networks, datasets in alike)
+        lengths = {table.values(dataset, method)["epochs"] for dataset, _, method in table.rows()}
+        shown.add_row(
+            name, table.source, sets, ", ".join(table.methods), ", ".join(map(str, sorted(lengths))), end_section=True
+        )
+    console.print(shown)
+    for name, table in TABLES.items():
+        console.print(f"{name}: {table.note}", highlight=False)
+
+
+# What a classifier run leaves for people: a picture of its mixing, summary.json's figures, report.html.
+
 
 PICTURED = 8
 

@@ -7,23 +7,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from classify.average import averaged, moving_average
+from classify.config import ClassifySettings, as_dict, settings_from
 from classify.data import FolderSet, ImageSet, load_dataset
 from classify.evaluation import evaluate
-from classify.feeds import eval_batches, training_feed
-from classify.finetune import network_for_finetuning
-from classify.listing import print_methods, print_presets
+from classify.loaders import eval_batches, training_loader
 from classify.methods import Method, build_method
 from classify.networks import build_network
-from classify.networks.pretrained import load_pretrained
-from classify.networks.surgery import first_convolution
-from classify.optimizer import make_optimizer, make_schedule
-from classify.report import picture_mixing, summarise, write_report
-from classify.settings import ClassifySettings, as_dict, settings_from
+from classify.networks.contract import first_convolution
+from classify.optimizer import averaged, make_optimizer, make_schedule, moving_average
+from classify.report import picture_mixing, print_methods, print_presets, summarise, write_report
+from classify.weights import load_pretrained, network_for_finetuning
 from mixgan.engine.accelerator import on_main, synchronise_buffers
 from mixgan.engine.ema import MovingAverage
 from mixgan.engine.run import Run
-from mixgan.engine.weights import save_weights
+from mixgan.engine.run_folder import save_weights
 
 
 def main(argv: Sequence[str]) -> None:
@@ -46,7 +43,7 @@ def train(settings: ClassifySettings) -> dict[str, Any]:
     run = Run.start(settings, recipe="classify")
     accelerator = run.accelerator
     training, test = load_sets(settings, run)
-    feed = training_feed(training, batch_size=settings.batch_size, seed=settings.seed, **place(run))
+    loader = training_loader(training, batch_size=settings.batch_size, seed=settings.seed, **place(run))
 
     network = starting_network(settings, training, run)
     method = build_method(
@@ -62,20 +59,20 @@ def train(settings: ClassifySettings) -> dict[str, Any]:
     layout = torch.channels_last if settings.channels_last else torch.contiguous_format
     method = method.to(memory_format=layout)
     optimizer = make_optimizer(method, settings)
-    horizon = settings.epochs * (feed.steps_per_epoch // settings.accumulation_steps)
+    horizon = settings.epochs * (loader.steps_per_epoch // settings.accumulation_steps)
     schedule = make_schedule(optimizer, settings, horizon=horizon)
     trained, optimizer = accelerator.prepare(method, optimizer)
-    run.remember("schedule", schedule)
+    run.register_for_checkpointing("schedule", schedule)
     average = moving_average(method, settings.ema)
     if average is not None:
-        run.remember("average", average)
+        run.register_for_checkpointing("average", average)
     if settings.compile:
         compile_networks(method)
-    run.begin(feed.steps_per_epoch)
+    run.begin(loader.steps_per_epoch)
     picture_mixing(run, method, training)
 
     figures = None
-    for images, labels in run.batches(feed, description=f"{settings.method} on {settings.dataset}"):
+    for images, labels in run.batches(loader, description=f"{settings.method} on {settings.dataset}"):
         method.before_step(run.epoch, min(1.0, run.step / max(1, horizon)))
         with accelerator.accumulate(trained):
             output = trained(images.to(memory_format=layout), labels)
@@ -154,7 +151,7 @@ def evaluate_epoch(
         figures = test_figures(run, method, test, average)
     run.record({"epoch": run.epoch, **figures, **method.epoch_records()})
     run.say(f"epoch {run.epoch}: test accuracy {figures['test_accuracy']:.4f}, loss {figures['test_loss']:.4f}")
-    run.watch("test_accuracy", figures["test_accuracy"], higher_is_better=True)
+    run.track_best("test_accuracy", figures["test_accuracy"], higher_is_better=True)
     return figures
 
 

@@ -1,11 +1,11 @@
-"""Train DCGAN with mixup on CIFAR-10, Fashion-MNIST or the embedded tiles: accelerate launch recipes/dcgan.py"""
+"""Train DCGAN with mixup on CIFAR-10, Fashion-MNIST or the synthetic tiles: accelerate launch recipes/dcgan.py"""
 
 import sys
 from pathlib import Path
 
 sys.path[:] = [path for path in sys.path if Path(path or ".").resolve() != Path(__file__).resolve().parent]
 
-from mixgan.engine.command_line import run_command  # noqa: E402 - this folder must leave the path first
+from mixgan.engine.config import run_command  # noqa: E402 - this folder must leave the path first
 from mixgan.gan.dcgan.train import main  # noqa: E402
 
 if __name__ == "__main__":

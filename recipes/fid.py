@@ -6,8 +6,8 @@ from pathlib import Path
 
 sys.path[:] = [path for path in sys.path if Path(path or ".").resolve() != Path(__file__).resolve().parent]
 
-from classify.features import checkpoint_features  # noqa: E402 - this folder must leave the path first
-from mixgan.engine.command_line import run_command  # noqa: E402
+from classify.weights import checkpoint_features  # noqa: E402 - this folder must leave the path first
+from mixgan.engine.config import run_command  # noqa: E402
 from mixgan.evaluate.command import main  # noqa: E402
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path[:] = [path for path in sys.path if Path(path or ".").resolve() != Path(__file__).resolve().parent]
 
-from mixgan.engine.command_line import run_command  # noqa: E402 - this folder must leave the path first
+from mixgan.engine.config import run_command  # noqa: E402 - this folder must leave the path first
 from mixgan.report.gallery import main  # noqa: E402
 
 if __name__ == "__main__":

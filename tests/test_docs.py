@@ -11,7 +11,7 @@ from PIL import Image
 
 from classify.analysis.command import main as analyze
 from classify.train import main as classify
-from mixgan.engine.weights import save_weights
+from mixgan.engine.run_folder import save_weights
 from mixgan.evaluate.command import main as fid
 from mixgan.gan.dcgan.train import main as dcgan
 from mixgan.gan.networks import ResnetGenerator
@@ -98,7 +98,7 @@ def test_there_are_commands():
 def trained(data_root, tmp_path_factory):
     """Two short runs of the classify command, by the names that the commands give them."""
     words = (
-        f"--dataset cifar10 --data-root {data_root} --network embedded --epochs 1 --threads 1 --batch-size 16".split()
+        f"--dataset cifar10 --data-root {data_root} --network bundled --epochs 1 --threads 1 --batch-size 16".split()
     )
     runs = {f"runs/{method}": tmp_path_factory.mktemp("runs") / method for method in ("erm", "cutmix")}
     for run in runs.values():

@@ -2,25 +2,25 @@
 
 from collections.abc import Callable
 
-from classify.analysis.ablations import alpha_ablation, layer_ablation, lr_ablation
-from classify.analysis.adversarial import adversarial
-from classify.analysis.beta_sweep import beta_sweep
+from classify.analysis.activation_maps import cam, occlusion
 from classify.analysis.calibration import calibration
-from classify.analysis.cam import cam
-from classify.analysis.corruption import corruption
 from classify.analysis.cost import cost
 from classify.analysis.embedding import embedding
 from classify.analysis.lambda_sweep import lambda_sweep
 from classify.analysis.localization import localization
 from classify.analysis.loss_landscape import loss_landscape
 from classify.analysis.masks import masks
-from classify.analysis.multi_sample import multi_sample
-from classify.analysis.occlusion import occlusion
-from classify.analysis.ratio_ranges import ratio_ranges
 from classify.analysis.result import Result
-from classify.analysis.smoothing_sweep import smoothing_sweep
-from classify.analysis.soft_targets import soft_targets
-from classify.analysis.training_curves import training_curves
+from classify.analysis.robustness import adversarial, corruption
+from classify.analysis.sweeps import (
+    alpha_ablation,
+    beta_sweep,
+    layer_ablation,
+    lr_ablation,
+    ratio_ranges,
+    smoothing_sweep,
+)
+from classify.analysis.training_curves import multi_sample, soft_targets, training_curves
 
 #: Figures that look at the runs as they are.
 FIGURES: dict[str, Callable[..., Result]] = {

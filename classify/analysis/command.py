@@ -16,8 +16,8 @@ from classify.analysis import DRIVERS, FIGURES, list_figures
 from classify.analysis.result import Result, Study
 from classify.analysis.trained_run import TrainedRun
 from mixgan.engine.accelerator import make_accelerator
+from mixgan.engine.config import CommonSettings
 from mixgan.engine.run_folder import RunFolder, default_folder
-from mixgan.engine.settings import CommonSettings
 from mixgan.report.page import Page
 
 

@@ -1,30 +1,166 @@
-"""Accuracy against the cost of a training step (AutoMix Fig. 7d), parameters by feature layer (AutoMix table 7)."""
+"""What a network's feature layers hold: their size, and parameters with AutoMix's Mix Block on each (AutoMix table 7)."""
 
 import copy
+import dataclasses
 import math
 import statistics
-from collections.abc import Callable, Hashable, Mapping, Sequence
+import time
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
+from torch import Tensor, nn
 
-from classify.analysis.feature_layers import feature_layers
-from classify.analysis.panels import legend_below
-from classify.analysis.result import Result, Study
+from classify.analysis.result import Result, Study, legend_below
 from classify.analysis.trained_run import TrainedRun, each
-from classify.analysis.training_step import (
-    WARM_UP,
-    by_two,
-    median_ratio,
-    own_random_state,
-    times_in_turns,
-    training_step,
-)
-from classify.methods import build_method
+from classify.config import ClassifySettings
+from classify.methods import Method, build_method
+from classify.methods.automix import MixBlock
 from classify.networks import build_network
+from classify.networks.contract import first_convolution
+from classify.optimizer import make_optimizer
 from mixgan.report.plots import INK, PALETTE, blank, styled
+
+
+@dataclass(frozen=True)
+class FeatureLayer:
+    """One of ``network.stages(x)``.
+
+    Attributes:
+        layer: its number, from 1.
+        shape: (C, H, W) of its features.
+        parameters: of the network, up to this layer.
+        with_mix_block: parameters that AutoMix trains with this layer: all of the network's and the Mix Block's.
+    """
+
+    layer: int
+    shape: tuple[int, int, int]
+    parameters: int
+    with_mix_block: int
+
+
+def feature_layers(network: nn.Module, *, size: int) -> list[FeatureLayer]:
+    """The stages of a network for images of (size, size) px. Nothing is computed, the network stays as it is.
+
+    Raises:
+        ValueError: it has no stages.
+    """
+    if not hasattr(network, "stages"):
+        raise ValueError(
+            f"{type(network).__name__} has no stages(x), whose features the table of feature layers is about"
+        )
+    shapes = copy.deepcopy(network).to("meta").eval().requires_grad_(True)
+    maps = shapes.stages(torch.empty(1, first_convolution(network).in_channels, size, size, device="meta"))
+    parameters = list(shapes.parameters())
+    layers = []
+    for number, features in enumerate(maps, 1):
+        # What the features depend on has a gradient, even where only shapes are known.
+        gradients = torch.autograd.grad(features.sum(), parameters, allow_unused=True, retain_graph=True)
+        used = [parameter for parameter, gradient in zip(parameters, gradients, strict=True) if gradient is not None]
+        trained = count(parameters) + count(MixBlock(features.shape[1]).parameters())
+        layers.append(FeatureLayer(number, tuple(features.shape[1:]), count(used), trained))
+    return layers
+
+
+def count(parameters: Iterable[nn.Parameter]) -> int:
+    """How many values they hold."""
+    return sum(parameter.numel() for parameter in parameters)
+
+
+# Training steps that can be made again and again, to be timed in turns.
+
+
+#: Steps of each before any is timed.
+WARM_UP = 2
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def training_step(method: Method, images: Tensor, labels: Tensor, settings: ClassifySettings) -> Callable[[], None]:
+    """A call that trains a method by one step on a batch: forward, backward, SGD, and what the method does after it.
+
+    The learning rate is next to nothing: its size costs no time, and a thousand steps on one batch must not end in NaN.
+
+    Args:
+        method: changed by the steps; on the images' device.
+        images: (B,C,H,W) normalised.
+        labels: (B,) int64.
+        settings: the run's, for number format, memory layout and optimizer.
+    """
+    layout = torch.channels_last if settings.channels_last else torch.contiguous_format
+    method, images = method.to(memory_format=layout).train(), images.to(memory_format=layout)
+    method.before_step(0, 0.5)
+    optimizer = make_optimizer(method, dataclasses.replace(settings, lr=1e-9, min_lr=0.0, side_min_lr=None))
+    half = HALF.get(settings.mixed_precision)
+
+    def step() -> None:
+        with torch.autocast(images.device.type, dtype=half, enabled=half is not None):
+            loss = method(images, labels).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        method.after_step()
+
+    return step
+
+
+def times_in_turns(
+    calls: Mapping[Hashable, Callable[[], None]],
+    *,
+    turns: int,
+    device: torch.device,
+    at_call: Callable[[int], object] = lambda count: None,
+) -> dict[Hashable, list[float]]:
+    """Milliseconds of every call in every turn: A B A B ..., so that whatever else the machine does hits all of them alike.
+
+    Args:
+        turns: how many; ``WARM_UP`` more are made before them and not counted.
+        device: what works; on a GPU its work is waited for.
+        at_call: called with 1 after each call.
+    """
+    times: dict[Hashable, list[float]] = {key: [] for key in calls}
+    for turn in range(WARM_UP + turns):
+        for key, call in calls.items():
+            taken = elapsed_ms(call, device)
+            if turn >= WARM_UP:
+                times[key].append(taken)
+            at_call(1)
+    return times
+
+
+def elapsed_ms(call: Callable[[], None], device: torch.device) -> float:
+    """Milliseconds of one call, with all the work that it leaves to a GPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return 1e3 * (time.perf_counter() - start)
+
+
+def by_two(times: Sequence[float]) -> list[float]:
+    """Means of two turns each, as LaMix alternates two kinds of steps; a last one without a second is left out."""
+    return [(first + second) / 2 for first, second in zip(times[::2], times[1::2], strict=False)]
+
+
+def median_ratio(times: Sequence[float], others: Sequence[float]) -> float:
+    """The median over pairs of turns of one call's time over another's in the same turns."""
+    return statistics.median(own / other for own, other in zip(by_two(times), by_two(others), strict=True))
+
+
+@contextmanager
+def own_random_state(seed: int) -> Iterator[None]:
+    """Inside, torch's global random state is that of a seed; afterwards it is what it was."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield
+
+
+# Accuracy against the cost of a training step (AutoMix Fig. 7d), parameters by feature layer (AutoMix table 7).
+
 
 TEXT = """A training step is forward pass, backward pass and SGD on a batch of the run's size, by the run's method as it
 was at its last checkpoint, on this machine. Steps of all runs, and of erm with their networks, are made in turns; times

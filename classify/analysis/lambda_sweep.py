@@ -7,8 +7,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from classify.analysis.panels import legend_below, panels
-from classify.analysis.result import Result, Study
+from classify.analysis.result import Result, Study, legend_below, panels
 from classify.analysis.trained_run import TrainedRun, each
 from mixgan.engine.progress import WorkProgress
 from mixgan.report.plots import PALETTE, line_plot

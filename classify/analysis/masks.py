@@ -10,7 +10,7 @@ from torch import Tensor
 from classify.analysis.result import Result, Study
 from classify.analysis.trained_run import TrainedRun, each
 from classify.methods.automix import AutoMix
-from classify.methods.hidden_mixing import HiddenMixing
+from classify.methods.manifold_mixup import HiddenMixing
 from classify.methods.mixed_samples import MixedSamples
 from mixgan.mixing import Plan
 from mixgan.report.gallery import OWN_COLOUR, PARTNER_COLOUR

@@ -9,17 +9,15 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from classify.config import ClassifySettings, as_dict, with_options
 from classify.data import FolderSet, ImageSet, load_dataset
-from classify.feeds import eval_batches
+from classify.loaders import eval_batches
 from classify.methods import Method, build_method
 from classify.networks import build_network
-from classify.saved_network import saved_network
-from classify.settings import ClassifySettings, as_dict, with_options
+from classify.weights import saved_network
 from mixgan.engine.checkpoint import pointed
-from mixgan.engine.command_line import read_config, resumed_defaults
-from mixgan.engine.metrics_log import read_metrics
-from mixgan.engine.run_folder import RunFolder
-from mixgan.engine.weights import load_weights
+from mixgan.engine.config import read_config, resumed_defaults
+from mixgan.engine.run_folder import RunFolder, load_weights, read_metrics
 
 T = TypeVar("T")
 #: Fields of image sets that hold one entry for each sample.

@@ -4,10 +4,9 @@ load.py finds a set by its name; the other files are one family of sets each. do
 """
 
 from classify.data.boxes import boxes_in_crop, evaluation_boxes, resized_side
-from classify.data.cifar_c import list_corruptions, load_corrupted
-from classify.data.load import DEFAULT_SIZE, list_datasets, load_dataset, resolve_dataset
+from classify.data.official import list_corruptions, load_corrupted
+from classify.data.registry import DEFAULT_SIZE, TILES_COUNT, TILES_START, list_datasets, load_dataset, resolve_dataset
 from classify.data.sets import FolderSet, ImageSet, Moments, Normalise, OnBadImage, Split
-from classify.data.tiles import TILES_COUNT, TILES_START
 
 __all__ = [
     "DEFAULT_SIZE",

@@ -1,5 +1,6 @@
 """Sets of class folders, ``<split>/<class>/*``: the user's own, and CIFAR-10 stored so."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -7,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from classify.data.official import OFFICIAL
+from classify.data.official import OFFICIAL, Archive, damaged_line, locate, read_lines
 from classify.data.sets import IMAGENET_MEAN, IMAGENET_STD, FolderSet, ImageSet, OnBadImage, Split, resized
 from mixgan.data.images import list_images, read_images
 
@@ -87,3 +88,86 @@ def read_labelled(paths: Sequence[Path], labels: Sequence[int], *, on_bad_image:
     loaded = read_images(paths, on_bad_image=on_bad_image, description=f"reading {what}")
     label_of = dict(zip(paths, labels, strict=True))
     return Labelled(loaded.images, torch.tensor([label_of[path] for path in loaded.kept]), loaded.skipped)
+
+
+# ImageNet (ILSVRC 2012) in class folders, as ``torchvision.datasets.ImageNet`` unpacks it.
+
+
+def load_imagenet(root: Path, split: Split, *, size: int, on_bad_image: OnBadImage) -> FolderSet:
+    """``{train,val}/<wnid>/*`` below ``<root>/imagenet`` or the root itself, streamed; ``test`` is ImageNet's val.
+
+    Raises:
+        ValueError: the folders are missing, hold no classes, or are not named by WordNet ids.
+    """
+    for base in (root / "imagenet", root):
+        if class_names(base / "train") and (base / "val").is_dir():
+            break
+    else:
+        raise ValueError(
+            f"imagenet is not there: looked for train/<wnid>/ and val/<wnid>/ in {str(root / 'imagenet')!r} and in"
+            f" {str(root)!r}; it is to be had from https://image-net.org after registration only, and"
+            " torchvision.datasets.ImageNet unpacks its archives so; --data-root names another place"
+        )
+    train, val = base / "train", base / "val"
+    classes = class_names(train)
+    strange = [name for name in classes if not re.fullmatch(r"n\d{8}", name)]
+    if strange:
+        raise ValueError(
+            f"imagenet: {str(train)!r} has the folder {strange[0]!r}, which is no WordNet id such as n01440764;"
+            " --dataset imagefolder takes class folders of any name"
+        )
+    if not class_names(val):
+        raise ValueError(
+            f"imagenet: {str(val)!r} holds no class folders; torchvision.datasets.ImageNet sorts the validation images"
+            " into theirs"
+        )
+    return stream_classes("imagenet", train if split == "train" else val, classes, size=size, on_bad_image=on_bad_image)
+
+
+# Tiny-ImageNet: 200 classes of 500 training and 50 validation images of 64 px.
+#
+# Kept in memory although it takes 1.2 GB as bytes: so its 100,000 files are decoded once and not in every epoch, and
+# the images are augmented on the device like those of the other small sets.
+
+
+TINY_IMAGENET = Archive(
+    "http://cs231n.stanford.edu/tiny-imagenet-200.zip", "90528d7ca1a48142e341f4ef8d21d0de", "tiny-imagenet-200"
+)
+
+
+def load_tiny_imagenet(root: Path, split: Split, *, size: int, download: bool, on_bad_image: OnBadImage) -> ImageSet:
+    """``tiny-imagenet-200/`` in its official layout; ``test`` is its val, as its own test images have no labels.
+
+    Normalised by 0.5 as in PuzzleMix's code, whose settings LaMix took over. Classes are WordNet ids, sorted.
+
+    Raises:
+        ValueError: the set, or a part of it, is missing or damaged.
+    """
+    folder = locate("tiny-imagenet", TINY_IMAGENET, root, fetch=download)
+    classes = tuple(sorted(read_lines("tiny-imagenet", folder / "wnids.txt")))
+    wanted = _training_files(folder, classes) if split == "train" else _validation_files(folder, classes)
+    paths, labels = zip(*wanted, strict=True)
+    images, labels, skipped = read_labelled(paths, labels, on_bad_image=on_bad_image, what=f"tiny-imagenet {split}")
+    moments = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+    return ImageSet("tiny-imagenet", resized(images, size), labels, classes, **moments, skipped=skipped)
+
+
+def _training_files(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]:
+    try:
+        files = [list_images(folder / "train" / name / "images") for name in classes]
+    except ValueError as error:
+        raise ValueError(f"tiny-imagenet is incomplete: {error}; unpack it again") from error
+    return [(path, label) for label, found in enumerate(files) for path in found]
+
+
+def _validation_files(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]:
+    """By val_annotations.txt, whose lines are a file name, a class and a box."""
+    annotations = folder / "val" / "val_annotations.txt"
+    label_of = {name: label for label, name in enumerate(classes)}
+    wanted = []
+    for line in read_lines("tiny-imagenet", annotations):
+        words = line.split("\t")
+        if len(words) < 2 or words[1] not in label_of:
+            raise damaged_line("tiny-imagenet", annotations, line)
+        wanted.append((folder / "val" / "images" / words[0], label_of[words[1]]))
+    return wanted

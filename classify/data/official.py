@@ -1,15 +1,100 @@
-"""The small sets that torchvision reads: CIFAR, MNIST, Fashion-MNIST, SVHN."""
+"""Fetching the official archive of a data set and unpacking it below the data root."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision import datasets
+from torchvision.datasets.utils import check_integrity
 
-from classify.data.sets import ImageSet, Moments, Split, resized
+from classify.data.sets import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    FolderSet,
+    ImageSet,
+    Moments,
+    Normalise,
+    OnBadImage,
+    Split,
+    check_choice,
+    normalised,
+    resized,
+)
+from mixgan.data.download import download, extract
+
+
+@dataclass(frozen=True)
+class Archive:
+    """Where a set comes from.
+
+    Attributes:
+        url: of the official archive.
+        md5: its published digest.
+        folder: what it unpacks to below the data root.
+    """
+
+    url: str
+    md5: str
+    folder: str
+
+
+def locate(name: str, archive: Archive, root: Path, *, fetch: bool) -> Path:
+    """The set's folder below the data root, fetched and unpacked first if it is missing and ``fetch`` is set.
+
+    Raises:
+        ValueError: it is missing, or could not be fetched.
+    """
+    folder = root / archive.folder
+    if fetch and not folder.is_dir():
+        _fetch(archive, root)
+    if not folder.is_dir():
+        raise ValueError(
+            f"{name} is not there: looked for {str(folder)!r}; --download fetches it, or unpack {archive.url} in"
+            f" {str(root)!r}, or name another place by --data-root"
+        )
+    return folder
+
+
+def read_lines(name: str, path: Path) -> list[str]:
+    """The lines of a list that comes with a set, without empty ones.
+
+    Raises:
+        ValueError: it is missing, empty, or no text.
+    """
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{name} is incomplete or damaged: {str(path)!r} cannot be read ({error}); unpack it again"
+        ) from error
+    if not lines:
+        raise ValueError(f"{name} is damaged: {str(path)!r} is empty; unpack it again")
+    return lines
+
+
+def damaged_line(name: str, path: Path, line: str) -> ValueError:
+    """What to raise at a line that does not fit its list."""
+    return ValueError(f"{name} is damaged: {str(path)!r} has the line {line!r}; unpack it again")
+
+
+def _fetch(archive: Archive, root: Path) -> None:
+    file = download(archive.url, root / archive.url.rsplit("/", 1)[1])
+    if not check_integrity(file, archive.md5):
+        raise ValueError(f"{str(file)!r} is not the official archive (md5 {archive.md5}): delete it to fetch it again")
+    # Unpacked aside and moved when complete, so that a stop in the middle never leaves half a data set in place.
+    aside = root / f".{archive.folder}-unpacking"
+    shutil.rmtree(aside, ignore_errors=True)
+    extract(file, aside)
+    (aside / archive.folder).rename(root / archive.folder)
+    shutil.rmtree(aside)
+
+
+# The small sets that torchvision reads: CIFAR, MNIST, Fashion-MNIST, SVHN.
 
 
 @dataclass(frozen=True)
@@ -69,3 +154,204 @@ def _channels_first(images: Tensor) -> Tensor:
     if images.ndim == 3:
         return images.unsqueeze(1)
     return (images.permute(0, 3, 1, 2) if images.shape[-1] == 3 else images).contiguous()
+
+
+# CIFAR-10-C and CIFAR-100-C (Hendrycks and Dietterich 2019): the test images under 15 corruptions in five severities.
+
+
+SEVERITIES = 5
+CORRUPTIONS = (
+    "gaussian_noise",
+    "shot_noise",
+    "impulse_noise",
+    "defocus_blur",
+    "glass_blur",
+    "motion_blur",
+    "zoom_blur",
+    "snow",
+    "frost",
+    "fog",
+    "brightness",
+    "contrast",
+    "elastic_transform",
+    "pixelate",
+    "jpeg_compression",
+)
+#: By name: the set's folder below the data root, the set it is a test of, the number of classes, and where it is to be had.
+CORRUPTED = {
+    "cifar10-c": ("CIFAR-10-C", "cifar10", 10, "https://zenodo.org/records/2535967"),
+    "cifar100-c": ("CIFAR-100-C", "cifar100", 100, "https://zenodo.org/records/3555552"),
+}
+
+
+def list_corruptions() -> list[str]:
+    """The 15 corruptions of the benchmark, in its order; the files of the four extra ones are not used."""
+    return list(CORRUPTIONS)
+
+
+def load_corrupted(
+    name: str, root: Path, *, corruption: str, severity: int, normalise: Normalise = "mean-std"
+) -> ImageSet:
+    """The test images of CIFAR under one corruption.
+
+    Args:
+        name: ``cifar10-c`` or ``cifar100-c``.
+        root: the data root, with ``CIFAR-10-C/<corruption>.npy`` and ``CIFAR-10-C/labels.npy``.
+        corruption: one of ``list_corruptions()``.
+        severity: 1 to 5.
+        normalise: as of ``load_dataset``; it should be the trained run's.
+
+    Returns:
+        10,000 images, with the moments of the clean set and classes named by their numbers.
+
+    Raises:
+        ValueError: an unknown name or a value out of range; files that are missing or damaged.
+    """
+    if name not in CORRUPTED:
+        raise ValueError(f"unknown corrupted set {name!r}; known: {', '.join(CORRUPTED)}")
+    if corruption not in CORRUPTIONS:
+        raise ValueError(f"unknown corruption {corruption!r}; known: {', '.join(CORRUPTIONS)}")
+    if not 1 <= severity <= SEVERITIES:
+        raise ValueError(f"severity must be within 1..{SEVERITIES}, got {severity}")
+    check_choice("normalise", normalise, "mean-std", "mean")
+    folder, clean, classes, _ = CORRUPTED[name]
+    file = Path(root) / folder / f"{corruption}.npy"
+    images, labels = _read(name, file), _read(name, file.with_name("labels.npy"))
+    count = len(labels) // SEVERITIES
+    if images.dtype != np.uint8 or images.shape != (SEVERITIES * count, 32, 32, 3) or labels.shape != images.shape[:1]:
+        raise ValueError(
+            f"{name} is damaged: {str(file)!r} holds {images.dtype} {images.shape} with labels {labels.shape}, not uint8"
+            " (5 N, 32, 32, 3) with labels (5 N,)"
+        )
+    rows = slice((severity - 1) * count, severity * count)  # severities lie one after the other
+    pixels = torch.from_numpy(images[rows].transpose(0, 3, 1, 2).copy())
+    labels = torch.from_numpy(labels[rows].astype(np.int64))
+    numbers = tuple(str(label) for label in range(classes))
+    spec = OFFICIAL[clean]
+    return normalised(ImageSet(name, pixels, labels, numbers, spec.mean, spec.std, spec.flip), normalise)
+
+
+def _read(name: str, file: Path) -> np.ndarray:
+    """An array of the set, on disk until it is used: of 150 MB only one severity is read."""
+    try:
+        return np.load(file, mmap_mode="r")
+    except FileNotFoundError as error:
+        folder, _, _, source = CORRUPTED[name]
+        raise ValueError(
+            f"{name} is not there: looked for {str(file)!r}; unpack {folder}.tar from {source} in"
+            f" {str(file.parents[1])!r}, or name another place by --data-root"
+        ) from error
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{name} is damaged: {str(file)!r} is no array ({error}); unpack it again") from error
+
+
+# FGVC-Aircraft (2013b): 10,000 photos of 100 variants of aircraft.
+
+
+AIRCRAFT = Archive(
+    "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",
+    "d4acdd33327262359767eeaa97a4f732",
+    "fgvc-aircraft-2013b",
+)
+_LISTS = {"train": "images_variant_trainval.txt", "test": "images_variant_test.txt"}
+
+
+def load_aircraft(root: Path, split: Split, *, size: int, download: bool, on_bad_image: OnBadImage) -> FolderSet:
+    """``fgvc-aircraft-2013b/data/`` as torchvision's FGVCAircraft reads it: variants, trained on train and val together.
+
+    Streamed; training crops show at least half of a picture.
+
+    Raises:
+        ValueError: the set, or a part of it, is missing or damaged.
+    """
+    folder = locate("aircraft", AIRCRAFT, root, fetch=download) / "data"
+    classes = tuple(line.strip() for line in read_lines("aircraft", folder / "variants.txt"))
+    label_of = {name: label for label, name in enumerate(classes)}
+    paths, labels = [], []
+    for line in read_lines("aircraft", folder / _LISTS[split]):
+        image, _, variant = line.strip().partition(" ")  # variants have blanks in their names
+        if variant not in label_of:
+            raise damaged_line("aircraft", folder / _LISTS[split], line)
+        paths.append(folder / "images" / f"{image}.jpg")
+        labels.append(label_of[variant])
+    return FolderSet(
+        "aircraft",
+        tuple(paths),
+        torch.tensor(labels),
+        classes,
+        IMAGENET_MEAN,
+        IMAGENET_STD,
+        size,
+        on_bad_image=on_bad_image,
+        smallest_crop=0.5,
+    )
+
+
+# CUB-200-2011: 11,788 photos of 200 kinds of birds, each with the box of its bird.
+
+
+CUB = Archive(
+    "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",
+    "97eceeb196236b17998738112f37df78",
+    "CUB_200_2011",
+)
+_T = TypeVar("_T")
+
+
+def load_cub(root: Path, split: Split, *, size: int, download: bool, on_bad_image: OnBadImage) -> FolderSet:
+    """``CUB_200_2011/`` in its official layout, streamed, with boxes; training crops show at least half of a picture.
+
+    Raises:
+        ValueError: the set, or a part of it, is missing or damaged.
+    """
+    folder = locate("cub-200", CUB, root, fetch=download)
+    names = _read_table(folder / "images.txt", _one)
+    labels = _read_table(folder / "image_class_labels.txt", lambda words: int(_one(words)))
+    training = _read_table(folder / "train_test_split.txt", lambda words: bool(int(_one(words))))
+    boxes = _read_table(folder / "bounding_boxes.txt", _edges)
+    for what, table in {"class": labels, "split": training, "box": boxes}.items():
+        lacking = names.keys() - table.keys()
+        if lacking:
+            raise ValueError(
+                f"cub-200 is damaged: no {what} is listed for image {min(lacking)} in {str(folder)!r}; unpack it again"
+            )
+    classes = sorted({(labels[image], name.split("/")[0]) for image, name in names.items()})
+    if len(dict(classes)) != len(classes):
+        raise ValueError(f"cub-200 is damaged: a class of {str(folder)!r} has images in two folders; unpack it again")
+    position = {label: place for place, (label, _) in enumerate(classes)}
+    chosen = [image for image in names if training[image] == (split == "train")]
+    return FolderSet(
+        "cub-200",
+        tuple(folder / "images" / names[image] for image in chosen),
+        torch.tensor([position[labels[image]] for image in chosen]),
+        tuple(name for _, name in classes),
+        IMAGENET_MEAN,
+        IMAGENET_STD,
+        size,
+        on_bad_image=on_bad_image,
+        boxes=torch.tensor([boxes[image] for image in chosen]),
+        smallest_crop=0.5,
+    )
+
+
+def _read_table(path: Path, parse: Callable[[list[str]], _T]) -> dict[int, _T]:
+    """Number of the image -> what the rest of its line says."""
+    table = {}
+    for line in read_lines("cub-200", path):
+        try:
+            number, *words = line.split()
+            table[int(number)] = parse(words)
+        except ValueError as error:
+            raise damaged_line("cub-200", path, line) from error
+    return table
+
+
+def _one(words: list[str]) -> str:
+    (word,) = words
+    return word
+
+
+def _edges(words: list[str]) -> tuple[float, float, float, float]:
+    """x, y, width, height -> x0, y0, x1, y1."""
+    x, y, width, height = map(float, words)
+    return x, y, x + width, y + height

@@ -8,14 +8,12 @@ from torch import nn
 from classify.methods.augmix import AugMix
 from classify.methods.automix import AutoMix
 from classify.methods.lamix import Lamix, LamixPuzzle
-from classify.methods.manifold_mixup import ManifoldMixup
+from classify.methods.manifold_mixup import ManifoldMixup, PatchUp
 from classify.methods.method import Method, MethodOutput
-from classify.methods.mix_schedule import MixSchedule
-from classify.methods.mixed_samples import MixedSamples
+from classify.methods.mixed_samples import MixedSamples, MixSchedule
 from classify.methods.multi_sample import MultiSample
-from classify.methods.patchup import PatchUp
 from mixgan.mixing import build_mixer, list_mixers
-from mixgan.mixing.build import mixer_options, parts_of
+from mixgan.mixing.registry import mixer_options, parts_of
 
 __all__ = ["METHODS", "Method", "MethodOutput", "MixSchedule", "build_method", "list_methods", "method_options"]
 
@@ -84,7 +82,7 @@ def build_method(
         raise ValueError(f"{name} has no mixer of its own, so no option --mixer.{next(iter(mixer)).replace('_', '-')}")
     if schedule is not None and schedule != MixSchedule():
         raise ValueError(
-            f"--mix-odds, --mix-off-epoch, --mix-off-last, --mix-epochs and --mix-warmup are for mixers, not for {name}"
+            f"--mix-prob, --mix-off-epoch, --mix-off-last, --mix-epochs and --mix-warmup are for mixers, not for {name}"
         )
     return METHODS[name](network, num_classes=num_classes, mean=mean, std=std, **(options or {}))
 

@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classify.methods.method import Method, MethodOutput
-from classify.methods.normalisation import Normalisation
+from classify.methods.method import Method, MethodOutput, Normalisation
 from mixgan.mixing.mixer import check_positive
 from mixgan.mixing.sampling import Draws
 from mixgan.ops import augment

@@ -1,24 +1,161 @@
-"""AutoMix: the masks that mix two images are learned along with the classifier (Unveiling the Power of Mixup)."""
+"""AutoMix's Mix Block: learns where to take which of two images from, by their features and lambda (AutoMix 4.1)."""
 
 import copy
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from classify.evaluation import evaluate
-from classify.methods.method import Method, MethodOutput, check_choice
-from classify.methods.mix_block import MaskNorm, MixBlock, Projections, mask_loss
-from classify.methods.momentum_pipeline import MomentumTeacher
-from classify.methods.normalisation import Normalisation
-from classify.methods.soft_targets import soft_accuracy
-from classify.networks.surgery import first_convolution
+from classify.methods.method import Method, MethodOutput, Normalisation, check_choice, cosine, soft_accuracy
+from classify.networks.contract import first_convolution
+from mixgan.engine.ema import follow
 from mixgan.mixing import Plan, build_mixer
-from mixgan.mixing.mixer import check_odds
+from mixgan.mixing.mixer import check_probability
+
+MaskNorm = Literal["l1", "l2"]
+
+
+class Projections(NamedTuple):
+    """Features after W_P (B,A,h,w) and W_Z (B,1,h,w), both without their lambda."""
+
+    similarity: Tensor
+    value: Tensor
+
+
+class MixBlock(nn.Module):
+    """The mask of the own image, from the features z of a pair, i = own and j = partner (AutoMix Eq. 4, 5).
+
+    With z_lam = (z, lam), lambda as one more channel, and both convolutions 1x1:
+
+        P = softmax over the places of i of ((W_P z_j,1-lam)^T (W_P z_i,lam) / sqrt(A))        (h*w, h*w)
+        mask = nearest enlargement of sigmoid(P W_Z z_i,lam)
+
+    So every place of the partner looks for what is like it in the own image, and that decides about the own share there.
+    (P as printed has i for rows; its product with W_Z z_i then has to run over its rows. The authors' code computes the
+    partner's mask from W_Z z_j in the same way and takes 1 - mask as the own one: the same with i and j exchanged.)
+
+    Args:
+        channels: C of the features.
+        reduction: W_P has A = C / reduction channels.
+    """
+
+    def __init__(self, channels: int, *, reduction: int = 4) -> None:
+        super().__init__()
+        if reduction < 1:
+            raise ValueError(f"--method.reduction must be at least 1, got {reduction}")
+        # Lambda is the last input channel of both.
+        self.similarity = nn.Conv2d(channels + 1, max(1, channels // reduction), 1)
+        self.value = nn.Conv2d(channels + 1, 1, 1)
+
+    def project(self, features: Tensor) -> Projections:
+        """The features (B,C,h,w) of a batch, ready to be paired in any way: own or partner, with any lambda."""
+        with torch.autocast(features.device.type, enabled=False):  # the authors saw attention overflow in 16 bits
+            return Projections(*(_without_lam(layer, features.float()) for layer in (self.similarity, self.value)))
+
+    def forward(self, projections: Projections, partner: Tensor, lam: Tensor, size: tuple[int, int]) -> Tensor:
+        """Masks (B,1,H,W) float32 in [0,1], the own image's share at every pixel.
+
+        Args:
+            projections: of the batch.
+            partner: (B,) int64, the sample that each one is mixed with.
+            lam: (B,), the weight of the own label.
+            size: (H, W) of the images.
+        """
+        similarity, value = projections
+        with torch.autocast(similarity.device.type, enabled=False):
+            keys = similarity + _of_lam(self.similarity, lam)
+            queries = similarity[partner] + _of_lam(self.similarity, 1.0 - lam)
+            values = value + _of_lam(self.value, lam)
+            by_place = (maps.flatten(2).mT for maps in (queries, keys, values))  # (B,h*w,A), (B,h*w,A), (B,h*w,1)
+            attended = F.scaled_dot_product_attention(*by_place)
+            mask = attended.mT.reshape(value.shape).sigmoid()
+            return F.interpolate(mask, size=size, mode="nearest")
+
+
+def _without_lam(layer: nn.Conv2d, features: Tensor) -> Tensor:
+    """What a 1x1 convolution of (features, lambda) makes of the features; ``_of_lam`` is the rest of it."""
+    return F.conv2d(features, layer.weight[:, :-1], layer.bias)
+
+
+def _of_lam(layer: nn.Conv2d, lam: Tensor) -> Tensor:
+    """(B,A,1,1): what a 1x1 convolution of (features, lambda) makes of lambda (B,)."""
+    return lam.view(-1, 1, 1, 1) * layer.weight[:, -1:].transpose(0, 1)
+
+
+def mask_loss(mask: Tensor, lam: Tensor, *, margin: float, norm: MaskNorm) -> Tensor:
+    """How far the masks' means are from lambda: mean over samples of max(|lam - mean(mask)| - margin, 0) (AutoMix Eq. 6).
+
+    Args:
+        mask: (B,1,H,W), the own image's share at every pixel.
+        lam: (B,).
+        margin: epsilon; up to it a difference is free.
+        norm: ``"l2"`` squares difference and margin (table 5).
+    """
+    power = 1 if norm == "l1" else 2
+    difference = (lam - mask.mean((1, 2, 3))).abs() ** power
+    return (difference - margin**power).clamp(min=0.0).mean()
+
+
+# AutoMix's momentum pipeline: a teacher that follows the network in training slowly (AutoMix 4.2).
+
+
+#: The share of the run in which the momentum keeps its first value.
+HELD = 0.1
+
+
+class MomentumTeacher(nn.Module):
+    """A copy of the student, theta_k <- r(m) theta_k + (1 - r(m)) theta_q after every step (AutoMix Eq. 12).
+
+    No loss trains it, and its forward passes leave it as it is: in training mode its batch norms use the batch's statistics,
+    as in the authors' code, but do not record them. Their recorded statistics, which eval mode uses, follow the student's.
+
+    Args:
+        student: the network to follow; copied as it is now.
+        momentum: m at the start of the run; stays for the first tenth, then rises to 1 along half a cosine.
+
+    Raises:
+        ValueError: the momentum is no share.
+    """
+
+    def __init__(self, student: nn.Module, *, momentum: float = 0.999) -> None:
+        super().__init__()
+        self.first_momentum = check_probability("--method.momentum", momentum)
+        self.momentum = self.first_momentum
+        self.network = copy.deepcopy(student).requires_grad_(False)
+        for module in self.network.modules():
+            if isinstance(module, _BatchNorm):
+                module.track_running_stats = False
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The teacher's logits (B,K) of images (B,C,H,W)."""
+        return self.network(images)
+
+    def schedule(self, progress: float) -> None:
+        """Sets the momentum for a share of the run, 0..1."""
+        self.momentum = momentum_at(progress, first=self.first_momentum)
+
+    def follow(self, student: nn.Module) -> None:
+        """One momentum step towards the student, in place; what only counts (batch norm's batches) is copied."""
+        follow(self.network, student, decay=self.momentum)
+
+
+def momentum_at(progress: float, *, first: float) -> float:
+    """r(m): ``first`` for a tenth of the run, then along half a cosine to 1, which is reached at its end.
+
+    Args:
+        progress: share of the run that is done, 0..1.
+    """
+    return 1.0 - (1.0 - first) * cosine(max(0.0, (progress - HELD) / (1.0 - HELD)))
+
+
+# AutoMix: the masks that mix two images are learned along with the classifier (Unveiling the Power of Mixup).
+
 
 Mask = Literal["mix-block", "mixup", "cutmix"]
 Tested = Literal["teacher", "student"]
@@ -88,9 +225,9 @@ class AutoMix(Method):
         if mask_weight < 0:
             raise ValueError(f"--method.mask-weight must not be negative, got {mask_weight}")
         self.mask_weight = self.gamma = mask_weight
-        self.mask_margin = check_odds("--method.mask-margin", mask_margin)
+        self.mask_margin = check_probability("--method.mask-margin", mask_margin)
         self.mask_norm = mask_norm
-        self.lam_margin = check_odds("--method.lam-margin", lam_margin)
+        self.lam_margin = check_probability("--method.lam-margin", lam_margin)
         self.clean_loss = clean_loss
         self.tested = tested
         learned = mask == "mix-block"

@@ -1,16 +1,180 @@
-"""LaMix (Label driven Mixup): one averaged input for a pair, many soft labels (Bypassing the Random Input Mixing in Mixup)."""
+"""What soft training targets look like over an epoch: their largest values and the distribution of all values."""
 
+import math
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classify.methods.learned_targets import LearnedTargets
-from mixgan.mixing import build_mixer
-from mixgan.mixing.plan import Plan
+from classify.methods.method import MethodOutput, soft_accuracy
+from classify.methods.mixed_samples import MixedSamples
+from mixgan.mixing import Mixer, build_mixer
+from mixgan.mixing.mixer import Plan, check_probability
 from mixgan.mixing.puzzlemix import PuzzleMix
 from mixgan.mixing.sampling import Draws
+
+TOP = 5
+BINS = 50
+QUANTITIES = ("soft_targets", "global_labels")
+KINDS = ("original", "mixed")
+
+
+class SoftTargetRecord(nn.Module):
+    """Sums over the batches of an epoch, kept on the device until the epoch's means are asked for (LaMix Figs. 2 and 3).
+
+    All of it is buffers, so that a resumed run goes on counting. With several processes these are, as for batch norm, the main
+    process's: the record is of its share of the images.
+
+    Args:
+        num_classes: K, the width of the targets.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.top = min(TOP, num_classes)
+        #: upper end of each quantity's histogram; a global label is largest where one class has sigmoid 1 and all others 0
+        self.ends = dict(zip(QUANTITIES, (1.0, math.e / (math.e + num_classes - 1)), strict=True))
+        self.register_buffer("sums", torch.zeros(len(QUANTITIES), len(KINDS), self.top + BINS))
+        self.register_buffer("batches", torch.zeros(len(KINDS)))
+
+    @torch.no_grad()
+    def add(self, soft_targets: Tensor, global_labels: Tensor, *, mixed: bool) -> None:
+        """Count one batch: both (B,K) float32 with rows that sum to 1."""
+        kind = int(mixed)
+        values = (soft_targets, global_labels)
+        self.sums[:, kind] += torch.stack(
+            [self._figures(rows, end) for rows, end in zip(values, self.ends.values(), strict=True)]
+        )
+        self.batches[kind] += 1
+
+    def clear(self) -> None:
+        """Begin another epoch."""
+        self.sums.zero_()
+        self.batches.zero_()
+
+    def means(self) -> dict[str, Any]:
+        """``soft_targets`` and ``global_labels`` (both as JSON values), each with
+
+        - ``range``: [low, high], the ends of its histograms;
+        - ``original`` and ``mixed``, where the epoch had such batches: ``top5`` = mean largest, second ... value of a row, and
+          ``histogram`` = share of all values in each of 50 equal bins over the range.
+        """
+        means = (self.sums / self.batches.clamp(min=1)[:, None]).tolist()
+        batches = self.batches.tolist()
+        return {
+            name: {
+                "range": [0.0, round(self.ends[name], 6)],
+                **{
+                    kind: {"top5": _rounded(row[: self.top]), "histogram": _rounded(row[self.top :])}
+                    for kind, row, count in zip(KINDS, rows, batches, strict=True)
+                    if count
+                },
+            }
+            for name, rows in zip(QUANTITIES, means, strict=True)
+        }
+
+    def _figures(self, rows: Tensor, end: float) -> Tensor:
+        """(top + BINS,): mean of each of the largest values of the rows, then the shares of all values by bin."""
+        largest = rows.topk(self.top, dim=1).values.mean(0)
+        # histc drops what lies outside, and the softmax may round a little past the end
+        return torch.cat((largest, torch.histc(rows.clamp(max=end), BINS, 0.0, end) / rows.numel()))
+
+
+def _rounded(values: list[float]) -> list[float]:
+    return [round(value, 6) for value in values]
+
+
+# Mixed samples whose targets are partly learned: what LaMix does whatever mixes its inputs.
+
+
+class LearnedTargets(MixedSamples):
+    """loss = cross-entropy of softmax(W_l S), S = f(x), against beta * local + (1 - beta) * softmax(sigmoid(W_t S)).
+
+    Steps alternate: one on original samples, whose local label is their own, the next on mixed ones (LaMix 2.3, 2.4). The
+    gradient flows through the target too. Tested is W_l f(x), the network itself; W_t is there for the targets only.
+
+    Args:
+        network: the classifier, with ``embedding`` (f) and ``classifier`` (W_l) of the network contract.
+        mixer: makes the mixed samples and their local labels.
+        beta: weight of the local label, in [0, 1]; 1 = no global label.
+        originals: whether every other step, the first to begin with, is on original samples.
+        mean, std: the normalisation of the images.
+
+    Raises:
+        ValueError: beta out of range, or a network without an embedding.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        mixer: Mixer,
+        *,
+        beta: float,
+        originals: bool,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+    ) -> None:
+        super().__init__(network, mixer, mean=mean, std=std)
+        if not (hasattr(network, "embedding") and hasattr(network, "classifier")):
+            raise ValueError(
+                f"lamix needs a network with embedding() and classifier, as classify.networks.contract says; "
+                f"{type(network).__name__} has not both"
+            )
+        self.beta = check_probability("beta", beta)
+        self.originals = originals
+        # "the same as the fully-connected layer of the original network" (3.1)
+        bias = network.classifier.bias is not None
+        self.global_layer = nn.Linear(network.classifier.in_features, mixer.num_classes, bias=bias)
+        self.record = SoftTargetRecord(mixer.num_classes)
+        self.epoch = 0
+        self.mixed_turn = not originals
+
+    def before_step(self, epoch: int, progress: float) -> None:
+        """Begins the record of a new epoch."""
+        if epoch != self.epoch:
+            self.epoch = epoch
+            self.record.clear()
+
+    def forward(self, images: Tensor, labels: Tensor) -> MethodOutput:
+        """Classify original or mixed samples, compare with what the local and the global label say together.
+
+        Logs the loss and the accuracy, which is the local label's weight of the predicted class.
+        """
+        mixer = self.mixer if self.mixed_turn else self.unmixed
+        mixed = mixer.mix(images, labels, saliency=self.saliency(mixer, images, labels))
+        embedding = self.network.embedding(mixed.images)
+        logits = self.network.classifier(embedding).float()
+        # At beta = 1 the global label stays in the graph: with several processes W_t must get a gradient, be it 0.
+        global_labels = self.global_layer(embedding).float().sigmoid().softmax(1)
+        targets = self.beta * mixed.targets + (1.0 - self.beta) * global_labels
+        self.record.add(targets, global_labels, mixed=self.mixed_turn)
+        loss = F.cross_entropy(logits, targets)
+        logs = {"loss": loss.detach(), "accuracy": soft_accuracy(logits, mixed.targets)}
+        return MethodOutput(loss, logits, logs)
+
+    def after_step(self) -> None:
+        """The next step is of the other kind. Counted here, so that accumulated batches are all of one kind."""
+        if self.originals:
+            self.mixed_turn = not self.mixed_turn
+
+    def epoch_records(self) -> dict[str, Any]:
+        """The epoch's soft targets and global labels: top five values and histograms, see ``SoftTargetRecord.means``."""
+        return self.record.means()
+
+    def get_extra_state(self) -> Tensor:
+        """(2,) int64: whether the next step is a mixed one, and the epoch that is recorded."""
+        return torch.tensor([int(self.mixed_turn), self.epoch])
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Go on from a state."""
+        mixed_turn, self.epoch = state.tolist()
+        self.mixed_turn = bool(mixed_turn)
+
+
+# LaMix (Label driven Mixup): one averaged input for a pair, many soft labels (Bypassing the Random Input Mixing in Mixup).
+
 
 LocalLabel = Literal["lambda", "average"]
 

@@ -1,10 +1,261 @@
-"""Manifold Mixup: interpolates hidden features instead of images."""
+"""Hidden layers of any network by name, and forward passes in which the output of one of them is replaced."""
 
-from torch import nn
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Literal
 
-from classify.methods.hidden_mixing import HiddenMixing
-from classify.methods.soft_targets import SoftLoss
-from mixgan.mixing import build_mixer
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from classify.methods.method import SoftLoss, soft_target_loss
+from classify.methods.mixed_samples import MixedSamples, MixSchedule
+from mixgan.mixing import Mixer, Plan, build_mixer
+from mixgan.mixing.mixer import check_positive, check_probability, paired_plan
+from mixgan.mixing.sampling import Draws
+
+#: How torchvision and timm call the stages of their networks, and the first one's number.
+_STAGE_NAMES = (
+    ("layer{}", 1),  # ResNet and its kin
+    ("stages.{}", 0),  # timm's ConvNeXt, ResNetV2, RepVGG, CSPNet and more
+    ("blocks.{}", 0),  # timm's EfficientNet and MobileNet; the blocks of its vision transformers
+    ("s{}", 1),  # timm's RegNet
+    ("trunk_output.block{}", 1),  # torchvision's RegNet
+    ("features.denseblock{}", 1),  # DenseNet
+)
+
+
+class HiddenLayers:
+    """Layers of a network by their names in ``--method.layers``: 0 or "input", stages 1, 2, ..., or any module.
+
+    Stages are those of the network contract (``stages()``), or modules with the names that torchvision and timm give to stages
+    (layer1, stages.0 and others). Anything else is a module's name as ``named_modules()`` has it, for example ``features.4``.
+
+    Args:
+        network: any network.
+        names: at least one of these names; "stage2" is the same as 2.
+
+    Raises:
+        ValueError: no names, or one that the network does not have.
+    """
+
+    def __init__(self, network: nn.Module, names: tuple[str, ...]) -> None:
+        if not names:
+            raise ValueError("--method.layers must name at least one layer, got none")
+        self.network = network
+        self.names = names
+        #: the names of the stages; None for a network of the contract, whose stages the first batch shows
+        self.stages: list[str] | None = None if has_contract(network) else stages_by_name(network)
+        for name in names:
+            number = stage_number(network, name)
+            if number is None and find_module(network, name) is None:
+                raise self.unknown(f"module {name!r}")
+            if number and self.stages is not None:
+                self.stage(number)
+
+    def module(self, name: str, images: Tensor) -> nn.Module | None:
+        """The module behind a name; None for the input. The first of the images (B,C,H,W) may be run to find it."""
+        number = stage_number(self.network, name)
+        if number == 0:
+            return None
+        if number is not None and self.stages is None:
+            self.stages = stages_by_contract(self.network, images[:1])
+        return find_module(self.network, name if number is None else self.stage(number))
+
+    def stage(self, number: int) -> str:
+        """The name of stage ``number``, counted from 1."""
+        if number > len(self.stages):
+            raise self.unknown(f"stage {number} ({len(self.stages)} stages are known)")
+        return self.stages[number - 1]
+
+    def unknown(self, what: str) -> ValueError:
+        """The error that names what is there."""
+        kind = type(self.network).__name__
+        children = ", ".join(name for name, _ in self.network.named_children())
+        return ValueError(
+            f"--method.layers: {kind} has no {what}; name modules below {children or 'it'}, or 0 for the input"
+        )
+
+
+def stage_number(network: nn.Module, name: str) -> int | None:
+    """0 for the input, n for stage n, None for a module's name."""
+    if name == "input":
+        return 0
+    match = re.fullmatch(r"(stage)?(\d+)", name)
+    if match is None or (match[1] and find_module(network, name) is not None):  # a module may be called stage1
+        return None
+    return int(match[2])
+
+
+def find_module(network: nn.Module, name: str) -> nn.Module | None:
+    """The module of this name, where there is one; the network itself has none."""
+    try:
+        return network.get_submodule(name) if name else None
+    except AttributeError:
+        return None
+
+
+def has_contract(network: nn.Module) -> bool:
+    """Whether the network gives its stages itself; in timm ``stages`` may be a container of modules."""
+    stages = getattr(network, "stages", None)
+    return callable(stages) and not isinstance(stages, nn.Module)
+
+
+def stages_by_name(network: nn.Module) -> list[str]:
+    """The names of the stages of a network outside the contract; none where they are called otherwise."""
+    for pattern, number in _STAGE_NAMES:
+        found = []
+        while find_module(network, pattern.format(number)) is not None:
+            found.append(pattern.format(number))
+            number += 1
+        if found:
+            return found
+    return []
+
+
+@torch.no_grad()
+def stages_by_contract(network: nn.Module, image: Tensor) -> list[str]:
+    """The names of the modules whose outputs ``network.stages`` returns, found by watching one call, in eval mode.
+
+    Args:
+        image: (1,C,H,W).
+
+    Raises:
+        ValueError: a stage is not the output of a module.
+    """
+    made: list[tuple[str, object]] = []
+
+    def note(name: str, module: nn.Module, inputs: object, output: object) -> None:
+        made.append((name, output))
+
+    training = network.training
+    handles = [module.register_forward_hook(partial(note, name)) for name, module in network.named_modules()]
+    try:
+        network.eval()
+        maps = network.stages(image)
+    finally:
+        network.train(training)
+        for handle in handles:
+            handle.remove()
+    names = []
+    for number, stage in enumerate(maps, 1):
+        # Of several modules that gave this very tensor the last one contains the others.
+        makers = [name for name, output in made if output is stage]
+        if not makers:
+            kind = type(network).__name__
+            raise ValueError(f"--method.layers: stage {number} of {kind} is no module's output; name modules instead")
+        names.append(makers[-1])
+    return names
+
+
+@contextmanager
+def replaced_output(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Inside, the module's output is replaced by ``change(output)``, in one forward pass of the network it belongs to.
+
+    The hook that does it is gone afterwards, also after an exception. A compiled network runs eagerly inside: compiled code
+    would pass the new hook by without a word.
+
+    Raises:
+        ValueError: the module did not run exactly once, or gave no tensor.
+    """
+    runs = 0
+    kind = type(module).__name__
+
+    def hook(_: nn.Module, inputs: object, output: object) -> Tensor:
+        nonlocal runs
+        runs += 1
+        if not isinstance(output, Tensor):
+            raise ValueError(
+                f"--method.layers must name modules that give one tensor; {kind} gave {type(output).__name__}"
+            )
+        return change(output)
+
+    handle = module.register_forward_hook(hook)
+    try:
+        with torch.compiler.set_stance("force_eager"):
+            yield
+    finally:
+        handle.remove()
+    if runs != 1:
+        raise ValueError(f"--method.layers must name modules that run once in a forward pass; {kind} ran {runs} times")
+
+
+# Mixing at a layer that is drawn anew in every step: the input or hidden features of any network.
+
+
+class HiddenMixing(MixedSamples):
+    """Base of the methods that mix a batch at one of several layers: the input, or the output of a module.
+
+    Everything up to that layer sees unmixed samples; the labels are mixed by the same plan. The network stays as it is: the
+    layer's output is replaced by a hook for one forward pass.
+
+    Args:
+        network: any classifier.
+        input_mixer: mixes the images where the input is drawn.
+        hidden_mixer: mixes features (B,C,h,w). Features of another shape (B,...) count as channels of 1 x 1 pixels.
+        layers: see ``HiddenLayers``; each is as likely as the others.
+        schedule, mean, std, loss: as in ``MixedSamples``.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        input_mixer: Mixer,
+        hidden_mixer: Mixer,
+        *,
+        layers: tuple[str, ...],
+        schedule: MixSchedule | None = None,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        loss: SoftLoss,
+    ) -> None:
+        super().__init__(network, input_mixer, schedule=schedule, mean=mean, std=std, loss=loss)
+        self.hidden_mixer = hidden_mixer
+        self.layers = HiddenLayers(network, layers)
+
+    def classify(
+        self, mixer: Mixer, images: Tensor, labels: Tensor, saliency: Tensor | None
+    ) -> tuple[Tensor, Tensor, Plan]:
+        """Logits (B,K) float32 of a batch mixed at a random layer, the targets (B,K), and the plan that mixed it."""
+        module = self.drawn_layer(images) if mixer is self.mixer else None
+        if module is None:
+            return super().classify(mixer, images, labels, saliency)
+        return self.classify_hidden(module, images, labels)
+
+    @torch.compiler.disable
+    def classify_hidden(self, module: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Plan]:
+        """The same for a batch mixed at the output of a module."""
+        plans: list[Plan] = []
+
+        def mix(features: Tensor) -> Tensor:
+            if len(features) != len(images):
+                raise ValueError(
+                    f"--method.layers must name modules that keep the batch apart: {type(module).__name__} made "
+                    f"{tuple(features.shape)} of {len(images)} images"
+                )
+            maps = features if features.ndim == 4 else features.flatten(1)[:, :, None, None]
+            plans.append(self.hidden_mixer.plan(maps))
+            return self.hidden_mixer.apply(maps, plans[0]).view_as(features)
+
+        with replaced_output(module, mix):
+            logits = self.network(images).float()
+        return logits, self.hidden_mixer.targets(labels, plans[0]), plans[0]
+
+    def drawn_layer(self, images: Tensor) -> nn.Module | None:
+        """This step's layer; None for the input."""
+        names = self.layers.names
+        return self.layers.module(names[self.host.draw([1.0] * len(names))], images)
+
+    def pictures(self, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> dict[str, Tensor]:
+        """What is done to images where the input is drawn; hidden features make no picture."""
+        if {"0", "input"}.isdisjoint(self.layers.names):
+            return {"own": self.normalise.undo(images)}
+        return super().pictures(images, labels, generator=generator)
+
+
+# Manifold Mixup: interpolates hidden features instead of images.
 
 
 class ManifoldMixup(HiddenMixing):
@@ -37,3 +288,126 @@ class ManifoldMixup(HiddenMixing):
     ) -> None:
         mixer = build_mixer("mixup", num_classes=num_classes, alpha=alpha, per_batch=per_batch)
         super().__init__(network, mixer, mixer, layers=layers, mean=mean, std=std, loss=loss)
+
+
+# PatchUp: blocks of hidden features from another sample, interpolated (soft) or swapped in (hard).
+
+
+PatchMode = Literal["soft", "hard"]
+
+
+class PatchUp(HiddenMixing):
+    """Changes random blocks of every feature map of a random layer: interpolated (soft) or from the partner (hard).
+
+    See ``PatchUpBlocks``. With p the unchanged share and W = p y_i + (1-p) Y the target of the whole, where Y is that of the
+    changed blocks, the paper minimises p l(y_i) + (1-p) l(Y) + l(W), which is 2 l(W) for both losses: they are linear in
+    the target. Where the input is drawn, images are mixed by CutMix instead (alpha 1), as published, under the same loss.
+
+    Args:
+        network: any classifier.
+        num_classes, mean, std: of the data set.
+        mode: ``"soft"`` or ``"hard"``.
+        layers: where to mix: 0 is the input, 1, 2, ... the network's stages, all else a module's name.
+        block: side of the blocks, odd; smaller where the features are.
+        gamma: sets the odds of a block as in DropBlock, where it is the share of changed features, overlaps aside.
+        alpha: lam ~ Beta(alpha, alpha) inside soft blocks.
+        odds: share of the batches that are mixed (published: 1 for soft, 0.7 for hard).
+        per_batch: one lambda and the same blocks for the batch, as published.
+        loss: ``"soft-ce"``, or ``"bce"`` as published.
+
+    Raises:
+        ValueError: a value out of range, or an unknown layer.
+    """
+
+    source = "Faramarzi et al. 2020; AutoMix 2"
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        num_classes: int,
+        mean: tuple[float, ...] = (0.0,),
+        std: tuple[float, ...] = (1.0,),
+        mode: PatchMode = "soft",
+        layers: tuple[str, ...] = ("0", "1", "2"),
+        block: int = 7,
+        gamma: float = 0.9,
+        alpha: float = 2.0,
+        odds: float = 1.0,
+        per_batch: bool = False,
+        loss: SoftLoss = "soft-ce",
+    ) -> None:
+        blocks = PatchUpBlocks(
+            num_classes=num_classes, mode=mode, block=block, gamma=gamma, alpha=alpha, per_batch=per_batch
+        )
+        cutmix = build_mixer("cutmix", num_classes=num_classes, per_batch=per_batch)
+        schedule = MixSchedule(odds=check_probability("--method.odds", odds))
+        super().__init__(network, cutmix, blocks, layers=layers, schedule=schedule, mean=mean, std=std, loss=loss)
+
+    def mixed_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Twice the loss against the mixed target, for the paper's two terms."""
+        return 2.0 * soft_target_loss(logits, targets, self.loss)
+
+
+class PatchUpBlocks(Mixer):
+    """Random blocks of feature maps, other blocks in every channel, come from the partner wholly or in part.
+
+    With holes = 1 in blocks around random places, lam ~ Beta(alpha, alpha) for soft and 0 for hard: mask = 1 - holes (1-lam).
+    The plan's mask is (B,C,h,w), for these features only; the label weight is its mean, p + (1-p) lam.
+
+    Args:
+        num_classes, per_batch: as in ``Mixer``.
+        mode, block, gamma, alpha: as in ``PatchUp``.
+    """
+
+    source = PatchUp.source
+
+    def __init__(
+        self, *, num_classes: int, mode: PatchMode, block: int, gamma: float, alpha: float, per_batch: bool
+    ) -> None:
+        super().__init__(num_classes=num_classes, per_batch=per_batch)
+        if mode not in ("soft", "hard"):
+            raise ValueError(f"--method.mode must be 'soft' or 'hard', got {mode!r}")
+        if block < 1 or block % 2 == 0:
+            raise ValueError(f"--method.block must be odd and at least 1, got {block}")
+        self.mode, self.block = mode, block
+        self.gamma = check_probability("--method.gamma", gamma)
+        self.alpha = check_positive("--method.alpha", alpha)
+
+    def build_plan(self, images: Tensor, saliency: Tensor | None, lam: Tensor | None, draws: Draws) -> Plan:
+        """Blocks, lambda and partner; ``images`` are the features. A given ``lam`` is the own share inside the blocks."""
+        size = (images.shape[-2], images.shape[-1])
+        block = fitting_block(self.block, size)
+        like = images[:1] if draws.shared else images
+        # Channels last, whatever the features are: a CPU pools such maps four times as fast.
+        centres = torch.empty_like(like, dtype=torch.float32, memory_format=torch.channels_last)
+        centres.bernoulli_(centre_odds(self.gamma, block, size), generator=draws.generator)
+        if lam is None:
+            lam = draws.beta(self.alpha) if self.mode == "soft" else torch.zeros(len(images), device=images.device)
+        mask = 1.0 - blocks_around(centres, block) * (1.0 - lam).view(-1, 1, 1, 1)
+        return paired_plan(lam, draws.partner(), mask.mean((1, 2, 3)), mask)
+
+
+def fitting_block(block: int, size: tuple[int, int]) -> int:
+    """The largest odd block side up to ``block`` that fits into features of this size."""
+    fits = min(block, *size)
+    return fits - 1 + fits % 2
+
+
+def centre_odds(gamma: float, block: int, size: tuple[int, int]) -> float:
+    """The odds of a block around a place: gamma h w / (k^2 (h-k+1) (w-k+1)), DropBlock's for a share gamma.
+
+    As published, any place may be a centre, not only those whose block lies inside.
+    """
+    height, width = size
+    inside = (height - block + 1) * (width - block + 1)
+    return gamma * height * width / (block**2 * inside)
+
+
+def blocks_around(centres: Tensor, block: int) -> Tensor:
+    """1 in the block x block places around every 1 of centres (B,C,h,w), cut off at the border; 0 elsewhere."""
+    half = block // 2
+    in_rows = F.max_pool2d(
+        centres, (block, 1), stride=1, padding=(half, 0)
+    )  # one axis after the other: 2k reads, not k^2
+    return F.max_pool2d(in_rows, (1, block), stride=1, padding=(0, half))

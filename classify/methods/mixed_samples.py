@@ -1,14 +1,17 @@
-"""Soft cross-entropy on mixed samples: every mixer of ``mixgan.mixing`` as a training method."""
+"""When mixing is on: in which epochs, and for what share of the batches."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classify.methods.clean_pass import clean_loss_with_saliency
-from classify.methods.method import Method, MethodOutput
-from classify.methods.mix_schedule import MixSchedule
-from classify.methods.normalisation import Normalisation
-from classify.methods.soft_targets import (
+from classify.methods.method import (
+    Method,
+    MethodOutput,
+    Normalisation,
     SoftLoss,
     check_loss,
     clean_loss_scale,
@@ -16,11 +19,111 @@ from classify.methods.soft_targets import (
     soft_target_loss,
     top2_figures,
 )
-from mixgan.mixing import Mixer, Plan, build_mixer, gradient_saliency, static_saliency
-from mixgan.mixing.host import HostChoice
-from mixgan.mixing.interpolate import Erm
-from mixgan.mixing.labels import smoothed
-from mixgan.mixing.mixer import check_odds
+from mixgan.mixing import Mixer, Plan, build_mixer, gradient_saliency, saliency_of_gradient, static_saliency
+from mixgan.mixing.interpolation import Erm, smoothed
+from mixgan.mixing.mixer import check_probability
+from mixgan.mixing.sampling import HostChoice
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixSchedule:
+    """The share of batches that are mixed, by epoch (counted from 0); all of them by default.
+
+    Args:
+        odds: share of the batches while mixing is on (CutMix on CIFAR: 0.5).
+        off_epoch: no mixing from this epoch on.
+        epochs: "K/N", mixing in K of every N epochs: N-K epochs without, then K with, repeated (SamplePairing, as
+            Multi-sample 3.3 words it: 2/10).
+        warmup: the share rises linearly over this many epochs.
+
+    Raises:
+        ValueError: a value out of range.
+    """
+
+    odds: float = 1.0
+    off_epoch: int | None = None
+    epochs: str | None = None
+    warmup: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.odds <= 1:
+            raise ValueError(f"--mix-prob must lie in [0, 1], got {self.odds}")
+        if self.off_epoch is not None and self.off_epoch < 0:
+            raise ValueError(f"--mix-off-epoch must not be negative, got {self.off_epoch}")
+        if self.warmup < 0:
+            raise ValueError(f"--mix-warmup must not be negative, got {self.warmup}")
+        self._cycle()
+
+    def share(self, epoch: int) -> float:
+        """The share of batches that are mixed in an epoch, 0..1."""
+        if self.off_epoch is not None and epoch >= self.off_epoch:
+            return 0.0
+        on, period = self._cycle()
+        if epoch % period < period - on:
+            return 0.0
+        return self.odds * min(1.0, (epoch + 1) / (self.warmup + 1))
+
+    def _cycle(self) -> tuple[int, int]:
+        """(K, N) of ``epochs``; (1, 1) without."""
+        if self.epochs is None:
+            return 1, 1
+        match = re.fullmatch(r"(\d+)/(\d+)", self.epochs)
+        if not match or not 0 < int(match[1]) <= int(match[2]):
+            raise ValueError(f"--mix-epochs must be K/N with 0 < K <= N, such as 2/10, got {self.epochs!r}")
+        return int(match[1]), int(match[2])
+
+
+# The clean loss of a batch and the saliency map that it has anyway, for the price of the loss.
+
+
+@torch.compiler.disable
+def clean_loss_with_saliency(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of the network on unmixed images, and its saliency map, from ONE forward and ONE backward pass.
+
+    A clean loss in training needs a forward pass, and a backward pass into the parameters. That backward pass goes through
+    all activations down to the first layer; the gradient of the images is one convolution more. So it is made here, at
+    once, and yields both. The parameters' share is kept, and added when the returned loss is back-propagated, which then runs
+    no pass of its own. Compared with the same clean loss and no saliency, the map costs that one convolution and, until the
+    step ends, one copy of the parameters. The graph of this pass is gone before the mixed samples' pass begins.
+
+    The pass is a training pass: in training mode batch norm uses and updates the statistics of this batch, so that a map also
+    shows what its image does to the others' losses (in the published code as well, with its clean loss on).
+
+    Args:
+        network: logits (B,K) of images; parameters that require gradients get them.
+        images: (B,C,H,W).
+        labels: (B,) int64.
+
+    Returns:
+        The mean loss, scalar float32, and the map (B,H,W) float32 as ``gradient_saliency`` makes it of the summed loss.
+    """
+    probe = images.detach().requires_grad_()
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    # The sum, not the mean: B times larger gradients, which 16-bit floats hold better.
+    loss = F.cross_entropy(network(probe).float(), labels, reduction="sum")
+    of_images, *of_parameters = torch.autograd.grad(loss, [probe, *parameters], materialize_grads=True)
+    clean_loss = _KnownGradient.apply(loss.detach(), of_parameters, *parameters) / len(images)
+    return clean_loss, saliency_of_gradient(of_images)
+
+
+class _KnownGradient(torch.autograd.Function):
+    """A value whose gradients with respect to some parameters have been computed already.
+
+    They reach the parameters when the step's loss is back-propagated, together with all others: several processes wait for
+    exactly one gradient of each parameter.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, gradients: list[Tensor], *parameters: Tensor) -> Tensor:
+        ctx.gradients = gradients
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, *(upstream * gradient for gradient in ctx.gradients)
+
+
+# Soft cross-entropy on mixed samples: every mixer of ``mixgan.mixing`` as a training method.
 
 
 class MixedSamples(Method):
@@ -71,7 +174,7 @@ class MixedSamples(Method):
         self.schedule = schedule or MixSchedule()
         self.normalise = Normalisation(mean, std)
         self.loss, self.clean_weight, self.reuse_forward = check_loss(loss), clean_weight, reuse_forward
-        self.smoothing = check_odds("--method.smoothing", smoothing)
+        self.smoothing = check_probability("--method.smoothing", smoothing)
         self.host = HostChoice()
         self.share = self.schedule.share(0)
 

@@ -8,9 +8,8 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from classify.methods.method import Method, MethodOutput, check_choice
-from classify.methods.normalisation import Normalisation
-from classify.networks.surgery import double_input, double_output
+from classify.methods.method import Method, MethodOutput, Normalisation, check_choice
+from classify.networks.contract import double_input, double_output
 from mixgan.mixing.mixer import check_positive
 from mixgan.mixing.sampling import Draws
 
@@ -29,7 +28,7 @@ class MultiSample(Method):
     for two heads.
 
     Args:
-        network: any network that ``classify.networks.surgery`` can change.
+        network: any network that ``classify.networks.contract`` can change.
         heads: 2 (section 4.2) or 1 (section 4.1).
         interpolate: what takes lambda ~ Beta(alpha, alpha) and not 1/2: "none" of a and b, a ("samples", 5.3), b ("labels", 5.3)
             or "both"; "paper" is none with two heads and both with one.

@@ -8,20 +8,31 @@ from functools import partial
 
 from torch import nn
 
+from classify.networks.convnets import LeNet, vgg11
 from classify.networks.densenet import densenet121, densenet_bc_190
-from classify.networks.lenet import LeNet
-from classify.networks.preact_resnet import preact_resnet18, preact_resnet34, preact_resnet50, preact_resnet101
-from classify.networks.resnet import resnet18, resnet34, resnet50, resnet101
-from classify.networks.resnet_cifar import resnet56
-from classify.networks.resnext import resnext29_8x64d, resnext50_32x4d, resnext101_64x4d
+from classify.networks.preact_resnet import (
+    TwoUnitBottleneck,
+    preact_resnet18,
+    preact_resnet34,
+    preact_resnet50,
+    preact_resnet101,
+    wide_resnet_28_10,
+)
+from classify.networks.resnet import (
+    resnet18,
+    resnet34,
+    resnet50,
+    resnet56,
+    resnet101,
+    resnext29_8x64d,
+    resnext50_32x4d,
+    resnext101_64x4d,
+)
 from classify.networks.timm_models import check_timm_model, timm_network
-from classify.networks.two_unit_bottleneck import TwoUnitBottleneck
-from classify.networks.vgg import vgg11
-from classify.networks.wide_resnet import wide_resnet_28_10
-from mixgan.evaluate.embedded import EmbeddedNetwork
+from mixgan.evaluate.features import BundledNetwork
 
 _NETWORKS: dict[str, Callable[..., nn.Module]] = {
-    "embedded": EmbeddedNetwork,
+    "bundled": BundledNetwork,
     "preact-resnet18": preact_resnet18,
     "preact-resnet34": preact_resnet34,
     "preact-resnet50": preact_resnet50,

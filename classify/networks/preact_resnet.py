@@ -130,3 +130,57 @@ def preact_resnet50(*, num_classes: int, in_channels: int = 3) -> PreActResNet:
 def preact_resnet101(*, num_classes: int, in_channels: int = 3) -> PreActResNet:
     """PreAct ResNet-101: 42,505,290 parameters for 10 classes and 3 channels."""
     return PreActResNet(PreActBottleneck, (3, 4, 23, 3), num_classes=num_classes, in_channels=in_channels)
+
+
+# PreAct ResNet-18 with a bottleneck of two units, whose values can be drawn (LaMix section 3.1.8, Fig. 8).
+
+
+class TwoUnitBottleneck(PreActResNet):
+    """After the 512 pooled features three linear layers with tanh, of 2, 100 and 512 units; then the classifier."""
+
+    def __init__(self, *, num_classes: int, in_channels: int = 3) -> None:
+        super().__init__(PreActBlock, (2, 2, 2, 2), num_classes=num_classes, in_channels=in_channels)
+        self.squeeze = nn.Sequential(nn.Linear(512, 2), nn.Tanh())
+        self.expand = nn.Sequential(nn.Linear(2, 100), nn.Tanh(), nn.Linear(100, 512), nn.Tanh())
+
+    def bottleneck(self, x: Tensor) -> Tensor:
+        """(B,2) in -1..1, the points of Fig. 8."""
+        return self.squeeze(super().embedding(x))
+
+    def embedding(self, x: Tensor) -> Tensor:
+        """(B,512) in -1..1, what the classifier sees of the two units."""
+        return self.expand(self.bottleneck(x))
+
+
+# Wide ResNets for CIFAR (Zagoruyko and Komodakis, arXiv:1605.07146): few pre-activation blocks of many channels, no dropout.
+#
+# LaMix table 2 trains WideResNet-28-10.
+
+
+class WideResNet(PreActResNet):
+    """A stem of 16 channels and three stages of 16, 32 and 64 times ``widening`` channels.
+
+    Args:
+        depth: layers, 6n+4 for n blocks in each stage.
+        widening: the factor of the channels, the paper's k.
+    """
+
+    def __init__(self, depth: int, widening: int, *, num_classes: int, in_channels: int = 3) -> None:
+        if depth < 10 or depth % 6 != 4:
+            raise ValueError(f"the depth of a WideResNet must be 10, 16, 22, 28, ..., got {depth}")
+        super().__init__(
+            PreActBlock,
+            ((depth - 4) // 6,) * 3,
+            num_classes=num_classes,
+            in_channels=in_channels,
+            widths=(16 * widening, 32 * widening, 64 * widening),
+            stem_width=16,
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")  # as the authors do
+
+
+def wide_resnet_28_10(*, num_classes: int, in_channels: int = 3) -> WideResNet:
+    """WideResNet-28-10: 36,479,194 parameters for 10 classes and 3 channels."""
+    return WideResNet(28, 10, num_classes=num_classes, in_channels=in_channels)

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import torch.nn.functional as F
 import torchvision.models
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
@@ -73,3 +74,140 @@ def resnet50(*, num_classes: int, in_channels: int = 3, stem: Stem = "cifar") ->
 def resnet101(*, num_classes: int, in_channels: int = 3, stem: Stem = "cifar") -> ResNet:
     """ResNet-101: with the CIFAR stem 42,512,970 parameters for 10 classes and 3 channels."""
     return ResNet(Bottleneck, (3, 4, 23, 3), num_classes=num_classes, in_channels=in_channels, stem=stem)
+
+
+# ResNets for CIFAR of 6n+2 layers (He et al., arXiv:1512.03385, section 4.2), three stages of 16, 32 and 64 channels: ResNet-56.
+#
+# Multi-Sample trains ResNet-56. Shortcuts have no weights ("option A"), which is how He et al. reach 0.85 million parameters.
+
+
+class PaddedShortcut(nn.Module):
+    """He et al.'s option A: every second row and column, and zeros for the new channels: (B,C,H,W) -> (B,C+added,H/2,W/2)."""
+
+    def __init__(self, added: int) -> None:
+        super().__init__()
+        self.added = added
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 0, self.added))
+
+
+class CifarResNet(PooledNetwork):
+    """A 3x3 stem and three stages of torchvision's basic blocks at the full, half and quarter size.
+
+    Args:
+        depth: blocks in each stage, He et al.'s n.
+    """
+
+    def __init__(self, depth: int, *, num_classes: int, in_channels: int = 3) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.layer1 = nn.Sequential(*(BasicBlock(16, 16) for _ in range(depth)))
+        self.layer2 = _halving_stage(16, depth)
+        self.layer3 = _halving_stage(32, depth)
+        self.classifier = nn.Linear(64, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")  # He et al., arXiv:1502.01852
+
+    def stages(self, x: Tensor) -> list[Tensor]:
+        maps = []
+        x = F.relu(self.bn1(self.conv1(x)))
+        for layer in (self.layer1, self.layer2, self.layer3):
+            x = layer(x)
+            maps.append(x)
+        return maps
+
+
+def _halving_stage(in_channels: int, depth: int) -> nn.Sequential:
+    """Halves the size and doubles the channels in its first block."""
+    width = 2 * in_channels
+    first = BasicBlock(in_channels, width, stride=2, downsample=PaddedShortcut(width - in_channels))
+    return nn.Sequential(first, *(BasicBlock(width, width) for _ in range(depth - 1)))
+
+
+def resnet56(*, num_classes: int, in_channels: int = 3) -> CifarResNet:
+    """ResNet-56: 853,018 parameters for 10 classes and 3 channels."""
+    return CifarResNet(9, num_classes=num_classes, in_channels=in_channels)
+
+
+# ResNeXts (Xie et al., arXiv:1611.05431): ResNets whose 3x3 convolutions are grouped.
+#
+# AutoMix trains ResNeXt-50 32x4d, with the CIFAR stem on CIFAR and Tiny-ImageNet; Understanding Mixup trains ResNeXt-29 8x64d on
+# CIFAR and ResNeXt-101 64x4d on ImageNet.
+
+
+class CifarResNeXt(PooledNetwork):
+    """Xie et al.'s ResNeXt for CIFAR (section 5.3): a 3x3 stem and three stages of torchvision's bottleneck blocks.
+
+    Stages have 256, 512 and 1024 channels at the full, half and quarter size.
+
+    Args:
+        depth: blocks in each stage; the network has 9 * depth + 2 layers.
+        groups, width_per_group: of the 3x3 convolutions in the first stage; later stages double the width.
+    """
+
+    def __init__(
+        self, depth: int, *, groups: int, width_per_group: int, num_classes: int, in_channels: int = 3
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        grouping = (groups, width_per_group)
+        self.layer1 = _stage(64, 64, depth, grouping, stride=1)
+        self.layer2 = _stage(256, 128, depth, grouping, stride=2)
+        self.layer3 = _stage(512, 256, depth, grouping, stride=2)
+        self.classifier = nn.Linear(1024, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")  # as torchvision does
+
+    def stages(self, x: Tensor) -> list[Tensor]:
+        maps = []
+        x = F.relu(self.bn1(self.conv1(x)))
+        for layer in (self.layer1, self.layer2, self.layer3):
+            x = layer(x)
+            maps.append(x)
+        return maps
+
+
+def _stage(in_channels: int, planes: int, depth: int, grouping: tuple[int, int], *, stride: int) -> nn.Sequential:
+    """Blocks of ``4 * planes`` output channels, the first of which projects its input."""
+    groups, base_width = grouping
+    width = Bottleneck.expansion * planes
+    projection = nn.Sequential(nn.Conv2d(in_channels, width, 1, stride=stride, bias=False), nn.BatchNorm2d(width))
+    first = Bottleneck(in_channels, planes, stride, projection, groups=groups, base_width=base_width)
+    rest = (Bottleneck(width, planes, groups=groups, base_width=base_width) for _ in range(depth - 1))
+    return nn.Sequential(first, *rest)
+
+
+def resnext29_8x64d(*, num_classes: int, in_channels: int = 3) -> CifarResNeXt:
+    """ResNeXt-29 8x64d: 34,426,698 parameters for 10 classes and 3 channels."""
+    return CifarResNeXt(3, groups=8, width_per_group=64, num_classes=num_classes, in_channels=in_channels)
+
+
+def resnext50_32x4d(*, num_classes: int, in_channels: int = 3, stem: Stem = "cifar") -> ResNet:
+    """ResNeXt-50 32x4d: with the CIFAR stem 22,992,714 parameters for 10 classes and 3 channels."""
+    return ResNet(
+        Bottleneck,
+        (3, 4, 6, 3),
+        num_classes=num_classes,
+        in_channels=in_channels,
+        stem=stem,
+        groups=32,
+        width_per_group=4,
+    )
+
+
+def resnext101_64x4d(*, num_classes: int, in_channels: int = 3) -> ResNet:
+    """ResNeXt-101 64x4d, with the ImageNet stem: 83,455,272 parameters for 1000 classes and 3 channels."""
+    return ResNet(
+        Bottleneck,
+        (3, 4, 23, 3),
+        num_classes=num_classes,
+        in_channels=in_channels,
+        stem="imagenet",
+        groups=64,
+        width_per_group=4,
+    )

@@ -4,16 +4,15 @@ from typing import Any
 
 from classify.presets.automix import AUTOMIX_TABLES
 from classify.presets.lamix import LAMIX_TABLES
-from classify.presets.multi_sample import MULTI_SAMPLE_TABLES
 from classify.presets.table import Table
-from classify.presets.understanding_mixup import UNDERSTANDING_TABLES
-from mixgan.mixing.build import ALIASES
+from classify.presets.understanding_mixup import MULTI_SAMPLE_TABLES, UNDERSTANDING_TABLES
+from mixgan.mixing.registry import ALIASES
 
 __all__ = ["PRESETS", "TABLES", "Table", "preset_values"]
 
 #: A run of about two minutes on two CPU cores.
 QUICK = {
-    "network": "embedded",
+    "network": "bundled",
     "image_size": 32,
     "epochs": 40,
     "batch_size": 64,

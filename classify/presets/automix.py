@@ -36,7 +36,7 @@ METHODS: dict[str, Settings] = {
 #: What depends on the data: alpha of Manifold Mixup, the share of CutMix's batches, PuzzleMix's clean loss and transport, the
 #: floor of the Mix Block's rate.
 SMALL_IMAGES: dict[str, Settings] = {
-    "cutmix": {"mix_odds": 0.5},
+    "cutmix": {"mix_prob": 0.5},
     "manifold-mixup": {"method_options": {"alpha": 2.0}},
     "automix": {"side_min_lr": 0.05},
 }

@@ -25,7 +25,7 @@ PUZZLE = {
 
 VANILLA, MIXUP = {}, {"mixer": {"alpha": 1.0}}  # lambda ~ U(0, 1) for all of them (3.1)
 CUTMIX = {"mixer": {"alpha": 1.0}}
-HALF_OF_THE_BATCHES = {"mix_odds": 0.5}
+HALF_OF_THE_BATCHES = {"mix_prob": 0.5}
 LAMIX = {"method_options": {"beta": 0.5}}
 RANDOM_METHODS = {"erm": VANILLA, "mixup": MIXUP, "cutmix": {**CUTMIX, **HALF_OF_THE_BATCHES}, "lamix": LAMIX}
 

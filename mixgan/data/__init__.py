@@ -1,1 +1,1 @@
-"""Images on disk, Google Maps, the embedded tiles, and downloading with verification."""
+"""Images on disk, Google Maps, the synthetic tiles, and downloading with verification."""

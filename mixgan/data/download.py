@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from mixgan import __version__
-from mixgan.data.maps import MAPS_URL, count_pairs, find_maps
+from mixgan.data.domains import MAPS_URL, count_pairs, find_maps
 
 MAPS_PAIRS = {"train": 1096, "val": 1098}
 

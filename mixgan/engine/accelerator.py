@@ -1,17 +1,18 @@
 """Set-up of the Accelerator: one place that decides device, processes, threads and seeds."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
 from accelerate.tracking import filter_trackers
-from accelerate.utils import broadcast, broadcast_object_list, set_seed
+from accelerate.utils import broadcast, broadcast_object_list, gather_object, set_seed
 from torch import nn
 
-from mixgan.engine.settings import CommonSettings
+from mixgan.engine.config import CommonSettings
 
 T = TypeVar("T")
 
@@ -84,3 +85,43 @@ def synchronise_buffers(accelerator: Accelerator, module: nn.Module) -> None:
     if accelerator.num_processes > 1:
         for buffer in module.buffers():
             buffer.copy_(broadcast(buffer.clone()))
+
+
+# Errors among several processes: one that stops alone leaves the others waiting for it.
+
+
+Result = TypeVar("T")
+
+
+def main_first(accelerator: Accelerator, load: Callable[[], Result]) -> Result:
+    """What ``load`` gives, on every process; the main one goes first, as it may have to download a file for all.
+
+    Raises:
+        ValueError: a process failed.
+    """
+    found: list[Result] = []
+    on_main(accelerator, lambda: found.append(load()))
+    with errors_reach_all(accelerator):
+        return found[0] if found else load()
+
+
+@contextmanager
+def errors_reach_all(accelerator: Accelerator) -> Iterator[None]:
+    """A ValueError or OSError of one process inside the block ends the block on all of them, with the same message.
+
+    The block must not exchange anything between processes. Where several fail, the first one's message is taken.
+
+    Raises:
+        ValueError: a process failed; with one process the error is left as it is.
+    """
+    if accelerator.num_processes == 1:
+        yield
+        return
+    own = None
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        own = str(error)
+    failed = [text for text in gather_object([own]) if text is not None]
+    if failed:
+        raise ValueError(failed[0])

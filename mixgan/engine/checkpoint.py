@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 
 from mixgan.engine.accelerator import on_main
-from mixgan.engine.files import write_json
+from mixgan.engine.run_folder import write_json
 
 PREFIX = "step-"
 #: What torch, safetensors and accelerate raise at files that are cut off, garbled or missing.

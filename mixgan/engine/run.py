@@ -1,13 +1,15 @@
-"""One training run: where it stands, what it remembers, what it logs. Both loops are written around it."""
+"""Ctrl-C and SIGTERM: finish the step, save, and say how to go on; a second signal ends at once."""
 
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -17,18 +19,57 @@ from torch import Tensor
 
 from mixgan.engine.accelerator import make_accelerator, on_main, start_tracker
 from mixgan.engine.checkpoint import Checkpoints
-from mixgan.engine.command_line import check_same_settings, to_json
-from mixgan.engine.files import write_json
-from mixgan.engine.interrupt import Interrupt
-from mixgan.engine.metrics_log import MetricsLog, forget_after
+from mixgan.engine.config import CommonSettings, check_same_settings, to_json
 from mixgan.engine.progress import WorkProgress
-from mixgan.engine.run_folder import RunFolder, default_folder
-from mixgan.engine.settings import CommonSettings
+from mixgan.engine.run_folder import MetricsLog, RunFolder, default_folder, forget_after, write_json
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupt:
+    """Context manager that turns the first signal into a request to stop at the next step.
+
+    Args:
+        accelerator: whose processes must agree to stop.
+        check_every: steps between the processes' agreements; a single process stops at the next step.
+    """
+
+    def __init__(self, accelerator: Accelerator, *, check_every: int = 10) -> None:
+        self.accelerator = accelerator
+        self.check_every = check_every
+        self.signal: int | None = None
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> "Interrupt":
+        self._previous = {number: signal.signal(number, self._note) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.signal = number
+        for restored, handler in self._previous.items():
+            signal.signal(restored, handler)
+
+    def requested(self, step: int) -> bool:
+        """Whether to stop after ``step``: the same answer on all processes."""
+        if self.accelerator.num_processes == 1:
+            return self.signal is not None
+        if step % self.check_every:
+            return False
+        flag = torch.tensor(int(self.signal is not None), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flag, reduction="sum").item())
+
+
+# One training run: where it stands, what it remembers, what it logs. Both loops are written around it.
+
 
 Batch = TypeVar("Batch", covariant=True)
 
 
-class Feed(Protocol[Batch]):
+class Loader(Protocol[Batch]):
     """Batches by epoch; an epoch's batches are the same however often and from wherever they are asked for."""
 
     steps_per_epoch: int
@@ -93,7 +134,7 @@ class Run:
             on_main(accelerator, folder.check_free)
         return cls(settings, accelerator, folder, recipe=recipe)
 
-    def remember(self, name: str, item: Stateful, *, own: bool = False) -> None:
+    def register_for_checkpointing(self, name: str, item: Stateful, *, own: bool = False) -> None:
         """Put an object's state into the checkpoints; ``own``: every process has a different one (pools, generators)."""
         (self._own if own else self._shared)[name] = item
 
@@ -138,7 +179,7 @@ class Run:
         """Whether the run's last step is done."""
         return self.step >= self.total_steps
 
-    def batches(self, feed: Feed[Batch], *, description: str) -> Iterator[Batch]:
+    def batches(self, loader: Loader[Batch], *, description: str) -> Iterator[Batch]:
         """The batches still to train on. Between them: checkpoints when due, and the stop that a signal asked for."""
         show = self.accelerator.is_main_process
         accumulation = self.settings.accumulation_steps
@@ -147,7 +188,7 @@ class Run:
             self._tick = time.monotonic()
             while not self.at_end:
                 epoch, done = divmod(self.step, self.steps_per_epoch)
-                for batch in feed.epoch(epoch, first_step=done * accumulation):
+                for batch in loader.epoch(epoch, first_step=done * accumulation):
                     before = self.step
                     yield batch
                     if self.step == before:
@@ -211,7 +252,7 @@ class Run:
             self.checkpoints.save(self.step, trainer={"position": position, "items": trainer}, process=own)
             self._saved_step = self.step
 
-    def watch(self, metric: str, value: float, *, higher_is_better: bool) -> bool:
+    def track_best(self, metric: str, value: float, *, higher_is_better: bool) -> bool:
         """Keep the checkpoint of this step as the best if ``value`` beats all before; returns whether it does.
 
         Without --checkpoint-every each call saves, whatever the value.

@@ -1,6 +1,9 @@
-"""The folder that a run leaves behind; its layout is described in docs/architecture.md."""
+"""Writing files so that a reader never sees half of one."""
 
 import importlib.metadata
+import json
+import math
+import os
 import platform
 import shlex
 import subprocess
@@ -9,7 +12,117 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mixgan.engine.files import write_json
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write beside, flush to disk, then rename over ``path``."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Indented JSON, atomically; NaN and infinities become null, which is what JSON knows."""
+    write_text(path, json.dumps(finite(value), indent=2, default=str, allow_nan=False) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """The value with every non-finite float inside replaced by None."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# metrics.jsonl: one JSON object per logged step or epoch, flushed as it is written.
+
+
+class MetricsLog:
+    """Append-only log of a run; only the main process has an open one."""
+
+    def __init__(self, path: Path, *, enabled: bool = True) -> None:
+        self.path = path
+        self._file = path.open("a", encoding="utf-8") if enabled else None
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Append one record; it must carry ``step``."""
+        if self._file is not None:
+            self._file.write(json.dumps(finite(record)) + "\n")
+            self._file.flush()
+
+    def close(self) -> None:
+        """Close the file; writing afterwards is an error."""
+        if self._file is not None:
+            self._file.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """All complete records of a log; a last line cut off by a kill is left out."""
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+def forget_after(path: Path, step: int) -> None:
+    """Drop the records after ``step``: what a killed run logged past its last checkpoint will be logged again."""
+    kept = [record for record in read_metrics(path) if record["step"] <= step]
+    write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
+
+
+# Weights that people carry away: safetensors files that say what they are.
+
+
+KEY = "mixgan"
+
+
+def save_weights(path: Path, module: nn.Module, about: dict[str, Any]) -> None:
+    """Write a module's state with ``about`` (JSON values: how to build the module again) in the file's metadata."""
+    state = {name: tensor.detach().contiguous().cpu() for name, tensor in module.state_dict().items()}
+    partial = path.with_name(f".{path.name}.partial")
+    save_file(state, partial, metadata={KEY: json.dumps(about)})
+    partial.replace(path)
+
+
+def weights_file(run: Path, name: str) -> Path:
+    """The file of one network of a run; a path that is no folder is that file itself."""
+    return run / "weights" / f"{name}.safetensors" if run.is_dir() else run
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """What ``save_weights`` noted in a file; ValueError for a file that it did not write."""
+    if not path.is_file():
+        raise ValueError(f"no weights at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file: {error}") from error
+    if KEY not in metadata:
+        raise ValueError(f"{path} holds weights, but not of a mixgan run")
+    return json.loads(metadata[KEY])
+
+
+def load_weights(path: Path, module: nn.Module) -> None:
+    """Fill a module from a file; ValueError where the file does not fit it."""
+    try:
+        module.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(f"{path} does not hold weights for {type(module).__name__}: {error}") from error
+
+
+# The folder that a run leaves behind; its layout is described in docs/architecture.md.
+
 
 VERSIONED = ("mixgan", "torch", "torchvision", "kornia", "accelerate")
 

@@ -11,11 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from mixgan.engine.accelerator import make_accelerator
-from mixgan.engine.files import write_json
-from mixgan.engine.settings import CommonSettings
-from mixgan.evaluate.evaluation import ReadCheckpoint, evaluate
-from mixgan.evaluate.figures import Figures
-from mixgan.evaluate.options import FidOptions
+from mixgan.engine.config import CommonSettings
+from mixgan.engine.run_folder import write_json
+from mixgan.evaluate.comparison import FidOptions, Figures, ReadCheckpoint, evaluate
 from mixgan.evaluate.page import figure_rows, write_page
 from mixgan.report.page import tidy
 

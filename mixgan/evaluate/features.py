@@ -1,4 +1,4 @@
-"""Feature extractors: a frozen network that turns images into the vectors the distances compare."""
+"""The bundled network: a small classifier of the synthetic tiles that is also the feature network shipped with mixgan."""
 
 import copy
 import hashlib
@@ -9,10 +9,83 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mixgan.evaluate.embedded import EMBEDDED_DIMS, EMBEDDED_MEAN, EMBEDDED_STD, EMBEDDED_WEIGHTS, load_embedded
-from mixgan.ops.crops import to_float
+from mixgan.ops.geometry import to_float
+
+# The shipped weights were trained on (images - MEAN) / STD in every channel, that is on images*2-1 for images in 0..1.
+BUNDLED_MEAN = 0.5
+BUNDLED_STD = 0.5
+BUNDLED_DIMS = 64
+BUNDLED_WEIGHTS = Path(__file__).with_name("bundled.safetensors")
+
+
+class BundledNetwork(nn.Module):
+    """Four convolution stages and global average pooling; 61,418 parameters with the defaults.
+
+    Fully convolutional: any size from 28 px works. It follows the network contract of `classify`: ``stages``,
+    ``embedding``, ``classifier``.
+    """
+
+    def __init__(self, num_classes: int = 10, in_channels: int = 3) -> None:
+        super().__init__()
+        self.body = nn.ModuleList(
+            [
+                _stage(in_channels, 16, stride=1),
+                _stage(16, 32, stride=2),
+                _stage(32, 64, stride=2),
+                _stage(64, BUNDLED_DIMS, stride=2),
+            ]
+        )
+        self.classifier = nn.Linear(BUNDLED_DIMS, num_classes)
+
+    def stages(self, x: Tensor) -> list[Tensor]:
+        """Normalised images (B,C,H,W) -> feature maps of 16, 32, 64 and 64 channels at 1, 1/2, 1/4 and 1/8 of the size."""
+        maps = []
+        for stage in self.body:
+            x = stage(x)
+            maps.append(x)
+        return maps
+
+    def embedding(self, x: Tensor) -> Tensor:
+        """Normalised images (B,C,H,W) -> (B,64), non-negative, what the classifier sees."""
+        return F.adaptive_avg_pool2d(self.stages(x)[-1], 1).flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised images (B,C,H,W) -> logits (B,num_classes)."""
+        return self.classifier(self.embedding(x))
+
+
+def _stage(in_channels: int, out_channels: int, *, stride: int) -> nn.Sequential:
+    convolution = nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))
+
+
+def load_bundled(path: Path | None = None) -> BundledNetwork:
+    """The bundled network with trained weights, in eval mode on the CPU.
+
+    Args:
+        path: a .safetensors file of an ``BundledNetwork()``; the shipped one by default.
+
+    Raises:
+        ValueError: if the file is missing, is no safetensors file, or holds another network.
+    """
+    path = BUNDLED_WEIGHTS if path is None else Path(path)
+    if not path.is_file():
+        raise ValueError(f"the weights of the bundled feature network are missing: no file {path}")
+    network = BundledNetwork()
+    try:
+        network.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(f"{path} does not hold the weights of the bundled feature network: {error}") from error
+    return network.eval()
+
+
+# Feature extractors: a frozen network that turns images into the vectors the distances compare.
+
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -24,7 +97,7 @@ class FeatureExtractor(nn.Module):
     mode and dtype alone. It stays in eval mode whatever ``train()`` is told.
 
     Args:
-        name: how texts and reports call these features, e.g. "embedded".
+        name: how texts and reports call these features, e.g. "bundled".
         network: has a method ``embedding`` (B,3,H,W) -> (B,dims), or its plain forward gives that.
         dims: length of a feature vector.
         mean, std: normalisation (x - mean) / std of images in 0..1, one number or one per channel.
@@ -111,16 +184,16 @@ def distance_name(features: str) -> str:
     return f"Frechet distance ({features} features), not comparable with published FID"
 
 
-def embedded_features(path: Path | None = None) -> FeatureExtractor:
-    """The 64 features of the embedded network; ``path`` names another weight file of the same network."""
-    network = load_embedded(path)
-    digest = hashlib.sha256(Path(path or EMBEDDED_WEIGHTS).read_bytes()).hexdigest()
+def bundled_features(path: Path | None = None) -> FeatureExtractor:
+    """The 64 features of the bundled network; ``path`` names another weight file of the same network."""
+    network = load_bundled(path)
+    digest = hashlib.sha256(Path(path or BUNDLED_WEIGHTS).read_bytes()).hexdigest()
     return FeatureExtractor(
-        "embedded",
+        "bundled",
         network,
-        dims=EMBEDDED_DIMS,
-        mean=EMBEDDED_MEAN,
-        std=EMBEDDED_STD,
+        dims=BUNDLED_DIMS,
+        mean=BUNDLED_MEAN,
+        std=BUNDLED_STD,
         weights_sha256=digest,
         classifier=network.classifier,
     )

@@ -1,8 +1,11 @@
 """Inception features: the network and the weights of published FID, from a file on this machine or a download."""
 
 import hashlib
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from http.client import HTTPException
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -12,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.inception import BasicConv2d, Inception3
 
-from mixgan.evaluate.features import FeatureExtractor
-from mixgan.ops.resize import resize
+from mixgan.data.order import seeded_generator
+from mixgan.evaluate.features import FeatureExtractor, bundled_features, checked_features
+from mixgan.ops.geometry import resize
 
 #: First digits of the published file's sha256; they are also part of its name.
 WEIGHTS_SHA256 = "6726825d"
@@ -178,3 +182,86 @@ def _score_classifier(network: Inception3) -> nn.Linear:
     classifier = nn.Linear(network.fc.in_features, network.fc.out_features, bias=False, device="meta")
     classifier.weight = network.fc.weight
     return classifier
+
+
+# Inception Score of generated images: are they of clear classes, and of many (Salimans et al. 2016).
+
+
+@dataclass(frozen=True)
+class InceptionScore:
+    """Mean and (population) standard deviation over the splits; a score lies in 1..K."""
+
+    mean: float
+    std: float
+    splits: int
+
+
+def inception_score(logits: Tensor, *, splits: int = 10, seed: int = 0) -> InceptionScore:
+    """exp of the mean KL(p(y|x) || p(y)) of every split, p(y) being the mean of p(y|x) in it, in float64.
+
+    As in torch-fidelity the images are shuffled by seed, so that folders sorted by class do not change the figure, and split
+    s holds images floor(s N / splits) up to floor((s + 1) N / splits). The shuffle's generator is another one, so both agree
+    exactly with one split, and else as two seeds do. The score grows with the number of images in a split.
+
+    Args:
+        logits: (N,K) of a classifier, before softmax. Only those of the same network compare.
+        splits: parts that are scored alone.
+        seed: the shuffle is a function of it.
+
+    Raises:
+        ValueError: for fewer images than splits, NaN or infinite values.
+    """
+    logits = checked_features(logits)
+    count = len(logits)
+    if not 1 <= splits <= count:
+        raise ValueError(f"every split of an Inception Score needs an image, got {splits} splits of {count} images")
+    order = torch.randperm(count, generator=seeded_generator(seed, "inception score"))
+    log_p = logits[order.to(logits.device)].log_softmax(dim=1)
+    bounds = [split * count // splits for split in range(splits + 1)]
+    scores = torch.stack([_score(log_p[a:b]) for a, b in pairwise(bounds)])
+    return InceptionScore(float(scores.mean()), float(scores.std(correction=0)), splits)
+
+
+def _score(log_p: Tensor) -> Tensor:
+    # The logarithm of the mean through logsumexp stays finite where all probabilities of a class underflow.
+    log_marginal = log_p.logsumexp(dim=0) - math.log(len(log_p))
+    return (log_p.exp() * (log_p - log_marginal)).sum(dim=1).mean().exp()
+
+
+# Which features a distance is computed from, by name, and a sentence that says what was taken and why.
+
+
+#: The names of `choose_features`; a command that takes other things too (a checkpoint) asks here first.
+FEATURE_NAMES = ("auto", "inception", "bundled")
+
+
+def choose_features(
+    name: str, *, inception_weights: Path | None = None, dims: int = 2048, fast: bool = False
+) -> FeatureExtractor:
+    """The features called ``name``; their ``note`` says what was taken and why.
+
+    Args:
+        name: "inception", which downloads its weights if it must; "bundled", which is always there; or "auto":
+            inception if its weights are on this machine, else bundled, and never a download.
+        inception_weights: where the weights of Inception are, if not in torch's hub cache.
+        dims, fast: of the Inception features, see `inception_features`; the bundled ones are of one kind.
+
+    Raises:
+        ValueError: for another name, or Inception weights that are needed and missing or wrong.
+    """
+    if name not in FEATURE_NAMES:
+        raise ValueError(f"features are called {', '.join(FEATURE_NAMES)}, got {name!r}")
+    weights = inception_weights or find_inception_weights()
+    if name == "inception" or (name == "auto" and weights):
+        features = inception_features(weights, dims=dims, download=name == "inception", fast=fast)
+        reason = "as asked for" if name == "inception" else f"because the weights are on this machine ({weights})"
+    else:
+        features = bundled_features()
+        place = inception_weight_paths()[0]
+        reason = (
+            "as asked for"
+            if name == "bundled"
+            else f"because the Inception weights are not on this machine (expected at {place})"
+        )
+    features.note = f"features: {features.name}, {reason}"
+    return features

@@ -1,6 +1,6 @@
 """``python -m mixgan.gan``: the same as recipes/mixcyclegan_maps.py."""
 
-from mixgan.engine.command_line import run_command
+from mixgan.engine.config import run_command
 from mixgan.gan.train import main
 
 if __name__ == "__main__":

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from mixgan.data.domains import Domains, find_maps, load_maps
 from mixgan.data.download import download_maps
-from mixgan.data.maps import Domains, find_maps, load_maps
 from mixgan.data.order import epoch_order, rank_batch, seeded_generator
 from mixgan.data.tiles import LARGEST, make_tiles
-from mixgan.gan.settings import GanSettings
-from mixgan.ops.crops import crop_flip
+from mixgan.gan.config import GanSettings
+from mixgan.ops.geometry import crop_flip
 
 TEST_TILES_START = 1_000_000
 TILES_SEED = 0  # the data set stays the same when the run's seed changes
@@ -58,7 +58,7 @@ def _load(settings: GanSettings, split: str, *, size: int, count: int | None) ->
     return Domains(tiles.photos, tiles.maps, paired=True, names=names, skipped=())
 
 
-class DomainFeed:
+class DomainLoader:
     """Unpaired training batches: every domain, and the second draw of it, goes through an order of its own.
 
     Orders, crops and flips are functions of (seed, epoch, position), so an epoch can be entered at any step. An epoch is as

@@ -4,10 +4,17 @@ Every convolution keeps its bias, as in the published code. In front of an insta
 the bias cancels out, so it changes no output; it is there for equal parameter counts and weight shapes.
 """
 
+import copy
+import itertools
+import math
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from mixgan.gan.data import to_bytes, to_signed
 
 
 class ResnetGenerator(nn.Module):
@@ -162,3 +169,177 @@ def init_weights(module: nn.Module, *, std: float = 0.02, generator: torch.Gener
 
 def _norm_relu(channels: int) -> tuple[nn.Module, nn.Module]:
     return nn.InstanceNorm2d(channels), nn.ReLU(inplace=True)
+
+
+# Translation of images of any size: reflect-padded to what a generator takes, large ones in overlapping, blended tiles.
+
+
+STEP = 4  # a generator halves the image twice; tiles that begin elsewhere would be sampled at other pixels
+SMALLEST = 8
+SMALLEST_TILE = 32
+#: How many patches, half as wide as a tile, tell the statistics of a tiled image; together they are as large as 4 tiles.
+PATCHES = 16
+
+
+@torch.no_grad()
+def translate_images(
+    generator: nn.Module,
+    images: Tensor,
+    *,
+    tile: int = 512,
+    overlap: int | None = None,
+    batch_size: int = 1,
+    advance: Callable[[float], object] | None = None,
+) -> Tensor:
+    """Translate images of one size, whatever it is. For another number format call it under ``torch.autocast``.
+
+    An image with a side longer than ``tile`` is translated in tiles, so that memory does not grow with it (beyond its own
+    bytes), to about what one piece would give: all tiles are normalised by statistics of the whole image.
+
+    Args:
+        generator: (b,3,h,w) float in [-1,1] to the same, for h and w that are multiples of 4 and at least 8; in eval mode.
+        images: (B,3,H,W) uint8, on any device.
+        tile: side of the tiles in px, a multiple of 4.
+        overlap: least overlap of neighbouring tiles in px (default: a quarter of the tile).
+        batch_size: how many images or tiles go through the generator at once.
+        advance: called after every pass through the generator with how many images that was, a tile being a fraction.
+
+    Returns:
+        (B,3,H,W) uint8, where the images are.
+
+    Raises:
+        ValueError: ``tile``, ``overlap`` or ``batch_size`` out of range.
+    """
+    overlap = checked_overlap(tile, overlap)
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    advance = advance or (lambda images: None)
+    padded, inside = pad_by_reflection(images)
+    done = []
+    if max(padded.shape[-2:]) > tile:
+        generator = _with_shared_norms(generator)
+        for image in padded:
+            _measure_norms(generator, image, tile // 2)
+            done.append(_translate_in_tiles(generator, image, tile, overlap, batch_size, advance)[None])
+    else:
+        for batch in padded.split(batch_size):
+            done.append(to_bytes(_apply(generator, batch)))
+            advance(len(batch))
+    return torch.cat(done)[inside]
+
+
+def checked_overlap(tile: int, overlap: int | None) -> int:
+    """The overlap, or its default; ValueError for tiles or overlaps out of range."""
+    if tile < SMALLEST_TILE or tile % STEP:
+        raise ValueError(f"tile must be a multiple of {STEP}, at least {SMALLEST_TILE}, got {tile}")
+    overlap = tile // 4 if overlap is None else overlap
+    if not STEP <= overlap <= tile // 2:
+        raise ValueError(f"overlap must lie between {STEP} and half of the tile, {tile // 2}, got {overlap}")
+    return overlap
+
+
+def pad_by_reflection(images: Tensor) -> tuple[Tensor, tuple[object, ...]]:
+    """Images with sides that a generator takes, and the index that cuts the images out again.
+
+    Both ends are padded, by mirror images without the edge itself. Those may repeat: no image is too small.
+    """
+    height, width = images.shape[-2:]
+    (rows, top), (columns, left) = (_reflected(length, images.device) for length in (height, width))
+    return images[..., rows[:, None], columns], (..., slice(top, top + height), slice(left, left + width))
+
+
+def _reflected(length: int, device: torch.device) -> tuple[Tensor, int]:
+    """The pixel that each position of a padded side shows, and how many positions lie before the first pixel."""
+    padded = max(SMALLEST, math.ceil(length / STEP) * STEP)
+    before = (padded - length) // 2
+    period = max(1, 2 * (length - 1))  # there and back again
+    position = (torch.arange(padded, device=device) - before) % period
+    return torch.minimum(position, period - position), before
+
+
+def lay_tiles(length: int, tile: int, overlap: int) -> tuple[list[int], Tensor]:
+    """Tiles along one side: the first pixel of each, and what each pixel of it counts.
+
+    A tile hands over to the next one by a raised cosine around the middle of what they share, half of ``overlap`` wide.
+    The outer quarters of the overlap count nothing: there the network sees the end of the tile, where it pads.
+
+    Args:
+        length: of the side, a multiple of 4.
+
+    Returns:
+        N starts, multiples of 4; (N,t) float32 weights with t = min(length, tile). At every pixel of the side, those of
+        the tiles over it sum to 1.
+    """
+    if length <= tile:
+        return [0], torch.ones(1, length)
+    room, stride = (length - tile) // STEP, (tile - overlap) // STEP
+    count = math.ceil(room / stride) + 1
+    starts = [STEP * (room * k // (count - 1)) for k in range(count)]  # evenly spread: none overlaps by less
+    middles = [(start + following + tile) / 2 for start, following in itertools.pairwise(starts)]
+    pixels = torch.arange(tile) + 0.5
+    # A tile counts from where it rises to where the next one does; summed over the tiles, all but the ends cancel.
+    risen = [
+        _rise(start + pixels - before, overlap / 2) - _rise(start + pixels - after, overlap / 2)
+        for start, before, after in zip(starts, [-math.inf, *middles], [*middles, math.inf], strict=True)
+    ]
+    return starts, torch.stack(risen)
+
+
+def _rise(distance: Tensor, width: float) -> Tensor:
+    """A raised cosine from 0 to 1 over ``width`` pixels around distance 0."""
+    return 0.5 - 0.5 * torch.cos(math.pi * (distance / width + 0.5).clamp(0, 1))
+
+
+def _with_shared_norms(generator: nn.Module) -> nn.Module:
+    """A copy whose instance norms are batch norms, which can measure many patches as one image and keep what they found."""
+    generator = copy.deepcopy(generator)
+    for name, norm in list(generator.named_modules()):
+        if isinstance(norm, nn.InstanceNorm2d):
+            shared = nn.BatchNorm2d(norm.num_features, eps=norm.eps, momentum=1.0, affine=False)
+            generator.set_submodule(name, shared.to(_device(generator)))
+    return generator
+
+
+def _measure_norms(generator: nn.Module, image: Tensor, side: int) -> None:
+    """Let the shared norms take their statistics from patches (``side`` px) all over an image (3,H,W)."""
+    side -= side % STEP
+    (tops, rows), (lefts, columns) = (lay_tiles(length, side, STEP) for length in image.shape[1:])
+    corners = list(itertools.product(tops, lefts))
+    chosen = torch.randperm(len(corners), generator=torch.Generator().manual_seed(0))[:PATCHES].tolist()
+    tall, wide = rows.shape[1], columns.shape[1]
+    generator.train()
+    _apply(generator, torch.stack([image[:, y : y + tall, x : x + wide] for y, x in (corners[k] for k in chosen)]))
+    generator.eval()
+
+
+def _apply(generator: nn.Module, images: Tensor) -> Tensor:
+    """(b,3,h,w) uint8 -> float32 in [-1,1] on the same device."""
+    return generator(to_signed(images.to(_device(generator)))).float().to(images.device)
+
+
+def _device(generator: nn.Module) -> torch.device:
+    return next(generator.parameters()).device
+
+
+def _translate_in_tiles(
+    generator: nn.Module, image: Tensor, tile: int, overlap: int, batch_size: int, advance: Callable[[float], object]
+) -> Tensor:
+    """(3,H,W) uint8 -> the same. One row of tiles after the other, so that only a band of floats is held."""
+    channels, height, width = image.shape
+    tops, row_weights = lay_tiles(height, tile, overlap)
+    lefts, column_weights = lay_tiles(width, tile, overlap)
+    tall, wide = row_weights.shape[1], column_weights.shape[1]
+    done = torch.empty_like(image)
+    band = torch.zeros(channels, tall, width, device=image.device)
+    for top, following, weight_y in zip(tops, [*tops[1:], height], row_weights.to(image.device), strict=True):
+        for first in range(0, len(lefts), batch_size):
+            batch = lefts[first : first + batch_size]
+            cut = torch.stack([image[:, top : top + tall, left : left + wide] for left in batch])
+            weights = column_weights[first : first + batch_size].to(image.device)
+            for piece, left, weight_x in zip(_apply(generator, cut), batch, weights, strict=True):
+                band[:, :, left : left + wide] += piece * weight_y[:, None] * weight_x
+            advance(len(batch) / (len(tops) * len(lefts)))
+        ready = following - top  # the rows that no later tile reaches
+        done[:, top:following] = to_bytes(band[:, :ready])
+        band = torch.cat((band[:, ready:], torch.zeros_like(band[:, :ready])), 1)
+    return done

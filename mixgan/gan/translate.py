@@ -20,10 +20,8 @@ from tyro.conf import Positional
 
 from mixgan.data.images import BadImageError, list_images, open_image
 from mixgan.engine.accelerator import available_cores, set_threads
-from mixgan.gan.export import check_packages, export_onnx
-from mixgan.gan.generator_file import GENERATORS, Direction, WeightKind, find_generator
-from mixgan.gan.networks import ResnetGenerator
-from mixgan.gan.tiled import checked_overlap, translate_images
+from mixgan.gan.networks import ResnetGenerator, checked_overlap, translate_images
+from mixgan.gan.weights import GENERATORS, Direction, WeightKind, check_packages, export_onnx, find_generator
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 

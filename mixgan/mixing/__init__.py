@@ -1,8 +1,7 @@
 """Every mixing method: a small, pure, batched, on-device function of images and labels."""
 
-from mixgan.mixing.build import build_mixer, list_mixers
-from mixgan.mixing.mixer import Mixer
-from mixgan.mixing.plan import Mixed, Plan
+from mixgan.mixing.mixer import Mixed, Mixer, Plan
+from mixgan.mixing.registry import build_mixer, list_mixers
 from mixgan.mixing.saliency import gradient_saliency, gradient_saliency_of, saliency_of_gradient, static_saliency
 
 __all__ = [

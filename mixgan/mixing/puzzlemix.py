@@ -1,16 +1,167 @@
-"""PuzzleMix: blocks are kept where they are salient, cut where neighbours agree, and moved to where they are wanted."""
+"""Images as grids of blocks: pooling into them, enlarging from them, moving them. Sides need not divide evenly.
+
+Pixel i of a side of ``length`` belongs to block floor(i * blocks / length), so that sides of blocks differ by one pixel at most.
+"""
+
+import math
 
 import torch
 from torch import Tensor
 
-from mixgan.mixing.blocks import block_means, enlarge_blocks, move_blocks, normalised_blocks
-from mixgan.mixing.host import HostChoice
-from mixgan.mixing.masks import blend
-from mixgan.mixing.mixer import Mixer, check_odds, check_positive
-from mixgan.mixing.plan import Plan, paired_plan
-from mixgan.mixing.puzzle import solve_labels
-from mixgan.mixing.sampling import Draws
-from mixgan.mixing.transport import transport_sources
+from mixgan.mixing.masks import blend, take_pixels
+from mixgan.mixing.mixer import Mixer, Plan, check_positive, check_probability, paired_plan
+from mixgan.mixing.puzzle_solver import solve_labels
+from mixgan.mixing.sampling import Draws, HostChoice
+
+
+def block_of(length: int, blocks: int, device: torch.device) -> Tensor:
+    """(length,) int64: the block that every pixel of a side belongs to."""
+    return torch.arange(length, device=device) * blocks // length
+
+
+def block_means(maps: Tensor, blocks: tuple[int, int]) -> Tensor:
+    """Means over blocks: (...,H,W) -> (...,m,n)."""
+    rows = _averaging(maps.shape[-2], blocks[0], maps)
+    columns = _averaging(maps.shape[-1], blocks[1], maps)
+    return rows @ maps @ columns.T
+
+
+def normalised_blocks(saliency: Tensor, n: int) -> Tensor:
+    """Saliency (B,H,W) as block shares (B,n,n) that sum to 1; uniform where an image has no saliency at all."""
+    pooled = block_means(saliency.float(), (n, n))
+    total = pooled.sum((1, 2), keepdim=True)
+    return torch.where(total > 0, pooled / total.clamp(min=torch.finfo(pooled.dtype).tiny), 1.0 / n**2)
+
+
+def enlarge_blocks(values: Tensor, size: tuple[int, int]) -> Tensor:
+    """Nearest enlargement (...,m,n) -> (...,H,W)."""
+    rows = block_of(size[0], values.shape[-2], values.device)
+    columns = block_of(size[1], values.shape[-1], values.device)
+    return values.index_select(-2, rows).index_select(-1, columns)
+
+
+def move_blocks(images: Tensor, source: Tensor) -> Tensor:
+    """Show at every block the pixels of another block of the same image, by one gather.
+
+    Args:
+        images: (B,C,H,W).
+        source: (B,m,n) int64, for every block the flat index (row * n + column) of the block to show there. Where blocks
+            differ in size by a pixel, a smaller block repeats its last row or column.
+
+    Returns:
+        (B,C,H,W).
+    """
+    (height, width), (m, n) = images.shape[-2:], source.shape[-2:]
+    row_of, column_of = block_of(height, m, images.device), block_of(width, n, images.device)
+    # Rows need a block's columns only once, and columns its rows: everything but the last line is on small tensors.
+    row = _pixel((source // n).index_select(1, row_of), row_of[:, None], height, m)  # (B,H,n)
+    column = _pixel((source % n).index_select(2, column_of), column_of[None, :], width, n)  # (B,m,W)
+    return take_pixels(images, row.index_select(2, column_of) * width + column.index_select(1, row_of))
+
+
+def _pixel(block: Tensor, here: Tensor, length: int, blocks: int) -> Tensor:
+    """The pixel of ``block`` at the same place inside it as each pixel of a side has inside its own block, ``here``."""
+    bounds = (
+        torch.arange(blocks + 1, device=block.device) * length + blocks - 1
+    ) // blocks  # first pixels, and the length
+    position = torch.arange(length, device=block.device).view(here.shape) - bounds[here]
+    return torch.minimum(bounds[block] + position, bounds[block + 1] - 1)
+
+
+def _averaging(length: int, blocks: int, like: Tensor) -> Tensor:
+    """(blocks, length): rows that average a side over its blocks."""
+    member = (block_of(length, blocks, like.device) == torch.arange(blocks, device=like.device)[:, None]).to(like.dtype)
+    return member / member.sum(1, keepdim=True)
+
+
+# PuzzleMix's transport: salient blocks move to places that the mask shows, at little movement (Kim et al. 2020).
+
+
+def transport_sources(saliency: Tensor, wanted: Tensor, *, t_eps: float) -> Tensor:
+    """Which block comes to lie at every wanted place.
+
+    cost(a,b) = t_eps*|a-b|^2/(m-1)^2 - saliency(a)*wanted(b). In m rounds every block a picks its cheapest place b; among those
+    that picked one place the cheapest wins, then the first, and the others do not come back to it. The published code raises a
+    loser's cost by 1 instead, which keeps it away just as well: with costs between -1 and 2 it could return only if a block
+    held nearly all the saliency.
+
+    A wanted place is first asked for by its own block, at -saliency, and whoever gets it pays no more. So a block can win
+    only wanted places so near that its cost there is below 0, and it asks for those before all others. As the saliency sums
+    to 1, there are few such (block, place) pairs, at most m^2 + 4 (m-1)^2 / t_eps (at most 1 + 4 x points of a grid lie nearer
+    than the square root of x > 0): they are listed once, by block and distance, and the rounds move a pointer per block.
+
+    Args:
+        saliency: (B,m,m), shares that sum to 1.
+        wanted: (B,m,m) bool.
+
+    Returns:
+        (B,m,m) int64, the flat index of the block at every place; where nothing is wanted, the place's own.
+    """
+    m = saliency.shape[-1]
+    count = m * m
+    reward = saliency.flatten(1)
+    costs = t_eps * squared_distances(m, saliency.device)
+    listed, start, end = wanted_in_reach(costs, reward, wanted.flatten(1), most=_most_pairs(m, t_eps))
+    block = torch.arange(count, device=saliency.device).expand(len(saliency), -1)
+    pointer = start
+    for _ in range(m):
+        place = torch.where(pointer < end, listed.gather(1, pointer), count)  # count: nowhere
+        gain = reward - costs.flatten()[(block * count + place).clamp(max=count**2 - 1)]
+        # One number whose maximum is the winner: the bits of a positive float rise with it, the first block wins a tie.
+        bid = (gain.view(torch.int32).long() << 32) + (count - block)
+        best = torch.zeros(len(saliency), count + 1, dtype=torch.int64, device=saliency.device)
+        best = best.scatter_reduce(1, place, bid, "amax")
+        pointer = pointer + ((pointer < end) & (best.gather(1, place) != bid))
+    best = best[:, :count]
+    return torch.where(best > 0, count - (best & 0xFFFFFFFF), block).view_as(saliency)
+
+
+def wanted_in_reach(costs: Tensor, reward: Tensor, wanted: Tensor, *, most: int) -> tuple[Tensor, Tensor, Tensor]:
+    """For every block the wanted places where it costs less than it brings, by cost.
+
+    Args:
+        costs: (N,N) of moving a block to a place.
+        reward: (B,N) of a block at a wanted place.
+        wanted: (B,N) bool.
+        most: how many (block, place) pairs with cost below reward there may be.
+
+    Returns:
+        places (B,most+1) int64, and (B,N) each: where in them a block's places start and end.
+    """
+    batch, count = reward.shape
+    cost, nearest = costs.sort(stable=True)
+    reach = torch.searchsorted(cost, reward.T.contiguous()).T  # places with less cost, in order of cost
+    last = reach.cumsum(1)
+    first = last - reach
+    # Pair number k belongs to the block whose pairs started last.
+    starts = torch.zeros(batch, most + 1, dtype=torch.int64, device=reward.device)
+    owner = starts.scatter_add(1, first.clamp(max=most), torch.ones_like(first))[:, :most].cumsum(1) - 1
+    number = torch.arange(most, device=reward.device)
+    position = (number - first.gather(1, owner)).clamp(max=count - 1)
+    place = nearest.flatten()[owner * count + position]
+    chosen = wanted.gather(1, place) & (number < last[:, -1:])
+    rank = chosen.cumsum(1)
+    listed = torch.zeros_like(starts).scatter(1, torch.where(chosen, rank - 1, most), place)
+    before = torch.nn.functional.pad(rank, (1, 0))  # chosen pairs before number k
+    return listed, before.gather(1, first.clamp(max=most)), before.gather(1, last.clamp(max=most))
+
+
+def _most_pairs(m: int, t_eps: float) -> int:
+    """The bound of ``transport_sources``, with room for rounding in a sum of shares."""
+    every = m**4
+    return every if t_eps <= 0 else min(every, m * m + math.ceil(4.001 * (m - 1) ** 2 / t_eps))
+
+
+def squared_distances(m: int, device: torch.device) -> Tensor:
+    """(m*m, m*m) squared distances of the blocks of a grid, in units of its side."""
+    index = torch.arange(m * m, device=device)
+    place = torch.stack((index // m, index % m), 1)
+    # Whole numbers until the end: equal distances must be equal floats, or ties would be decided by rounding.
+    return (place[:, None] - place).square().sum(2).float() / max(1, m - 1) ** 2
+
+
+# PuzzleMix: blocks are kept where they are salient, cut where neighbours agree, and moved to where they are wanted.
+
 
 NEIGH_SIZE = 4
 
@@ -18,8 +169,8 @@ NEIGH_SIZE = 4
 class PuzzleMix(Mixer):
     """Takes every block from the image that is salient there, with seams where neighbours agree; blocks may be moved.
 
-    The mask minimises the energy of ``mixgan.mixing.puzzle``; transport then moves an image's salient blocks to where its mask
-    is. Needs ``saliency`` (B,H,W) of the batch, see ``gradient_saliency``. The plan's ``choice`` is the block count n,
+    The mask minimises the energy of ``mixgan.mixing.puzzle_solver``; transport then moves an image's salient blocks to where
+    its mask is. Needs ``saliency`` (B,H,W) of the batch, see ``gradient_saliency``. The plan's ``choice`` is the block count n,
     its ``geometry`` (B,2,m,m) int64 the block shown at every block of the own image and of the partner's.
 
     Args:
@@ -62,7 +213,7 @@ class PuzzleMix(Mixer):
             raise ValueError(f"n_labels must be at least 2, got {n_labels}")
         self.alpha = check_positive("alpha", alpha)
         self.blocks, self.n_labels = tuple(blocks), n_labels
-        self.beta, self.gamma, self.eta = beta, gamma, check_odds("eta", eta)
+        self.beta, self.gamma, self.eta = beta, gamma, check_probability("eta", eta)
         self.transport, self.t_eps, self.t_size = transport, t_eps, t_size
         self.mean, self.std = tuple(mean), tuple(std)
         self.host = HostChoice()

@@ -1,13 +1,4 @@
-"""The 15 corruptions of Hendrycks and Dietterich (2019), made on the device, batched, from a generator.
-
-Constants are those that the authors made CIFAR-10-C with, for images of 32 px; lengths among them (blur radii, shifts) grow with
-the image's side. What differs from their files, so that results are not to be compared with those on CIFAR-C:
-
-- frost: the authors blend photographs of frost in; here it is a drawn pattern of ridges.
-- glass blur: they swap pixels one after the other; here every pixel is taken from a random place as near as that.
-- JPEG is Kornia's, which rounds coefficients almost, but not quite, to whole numbers.
-- values are not rounded to 8 bits.
-"""
+"""Random fractal fields, cloudy or craggy: the diamond-square algorithm for a batch."""
 
 import math
 from collections.abc import Callable
@@ -20,7 +11,59 @@ from kornia.enhance import jpeg_codec_differentiable
 from kornia.filters import filter2d, gaussian_blur2d
 from torch import Tensor
 
-from mixgan.ops.plasma import plasma
+
+def plasma(
+    count: int,
+    size: tuple[int, int],
+    *,
+    decay: float,
+    generator: torch.Generator | None = None,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Fields (count,1,H,W), each scaled to 0..1, as the authors of CIFAR-10-C make their fog.
+
+    The field is periodic with the power of two that holds the size. From coarse to fine, points between known ones become their
+    mean plus noise, whose spread falls with every halving of the distance (by decay^2, since the authors' code has it twice).
+
+    Args:
+        size: (H, W).
+        decay: how fast the noise falls, above 1: 3 is smooth, 1.5 is craggy.
+    """
+    side = 1 << (max(size) - 1).bit_length()
+    field = torch.zeros(count, side, side, device=device)
+    step, spread = side, 1.0
+
+    def noisy(sums: Tensor) -> Tensor:
+        noise = torch.rand(sums.shape, generator=generator, device=device)
+        return sums / 4 + spread * (2 * noise - 1)
+
+    while step >= 2:
+        half = step // 2
+        corners = field[:, ::step, ::step]
+        rows = corners + corners.roll(-1, 1)
+        field[:, half::step, half::step] = noisy(rows + rows.roll(-1, 2))
+        centres = field[:, half::step, half::step]
+        above = centres + centres.roll(1, 1) + corners + corners.roll(-1, 2)
+        beside = centres + centres.roll(1, 2) + corners + corners.roll(-1, 1)
+        field[:, ::step, half::step] = noisy(above)
+        field[:, half::step, ::step] = noisy(beside)
+        step, spread = half, spread / decay**2
+    low, high = field.amin((1, 2), keepdim=True), field.amax((1, 2), keepdim=True)
+    field = (field - low) / (high - low).clamp(min=1e-12)
+    return field[:, None, : size[0], : size[1]]
+
+
+# The 15 corruptions of Hendrycks and Dietterich (2019), made on the device, batched, from a generator.
+#
+# Constants are those that the authors made CIFAR-10-C with, for images of 32 px; lengths among them (blur radii,
+# shifts) grow with the image's side. What differs from their files, so that results are not to be compared with those
+# on CIFAR-C:
+#
+# - frost: the authors blend photographs of frost in; here it is a drawn pattern of ridges.
+# - glass blur: they swap pixels one after the other; here every pixel is taken from a random place as near as that.
+# - JPEG is Kornia's, which rounds coefficients almost, but not quite, to whole numbers.
+# - values are not rounded to 8 bits.
+
 
 SEVERITIES = 5
 PUBLISHED_SIZE = 32

@@ -12,11 +12,9 @@ from typing import Literal
 import tyro
 
 from mixgan.engine.accelerator import available_cores
-from mixgan.engine.many_runs import run_all
-from mixgan.engine.planned_run import PlannedRun, Recipe, flags_of
+from mixgan.engine.many_runs import PlannedRun, Recipe, flags_of, run_all
 from mixgan.engine.run_folder import RunFolder, default_folder
-from mixgan.report.comparison import Comparison
-from mixgan.report.comparison_figures import FACTS
+from mixgan.report.comparison import FACTS, Comparison
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 

@@ -1,4 +1,4 @@
-"""A gallery of mixing methods: what each makes of the same pair of embedded tiles."""
+"""A gallery of mixing methods: what each makes of the same pair of synthetic tiles."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mixgan.data.tiles import CLASSES, make_tiles
 from mixgan.mixing import build_mixer, list_mixers, static_saliency
-from mixgan.ops.crops import to_float
+from mixgan.ops.geometry import to_float
 from mixgan.report.grid import image_grid
 
 COLUMNS = ("own", "partner", "mixed", "mask: own blue, partner orange")
@@ -23,7 +23,7 @@ SHOWN_TILES = (43, 40)  # a residential one and a coast, unlike each other at fi
 
 @dataclass(frozen=True, kw_only=True)
 class GalleryOptions:
-    """Draw one row per mixing method on two embedded tiles: both sources, mixed image, mask, lambda and soft label."""
+    """Draw one row per mixing method on two synthetic tiles: both sources, mixed image, mask, lambda and soft label."""
 
     output: Path
     """The PNG file to write."""

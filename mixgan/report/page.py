@@ -15,7 +15,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 
-from mixgan.engine.files import write_text
+from mixgan.engine.run_folder import write_text
 from mixgan.report.plots import INK
 
 

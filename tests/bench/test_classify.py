@@ -15,7 +15,7 @@ sys.path.append(str(ROOT))  # bench is in no installed package
 from bench import classify, published_mixup  # noqa: E402
 from classify.networks import build_network  # noqa: E402
 
-TINY = ["--network", "embedded", "--batch-size", "4", "--images", "16", "--repeats", "1", "--threads", "1"]
+TINY = ["--network", "bundled", "--batch-size", "4", "--images", "16", "--repeats", "1", "--threads", "1"]
 
 
 @pytest.fixture(autouse=True)
@@ -44,12 +44,12 @@ def test_the_command_makes_a_row_for_every_part(tmp_path: Path, monkeypatch: pyt
     assert set(found) == (
         {f"step of mixup, {name}" for name in classify.VARIANTS}
         | {f"step of {name}, fp32" for name in names}
-        | {"step with MemoryFeed, fp32", "Mix Block, fp32"}
+        | {"step with MemoryLoader, fp32", "Mix Block, fp32"}
     )
     assert all(float(row[0]) > 0 and float(row[2]) > 0 for row in found.values())
     goals = {name: row[4] for name, row in found.items()}
     assert goals["step of puzzlemix, fp32"] == "≤ 1.9 x slower"
-    assert goals["step with MemoryFeed, fp32"] == "≤ 1.03 x slower"
+    assert goals["step with MemoryLoader, fp32"] == "≤ 1.03 x slower"
     assert goals["step of mixup, bf16+channels-last"] == "≥ 2.3 x faster"
     assert goals["Mix Block, fp32"] == "≥ 10 x faster"
     assert "threads" in (tmp_path / "table.md").read_text()
@@ -64,7 +64,7 @@ def test_unknown_names_are_quoted(flag: str, value: str):
 def test_the_published_step_is_a_step_of_sgd_on_one_mixed_batch():
     # The oracle: the gradient of soft cross-entropy at lambda, and SGD's first step, by hand.
     torch.manual_seed(0)
-    network = build_network("embedded", num_classes=3)
+    network = build_network("bundled", num_classes=3)
     images, labels = torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8), torch.tensor([0, 1, 2, 0])
     device = torch.device("cpu")
     by_hand = copy.deepcopy(network)

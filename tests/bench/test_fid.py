@@ -11,7 +11,7 @@ import tyro
 from PIL import Image
 from scipy import linalg
 
-from mixgan.evaluate.options import FidOptions
+from mixgan.evaluate.comparison import FidOptions
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT))  # bench is in no installed package

@@ -10,7 +10,7 @@ if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))  # bench is in no installed package
 
 from bench.gan_memory import GIB, line_of, peak_of_two_steps  # noqa: E402
-from mixgan.gan.settings import GanSettings  # noqa: E402
+from mixgan.gan.config import GanSettings  # noqa: E402
 
 
 @pytest.mark.parametrize(

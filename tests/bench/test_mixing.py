@@ -12,12 +12,9 @@ import torch
 import torch.nn.functional as F
 
 from mixgan.mixing import build_mixer, list_mixers, static_saliency
-from mixgan.mixing.assignment import assign_blocks, assignment_objective
-from mixgan.mixing.blocks import enlarge_blocks, move_blocks
-from mixgan.mixing.comixup import salient_peaks
-from mixgan.mixing.puzzle import energy, solve_labels
-from mixgan.mixing.puzzlemix import puzzle_energy
-from mixgan.mixing.transport import transport_sources
+from mixgan.mixing.comixup import assign_blocks, assignment_objective, salient_peaks
+from mixgan.mixing.puzzle_solver import energy, solve_labels
+from mixgan.mixing.puzzlemix import enlarge_blocks, move_blocks, puzzle_energy, transport_sources
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT))  # bench is in no installed package

@@ -1,13 +1,13 @@
 import pytest
 import torch
 
-from classify.average import averaged, moving_average
 from classify.methods import build_method
 from classify.networks import build_network
+from classify.optimizer import averaged, moving_average
 
 
 def method(name: str = "mixup", **options):
-    return build_method(name, build_network("embedded", num_classes=3), num_classes=3, options=options)
+    return build_method(name, build_network("bundled", num_classes=3), num_classes=3, options=options)
 
 
 def test_the_average_takes_the_networks_place_inside_only():

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from classify.features import checkpoint_features
 from classify.networks import build_network
-from mixgan.engine.weights import save_weights
+from classify.weights import checkpoint_features
+from mixgan.engine.run_folder import save_weights
 from mixgan.gan.networks import ResnetGenerator
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -64,12 +64,12 @@ def test_other_files_are_refused_in_a_sentence(tmp_path, network):
     with refused(match=r"G_A\.safetensors holds weights, but not of a classifier"):
         checkpoint_features(tmp_path / "G_A.safetensors")
     grey = save(
-        tmp_path / "grey", build_network("embedded", num_classes=5, in_channels=1), network="embedded", in_channels=1
+        tmp_path / "grey", build_network("bundled", num_classes=5, in_channels=1), network="bundled", in_channels=1
     )
     with refused(match="is a network for images of 1 channel, evaluation needs 3"):
         checkpoint_features(grey)
-    with refused(match="does not hold weights for EmbeddedNetwork"):
-        checkpoint_features(save(tmp_path / "other", network, network="embedded"))
+    with refused(match="does not hold weights for BundledNetwork"):
+        checkpoint_features(save(tmp_path / "other", network, network="bundled"))
     (tmp_path / "text.safetensors").write_text("no weights")
     with refused(match=r"text\.safetensors is not a safetensors file"):
         checkpoint_features(tmp_path / "text.safetensors")

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-import classify.feeds
+import classify.loaders
 from classify.data import FolderSet, ImageSet
-from classify.feeds import MemoryFeed, StreamFeed, eval_batches, training_feed
+from classify.loaders import MemoryLoader, StreamLoader, eval_batches, training_loader
 from mixgan.data.images import BadImageError
 
 COUNT = 22
@@ -21,9 +21,9 @@ IMAGES = torch.randint(1, 256, (COUNT, 3, 6, 5), generator=torch.Generator().man
 LABELS = torch.arange(COUNT)  # a label names its sample
 
 
-def memory_feed(**options: object) -> MemoryFeed:
+def memory_loader(**options: object) -> MemoryLoader:
     defaults = {"batch_size": 4, "seed": 1, "device": "cpu", "mean": MEAN, "std": STD, "pad": 2}
-    return MemoryFeed(IMAGES, LABELS, **{**defaults, **options})
+    return MemoryLoader(IMAGES, LABELS, **{**defaults, **options})
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +38,8 @@ def folder_set(tmp_path_factory: pytest.TempPathFactory) -> FolderSet:
     return FolderSet("pictures", paths, LABELS, tuple("abcdefghijklmnopqrstuv"), MEAN, STD, size=8)
 
 
-def stream_feed(dataset: FolderSet, **options: object) -> StreamFeed:
-    return StreamFeed(dataset, **{"batch_size": 4, "seed": 1, "device": "cpu", "workers": 0, **options})
+def stream_loader(dataset: FolderSet, **options: object) -> StreamLoader:
+    return StreamLoader(dataset, **{"batch_size": 4, "seed": 1, "device": "cpu", "workers": 0, **options})
 
 
 def undo_normalisation(images: Tensor) -> Tensor:
@@ -53,66 +53,66 @@ def assert_same_batches(some: list[tuple[Tensor, Tensor]], others: list[tuple[Te
         assert torch.equal(images, other_images)
 
 
-MakeFeed = Callable[..., MemoryFeed | StreamFeed]
+MakeLoader = Callable[..., MemoryLoader | StreamLoader]
 
 
 @pytest.fixture(params=["memory", "stream"])
-def make_feed(request: pytest.FixtureRequest, folder_set: FolderSet) -> MakeFeed:
+def make_loader(request: pytest.FixtureRequest, folder_set: FolderSet) -> MakeLoader:
     if request.param == "memory":
-        return memory_feed
-    return lambda **options: stream_feed(folder_set, **options)
+        return memory_loader
+    return lambda **options: stream_loader(folder_set, **options)
 
 
 # What both feeds promise
 
 
-def test_an_epoch_visits_a_sample_at_most_once_and_drops_the_rest(make_feed: MakeFeed) -> None:
-    feed = make_feed()
-    batches = list(feed.epoch(0))
+def test_an_epoch_visits_a_sample_at_most_once_and_drops_the_rest(make_loader: MakeLoader) -> None:
+    loader = make_loader()
+    batches = list(loader.epoch(0))
     seen = torch.cat([labels for _, labels in batches])
-    assert feed.steps_per_epoch == len(batches) == COUNT // 4
+    assert loader.steps_per_epoch == len(batches) == COUNT // 4
     assert all(images.dtype == torch.float32 and labels.dtype == torch.int64 for images, labels in batches)
     assert len(seen) == len(set(seen.tolist())) == 20
 
 
-def test_starting_at_a_step_gives_the_rest_of_the_epoch(make_feed: MakeFeed) -> None:
-    full = list(make_feed().epoch(3))
-    assert_same_batches(list(make_feed().epoch(3, first_step=2)), full[2:])
-    assert list(make_feed().epoch(3, first_step=len(full))) == []
+def test_starting_at_a_step_gives_the_rest_of_the_epoch(make_loader: MakeLoader) -> None:
+    full = list(make_loader().epoch(3))
+    assert_same_batches(list(make_loader().epoch(3, first_step=2)), full[2:])
+    assert list(make_loader().epoch(3, first_step=len(full))) == []
 
 
-def test_epochs_and_seeds_differ_in_order_and_augmentation(make_feed: MakeFeed) -> None:
-    def by_sample(feed: MemoryFeed | StreamFeed, epoch: int) -> tuple[list[int], dict[int, Tensor]]:
-        batches = list(feed.epoch(epoch))
+def test_epochs_and_seeds_differ_in_order_and_augmentation(make_loader: MakeLoader) -> None:
+    def by_sample(loader: MemoryLoader | StreamLoader, epoch: int) -> tuple[list[int], dict[int, Tensor]]:
+        batches = list(loader.epoch(epoch))
         labels = torch.cat([labels for _, labels in batches]).tolist()
         return labels, dict(zip(labels, torch.cat([images for images, _ in batches]), strict=True))
 
-    order, images = by_sample(make_feed(), 0)
-    for other_order, other_images in (by_sample(make_feed(), 1), by_sample(make_feed(seed=2), 0)):
+    order, images = by_sample(make_loader(), 0)
+    for other_order, other_images in (by_sample(make_loader(), 1), by_sample(make_loader(seed=2), 0)):
         assert order != other_order
         assert any(not torch.equal(images[key], other_images[key]) for key in images.keys() & other_images.keys())
 
 
-def test_ranks_share_out_the_batch_of_one_process(make_feed: MakeFeed) -> None:
+def test_ranks_share_out_the_batch_of_one_process(make_loader: MakeLoader) -> None:
     """Oracle: one process with the global batch size."""
-    shares = [list(make_feed(rank=rank, world=2, batch_size=3).epoch(1)) for rank in (0, 1)]
+    shares = [list(make_loader(rank=rank, world=2, batch_size=3).epoch(1)) for rank in (0, 1)]
     together = [(torch.cat([a, b]), torch.cat([c, d])) for (a, c), (b, d) in zip(*shares, strict=True)]
-    assert_same_batches(together, list(make_feed(batch_size=6).epoch(1)))
+    assert_same_batches(together, list(make_loader(batch_size=6).epoch(1)))
 
 
-def test_the_global_random_state_is_left_alone(make_feed: MakeFeed) -> None:
+def test_the_global_random_state_is_left_alone(make_loader: MakeLoader) -> None:
     before = torch.get_rng_state()
-    list(make_feed().epoch(0))
+    list(make_loader().epoch(0))
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_wrong_numbers_are_quoted(make_feed: MakeFeed) -> None:
+def test_wrong_numbers_are_quoted(make_loader: MakeLoader) -> None:
     with pytest.raises(ValueError, match="22 images are fewer than one batch: 12 on each of 2 processes"):
-        make_feed(batch_size=12, world=2)
+        make_loader(batch_size=12, world=2)
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
-        make_feed(batch_size=0)
+        make_loader(batch_size=0)
     with pytest.raises(ValueError, match=r"first_step must be within 0\.\.5, got 6"):
-        make_feed().epoch(0, first_step=6)
+        make_loader().epoch(0, first_step=6)
 
 
 # In memory
@@ -122,7 +122,7 @@ def test_crops_and_mirrors_of_the_zero_padded_image() -> None:
     """Oracle: every one of the 5 x 5 x 2 windows of the padded image, cut with numpy; all of them must come up in time."""
     windows = set()
     for epoch in range(40):
-        for images, labels in memory_feed().epoch(epoch):
+        for images, labels in memory_loader().epoch(epoch):
             for image, label in zip(undo_normalisation(images).round().numpy(), labels.tolist(), strict=True):
                 padded = np.pad(IMAGES[label].numpy(), ((0, 0), (2, 2), (2, 2)))
                 matches = [
@@ -138,7 +138,7 @@ def test_crops_and_mirrors_of_the_zero_padded_image() -> None:
 
 
 def test_no_augmentation_leaves_the_normalised_images() -> None:
-    for images, labels in memory_feed(pad=0, flip=False).epoch(0):
+    for images, labels in memory_loader(pad=0, flip=False).epoch(0):
         expected = (IMAGES[labels].double() / 255 - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[
             :, None, None
         ]
@@ -149,11 +149,11 @@ def test_a_set_of_digits_is_never_mirrored() -> None:
     """Its columns grow to the right; in a mirrored crop they would fall."""
     ramp = torch.arange(1, 9, dtype=torch.uint8).expand(COUNT, 1, 8, 8)
     dataset = ImageSet("digits", ramp, LABELS, tuple("0123456789"), (0.0,), (1.0,), flip=False)
-    feed = training_feed(dataset, batch_size=COUNT, seed=0, device="cpu")
-    images, _ = next(feed.epoch(0))
+    loader = training_loader(dataset, batch_size=COUNT, seed=0, device="cpu")
+    images, _ = next(loader.epoch(0))
     rows = images[:, 0, 4]  # a row that is inside for every crop; padding is zero
     rising = (rows[:, 1:] > rows[:, :-1]) | (rows[:, 1:] == 0)
-    assert isinstance(feed, MemoryFeed)
+    assert isinstance(loader, MemoryLoader)
     assert rising.all()
 
 
@@ -161,16 +161,16 @@ def test_a_set_of_digits_is_never_mirrored() -> None:
 
 
 def test_batches_do_not_depend_on_workers(folder_set: FolderSet) -> None:
-    here = list(stream_feed(folder_set).epoch(2, first_step=1))
+    here = list(stream_loader(folder_set).epoch(2, first_step=1))
     before = torch.get_rng_state()
-    feed = training_feed(folder_set, batch_size=4, seed=1, device="cpu", workers=2)
-    assert_same_batches(list(feed.epoch(2, first_step=1)), here)
+    loader = training_loader(folder_set, batch_size=4, seed=1, device="cpu", workers=2)
+    assert_same_batches(list(loader.epoch(2, first_step=1)), here)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_streamed_pictures_are_windows_of_their_own_sample(folder_set: FolderSet) -> None:
     slopes = []
-    for images, labels in stream_feed(folder_set).epoch(0):
+    for images, labels in stream_loader(folder_set).epoch(0):
         pixels = undo_normalisation(images)
         assert images.shape == (4, 3, 8, 8)
         torch.testing.assert_close(pixels[:, 0], (10.0 * labels)[:, None, None].expand(4, 8, 8))
@@ -184,7 +184,7 @@ def test_random_crops_show_as_much_as_the_set_asks_for(folder_set: FolderSet) ->
     than 3:4 that is 10.95 columns or more, seen from the first to the last of 8 pixels."""
 
     def widths(dataset: FolderSet) -> Tensor:
-        batches = [images for epoch in range(4) for images, _ in stream_feed(dataset).epoch(epoch)]
+        batches = [images for epoch in range(4) for images, _ in stream_loader(dataset).epoch(epoch)]
         green = undo_normalisation(torch.cat(batches))[:, 1].mean(1)
         return (green[:, -1] - green[:, 0]).abs() / 12 * 8 / 7
 
@@ -195,12 +195,12 @@ def test_random_crops_show_as_much_as_the_set_asks_for(folder_set: FolderSet) ->
 def test_skipped_steps_are_not_read(folder_set: FolderSet, monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
 
-    def counting(path: Path, real: Callable[[Path], Tensor] = classify.feeds.read_image) -> Tensor:
+    def counting(path: Path, real: Callable[[Path], Tensor] = classify.loaders.read_image) -> Tensor:
         read.append(path)
         return real(path)
 
-    monkeypatch.setattr(classify.feeds, "read_image", counting)
-    list(stream_feed(folder_set).epoch(0, first_step=3))
+    monkeypatch.setattr(classify.loaders, "read_image", counting)
+    list(stream_loader(folder_set).epoch(0, first_step=3))
     assert len(read) == 2 * 4
 
 
@@ -218,19 +218,19 @@ def broken_set(folder_set: FolderSet, tmp_path: Path) -> Callable[[str], FolderS
 def test_an_unreadable_file_ends_training_with_one_sentence(
     broken_set: Callable[[str], FolderSet], workers: int
 ) -> None:
-    feed = stream_feed(broken_set("error"), batch_size=COUNT, workers=workers)
+    loader = stream_loader(broken_set("error"), batch_size=COUNT, workers=workers)
     with pytest.raises(BadImageError, match=r"broken\.png") as caught:
-        list(feed.epoch(0))
+        list(loader.epoch(0))
     assert "\n" not in str(caught.value)
 
 
 def test_the_next_sample_stands_in_for_a_skipped_one(broken_set: Callable[[str], FolderSet]) -> None:
     dataset = broken_set("skip")
-    feed = stream_feed(dataset, batch_size=COUNT)
+    loader = stream_loader(dataset, batch_size=COUNT)
     with pytest.warns(UserWarning, match=r"skipped .*broken\.png"):
-        ((_, labels),) = feed.epoch(0)
+        ((_, labels),) = loader.epoch(0)
     assert sorted(labels.tolist()) == [0, 1, 2, 3, 4, 6, 6, *range(7, COUNT)]
-    assert feed.skipped == {dataset.paths[5]}
+    assert loader.skipped == {dataset.paths[5]}
 
 
 def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
         pytest.warns(UserWarning, match="skipped"),
         pytest.raises(BadImageError, match="none of the 2 images of gone can be read"),
     ):
-        list(stream_feed(dataset, batch_size=2).epoch(0))
+        list(stream_loader(dataset, batch_size=2).epoch(0))
 
 
 # Evaluation

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from classify.finetune import network_for_finetuning
 from classify.methods import Method, build_method
 from classify.networks import build_network
-from classify.networks.surgery import first_convolution
-from mixgan.engine.weights import save_weights
+from classify.networks.contract import first_convolution
+from classify.weights import network_for_finetuning
+from mixgan.engine.run_folder import save_weights
 
 CLASSES = 4
 
@@ -18,11 +18,11 @@ CLASSES = 4
 def finished_run(folder: Path, method: str, **options) -> Method:
     """A method with lived-in batch norms, and its weights as the classify command saves them."""
     torch.manual_seed(0)
-    trained = build_method(method, build_network("embedded", num_classes=CLASSES), num_classes=CLASSES, options=options)
+    trained = build_method(method, build_network("bundled", num_classes=CLASSES), num_classes=CLASSES, options=options)
     for _ in range(3):
         trained(torch.rand(16, 3, 32, 32), torch.randint(CLASSES, (16,)))
     about = {
-        "network": "embedded",
+        "network": "bundled",
         "num_classes": trained.network.classifier.out_features,
         "in_channels": first_convolution(trained.network).in_channels,
         "classes": [str(label) for label in range(CLASSES)],

@@ -46,7 +46,7 @@ def test_the_loss_is_the_weighted_sum_of_two_cross_entropies(name: str):
 def test_every_method_trains_and_logs_plain_numbers(name: str):
     torch.manual_seed(1)
     # What is more than a mixer may ask for convolutions, stages or an embedding.
-    trained = build_network("embedded", num_classes=CLASSES) if name in METHODS else network()
+    trained = build_network("bundled", num_classes=CLASSES) if name in METHODS else network()
     method = build_method(name, trained, num_classes=CLASSES)
     output = method(*batch())
     output.loss.backward()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from classify.methods.mix_schedule import MixSchedule
+from classify.methods.mixed_samples import MixSchedule
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def test_shares_by_epoch(schedule, shares):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"odds": 1.5}, r"--mix-odds must lie in \[0, 1\], got 1.5"),
+        ({"odds": 1.5}, r"--mix-prob must lie in \[0, 1\], got 1.5"),
         ({"off_epoch": -1}, "--mix-off-epoch must not be negative, got -1"),
         ({"warmup": -1}, "--mix-warmup must not be negative, got -1"),
         ({"epochs": "10/2"}, "--mix-epochs must be K/N with 0 < K <= N, such as 2/10, got '10/2'"),

@@ -13,16 +13,15 @@ from torch import Tensor, nn
 from classify.networks import build_network, check_network, list_networks
 from classify.networks.contract import Network
 from classify.networks.densenet import DenseNet
-from classify.networks.resnet import resnet18
-from classify.networks.resnext import CifarResNeXt
-from classify.networks.wide_resnet import WideResNet
-from mixgan.engine.weights import load_weights, save_weights
+from classify.networks.preact_resnet import WideResNet
+from classify.networks.resnet import CifarResNeXt, resnet18
+from mixgan.engine.run_folder import load_weights, save_weights
 
 # One of each family, block and stem, small ones of the large; the rest differ from these in depth and width only.
 TRAINED: dict[str, Callable[..., nn.Module]] = {
     **{
         name: partial(build_network, name)
-        for name in ("embedded", "preact-resnet18", "preact-resnet50", "preact-resnet18-2d", "resnet18", "resnet56")
+        for name in ("bundled", "preact-resnet18", "preact-resnet50", "preact-resnet18-2d", "resnet18", "resnet56")
     },
     **{name: partial(build_network, name) for name in ("resnext50-32x4d-imagenet", "densenet121", "vgg11", "lenet")},
     "resnext11-8x4d": partial(CifarResNeXt, 1, groups=8, width_per_group=4),
@@ -192,7 +191,7 @@ def test_initial_weights_follow_the_global_seed() -> None:
         torch.manual_seed(seed)
         return next(build_network(name, num_classes=3).parameters())
 
-    for name in ("embedded", "resnet56", "vgg11", "lenet"):
+    for name in ("bundled", "resnet56", "vgg11", "lenet"):
         torch.testing.assert_close(first_weights(name, 5), first_weights(name, 5), rtol=0, atol=0)
         assert not torch.equal(first_weights(name, 5), first_weights(name, 6))
 

@@ -5,14 +5,14 @@ import math
 import pytest
 import torch
 
+from classify.config import ClassifySettings
 from classify.methods import Method, build_method
 from classify.networks import build_network
 from classify.optimizer import make_optimizer, make_schedule
-from classify.settings import ClassifySettings
 
 
 def method(name: str) -> Method:
-    return build_method(name, build_network("embedded", num_classes=3), num_classes=3)
+    return build_method(name, build_network("bundled", num_classes=3), num_classes=3)
 
 
 def rates(settings: ClassifySettings, name: str, *, horizon: int = 10) -> list[list[float]]:

@@ -3,9 +3,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from classify.config import ClassifySettings, settings_from, with_options
 from classify.presets import PRESETS, TABLES, preset_values
-from classify.settings import ClassifySettings, settings_from, with_options
-from mixgan.engine.command_line import from_json
+from mixgan.engine.config import from_json
 
 
 def rows() -> Iterator[tuple[str, str, str, str]]:

@@ -9,13 +9,13 @@ import torch
 from accelerate.state import AcceleratorState, PartialState
 from PIL import Image
 
+from classify.config import as_dict, settings_from
 from classify.data import list_datasets
 from classify.methods import build_method
 from classify.networks import build_network
 from classify.presets import TABLES
-from classify.settings import as_dict, settings_from
 from classify.train import main
-from mixgan.engine.weights import save_weights
+from mixgan.engine.run_folder import save_weights
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reproducing.md").read_text()
 ROW = re.compile(
@@ -98,7 +98,7 @@ def test_every_command_resolves_and_its_method_builds(runs: Path):
     for words in distinct.values():
         settings = settings_from(words)
         assert (settings.preset, settings.dataset, settings.network, settings.method) == row_of(words)
-        network = build_network("embedded", num_classes=4)
+        network = build_network("bundled", num_classes=4)
         method = build_method(
             settings.method,
             network,

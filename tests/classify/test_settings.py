@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from classify.config import ClassifySettings, as_dict, settings_from
 from classify.methods import list_methods
-from classify.settings import ClassifySettings, as_dict, settings_from
-from mixgan.engine.command_line import to_json
+from mixgan.engine.config import to_json
 
 
 @pytest.fixture
@@ -29,9 +29,9 @@ def cifar_below(root: Path) -> None:
 
 def test_without_flags_the_quick_preset_on_tiles(here: Path, capsys):
     settings = settings_from([])
-    assert (settings.dataset, settings.network, settings.epochs, settings.method) == ("tiles", "embedded", 40, "mixup")
+    assert (settings.dataset, settings.network, settings.epochs, settings.method) == ("tiles", "bundled", 40, "mixup")
     said = capsys.readouterr().out
-    assert said == "No CIFAR-10 under data: using the embedded tiles (--dataset cifar10 --download fetches it).\n"
+    assert said == "No CIFAR-10 under data: using the synthetic tiles (--dataset cifar10 --download fetches it).\n"
 
 
 def test_auto_takes_cifar_where_it_lies_and_the_papers_settings(here: Path, capsys):
@@ -82,7 +82,7 @@ def test_flags_that_do_not_fit_end_the_command_with_their_name(here: Path, capsy
     ("words", "message"),
     [
         ("--method mixip", "unknown --method 'mixip'; known: erm, .*cutmix"),
-        ("--network vgg", "unknown --network 'vgg'; known: embedded, preact-resnet18, "),
+        ("--network vgg", "unknown --network 'vgg'; known: bundled, preact-resnet18, "),
         ("--preset fast", "unknown preset 'fast'; known: quick, paper"),
         ("--dataset imagenette", "unknown dataset 'imagenette'; known: auto, tiles, cifar10, .*imagefolder"),
         ("--lr 0", "--lr must be above 0, got 0.0"),
@@ -172,7 +172,7 @@ def test_a_run_cannot_go_on_with_other_settings(here: Path):
     again = ["--resume", "--output-dir", str(folder)]
     with pytest.raises(ValueError, match=r"other settings: --method is cutmix, was mixup-x$"):
         settings_from([*again, "--method", "cutmix"])
-    with pytest.raises(ValueError, match=r"other settings: --network is resnet18, was embedded$"):
+    with pytest.raises(ValueError, match=r"other settings: --network is resnet18, was bundled$"):
         settings_from([*again, "--network", "resnet18"])
     with pytest.raises(ValueError, match=r"settings: --mixer\.image-range is \[0\.5, 1\.0\], was \[0\.0, 1\.0\]$"):
         settings_from([*again, "--mixer.image-range", "0.5", "1"])

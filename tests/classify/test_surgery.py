@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from classify.networks import build_network
-from classify.networks.surgery import double_input, double_output, first_convolution, single_input, single_output
+from classify.networks.contract import double_input, double_output, first_convolution, single_input, single_output
 
-KINDS = ["embedded", "preact-resnet18", "resnet56", "densenet121", "vgg11", "lenet"]
+KINDS = ["bundled", "preact-resnet18", "resnet56", "densenet121", "vgg11", "lenet"]
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -14,11 +14,11 @@ from classify.evaluation import evaluate
 from classify.methods import build_method
 from classify.networks import build_network
 from classify.train import compile_networks, main
-from mixgan.engine.weights import read_about
+from mixgan.engine.run_folder import read_metadata
 
 COMMON = [
     "--network",
-    "embedded",
+    "bundled",
     "--dataset",
     "tiles",
     "--threads",
@@ -64,10 +64,10 @@ def test_the_average_is_tested_and_saved_beside_the_network(tmp_path: Path, smal
     plain, average = (load_file(file) for file in files.values())
     assert plain.keys() == average.keys()
     assert not torch.equal(plain["classifier.weight"], average["classifier.weight"])
-    assert read_about(files["network_ema"]) == read_about(files["network"]) | {"ema": 0.8}
+    assert read_metadata(files["network_ema"]) == read_metadata(files["network"]) | {"ema": 0.8}
     assert summary["weights"] == "ema"
     # The oracle: the saved average, loaded anew and tested by hand.
-    network = build_network("embedded", num_classes=3)
+    network = build_network("bundled", num_classes=3)
     network.load_state_dict(average)
     images = (small_set.images / 255 - 0.5) / 0.25
     accelerator = command.Run.start(command.settings_from([*COMMON, "--dry-run"]), recipe="classify").accelerator
@@ -105,7 +105,7 @@ def test_compiled_networks_train_alike_and_keep_their_names(name: str, monkeypat
     methods = []
     for _ in range(2):
         torch.manual_seed(0)
-        methods.append(build_method(name, build_network("embedded", num_classes=3), num_classes=3))
+        methods.append(build_method(name, build_network("bundled", num_classes=3), num_classes=3))
     plain, fast = methods
     compile_networks(fast)
     assert fast.network in compiled

@@ -13,11 +13,11 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 
 from classify.methods import METHODS
 from classify.train import main as classify
-from mixgan.engine.metrics_log import read_metrics
+from mixgan.engine.run_folder import read_metrics
 from mixgan.gan.train import main as mixcyclegan
 
 COMMON = "--threads 1 --log-every 1 --seed 3"
-SMALL = "--dataset cifar10 --network embedded --image-size 16 --batch-size 4 --epochs 2 --lr 0.05"
+SMALL = "--dataset cifar10 --network bundled --image-size 16 --batch-size 4 --epochs 2 --lr 0.05"
 GAN = (
     "--dataset tiles --image-size 32 --width 4 --blocks 1 --train-count 16 --eval-count 4 --pool-size 2 --epochs 3 "
     "--no-eval-at-start"
@@ -29,7 +29,7 @@ OPTIONS = {
     "patchup": "--method.mode hard --method.odds 0.5",
 }
 MIXERS = {
-    "puzzlemix": "--method.clean-weight 1 --method.reuse-forward --mix-odds 0.5",
+    "puzzlemix": "--method.clean-weight 1 --method.reuse-forward --mix-prob 0.5",
     "mixup+cutmix": "",
     "comixup": "--method.smoothing 0.1",
 }
@@ -38,7 +38,7 @@ VARIANTS = {
     "mixcyclegan": "--no-shared-lambda --d-alpha 0.5 --d-term add --gradient-checkpointing",
     "stitch-only": "--gan-loss bce --unstitched 0.5",
     "dmix-only": "--gan-loss hinge --accumulation-steps 2",
-    "stitch-d": "--ema 0.9 --h-odds 0.3 --mixed-precision bf16",
+    "stitch-d": "--ema 0.9 --h-prob 0.3 --mixed-precision bf16",
     "consistency": "--consistency-weight 2",
 }
 

@@ -7,9 +7,8 @@ import torch
 from accelerate import Accelerator
 
 from mixgan.data.order import seeded_generator
-from mixgan.engine.metrics_log import read_metrics
-from mixgan.engine.weights import load_weights
-from mixgan.evaluate.features import embedded_features
+from mixgan.engine.run_folder import load_weights, read_metrics
+from mixgan.evaluate.features import bundled_features
 from mixgan.gan.dcgan.evaluation import TestImages
 from mixgan.gan.dcgan.images import load_images
 from mixgan.gan.dcgan.networks import Generator
@@ -19,7 +18,7 @@ def test_two_processes(launch, tmp_path):
     words = ("--width", 4, "--latent", 5, "--train-count", 19, "--eval-count", 7, "--batch-size", 3, "--ema", 0.9)
     folder = tmp_path / "run"
     printed = launch("dcgan.py", *words, "--epochs", 1, "--log-every", 1, "--output-dir", folder, processes=2)
-    assert printed.count("No CIFAR-10 under data: using the embedded tiles") == 1
+    assert printed.count("No CIFAR-10 under data: using the synthetic tiles") == 1
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["steps"] == 19 // 6
     assert summary["n_real"] == summary["n_fake"] == 7
@@ -29,6 +28,6 @@ def test_two_processes(launch, tmp_path):
     load_weights(folder / "weights" / "G_ema.safetensors", generator)
     images = load_images("tiles", tmp_path, split="test", size=32, count=7)
     noise = torch.randn(7, 5, generator=seeded_generator(0, "evaluation"))
-    expected = TestImages(images, noise, embedded_features(), Accelerator(cpu=True)).figures(generator)
+    expected = TestImages(images, noise, bundled_features(), Accelerator(cpu=True)).figures(generator)
     for key, value in expected.items():
         assert summary[key] == (pytest.approx(value, rel=1e-3, abs=1e-6) if isinstance(value, float) else value), key

@@ -7,8 +7,8 @@ import torch
 from accelerate.state import AcceleratorState, GradientState
 from PIL import Image
 
-from classify.features import checkpoint_features
 from classify.train import main as classify
+from classify.weights import checkpoint_features
 from mixgan.data.tiles import make_tiles
 from mixgan.evaluate.command import main
 
@@ -47,7 +47,7 @@ def test_three_processes_find_what_one_finds(launch, save, fresh_process, monkey
     for split, name in (("train", "a"), ("train", "b"), ("test", "a"), ("test", "b")):
         save(f"data/{split}/{name}", tiles.photos[:4])
     monkeypatch.chdir(launch.cwd)
-    data = ("--dataset", "imagefolder", "--data-root", "data", "--image-size", "32", "--network", "embedded")
+    data = ("--dataset", "imagefolder", "--data-root", "data", "--image-size", "32", "--network", "bundled")
     classify(
         [*data, "--method", "erm", "--batch-size", "4", "--max-steps", "1", "--output-dir", "run", "--threads", "1"]
     )
@@ -55,7 +55,7 @@ def test_three_processes_find_what_one_finds(launch, save, fresh_process, monkey
     words += ["--bootstrap", "4", "--sample", "11", "--batch-size", "3"]
 
     printed = launch("fid.py", *words, "--json", "three.json", "--html", "three.html", processes=3)
-    assert "features: embedded-imagefolder, from run/weights/network.safetensors, trained with erm" in printed
+    assert "features: bundled-imagefolder, from run/weights/network.safetensors, trained with erm" in printed
     assert printed.count("page: three.html") == 1
     fresh_process()
     main([*words, "--json", "one.json", "--no-use-cache", "--threads", "1"], read_checkpoint=checkpoint_features)
@@ -67,6 +67,6 @@ def test_three_processes_find_what_one_finds(launch, save, fresh_process, monkey
     assert {key: three.pop(key) for key in numbers} == pytest.approx({key: one.pop(key) for key in numbers}, rel=1e-9)
     assert three == one
     assert one["distance"].startswith(
-        "Frechet distance (embedded-imagefolder features), not comparable with published FID"
+        "Frechet distance (bundled-imagefolder features), not comparable with published FID"
     )
     assert [one[key] for key in ("n_real", "n_fake", "kept_real", "n_pairs")] == [15, 2, 11, 2]

@@ -4,7 +4,7 @@ import json
 
 from PIL import Image
 
-from mixgan.engine.weights import load_weights, read_about
+from mixgan.engine.run_folder import load_weights, read_metadata
 from mixgan.gan.networks import ResnetGenerator
 
 TINY_GAN = ("--image-size", 32, "--width", 4, "--blocks", 1, "--train-count", 12, "--eval-count", 6, "--epochs", 1)
@@ -12,14 +12,14 @@ TINY_GAN = ("--image-size", 32, "--width", 4, "--blocks", 1, "--train-count", 12
 
 def test_mixcyclegan_leaves_a_complete_run_folder(launch):
     printed = launch("mixcyclegan_maps.py", *TINY_GAN, "--eval-every", 3)
-    assert "No Google Maps under data: using the embedded tiles" in printed
+    assert "No Google Maps under data: using the synthetic tiles" in printed
     (folder,) = (launch.cwd / "runs").glob("mixcyclegan_maps-*")
     assert str(folder.relative_to(launch.cwd) / "report.html") in printed
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["steps"] == 6
     assert summary["epochs"] == 1
     assert summary["n_real"] == summary["n_fake"] == 6
-    assert summary["features"] == "embedded"
+    assert summary["features"] == "bundled"
     for key in ("fid", "kid", "rmse", "rmse_gcgan", "acc5", "acc10", "ssim"):
         assert isinstance(summary[f"{key}_AtoB"], float)
         assert isinstance(summary[f"{key}_BtoA"], float)
@@ -33,7 +33,7 @@ def test_mixcyclegan_leaves_a_complete_run_folder(launch):
         assert len(grid.getcolors(maxcolors=10**6)) > 100
     assert "not comparable with published FID" in (folder / "report.html").read_text()
     for name in ("G_A", "G_B", "D_A", "D_B"):
-        about = read_about(folder / "weights" / f"{name}.safetensors")
+        about = read_metadata(folder / "weights" / f"{name}.safetensors")
         assert about["width"] == 4
     generator = ResnetGenerator(width=about["width"], blocks=1)
     load_weights(folder / "weights" / "G_A.safetensors", generator)
@@ -44,7 +44,7 @@ def test_mixcyclegan_leaves_a_complete_run_folder(launch):
 
 def test_classify_leaves_a_complete_run_folder(launch):
     printed = launch("classify.py", "--method", "cutmix", "--mixer.alpha", 0.5, "--train-count", 200, "--epochs", 2)
-    assert "No CIFAR-10 under data: using the embedded tiles" in printed
+    assert "No CIFAR-10 under data: using the synthetic tiles" in printed
     (folder,) = (launch.cwd / "runs").glob("classify-*")
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["method"] == "cutmix"
@@ -53,7 +53,7 @@ def test_classify_leaves_a_complete_run_folder(launch):
     assert 0 <= summary["test_accuracy_last10"] <= summary["test_accuracy_best"] <= 1
     assert 0 <= summary["ece"] <= 1
     assert json.loads((folder / "config.json").read_text())["settings"]["mixer"] == {"alpha": 0.5, "per_batch": False}
-    assert read_about(folder / "weights" / "network.safetensors")["network"] == "embedded"
+    assert read_metadata(folder / "weights" / "network.safetensors")["network"] == "bundled"
     assert (folder / "samples" / "mixed.png").is_file()
     assert (folder / "report.html").is_file()
 

@@ -5,7 +5,7 @@ import sys
 
 from PIL import Image
 
-from mixgan.engine.weights import save_weights
+from mixgan.engine.run_folder import save_weights
 from mixgan.gan.networks import ResnetGenerator
 
 

@@ -7,17 +7,16 @@ import pytest
 
 from classify.data import load_dataset
 from classify.evaluation import evaluate
-from classify.feeds import eval_batches
+from classify.loaders import eval_batches
 from classify.networks import build_network
 from mixgan.engine.accelerator import make_accelerator
-from mixgan.engine.metrics_log import read_metrics
-from mixgan.engine.settings import CommonSettings
-from mixgan.engine.weights import load_weights
-from mixgan.evaluate.features import embedded_features
+from mixgan.engine.config import CommonSettings
+from mixgan.engine.run_folder import load_weights, read_metrics
+from mixgan.evaluate.features import bundled_features
+from mixgan.gan.config import GanSettings
 from mixgan.gan.data import test_domains as domains_to_test
 from mixgan.gan.evaluation import TestSet
-from mixgan.gan.settings import GanSettings
-from mixgan.gan.step import Generators
+from mixgan.gan.mixcyclegan import Generators
 
 
 def test_mixcyclegan(launch, tmp_path):
@@ -34,7 +33,7 @@ def test_mixcyclegan(launch, tmp_path):
     for name, generator in generators.named_children():
         load_weights(folder / "weights" / f"{name}.safetensors", generator)
     accelerator = make_accelerator(settings)
-    expected = TestSet(domains_to_test(settings), embedded_features(), accelerator, batch_size=3).figures(generators)
+    expected = TestSet(domains_to_test(settings), bundled_features(), accelerator, batch_size=3).figures(generators)
     for key, value in expected.items():
         assert summary[key] == (pytest.approx(value, rel=1e-4, abs=1e-6) if isinstance(value, float) else value), key
 
@@ -46,7 +45,7 @@ def test_classify(launch, tmp_path):
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["steps"] == 2 * (130 // 32)
     assert summary["n_test"] == 1000
-    network = build_network("embedded", num_classes=10)
+    network = build_network("bundled", num_classes=10)
     load_weights(folder / "weights" / "network.safetensors", network)
     test = load_dataset("tiles", tmp_path, split="test", size=32)
     accelerator = make_accelerator(CommonSettings())

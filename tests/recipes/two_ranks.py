@@ -11,15 +11,14 @@ from PIL import Image
 from torch import nn
 
 from mixgan.engine.accelerator import make_accelerator, on_main, synchronise_buffers
-from mixgan.engine.interrupt import Interrupt
-from mixgan.engine.settings import CommonSettings
-from mixgan.evaluate.feature_set import measure
-from mixgan.evaluate.features import embedded_features
+from mixgan.engine.config import CommonSettings
+from mixgan.engine.run import Interrupt
+from mixgan.evaluate.feature_set import KeptFeatures, measure
+from mixgan.evaluate.features import bundled_features
 from mixgan.evaluate.frechet import FeatureStatistics, frechet_distance
-from mixgan.evaluate.kept import KeptFeatures
 from mixgan.evaluate.sources import folder_source
 from mixgan.mixing import build_mixer, list_mixers
-from mixgan.mixing.build import mixer_options
+from mixgan.mixing.registry import mixer_options
 
 accelerator = make_accelerator(CommonSettings(threads=1))
 rank, world = accelerator.process_index, accelerator.num_processes
@@ -78,7 +77,7 @@ def a_broken_file_of_one_process_stops_both():
                 Image.new("RGB", (32, 32)).save(Path(folder, f"{number}.png"))
             Path(folder, f"{broken}.png").write_bytes(b"no image")
             with pytest.raises(ValueError, match=f"{broken}.png' is not an image"):
-                measure(folder_source(folder), embedded_features(), accelerator=accelerator)
+                measure(folder_source(folder), bundled_features(), accelerator=accelerator)
 
 
 def buffers_become_the_main_ones():

@@ -1,4 +1,4 @@
-"""Embedded tiles: made-up aerial photos with their street maps, drawn from a seed. No files, no download.
+"""Synthetic tiles: made-up aerial photos with their street maps, drawn from a seed. No files, no download.
 
 A scene (scene.py) is one of seven landscapes (landscapes.py) with perhaps a river, a coast or a motorway over it
 (overlays.py), a landmark (landmarks.py) and a neighbour; photo.py and map.py paint the same scene.

@@ -8,10 +8,30 @@ import itertools
 import numpy as np
 from numpy.random import Generator
 
-from mixgan.data.tiles.elements import BlockKind, Ground, Layout, RoadKind
-from mixgan.data.tiles.geometry import REACH, blob, disc, pairs, pick, pick_colours, rectangle, scatter, wavy_line
-from mixgan.data.tiles.streets import green_blocks, grid_lines, lay_grid, lots
-from mixgan.data.tiles.traffic import add_parked_cars, add_plane, add_traffic
+from mixgan.data.tiles.elements import (
+    REACH,
+    BlockKind,
+    Ground,
+    Layout,
+    RoadKind,
+    blob,
+    disc,
+    pairs,
+    pick,
+    pick_colours,
+    rectangle,
+    scatter,
+    wavy_line,
+)
+from mixgan.data.tiles.landmarks import (
+    add_parked_cars,
+    add_plane,
+    add_traffic,
+    green_blocks,
+    grid_lines,
+    lay_grid,
+    lots,
+)
 
 HOUSE_ROOFS = np.array(
     [[118, 112, 108], [92, 86, 84], [138, 104, 88], [152, 96, 78], [160, 152, 142], [108, 98, 92], [186, 180, 172]]

@@ -3,8 +3,16 @@
 import numpy as np
 from PIL import Image, ImageDraw
 
-from mixgan.data.tiles.canvas import border_mask, quads_to_pixels, road_tiers, to_pixels
-from mixgan.data.tiles.elements import BlockKind, Ground, Layout, RoadKind
+from mixgan.data.tiles.elements import (
+    BlockKind,
+    Ground,
+    Layout,
+    RoadKind,
+    border_mask,
+    quads_to_pixels,
+    road_tiers,
+    to_pixels,
+)
 from mixgan.data.tiles.scene import Scene
 
 Colour = tuple[int, int, int]

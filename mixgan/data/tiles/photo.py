@@ -7,11 +7,20 @@ import numpy as np
 from numpy.random import Generator
 from PIL import Image, ImageDraw
 
-from mixgan.data.tiles.canvas import border_mask, quads_to_pixels, road_tiers, to_pixels
-from mixgan.data.tiles.elements import BlockKind, Blocks, Ground, Layout, RoadKind, Shape
-from mixgan.data.tiles.light import HEIGHT_UNIT, Light, light_up, photograph
+from mixgan.data.tiles.elements import (
+    BlockKind,
+    Blocks,
+    Ground,
+    Layout,
+    RoadKind,
+    Shape,
+    border_mask,
+    quads_to_pixels,
+    road_tiers,
+    to_pixels,
+)
+from mixgan.data.tiles.light import HEIGHT_UNIT, Light, light_up, photograph, stripes, texture_window
 from mixgan.data.tiles.scene import Scene
-from mixgan.data.tiles.textures import stripes, texture_window
 
 TONES = 64
 

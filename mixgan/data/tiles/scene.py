@@ -7,9 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.random import Generator, default_rng
 
-from mixgan.data.tiles import landmarks, landscapes, overlays
-from mixgan.data.tiles.elements import Layout, RoadKind, Stage
-from mixgan.data.tiles.geometry import pick, rotation
+from mixgan.data.tiles import landmarks, landscapes
+from mixgan.data.tiles.elements import Layout, RoadKind, Stage, pick, rotation
 from mixgan.data.tiles.light import Light, draw_light
 
 CLASSES = (
@@ -34,7 +33,7 @@ LANDSCAPES = {
     "farmland": landscapes.farmland,
     "airport": landscapes.airport,
 }
-OVERLAYS = {"river": overlays.river, "coast": overlays.coast, "highway": overlays.highway}
+OVERLAYS = {"river": landmarks.river, "coast": landmarks.coast, "highway": landmarks.highway}
 LANDMARKS = {  # who builds it, smallest and largest radius in tile sides
     "residential": (landmarks.swimming_pool, 0.1, 0.14),
     "downtown": (landmarks.tower, 0.09, 0.13),
@@ -123,7 +122,7 @@ def build_layout(rng: Generator, name: str, middle: np.ndarray, radius: float, *
     else:
         layout = LANDSCAPES[name](rng, focus)
         if rng.random() < STREAM_ODDS:
-            overlays.stream(rng, layout)
+            landmarks.stream(rng, layout)
     if with_landmark:
         layout.clear(lambda points: np.hypot(*(points - focus).T), radius * ROUND)
         LANDMARKS[name][0](rng, layout, focus, radius)

@@ -10,14 +10,14 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from mixgan.engine.accelerator import on_main, synchronise_buffers
+from mixgan.evaluate.comparison import compare_sets
 from mixgan.evaluate.feature_set import measure
 from mixgan.evaluate.features import FeatureExtractor
-from mixgan.evaluate.figures import compare_sets
 from mixgan.evaluate.sources import Batch, tensor_source
 from mixgan.gan.data import to_bytes
 from mixgan.gan.dcgan.networks import Generator
-from mixgan.gan.diversity import PairwiseDistance
-from mixgan.gan.health import COLLAPSED
+from mixgan.gan.evaluation import PairwiseDistance
+from mixgan.gan.train import COLLAPSED
 
 #: Taken over from what ``recipes/fid.py`` computes.
 FIGURES = ("fid", "kid", "precision", "recall", "density", "coverage", "n_real", "n_fake", "features")

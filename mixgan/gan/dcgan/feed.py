@@ -7,10 +7,10 @@ from torch import Tensor
 
 from mixgan.data.order import epoch_order, rank_batch, seeded_generator
 from mixgan.gan.data import to_signed
-from mixgan.ops.crops import crop_flip
+from mixgan.ops.geometry import crop_flip
 
 
-class ImageFeed:
+class ImageLoader:
     """Shuffled batches, half of the images mirrored.
 
     Orders and flips are functions of (seed, epoch, position), so an epoch can be entered at any step.

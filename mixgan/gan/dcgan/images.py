@@ -1,4 +1,4 @@
-"""The images that a DCGAN run learns from and is compared with: embedded tiles, CIFAR-10 or Fashion-MNIST, all in memory."""
+"""The images that a DCGAN run learns from and is compared with: synthetic tiles, CIFAR-10 or Fashion-MNIST, all in memory."""
 
 from pathlib import Path
 from typing import Literal

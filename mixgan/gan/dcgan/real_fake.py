@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from mixgan.gan.dcgan.settings import DcganSettings
 from mixgan.gan.losses import discriminator_loss, gan_loss, judgement
 from mixgan.mixing import build_mixer
-from mixgan.mixing.plan import Plan
+from mixgan.mixing.mixer import Plan
 
 #: The two classes of the discriminator.
 FAKE, REAL = 0, 1

@@ -3,8 +3,8 @@
 import dataclasses
 from typing import Any
 
-from mixgan.engine.metrics_log import read_metrics
 from mixgan.engine.run import Run
+from mixgan.engine.run_folder import read_metrics
 from mixgan.evaluate.features import distance_name
 from mixgan.gan.report import add_curves
 from mixgan.report.page import Page

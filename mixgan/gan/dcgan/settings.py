@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mixgan.gan.common_settings import EvaluatedGanSettings, preset_name, read_settings
+from mixgan.gan.config import EvaluatedGanSettings, preset_name, read_settings
 from mixgan.gan.dcgan.images import find_cifar10
 from mixgan.gan.losses import GanKind
 
@@ -14,7 +14,7 @@ Mixing = Literal[
 ]
 Dataset = Literal["auto", "tiles", "cifar10", "fashion-mnist"]
 
-#: About three minutes on two CPU cores, on the embedded tiles.
+#: About three minutes on two CPU cores, on the synthetic tiles.
 QUICK = {
     "image_size": 32, "width": 32, "train_count": 2000, "eval_count": 500, "epochs": 32, "batch_size": 16,
     "lr": 5e-4, "eval_at_start": True,
@@ -29,7 +29,7 @@ class DcganSettings(EvaluatedGanSettings):
     """Train DCGAN, which makes images from noise, with mixup of the discriminator's real and generated images."""
 
     dataset: Dataset = "auto"
-    """Data set; auto takes CIFAR-10 where it lies under --data-root, else the photos of the embedded tiles."""
+    """Data set; auto takes CIFAR-10 where it lies under --data-root, else the photos of the synthetic tiles."""
     mixing: Mixing = "mixup"
     """How the discriminator's real and generated images are mixed; none: not at all, plain DCGAN."""
     alpha: float = 1.0

@@ -9,7 +9,7 @@ from mixgan.gan.dcgan.networks import Discriminator, Generator
 from mixgan.gan.dcgan.real_fake import RealFakeMixing
 from mixgan.gan.dcgan.settings import DcganSettings
 from mixgan.gan.losses import generator_loss
-from mixgan.gan.updates import check_precision, update
+from mixgan.gan.mixcyclegan import check_precision, update
 
 
 class Dcgan:

@@ -7,13 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from mixgan.data.order import seeded_generator
-from mixgan.engine.accelerator import on_main
+from mixgan.engine.accelerator import main_first, on_main
 from mixgan.engine.run import Run
-from mixgan.engine.weights import save_weights
-from mixgan.evaluate.processes import main_first
+from mixgan.engine.run_folder import save_weights
 from mixgan.gan.data import DRY_RUN_TESTS
 from mixgan.gan.dcgan.evaluation import TestImages
-from mixgan.gan.dcgan.feed import ImageFeed
+from mixgan.gan.dcgan.feed import ImageLoader
 from mixgan.gan.dcgan.images import Split, find_cifar10, load_images
 from mixgan.gan.dcgan.report import write_report
 from mixgan.gan.dcgan.samples import sample_grid, training_grid
@@ -41,30 +40,30 @@ def train(settings: DcganSettings) -> dict[str, Any]:
     accelerator = run.accelerator
     if settings.download and settings.dataset != "tiles":
         on_main(accelerator, lambda: fetch(settings))
-    feed = training_feed(settings, run)
-    model = Dcgan(settings, accelerator, channels=feed.images.shape[1])
+    loader = training_loader(settings, run)
+    model = Dcgan(settings, accelerator, channels=loader.images.shape[1])
     model.prepare()
     if model.average:
-        run.remember("average", model.average)
+        run.register_for_checkpointing("average", model.average)
     features = settings.dataset, settings.features, settings.inception_weights
     extractor = main_first(accelerator, lambda: test_features(*features))
     run.say(extractor.note)
     tests = images_of(settings, "test")
     noise = torch.randn(len(tests), settings.latent, generator=seeded_generator(settings.seed, "evaluation"))
     test = TestImages(tests, noise, extractor, accelerator)
-    run.begin(feed.steps_per_epoch)
+    run.begin(loader.steps_per_epoch)
     if settings.eval_at_start and run.step == 0:
         evaluate(run, model, test)
 
     figures = None
-    for real in run.batches(feed, description=f"{settings.mixing} on {settings.dataset}"):
+    for real in run.batches(loader, description=f"{settings.mixing} on {settings.dataset}"):
         logs = model.step(real)
         if accelerator.sync_gradients:
             run.end_step(logs, images=len(real) * settings.accumulation_steps, shown=SHOWN)
             if run.at_end or (settings.eval_every and run.step % settings.eval_every == 0):
                 figures = evaluate(run, model, test)
-                run.watch("fid", figures["fid"], higher_is_better=False)
-    return finish(run, model, figures or measure(model, test), test, next(feed.epoch(0)))
+                run.track_best("fid", figures["fid"], higher_is_better=False)
+    return finish(run, model, figures or measure(model, test), test, next(loader.epoch(0)))
 
 
 def fetch(settings: DcganSettings) -> None:
@@ -75,10 +74,10 @@ def fetch(settings: DcganSettings) -> None:
         load_images(settings.dataset, settings.data_root, split=split, size=settings.image_size, count=1, download=True)
 
 
-def training_feed(settings: DcganSettings, run: Run) -> ImageFeed:
+def training_loader(settings: DcganSettings, run: Run) -> ImageLoader:
     """Batches for this process."""
     accelerator = run.accelerator
-    return ImageFeed(
+    return ImageLoader(
         images_of(settings, "train", world=accelerator.num_processes),
         batch_size=settings.batch_size,
         seed=settings.seed,

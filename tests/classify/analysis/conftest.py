@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from classify.analysis.trained_run import TrainedRun
-from classify.settings import settings_from
+from classify.config import settings_from
 from classify.train import train
 
 SHORT = ["--dataset", "tiles", "--train-count", "96", "--epochs", "2", "--batch-size", "32", "--image-size", "32"]

@@ -6,7 +6,7 @@ from torch import nn
 
 from classify.analysis.activation_maps import class_activation, enlarged, grad_cam, normalised, overlay
 from classify.networks import build_network
-from mixgan.evaluate.embedded import EmbeddedNetwork
+from mixgan.evaluate.features import BundledNetwork
 
 CLASSES = torch.tensor([3, 0])
 
@@ -21,7 +21,7 @@ def network_of(name: str) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
-@pytest.mark.parametrize("name", ["embedded", "preact-resnet18", "resnet56"])
+@pytest.mark.parametrize("name", ["bundled", "preact-resnet18", "resnet56"])
 def test_the_mean_of_cam_and_the_bias_are_the_logit(name):
     network, images = network_of(name), torch.randn(2, 3, 32, 32)
     maps = class_activation(network, images, CLASSES)
@@ -31,7 +31,7 @@ def test_the_mean_of_cam_and_the_bias_are_the_logit(name):
 
 
 def test_grad_cam_of_the_last_stage_is_the_positive_part_of_cam():
-    network, images = network_of("embedded"), torch.randn(2, 3, 32, 32)
+    network, images = network_of("bundled"), torch.randn(2, 3, 32, 32)
     cam = class_activation(network, images, CLASSES)
     expected = cam.clamp(min=0) / (cam.shape[1] * cam.shape[2])
     torch.testing.assert_close(grad_cam(network, images, CLASSES), expected)
@@ -40,7 +40,7 @@ def test_grad_cam_of_the_last_stage_is_the_positive_part_of_cam():
 
 def test_grad_cam_of_an_inner_stage_equals_finite_steps_along_it():
     torch.manual_seed(0)
-    network = EmbeddedNetwork(num_classes=4).double().eval().requires_grad_(False)
+    network = BundledNetwork(num_classes=4).double().eval().requires_grad_(False)
     images = torch.randn(2, 3, 28, 28, dtype=torch.float64)
     second = network.stages(images)[1]
 
@@ -65,7 +65,7 @@ def test_networks_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="Linear has no stages"):
         grad_cam(nn.Linear(1, 1), images, CLASSES)
     with pytest.raises(ValueError, match="stage must be 1 to 4 with this network, or 0 for the last, got 5"):
-        grad_cam(network_of("embedded"), images, CLASSES, stage=5)
+        grad_cam(network_of("bundled"), images, CLASSES, stage=5)
 
 
 def test_maps_are_scaled_one_by_one_and_laid_over_gray_images():

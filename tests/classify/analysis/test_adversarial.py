@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from classify.analysis.adversarial import adversarial, fgsm, of_pixels, pgd
 from classify.analysis.result import Study
+from classify.analysis.robustness import adversarial, fgsm, of_pixels, pgd
 
 EPS = 8 / 255
 

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from classify.analysis.activation_maps import class_activation, enlarged
-from classify.analysis.cam import cam, mix_halves
+from classify.analysis.activation_maps import cam, class_activation, enlarged, mix_halves
 from classify.analysis.result import Study
 from classify.analysis.trained_run import TrainedRun
 

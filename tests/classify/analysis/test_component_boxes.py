@@ -4,7 +4,7 @@ import pytest
 import torch
 from kornia.contrib import connected_components
 
-from classify.analysis.component_boxes import box_scores, intersection_over_union, max_box_acc
+from classify.analysis.localization import box_scores, intersection_over_union, max_box_acc
 
 
 def by_labelling(image, truth, threshold):

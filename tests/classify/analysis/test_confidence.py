@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from classify.analysis.confidence import (
+from classify.analysis.calibration import (
     bins_of,
     brier_score,
     equal_mass_bins,

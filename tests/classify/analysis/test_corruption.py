@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from classify.analysis.corruption import as_bytes, corruption, corruption_errors, made_batches, relative_error
 from classify.analysis.result import Study
+from classify.analysis.robustness import as_bytes, corruption, corruption_errors, made_batches, relative_error
 from classify.analysis.trained_run import TrainedRun
 from mixgan.ops.corruptions import corrupt, list_corruptions
 

@@ -7,7 +7,7 @@ from PIL import Image, ImageColor
 from classify.analysis.embedding import embedded, embedding, neighbour_purity, scatter_ratio
 from classify.analysis.result import Study
 from classify.networks import build_network
-from classify.networks.two_unit_bottleneck import TwoUnitBottleneck
+from classify.networks.preact_resnet import TwoUnitBottleneck
 from mixgan.report.plots import PALETTE
 
 
@@ -36,7 +36,7 @@ def test_a_bottleneck_of_two_units_is_shown_as_it_is():
     images = torch.randn(2, 3, 32, 32)
     points = embedded(network, images)
     assert torch.allclose(network.classifier(network.expand(points)), network(images))
-    assert embedded(build_network("embedded", num_classes=3).eval(), images).shape == (2, 64)
+    assert embedded(build_network("bundled", num_classes=3).eval(), images).shape == (2, 64)
 
 
 @pytest.mark.parametrize("projection", ["tsne", "pca"])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from classify.analysis.feature_layers import feature_layers
+from classify.analysis.cost import feature_layers
 from classify.networks import build_network
 
 
@@ -14,7 +14,7 @@ def convolution(inputs: int, outputs: int) -> int:
 
 
 def test_layers_of_the_embedded_network_by_hand():
-    network = build_network("embedded", num_classes=10)
+    network = build_network("bundled", num_classes=10)
     state = {name: value.clone() for name, value in network.state_dict().items()}
     layers = feature_layers(network, size=32)
     assert [one.shape for one in layers] == [(16, 32, 32), (32, 16, 16), (64, 8, 8), (64, 4, 4)]

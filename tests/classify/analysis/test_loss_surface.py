@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from classify.analysis.loss_surface import (
+from classify.analysis.loss_landscape import (
     basin_radii,
     filter_normalised_direction,
     losses_in_plane,

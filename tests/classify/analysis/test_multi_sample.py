@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from classify.analysis.multi_sample import multi_sample, pair_shares
 from classify.analysis.result import Study
 from classify.analysis.trained_run import TrainedRun
+from classify.analysis.training_curves import multi_sample, pair_shares
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from classify.analysis.occlusion import hide, occlusion, patch_order, sensitivity
+from classify.analysis.activation_maps import hide, occlusion, patch_order, sensitivity
 from classify.analysis.result import Study
 
 

@@ -7,10 +7,9 @@ import torch
 from matplotlib.image import imread
 
 from classify.analysis.lambda_sweep import sweep_of
-from classify.analysis.ratio_ranges import ABOVE, APART, BOTH, IMAGES, LABELS, alpha_of, planned, ratio_ranges
 from classify.analysis.result import Study
+from classify.analysis.sweeps import ABOVE, APART, BOTH, IMAGES, LABELS, Grid, alpha_of, planned, ratio_ranges
 from classify.analysis.training_curves import epoch_means
-from classify.analysis.training_grid import Grid
 
 
 def test_a_beta_distribution_as_wide_as_a_uniform_one():
@@ -43,7 +42,7 @@ def test_points_are_those_of_the_runs_and_a_failed_one_is_missing(cutmix_run, mo
         return Grid(figures=figures, folders=done, failed=["mixup-l failed: why"])
 
     # The package names the function like its file.
-    monkeypatch.setattr(importlib.import_module("classify.analysis.ratio_ranges"), "train_grid", train_grid)
+    monkeypatch.setattr(importlib.import_module("classify.analysis.sweeps"), "train_grid", train_grid)
     study = Study(count=20, folder=tmp_path / "grid")
     result = ratio_ranges([cutmix_run], study, widths=(1.0, 0.0), seeds=(0, 1), epochs=3)
     assert asked == [(cutmix_run, tmp_path / "grid", (0, 1), {"--epochs": 3})]

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from classify.analysis.result import Study
-from classify.analysis.soft_targets import histograms, mean_top, soft_targets, top_curves
 from classify.analysis.trained_run import TrainedRun
+from classify.analysis.training_curves import histograms, mean_top, soft_targets, top_curves
 
 
 def record(epoch: int, top: list[float], histogram: list[float], kinds: tuple[str, ...] = ("mixed",)) -> dict:

@@ -7,13 +7,12 @@ import pytest
 import torch
 from PIL import Image, ImageColor
 
-from classify.analysis import DRIVERS, sweep
+from classify.analysis import DRIVERS, sweeps
 from classify.analysis.result import Study
-from classify.analysis.sweep import rows_of
+from classify.analysis.sweeps import Grid, rows_of, run_flags, words_of
 from classify.analysis.trained_run import TrainedRun
-from classify.analysis.training_grid import Grid, run_flags, words_of
-from classify.settings import ClassifySettings, as_dict, settings_from
-from mixgan.engine.command_line import to_json
+from classify.config import ClassifySettings, as_dict, settings_from
+from mixgan.engine.config import to_json
 from mixgan.report.compare import variants_of
 from mixgan.report.plots import PALETTE
 
@@ -45,7 +44,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> dict[str, ClassifySettings]:
         }
         return Grid(figures=spreads, folders={text: [] for text in variants}, failed=[])
 
-    monkeypatch.setattr(sweep, "train_grid", train_grid)
+    monkeypatch.setattr(sweeps, "train_grid", train_grid)
     return found
 
 
@@ -139,7 +138,7 @@ def test_a_grid_is_trained_drawn_and_not_trained_again(tmp_path):
             folder.mkdir(parents=True)
             for number in range(count):
                 Image.effect_noise((32, 32), 5 if name == "grey" else 90).save(folder / f"{number}.png")
-    words = ["--dataset", "imagefolder", "--data-root", str(data), "--network", "embedded", "--image-size", "32"]
+    words = ["--dataset", "imagefolder", "--data-root", str(data), "--network", "bundled", "--image-size", "32"]
     run = configured(tmp_path, *words, "--epochs", "2", "--batch-size", "4", "--lr", "0.02", "--method", "erm")
     study = Study(folder=tmp_path / "study")
     result = DRIVERS["beta-sweep"]([run], study, values=(0.2,), seeds=(5,))

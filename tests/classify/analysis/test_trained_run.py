@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from classify.analysis.trained_run import TrainedRun, each
-from mixgan.engine.metrics_log import read_metrics
+from mixgan.engine.run_folder import read_metrics
 
 CPU = torch.device("cpu")
 

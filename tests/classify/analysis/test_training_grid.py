@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from classify.analysis.sweeps import method_flags, run_flags, train_grid, variant, words_of
 from classify.analysis.trained_run import TrainedRun
-from classify.analysis.training_grid import method_flags, run_flags, train_grid, variant, words_of
-from classify.settings import settings_from
-from mixgan.engine.command_line import by_flag, to_json
+from classify.config import settings_from
+from mixgan.engine.config import by_flag, to_json
 from mixgan.report import compare
 from mixgan.report.compare import options_from, planned_runs
 

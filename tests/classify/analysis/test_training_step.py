@@ -3,17 +3,10 @@
 import pytest
 import torch
 
-from classify.analysis.training_step import (
-    WARM_UP,
-    by_two,
-    median_ratio,
-    own_random_state,
-    times_in_turns,
-    training_step,
-)
+from classify.analysis.cost import WARM_UP, by_two, median_ratio, own_random_state, times_in_turns, training_step
+from classify.config import settings_from
 from classify.methods import build_method
 from classify.networks import build_network
-from classify.settings import settings_from
 
 
 def test_calls_are_made_in_turns_and_the_first_turns_do_not_count():
@@ -38,7 +31,7 @@ def test_a_method_of_two_kinds_of_steps_costs_their_mean():
 @pytest.mark.parametrize("method", ["erm", "puzzlemix", "lamix", "automix", "multi-sample"])
 def test_a_step_trains_and_its_rate_is_next_to_nothing(method):
     torch.manual_seed(0)
-    built = build_method(method, build_network("embedded", num_classes=4), num_classes=4)
+    built = build_method(method, build_network("bundled", num_classes=4), num_classes=4)
     before = {name: parameter.detach().clone() for name, parameter in built.named_parameters()}
     settings = settings_from(["--method", method, "--dataset", "tiles"])
     images, labels = torch.randn(6, 3, 32, 32), torch.tensor([0, 1, 2, 3, 0, 1])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from classify.analysis.tsne import (
+from classify.analysis.embedding import (
     conditional_probabilities,
     divergence,
     joint_probabilities,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-import classify.data.archives
-from classify.data.archives import Archive, locate
+import classify.data.official
+from classify.data.official import Archive, locate
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Archive:
     with zipfile.ZipFile(served, "w") as file:
         file.writestr("birds/list.txt", "one\n\n two\n")
         file.writestr("attributes.txt", "not in the set's folder")
-    monkeypatch.setattr(classify.data.archives, "download", lambda url, path: Path(shutil.copy(served, path)))
+    monkeypatch.setattr(classify.data.official, "download", lambda url, path: Path(shutil.copy(served, path)))
     return Archive("https://example.org/birds.zip", hashlib.md5(served.read_bytes()).hexdigest(), "birds")
 
 
@@ -31,7 +31,7 @@ def test_fetched_and_unpacked_once(archive: Archive, tmp_path: Path, monkeypatch
     assert locate("birds", archive, root, fetch=True) == root / "birds"
     assert sorted(path.name for path in root.iterdir()) == ["birds", "birds.zip"]
     assert (root / "birds" / "list.txt").read_text() == "one\n\n two\n"
-    monkeypatch.setattr(classify.data.archives, "download", lambda *_: pytest.fail("fetched again"))
+    monkeypatch.setattr(classify.data.official, "download", lambda *_: pytest.fail("fetched again"))
     assert locate("birds", archive, root, fetch=True) == root / "birds"
 
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from classify.data import FolderSet, ImageSet, boxes_in_crop, evaluation_boxes
-from classify.feeds import eval_batches
+from classify.loaders import eval_batches
 
 SIZE = 56  # its square is cut from a picture whose shorter side has 64 px
 

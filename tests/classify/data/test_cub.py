@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from classify.data import FolderSet, load_dataset
-from classify.feeds import eval_batches
+from classify.loaders import eval_batches
 from mixgan.data.images import BadImageError
 
 WritePicture = Callable[..., np.ndarray]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from classify.data import list_datasets, load_dataset, resolve_dataset
-from classify.feeds import eval_batches
+from classify.loaders import eval_batches
 
 
 def test_auto_is_tiles_where_nothing_lies(tmp_path: Path) -> None:

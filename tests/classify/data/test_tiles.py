@@ -1,4 +1,4 @@
-"""The embedded tiles as a data set."""
+"""The synthetic tiles as a data set."""
 
 from pathlib import Path
 

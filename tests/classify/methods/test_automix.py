@@ -17,7 +17,7 @@ LOSSES = ["teacher_loss", "mask_loss", "clean_loss", "mixed_loss"]
 
 def automix(**options) -> Method:
     torch.manual_seed(1)
-    network = build_network("embedded", num_classes=CLASSES)
+    network = build_network("bundled", num_classes=CLASSES)
     return build_method("automix", network, num_classes=CLASSES, mean=(0.5,), std=(0.25,), options=options)
 
 

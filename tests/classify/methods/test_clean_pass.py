@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classify.methods.clean_pass import clean_loss_with_saliency
+from classify.methods.mixed_samples import clean_loss_with_saliency
 from classify.networks import build_network
 from mixgan.mixing import gradient_saliency
 
 
 def network() -> nn.Module:
     torch.manual_seed(0)
-    return build_network("embedded", num_classes=5)
+    return build_network("bundled", num_classes=5)
 
 
 def batch() -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from classify.methods.hidden_layers import HiddenLayers, replaced_output, stages_by_contract
+from classify.methods.manifold_mixup import HiddenLayers, replaced_output, stages_by_contract
 from classify.networks import build_network
 
 
@@ -22,7 +22,7 @@ def hooks(network: nn.Module) -> int:
     return sum(len(module._forward_hooks) for module in network.modules())
 
 
-@pytest.mark.parametrize("name", ["embedded", "preact-resnet18", "resnet18"])
+@pytest.mark.parametrize("name", ["bundled", "preact-resnet18", "resnet18"])
 def test_stages_of_the_contract_are_what_stages_returns(name: str):
     network = build_network(name, num_classes=5).eval()
     x = images()
@@ -35,7 +35,7 @@ def test_stages_of_the_contract_are_what_stages_returns(name: str):
 
 
 def test_finding_stages_leaves_the_network_as_it_was():
-    network = build_network("embedded", num_classes=5).train()
+    network = build_network("bundled", num_classes=5).train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     assert stages_by_contract(network, images()[:1]) == ["body.0", "body.1", "body.2", "body.3"]
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
@@ -106,7 +106,7 @@ def test_the_hook_is_gone_after_an_exception():
 
 @pytest.mark.parametrize("in_place", [True, False])
 def test_a_compiled_network_is_changed_too(in_place: bool):
-    network, x = build_network("embedded", num_classes=5).eval(), images()
+    network, x = build_network("bundled", num_classes=5).eval(), images()
     with replaced_output(network.body[1], torch.zeros_like):
         expected = network(x)
     compiled = network
@@ -141,9 +141,9 @@ def test_stages_that_cannot_be_had():
         ValueError, match=r"Sequential has no stage 1 \(0 stages are known\); name modules below 0, 1, or 0"
     ):
         HiddenLayers(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), ("1",))
-    embedded = HiddenLayers(build_network("embedded", num_classes=5), ("5",))
-    with pytest.raises(ValueError, match=r"EmbeddedNetwork has no stage 5 \(4 stages are known\)"):
-        embedded.module("5", images())
+    bundled = HiddenLayers(build_network("bundled", num_classes=5), ("5",))
+    with pytest.raises(ValueError, match=r"BundledNetwork has no stage 5 \(4 stages are known\)"):
+        bundled.module("5", images())
 
     class Functional(nn.Module):
         def stages(self, x: Tensor) -> list[Tensor]:

@@ -19,7 +19,7 @@ CLASSES = 5
 def network() -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return build_network("embedded", num_classes=CLASSES)
+        return build_network("bundled", num_classes=CLASSES)
 
 
 def batch(count: int = 8, size: int = 16) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from classify.methods.mix_block import MixBlock, mask_loss
+from classify.methods.automix import MixBlock, mask_loss
 
 SIZE = (9, 7)
 

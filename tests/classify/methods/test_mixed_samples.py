@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from classify.config import as_dict, settings_from
 from classify.methods import Method, MixSchedule, build_method
-from classify.methods.soft_targets import top2_figures
-from classify.settings import as_dict, settings_from
+from classify.methods.method import top2_figures
 
 CLASSES = 5
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from classify.methods.momentum_pipeline import MomentumTeacher, momentum_at
+from classify.methods.automix import MomentumTeacher, momentum_at
 
 
 def student() -> nn.Module:

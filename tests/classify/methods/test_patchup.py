@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classify.methods import Method, build_method
-from classify.methods.patchup import PatchUpBlocks, blocks_around, centre_odds, fitting_block
+from classify.methods.manifold_mixup import PatchUpBlocks, blocks_around, centre_odds, fitting_block
 from classify.networks import build_network
 from mixgan.mixing import Plan, build_mixer
 
@@ -18,7 +18,7 @@ CLASSES = 5
 def network() -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return build_network("embedded", num_classes=CLASSES)
+        return build_network("bundled", num_classes=CLASSES)
 
 
 def batch(count: int = 8, size: int = 16) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from classify.methods.soft_targets import check_loss, clean_loss_scale, soft_target_loss, top2_figures
+from classify.methods.method import check_loss, clean_loss_scale, soft_target_loss, top2_figures
 
 
 def test_losses_by_hand():

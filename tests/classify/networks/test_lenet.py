@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from classify.networks.lenet import LeNet
+from classify.networks.convnets import LeNet
 
 
 @torch.no_grad()

@@ -9,8 +9,8 @@ import torchvision.models
 from torch import nn
 
 from classify.networks import build_network, list_networks
-from classify.networks.pretrained import load_pretrained
-from mixgan.engine.weights import save_weights
+from classify.weights import load_pretrained
+from mixgan.engine.run_folder import save_weights
 
 FILE = "resnet18-f37072fd.pth"  # torchvision's name of ResNet18_Weights.IMAGENET1K_V1
 

@@ -4,7 +4,7 @@ import torch
 import torchvision.models
 from torchvision.models.resnet import Bottleneck
 
-from classify.networks.resnext import CifarResNeXt
+from classify.networks.resnet import CifarResNeXt
 
 
 @torch.no_grad()

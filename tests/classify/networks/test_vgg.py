@@ -3,7 +3,7 @@
 import torch
 from torchvision.models.vgg import cfgs, make_layers
 
-from classify.networks.vgg import vgg11
+from classify.networks.convnets import vgg11
 
 
 @torch.no_grad()

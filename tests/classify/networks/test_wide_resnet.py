@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from classify.networks.wide_resnet import WideResNet
+from classify.networks.preact_resnet import WideResNet
 
 
 def test_it_follows_its_formula():

@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 from torchvision.transforms import InterpolationMode, Resize
 
+from mixgan.data.domains import MAPS_URL, count_pairs, find_maps, load_maps
 from mixgan.data.images import BadImageError
-from mixgan.data.maps import MAPS_URL, count_pairs, find_maps, load_maps
 
 
 def picture(seed: int, width: int, height: int) -> Image.Image:

@@ -1,4 +1,4 @@
-"""The embedded tiles: a function of (seed, number), registered photo and map, boxes that fit, the same scene at any size."""
+"""The synthetic tiles: a function of (seed, number), registered photo and map, boxes that fit, the same scene at any size."""
 
 import numpy as np
 import pytest

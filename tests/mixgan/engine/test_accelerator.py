@@ -7,7 +7,7 @@ from torch import nn
 
 from mixgan.engine import accelerator as room
 from mixgan.engine.accelerator import check_world_size, make_accelerator, on_main, set_threads, synchronise_buffers
-from mixgan.engine.settings import CommonSettings
+from mixgan.engine.config import CommonSettings
 
 
 def test_settings_reach_the_accelerator_and_the_seed_every_draw():

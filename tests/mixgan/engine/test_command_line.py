@@ -6,17 +6,18 @@ from typing import Any
 
 import pytest
 
-from mixgan.engine.command_line import (
+from mixgan.engine.config import (
+    OF_ONE_CALL,
+    CommonSettings,
     check_same_settings,
     first_look,
     from_json,
     parse,
+    print_once,
     resumed_defaults,
     run_command,
-    say_once,
     to_json,
 )
-from mixgan.engine.settings import OF_ONE_CALL, CommonSettings
 
 
 @dataclass(kw_only=True)
@@ -101,10 +102,10 @@ def test_what_may_not_change_is_named_by_its_flag(tmp_path):
 
 def test_only_the_first_process_says_it(monkeypatch, capsys):
     monkeypatch.delenv("RANK", raising=False)
-    say_once("alone")
+    print_once("alone")
     for rank in ("0", "1"):
         monkeypatch.setenv("RANK", rank)
-        say_once(f"process {rank}")
+        print_once(f"process {rank}")
     assert capsys.readouterr().out == "alone\nprocess 0\n"
 
 

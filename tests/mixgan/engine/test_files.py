@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from mixgan.engine.files import write_json, write_text
+from mixgan.engine.run_folder import write_json, write_text
 
 
 def test_what_json_cannot_say_becomes_null(tmp_path):

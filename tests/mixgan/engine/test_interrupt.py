@@ -6,7 +6,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from mixgan.engine.interrupt import SIGNALS, Interrupt
+from mixgan.engine.run import SIGNALS, Interrupt
 
 
 def handlers() -> list[object]:

@@ -15,10 +15,8 @@ import pytest
 from rich.console import Console
 
 from mixgan.engine import many_runs
-from mixgan.engine.many_runs import run_all
-from mixgan.engine.metrics_log import read_metrics
-from mixgan.engine.planned_run import PlannedRun, Recipe, flags_of, last_words, launcher
-from mixgan.engine.run_folder import RunFolder
+from mixgan.engine.many_runs import PlannedRun, Recipe, flags_of, last_words, launcher, run_all
+from mixgan.engine.run_folder import RunFolder, read_metrics
 
 STAND_IN = """
 import json, shlex, signal, sys, time

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from mixgan.engine.metrics_log import MetricsLog, forget_after, read_metrics
+from mixgan.engine.run_folder import MetricsLog, forget_after, read_metrics
 
 
 def logged(path: Path, *steps: int) -> Path:
@@ -16,8 +16,8 @@ def logged(path: Path, *steps: int) -> Path:
 
 def test_records_are_there_as_soon_as_they_are_written(tmp_path):
     log = MetricsLog(tmp_path / "metrics.jsonl")
-    log.write({"step": 1, "loss": math.nan, "features": "embedded"})
-    assert read_metrics(log.path) == [{"step": 1, "loss": None, "features": "embedded"}]
+    log.write({"step": 1, "loss": math.nan, "features": "bundled"})
+    assert read_metrics(log.path) == [{"step": 1, "loss": None, "features": "bundled"}]
     log.close()
     with pytest.raises(ValueError, match="closed"):
         log.write({"step": 2})

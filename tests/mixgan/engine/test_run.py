@@ -15,14 +15,14 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from mixgan.data.order import seeded_generator
 from mixgan.engine import accelerator as accelerator_room
-from mixgan.engine.metrics_log import read_metrics
+from mixgan.engine.config import CommonSettings
 from mixgan.engine.run import Run
-from mixgan.engine.settings import CommonSettings
+from mixgan.engine.run_folder import read_metrics
 
 BATCHES = 5
 
 
-class TinyFeed:
+class TinyLoader:
     """Five batches of four samples an epoch, each a function of (epoch, position); notes which were asked for."""
 
     steps_per_epoch = BATCHES
@@ -58,15 +58,15 @@ class Training:
         optimizer = SGD(network.parameters(), 0.1, momentum=0.9)
         self.schedule = LambdaLR(optimizer, lambda step: 0.9**step)
         self.network, self.optimizer = run.accelerator.prepare(network, optimizer)
-        self.draws, self.feed = Draws(), TinyFeed()
-        run.remember("schedule", self.schedule)
-        run.remember("draws", self.draws, own=True)
-        run.begin(self.feed.steps_per_epoch)
+        self.draws, self.loader = Draws(), TinyLoader()
+        run.register_for_checkpointing("schedule", self.schedule)
+        run.register_for_checkpointing("draws", self.draws, own=True)
+        run.begin(self.loader.steps_per_epoch)
 
     def steps(self) -> Iterator[int]:
         """Trains; yields after every optimizer step, inside the loop."""
         run, accelerator = self.run, self.run.accelerator
-        for batch in run.batches(self.feed, description="test"):
+        for batch in run.batches(self.loader, description="test"):
             batch = batch.to(accelerator.device)
             with accelerator.accumulate(self.network):
                 aim = torch.rand((), generator=self.draws.generator).item()
@@ -144,7 +144,7 @@ def test_a_run_killed_between_checkpoints_goes_on_from_the_last_bit_for_bit(tmp_
     resumed = Training(settings(tmp_path / "killed", resume=True))
     assert resumed.run.step == 6
     resumed.all()
-    assert resumed.feed.asked[0] == (1, 1)  # nothing is computed for the batches before
+    assert resumed.loader.asked[0] == (1, 1)  # nothing is computed for the batches before
     assert torch.equal(resumed.weights(), whole.weights())
     assert logged(tmp_path / "killed") == logged(tmp_path / "whole")
 
@@ -157,9 +157,9 @@ def test_two_batches_a_step_are_one_batch_of_both(tmp_path: Path):
     )
     by_hand.load_state_dict(trained.network.state_dict())
     optimizer = SGD(by_hand.parameters(), 0.1, momentum=0.9)
-    aims, feed = Draws(), TinyFeed()
+    aims, loader = Draws(), TinyLoader()
     for step, (epoch, first) in enumerate([(0, 0), (0, 2), (1, 0), (1, 2)]):
-        batches = list(feed.epoch(epoch))[first : first + 2]
+        batches = list(loader.epoch(epoch))[first : first + 2]
         losses = []
         for batch in batches:
             aim = torch.rand((), generator=aims.generator).item()
@@ -170,7 +170,7 @@ def test_two_batches_a_step_are_one_batch_of_both(tmp_path: Path):
         optimizer.step()
     trained.all()
     # The fifth batch of an epoch makes no whole step and is not used.
-    assert trained.feed.asked == [(epoch, position) for epoch in (0, 1) for position in range(4)]
+    assert trained.loader.asked == [(epoch, position) for epoch in (0, 1) for position in range(4)]
     assert trained.run.step == 4
     for name, tensor in trained.network.state_dict().items():
         torch.testing.assert_close(tensor, by_hand.state_dict()[name])
@@ -179,13 +179,13 @@ def test_two_batches_a_step_are_one_batch_of_both(tmp_path: Path):
 def test_whichever_comes_first_ends_the_run(tmp_path: Path):
     short = Training(settings(tmp_path / "short", max_steps=7)).all()
     assert (short.run.step, short.run.epoch) == (7, 1)
-    assert short.feed.asked == [(0, i) for i in range(5)] + [(1, i) for i in range(2)]
+    assert short.loader.asked == [(0, i) for i in range(5)] + [(1, i) for i in range(2)]
     assert Training(settings(tmp_path / "long", epochs=1, max_steps=7)).all().run.step == 5
     longer = Training(settings(tmp_path / "short", max_steps=9, resume=True)).all()
     assert longer.run.step == 9
-    assert longer.feed.asked == [(1, 2), (1, 3)]
+    assert longer.loader.asked == [(1, 2), (1, 3)]
     again = Training(settings(tmp_path / "short", max_steps=9, resume=True)).all()
-    assert again.feed.asked == []
+    assert again.loader.asked == []
 
 
 def test_ends_of_epochs_and_of_the_run(tmp_path: Path):
@@ -225,7 +225,7 @@ def test_the_best_is_kept_and_every_evaluation_saved_unless_an_interval_is_given
     training = Training(settings(folder, checkpoint_every=every, max_steps=9, keep_checkpoints=9))
     sign = 1 if higher_is_better else -1
     better = [
-        training.run.watch("figure", sign * WATCHED[step], higher_is_better=higher_is_better)
+        training.run.track_best("figure", sign * WATCHED[step], higher_is_better=higher_is_better)
         for step in training.steps()
         if step in WATCHED
     ]
@@ -269,7 +269,7 @@ def test_a_dry_run_makes_one_step_and_leaves_nothing(tmp_path: Path, monkeypatch
     (tmp_path / "temporary").mkdir()
     training = Training(settings(tmp_path / "run", dry_run=True, checkpoint_every=1))
     for _ in training.steps():
-        assert training.run.watch("figure", 1.0, higher_is_better=True)
+        assert training.run.track_best("figure", 1.0, higher_is_better=True)
     assert training.run.step == 1
     assert list(tmp_path.rglob("*")) == [tmp_path / "temporary"]
 
@@ -328,7 +328,7 @@ def test_a_tracker_lives_in_the_run_folder_and_hears_all_numbers(tmp_path: Path,
     monkeypatch.setattr(accelerator_room, "filter_trackers", lambda name, folder: [NotingTracker(folder)])
     training = Training(settings(None, tracker="tensorboard", max_steps=2))
     for step in training.steps():
-        training.run.record({"fid": 3.0 * step, "features": "embedded"})
+        training.run.record({"fid": 3.0 * step, "features": "bundled"})
     [noted] = (tmp_path / "runs").glob("test-*/noted.jsonl")
     numbers = ["aim", "epoch", "loss"]
     assert [json.loads(line) for line in noted.read_text().splitlines()] == [

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from mixgan.engine.settings import FREE_ON_RESUME, OF_ONE_CALL, CommonSettings
+from mixgan.engine.config import FREE_ON_RESUME, OF_ONE_CALL, CommonSettings
 
 OUT_OF_RANGE = [
     ("epochs", 0, "--epochs must be at least 1, got 0"),

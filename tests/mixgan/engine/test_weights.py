@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from mixgan.engine.weights import load_weights, read_about, save_weights
+from mixgan.engine.run_folder import load_weights, read_metadata, save_weights
 
 
 def network() -> nn.Module:
@@ -19,7 +19,7 @@ def test_weights_come_back_with_what_they_are(tmp_path):
     about = {"network": "tiny", "classes": ["a", "b"], "mean": [0.5]}
     save_weights(path, source, about)
     load_weights(path, target)
-    assert read_about(path) == about
+    assert read_metadata(path) == about
     state = target.state_dict()
     assert all(torch.equal(state[name], tensor) for name, tensor in source.state_dict().items())
     assert list(tmp_path.iterdir()) == [path]
@@ -32,14 +32,14 @@ def foreign(path: Path) -> Path:
 
 def test_files_that_are_no_such_weights_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"no weights at .*none\.safetensors"):
-        read_about(tmp_path / "none.safetensors")
+        read_metadata(tmp_path / "none.safetensors")
     (tmp_path / "text.safetensors").write_text("hello")
     with pytest.raises(ValueError, match=r"text\.safetensors is not a safetensors file"):
-        read_about(tmp_path / "text.safetensors")
+        read_metadata(tmp_path / "text.safetensors")
     with pytest.raises(ValueError, match=r"text\.safetensors does not hold weights for Sequential"):
         load_weights(tmp_path / "text.safetensors", network())
     other = foreign(tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match=r"other\.safetensors holds weights, but not of a mixgan run"):
-        read_about(other)
+        read_metadata(other)
     with pytest.raises(ValueError, match=r"other\.safetensors does not hold weights for Sequential"):
         load_weights(other, network())

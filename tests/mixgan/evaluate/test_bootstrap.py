@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from mixgan.data.order import seeded_generator
-from mixgan.evaluate.bootstrap import frechet_interval
-from mixgan.evaluate.frechet import frechet_distance_from_features
+from mixgan.evaluate.frechet import frechet_distance_from_features, frechet_interval
 
 
 def gaussians(

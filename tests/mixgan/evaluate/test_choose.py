@@ -7,7 +7,7 @@ import torch
 from pytorch_fid.inception import fid_inception_v3
 from torchvision.models import Inception3
 
-from mixgan.evaluate.choose import FEATURE_NAMES, choose_features
+from mixgan.evaluate.inception import FEATURE_NAMES, choose_features
 
 NAME = "pt_inception-2015-12-05-6726825d.pth"
 
@@ -42,11 +42,11 @@ def write_weights(path):
     return path
 
 
-def test_auto_without_weights_is_embedded(hub):
+def test_auto_without_weights_is_bundled(hub):
     features = choose_features("auto")
-    assert features.name == "embedded"
+    assert features.name == "bundled"
     assert features.note == (
-        f"features: embedded, because the Inception weights are not on this machine (expected at {hub / NAME})"
+        f"features: bundled, because the Inception weights are not on this machine (expected at {hub / NAME})"
     )
 
 
@@ -76,11 +76,11 @@ def test_inception_by_name_downloads_only_what_is_missing(hub):
 
 def test_embedded_by_name_stays_embedded(hub):
     (hub / NAME).touch()
-    features = choose_features("embedded")
-    assert (features.name, features.note) == ("embedded", "features: embedded, as asked for")
+    features = choose_features("bundled")
+    assert (features.name, features.note) == ("bundled", "features: bundled, as asked for")
 
 
 def test_unknown_names_are_told_the_known_ones():
-    assert FEATURE_NAMES == ("auto", "inception", "embedded")
-    with pytest.raises(ValueError, match="auto, inception, embedded, got 'vgg'"):
+    assert FEATURE_NAMES == ("auto", "inception", "bundled")
+    with pytest.raises(ValueError, match="auto, inception, bundled, got 'vgg'"):
         choose_features("vgg")

@@ -8,7 +8,7 @@ import torch
 from pytorch_fid.inception import InceptionV3
 from torch import Tensor
 
-from mixgan.engine.command_line import run_command
+from mixgan.engine.config import run_command
 from mixgan.evaluate.command import main
 
 pytestmark = pytest.mark.usefixtures("fresh_process")
@@ -29,7 +29,7 @@ MORE_KEYS = {
     "seconds",
 }
 PAIRED_KEYS = {"rmse", "rmse_gcgan", "acc5", "acc10", "psnr", "ssim", "n_pairs"}
-EMBEDDED = ("--features", "embedded", "--bootstrap", "2", "--threads", "1")
+BUNDLED = ("--features", "bundled", "--bootstrap", "2", "--threads", "1")
 
 
 @pytest.fixture
@@ -40,13 +40,13 @@ def folders(save, tiles):
 def test_json_page_and_terminal(folders, tmp_path, capsys):
     json_file, page, statistics = (tmp_path / name for name in ("out.json", "out.html", "real.npz"))
     files = ("--json", str(json_file), "--html", str(page), "--save-statistics", str(statistics))
-    main([*folders, *EMBEDDED, *files, "--resize", "30", "--sample", "20", "--seed", "1", "--batch-size", "7"])
+    main([*folders, *BUNDLED, *files, "--resize", "30", "--sample", "20", "--seed", "1", "--batch-size", "7"])
     figures = json.loads(json_file.read_text())
     assert figures.keys() == KEYS | MORE_KEYS | PAIRED_KEYS
     assert not any(isinstance(value, dict) for value in figures.values())
-    assert (figures["features"], figures["resize"], figures["n_real"], figures["kept_fake"]) == ("embedded", 30, 24, 20)
+    assert (figures["features"], figures["resize"], figures["n_real"], figures["kept_fake"]) == ("bundled", 30, 24, 20)
     printed = capsys.readouterr().out
-    assert "features: embedded, as asked for\n" in printed
+    assert "features: bundled, as asked for\n" in printed
     assert f"page: {page}\n" in printed
     assert "not comparable with" in printed
     assert "24 images for 64 features" in printed
@@ -55,20 +55,20 @@ def test_json_page_and_terminal(folders, tmp_path, capsys):
 
 
 def test_infinities_become_null(folders, tmp_path):
-    main([folders[0], folders[0], *EMBEDDED, "--json", str(tmp_path / "out.json")])
+    main([folders[0], folders[0], *BUNDLED, "--json", str(tmp_path / "out.json")])
     figures = json.loads((tmp_path / "out.json").read_text())
     assert (figures["fid"], figures["psnr"]) == (0, None)
 
 
 def test_the_cache_flag_as_documented(folders, tmp_path, capsys):
     cache = tmp_path / "xdg" / "mixgan" / "statistics"  # of the test's own XDG_CACHE_HOME
-    main([*folders, *EMBEDDED, "--no-use-cache"])
+    main([*folders, *BUNDLED, "--no-use-cache"])
     assert not cache.exists()
-    main([*folders, *EMBEDDED])
+    main([*folders, *BUNDLED])
     assert len(list(cache.iterdir())) == 1
-    main([*folders, *EMBEDDED, "--no-use-cache"])
+    main([*folders, *BUNDLED, "--no-use-cache"])
     assert "features from" not in capsys.readouterr().out
-    main([*folders, *EMBEDDED])
+    main([*folders, *BUNDLED])
     assert f"{folders[0]}: features from {cache}" in capsys.readouterr().out
 
 
@@ -76,7 +76,7 @@ def test_names_with_brackets_are_printed_as_they_are(save, tiles, capsys):
     real = str(save("real", tiles.maps))
     fake = save("[/bold]", tiles.maps[:12])
     (fake / "3.png").write_bytes(b"")
-    main([real, str(fake), *EMBEDDED, "--on-bad-image", "skip"])
+    main([real, str(fake), *BUNDLED, "--on-bad-image", "skip"])
     assert f"warning: {fake}: 1 of 12 files left out as unreadable: {fake / '3.png'}\n" in capsys.readouterr().out
 
 
@@ -96,7 +96,7 @@ def test_mistakes_are_one_sentence_and_exit_code_2(folders, save, tiles, tmp_pat
     }
     for words, message in cases.items():
         with pytest.raises(SystemExit) as stopped:
-            run_command(main, [*words, *EMBEDDED, "--json", str(tmp_path / "out.json")])
+            run_command(main, [*words, *BUNDLED, "--json", str(tmp_path / "out.json")])
         assert stopped.value.code == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("error: ")

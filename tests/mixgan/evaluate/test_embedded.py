@@ -1,27 +1,27 @@
-"""The embedded network's contract, and reading its weights."""
+"""The bundled network's contract, and reading its weights."""
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from mixgan.evaluate.embedded import EMBEDDED_DIMS, EmbeddedNetwork, load_embedded
+from mixgan.evaluate.features import BUNDLED_DIMS, BundledNetwork, load_bundled
 
 
 @pytest.mark.parametrize("size", [(28, 28), (33, 47), (64, 64)])
 def test_contract_holds_at_any_size(size):
-    network = EmbeddedNetwork(num_classes=7).eval()
+    network = BundledNetwork(num_classes=7).eval()
     images = torch.randn(2, 3, *size)
     maps = network.stages(images)
     embedding = network.embedding(images)
     assert [m.shape[1] for m in maps] == [16, 32, 64, 64]
     assert [m.shape[-1] for m in maps] == [-(-size[1] // step) for step in (1, 2, 4, 8)]
     torch.testing.assert_close(embedding, maps[-1].mean(dim=(2, 3)))
-    assert embedding.shape == (2, EMBEDDED_DIMS)
+    assert embedding.shape == (2, BUNDLED_DIMS)
     torch.testing.assert_close(network(images), network.classifier(embedding))
 
 
 def test_it_is_small(tmp_path):
-    network = EmbeddedNetwork()
+    network = BundledNetwork()
     assert 60_000 <= sum(p.numel() for p in network.parameters()) <= 75_000
     save_file(network.state_dict(), tmp_path / "weights.safetensors")
     assert (tmp_path / "weights.safetensors").stat().st_size < 1_000_000
@@ -35,7 +35,7 @@ def test_it_learns():
     images[torch.arange(len(labels)), labels % 3] += 1
     images[labels >= 5, :, ::2] += 1
     images[labels % 2 == 0, :, :, ::2] += 1
-    network = EmbeddedNetwork()
+    network = BundledNetwork()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
     for _ in range(20):
         optimizer.zero_grad()
@@ -46,9 +46,9 @@ def test_it_learns():
 
 
 def test_saved_weights_come_back(tmp_path):
-    network = EmbeddedNetwork()
+    network = BundledNetwork()
     save_file(network.state_dict(), tmp_path / "weights.safetensors")
-    loaded = load_embedded(tmp_path / "weights.safetensors")
+    loaded = load_bundled(tmp_path / "weights.safetensors")
     images = torch.randn(2, 3, 32, 32)
     assert not loaded.training
     assert torch.equal(loaded(images), network.eval()(images))
@@ -61,9 +61,9 @@ def test_saved_weights_come_back(tmp_path):
 def test_a_wrong_file_is_named(tmp_path, content, message):
     path = tmp_path / "weights.safetensors"
     if content == "another network":
-        save_file(EmbeddedNetwork(num_classes=3).state_dict(), path)
+        save_file(BundledNetwork(num_classes=3).state_dict(), path)
     elif content is not None:
         path.write_bytes(content)
     with pytest.raises(ValueError, match=message) as error:
-        load_embedded(path)
+        load_bundled(path)
     assert str(path) in str(error.value)

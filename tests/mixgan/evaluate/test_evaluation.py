@@ -11,11 +11,10 @@ from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor, nn
 
-from mixgan.evaluate.evaluation import Evaluation, evaluate
+from mixgan.evaluate.comparison import Evaluation, FidOptions, evaluate
+from mixgan.evaluate.feature_set import read_statistics
 from mixgan.evaluate.features import FeatureExtractor, module_features
 from mixgan.evaluate.frechet import frechet_distance_from_features
-from mixgan.evaluate.options import FidOptions
-from mixgan.evaluate.statistics_file import read_statistics
 
 pytestmark = pytest.mark.usefixtures("fresh_process")
 
@@ -196,5 +195,5 @@ def test_features_that_cannot_be_had_are_refused(run, tmp_path):
         run("real", "fake", read_checkpoint=partial(mean_colour, factor=float("nan")))
     with pytest.raises(ValueError, match="or a checkpoint of classify; there is no file or folder nowhere"):
         run("real", "fake", features="nowhere")
-    with pytest.raises(ValueError, match=r"auto, inception, embedded, got .*; recipes/fid\.py takes checkpoints too"):
+    with pytest.raises(ValueError, match=r"auto, inception, bundled, got .*; recipes/fid\.py takes checkpoints too"):
         run("real", "fake", read_checkpoint=None)

@@ -7,9 +7,9 @@ from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from mixgan.evaluate.comparison import compare_sets
 from mixgan.evaluate.feature_set import measure
-from mixgan.evaluate.features import embedded_features, module_features
-from mixgan.evaluate.figures import compare_sets
+from mixgan.evaluate.features import bundled_features, module_features
 from mixgan.evaluate.frechet import frechet_distance_from_features
 from mixgan.evaluate.sources import folder_source, loader_source, tensor_source
 
@@ -29,7 +29,7 @@ def test_statistics_are_of_all_images_and_the_sample_is_of_some(kind, tiles, sav
         "loader": lambda: loader_source(DataLoader(TensorDataset(images, tiles.labels), batch_size=9)),
         "folder": lambda: folder_source(save("maps", images)),
     }
-    extractor, done = embedded_features(), []
+    extractor, done = bundled_features(), []
     found = measure(
         sources[kind](), extractor, accelerator=accelerator, batch_size=7, sample=10, seed=3, advance=done.append
     )
@@ -45,7 +45,7 @@ def test_statistics_are_of_all_images_and_the_sample_is_of_some(kind, tiles, sav
 
 def test_tensors_and_loaders_can_be_compared_from_python(tiles, accelerator):
     """The lines at the head of the module. Oracle: the distance of features computed one by one."""
-    extractor = embedded_features()
+    extractor = bundled_features()
     loader = DataLoader(TensorDataset(tiles.photos / 255), batch_size=5)
     real = measure(tensor_source(tiles.maps), extractor, accelerator=accelerator)
     fake = measure(loader_source(loader), extractor, accelerator=accelerator)
@@ -61,7 +61,7 @@ def test_unreadable_files_are_left_out_and_named(tiles, save, accelerator):
         (folder / f"{number}.png").write_bytes(b"no image")
     source = folder_source(folder, on_bad_image="skip")
     with pytest.warns(UserWarning, match="skipped 7 of 24 image files"):
-        found = measure(source, embedded_features(), accelerator=accelerator)
+        found = measure(source, bundled_features(), accelerator=accelerator)
     assert found.n == 17
     (warning,) = found.warnings
     names = ", ".join(str(folder / f"{number}.png") for number in range(2, 7))

@@ -7,11 +7,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from mixgan.evaluate.embedded import EmbeddedNetwork
 from mixgan.evaluate.features import (
+    BundledNetwork,
+    bundled_features,
     checked_features,
     distance_name,
-    embedded_features,
     module_features,
     plain_float32,
 )
@@ -20,7 +20,7 @@ from mixgan.evaluate.features import (
 @pytest.fixture
 def weights(tmp_path):
     torch.manual_seed(0)
-    network = EmbeddedNetwork()
+    network = BundledNetwork()
     for stage in network.body:  # statistics that differ from a batch's, so that train mode would be noticed
         stage[1].running_mean.normal_()
     path = tmp_path / "weights.safetensors"
@@ -28,19 +28,19 @@ def weights(tmp_path):
     return path, network.eval()
 
 
-def test_embedded_features_are_the_embedding_of_normalised_images(weights):
+def test_bundled_features_are_the_embedding_of_normalised_images(weights):
     path, network = weights
-    extractor = embedded_features(path)
+    extractor = bundled_features(path)
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
     expected = network.embedding(images / 255 * 2 - 1)
     torch.testing.assert_close(extractor(images), expected)
     torch.testing.assert_close(extractor(images / 255), expected)
-    assert (extractor.name, extractor.dims) == ("embedded", 64)
+    assert (extractor.name, extractor.dims) == ("bundled", 64)
     assert extractor.weights_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_callers_settings_change_nothing(weights):
-    extractor = embedded_features(weights[0])
+    extractor = bundled_features(weights[0])
     images = torch.rand(4, 3, 32, 32)
     expected = extractor(images)
     nn.Sequential(extractor).train()
@@ -71,7 +71,7 @@ def test_tf32_is_off_inside_and_restored_outside():
 
 
 def test_a_module_is_copied_and_left_alone():
-    network = EmbeddedNetwork().to(torch.bfloat16).train()
+    network = BundledNetwork().to(torch.bfloat16).train()
     extractor = module_features("mine", network, mean=[0.1, 0.2, 0.3], std=0.25)
     images = torch.rand(2, 3, 32, 32)
     before, digest = extractor(images), extractor.weights_sha256
@@ -96,10 +96,10 @@ def test_logits_are_the_networks_own_whatever_becomes_of_it(weights):
     path, network = weights
     images = torch.rand(3, 3, 32, 32)
     expected = network(images * 2 - 1)
-    embedded, module = embedded_features(path), module_features("mine", network, mean=0.5, std=0.5)
+    bundled, module = bundled_features(path), module_features("mine", network, mean=0.5, std=0.5)
     with torch.no_grad():
         network.classifier.weight.zero_()
-    for extractor in (embedded, module):
+    for extractor in (bundled, module):
         with torch.autocast("cpu", torch.bfloat16):
             logits = extractor.logits(extractor(images).double())  # kept features may be float64
         torch.testing.assert_close(logits, expected)
@@ -123,7 +123,7 @@ def test_features_that_a_classifier_does_not_see_have_no_logits():
 
 def test_only_inception_is_called_fid():
     assert distance_name("inception") == "FID"
-    for name in ("embedded", "inception-768", "inception-bf16"):
+    for name in ("bundled", "inception-768", "inception-bf16"):
         assert distance_name(name) == f"Frechet distance ({name} features), not comparable with published FID"
 
 

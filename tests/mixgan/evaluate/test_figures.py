@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mixgan.evaluate.comparison import compare_sets
 from mixgan.evaluate.feature_set import FeatureSet
 from mixgan.evaluate.features import FeatureExtractor, module_features
-from mixgan.evaluate.figures import compare_sets
 from mixgan.evaluate.frechet import FeatureStatistics, frechet_distance_from_features
-from mixgan.evaluate.inception_score import inception_score
+from mixgan.evaluate.inception import inception_score
 from mixgan.evaluate.kernel import kernel_distance
 from mixgan.evaluate.neighbours import density_coverage, precision_recall
 

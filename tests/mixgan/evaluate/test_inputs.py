@@ -5,12 +5,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from mixgan.evaluate.features import FeatureExtractor, embedded_features, module_features
+from mixgan.evaluate.comparison import FidOptions, known_set, open_sources, other_warnings, preprocessing_text
+from mixgan.evaluate.feature_set import MadeWith, write_statistics
+from mixgan.evaluate.features import FeatureExtractor, bundled_features, module_features
 from mixgan.evaluate.frechet import FeatureStatistics
-from mixgan.evaluate.inputs import known_set, open_sources, other_warnings, preprocessing_text
-from mixgan.evaluate.options import FidOptions
-from mixgan.evaluate.preprocessing import Preprocessing
-from mixgan.evaluate.statistics_file import MadeWith, write_statistics
+from mixgan.evaluate.sources import Preprocessing
 
 DIMS = 3
 
@@ -114,7 +113,7 @@ def test_statistics_of_other_features_or_dimensions_are_refused(statistics):
     ):
         known_set(statistics(features="inception"), mine())
     with pytest.raises(ValueError, match=r"of 3 dimensions, but the features to compare with have 64"):
-        known_set(statistics("foreign.npz"), embedded_features())
+        known_set(statistics("foreign.npz"), bundled_features())
 
 
 def warnings_of(extractor: FeatureExtractor | None = None, **flags) -> list[str]:

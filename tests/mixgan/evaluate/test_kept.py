@@ -7,7 +7,7 @@ import scipy.stats
 import torch
 
 from mixgan.data.order import seeded_generator
-from mixgan.evaluate.kept import KeptFeatures
+from mixgan.evaluate.feature_set import KeptFeatures
 
 
 def stream(n: int) -> torch.Tensor:

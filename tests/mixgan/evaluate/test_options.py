@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from mixgan.evaluate.options import FidOptions
+from mixgan.evaluate.comparison import FidOptions
 
 
 @pytest.mark.parametrize(

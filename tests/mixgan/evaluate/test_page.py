@@ -9,8 +9,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from mixgan.evaluate.evaluation import Evaluation, evaluate
-from mixgan.evaluate.options import FidOptions
+from mixgan.evaluate.comparison import Evaluation, FidOptions, evaluate
 from mixgan.evaluate.page import figure_rows, write_page
 from mixgan.report.page import tidy
 
@@ -18,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("fresh_process")
 
 
 def evaluation_of(real: Path, fake: Path, **flags) -> Evaluation:
-    flags = {"features": "embedded", "bootstrap": 3, "threads": 1, **flags}
+    flags = {"features": "bundled", "bootstrap": 3, "threads": 1, **flags}
     return evaluate(FidOptions(real=real, fake=fake, **flags), Accelerator(cpu=True))
 
 
@@ -50,10 +49,10 @@ def test_a_full_page(save, tiles, tmp_path):
         assert f" {tidy(figures[key], padded=True)} " in text, key
     for key in ("rmse", "rmse_gcgan", "acc5", "acc10", "psnr", "ssim"):
         assert f" {tidy(figures[key], padded=True)} " in text, key
-    assert "Frechet distance (embedded features), not comparable with published FID" in text
+    assert "Frechet distance (bundled features), not comparable with published FID" in text
     interval = f"95 % interval {figures['fid_low']:.4g} to {figures['fid_high']:.4g}"
     assert f"24 real, 24 generated images, {interval}" in text
-    assert "Features: embedded, as asked for. Weights sha256 " + figures["weights_sha256"][:16] in text
+    assert "Features: bundled, as asked for. Weights sha256 " + figures["weights_sha256"][:16] in text
     assert (
         "Images resized to 40 x 40 px (bicubic, antialiased) and rounded to 8 bit before the feature network." in text
     )

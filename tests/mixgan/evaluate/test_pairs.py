@@ -5,9 +5,8 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
-from mixgan.evaluate.pairs import match_pairs, measure_pairs, why_not_comparable, why_not_matched
-from mixgan.evaluate.preprocessing import Preprocessing
-from mixgan.evaluate.sources import FolderSource, folder_source
+from mixgan.evaluate.paired import match_pairs, measure_pairs, why_not_comparable, why_not_matched
+from mixgan.evaluate.sources import FolderSource, Preprocessing, folder_source
 
 
 @pytest.fixture

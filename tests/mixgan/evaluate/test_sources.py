@@ -15,12 +15,11 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from torchvision.transforms.functional import to_tensor
 
 from mixgan.data import images as images_module
+from mixgan.data.domains import load_maps
 from mixgan.data.images import BadImageError, read_image
-from mixgan.data.maps import load_maps
 from mixgan.evaluate import sources
-from mixgan.evaluate.preprocessing import Preprocessing
-from mixgan.evaluate.sources import folder_source, loader_source, tensor_source
-from mixgan.ops.crops import to_float
+from mixgan.evaluate.sources import Preprocessing, folder_source, loader_source, tensor_source
+from mixgan.ops.geometry import to_float
 
 
 def picture(seed: int, width: int = 9, height: int = 6) -> Image.Image:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, PartialState
 
-from mixgan.engine.metrics_log import read_metrics
+from mixgan.engine.run_folder import read_metrics
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mixgan.data.maps import Domains
+from mixgan.data.domains import Domains
 from mixgan.gan import data
-from mixgan.gan.data import DomainBatch, DomainFeed, fetch, test_domains, to_bytes, to_signed, training_domains
-from mixgan.gan.settings import GanSettings
+from mixgan.gan.config import GanSettings
+from mixgan.gan.data import DomainBatch, DomainLoader, fetch, test_domains, to_bytes, to_signed, training_domains
 
 test_domains.__test__ = False  # not a test, whatever pytest thinks of the name
 
@@ -25,9 +25,9 @@ def telling_images(count: int, first: int = 0) -> Tensor:
     return torch.stack((number, row, row.transpose(1, 2)), 1).to(torch.uint8)
 
 
-def feed(count_a: int = 7, count_b: int = 3, *, batch_size: int = 2, seed: int = 0, **process: int) -> DomainFeed:
+def loader(count_a: int = 7, count_b: int = 3, *, batch_size: int = 2, seed: int = 0, **process: int) -> DomainLoader:
     domains = Domains(telling_images(count_a), telling_images(count_b, 100), paired=False, names=(), skipped=())
-    return DomainFeed(
+    return DomainLoader(
         domains, size=CROP, batch_size=batch_size, seed=seed, device=torch.device("cpu"), **process
     )  # fmt: skip
 
@@ -56,7 +56,7 @@ def test_to_bytes_rounds_and_clamps():
 
 
 def test_every_crop_is_a_window_of_one_image_and_some_are_mirrored():
-    batches = [batch for epoch in range(40) for batch in feed(batch_size=7).epoch(epoch)]
+    batches = [batch for epoch in range(40) for batch in loader(batch_size=7).epoch(epoch)]
     cuts = {stream: [] for stream in STREAMS}
     for stream in STREAMS:
         for number, rows, columns in to_bytes(torch.cat([getattr(batch, stream) for batch in batches])).int():
@@ -76,41 +76,41 @@ def test_every_crop_is_a_window_of_one_image_and_some_are_mirrored():
 
 
 def test_an_epoch_shows_the_larger_domain_once_and_the_smaller_again_and_again():
-    batches = list(feed(16, 6, batch_size=1).epoch(0))
+    batches = list(loader(16, 6, batch_size=1).epoch(0))
     for stream in ("a", "a_second"):
         assert sorted(numbers(batches, stream)) == list(range(16))
     for stream in ("b", "b_second"):
         shown = numbers(batches, stream)
         assert sorted(shown[:6]) == sorted(shown[6:12]) == list(range(100, 106))
         assert shown[:6] != shown[6:12]
-    assert feed(6, 16).steps_per_epoch == feed(16, 6).steps_per_epoch == 8
+    assert loader(6, 16).steps_per_epoch == loader(16, 6).steps_per_epoch == 8
 
 
 def test_orders_differ_between_streams_epochs_and_seeds():
     def order(stream: str, *, epoch: int = 0, seed: int = 0) -> tuple[int, ...]:
-        return tuple(n % 100 for n in numbers(list(feed(20, 20, seed=seed).epoch(epoch)), stream))
+        return tuple(n % 100 for n in numbers(list(loader(20, 20, seed=seed).epoch(epoch)), stream))
 
     orders = [order(stream) for stream in STREAMS]
     assert len({*orders, order("a", epoch=1), order("a", seed=1)}) == 6
 
 
 def test_an_epoch_can_be_entered_at_any_step():
-    whole = list(feed().epoch(3))
+    whole = list(loader().epoch(3))
     for first_step in range(4):
-        assert_same(list(feed().epoch(3, first_step=first_step)), whole[first_step:])
+        assert_same(list(loader().epoch(3, first_step=first_step)), whole[first_step:])
 
 
 def test_ranks_share_out_the_batches_of_one_process():
-    ranks = [list(feed(13, 5, batch_size=2, rank=rank, world=3).epoch(1)) for rank in range(3)]
+    ranks = [list(loader(13, 5, batch_size=2, rank=rank, world=3).epoch(1)) for rank in range(3)]
     together = [
         DomainBatch(*(torch.cat([getattr(b, s) for b in step]) for s in STREAMS)) for step in zip(*ranks, strict=True)
     ]
-    assert_same(together, list(feed(13, 5, batch_size=6).epoch(1)))
+    assert_same(together, list(loader(13, 5, batch_size=6).epoch(1)))
 
 
 def test_too_few_images_for_a_batch_are_refused():
     with pytest.raises(ValueError, match="7 training images make no batch of 4 on each of 2 processes"):
-        feed(batch_size=4, world=2)
+        loader(batch_size=4, world=2)
 
 
 class TestDomains:

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from mixgan.gan.data import to_signed
-from mixgan.gan.diversity import PairwiseDistance, WatchedGenerators, luminance_correlation
+from mixgan.gan.evaluation import PairwiseDistance, WatchedGenerators, luminance_correlation
 
 SIDE = 8
 

@@ -10,8 +10,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from mixgan.data.maps import Domains
-from mixgan.evaluate.features import embedded_features
+from mixgan.data.domains import Domains
+from mixgan.evaluate.features import bundled_features
 from mixgan.evaluate.frechet import frechet_distance_from_features
 from mixgan.evaluate.kernel import kernel_distance
 from mixgan.gan.evaluation import TestSet
@@ -30,7 +30,7 @@ def domains(a: Tensor, b: Tensor, *, paired: bool = True) -> Domains:
 
 
 def figures(generators: object, found: Domains, *, batch_size: int = 4) -> dict[str, float]:
-    return TestSet(found, embedded_features(), Accelerator(cpu=True), batch_size=batch_size).figures(generators)
+    return TestSet(found, bundled_features(), Accelerator(cpu=True), batch_size=batch_size).figures(generators)
 
 
 def assert_close(found: dict[str, float], expected: dict[str, float]) -> None:
@@ -47,7 +47,7 @@ def test_real_against_real_is_perfect():
         perfect = {"fid": 0, "rmse": 0, "rmse_gcgan": 0, "acc5": 1, "acc10": 1, "ssim": 1}
         assert {name: found[f"{name}_{way}"] for name in perfect} == pytest.approx(perfect, abs=1e-6)
     assert found["n_real"] == found["n_fake"] == 6
-    assert found["features"] == "embedded"
+    assert found["features"] == "bundled"
 
 
 def test_each_direction_compares_its_generators_images_with_the_other_domain():
@@ -59,7 +59,7 @@ def test_each_direction_compares_its_generators_images_with_the_other_domain():
         error = fake - real.numpy()
         assert found[f"rmse_{way}"] == pytest.approx(np.sqrt((error**2).mean((1, 2, 3))).mean(), rel=1e-5)
         assert found[f"acc10_{way}"] == pytest.approx((np.abs(error).max(1) < 10).mean(), abs=1e-6)
-        features = [embedded_features()(images) for images in (real, torch.from_numpy(fake).to(torch.uint8))]
+        features = [bundled_features()(images) for images in (real, torch.from_numpy(fake).to(torch.uint8))]
         assert found[f"fid_{way}"] == pytest.approx(frechet_distance_from_features(*features), rel=1e-4)
         assert found[f"kid_{way}"] == pytest.approx(kernel_distance(*features).mean, rel=1e-3, abs=1e-7)
 
@@ -86,7 +86,7 @@ def test_a_set_too_small_for_a_kernel_distance_has_none():
 def test_a_domain_of_one_image_is_refused_before_any_training():
     with pytest.raises(ValueError, match="two images a domain, got 1 and 2"):
         TestSet(
-            domains(random_images(1, 0), random_images(2, 0)), embedded_features(), Accelerator(cpu=True), batch_size=1
+            domains(random_images(1, 0), random_images(2, 0)), bundled_features(), Accelerator(cpu=True), batch_size=1
         )
 
 
@@ -122,7 +122,7 @@ def test_several_processes_find_what_one_finds(count: int, world: int):
     found = domains(random_images(count, 9), random_images(count, 10))
     tape: dict[int, dict[int, Tensor]] = {}
     for rank in (*range(world), 0):
-        shared = TestSet(found, embedded_features(), PretendRank(rank, world, tape), batch_size=2).figures(
+        shared = TestSet(found, bundled_features(), PretendRank(rank, world, tape), batch_size=2).figures(
             DARKER_AND_INVERTED
         )
     assert_close(shared, figures(DARKER_AND_INVERTED, found))

@@ -8,10 +8,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from mixgan.engine.run_folder import RunFolder
-from mixgan.engine.weights import save_weights
-from mixgan.gan.generator_file import find_generator, load_generator, read_generator_file
+from mixgan.engine.run_folder import RunFolder, save_weights
 from mixgan.gan.networks import PatchDiscriminator, ResnetGenerator
+from mixgan.gan.weights import find_generator, load_generator, read_generator_file
 
 MARKS = {"G_A": 1.0, "G_B": 2.0, "G_A_ema": 3.0, "G_B_ema": 4.0}
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mixgan.gan.health import LONG, Health, collapse_warnings
+from mixgan.gan.train import LONG, Health, collapse_warnings
 
 
 def figures(a_to_b: float, b_to_a: float) -> dict[str, float]:

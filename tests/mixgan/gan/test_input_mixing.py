@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
+from mixgan.gan.config import GanSettings
 from mixgan.gan.data import DomainBatch
-from mixgan.gan.input_mixing import InputMixing, MixedInputs, RealFakeMix
-from mixgan.gan.settings import GanSettings
+from mixgan.gan.mixcyclegan import InputMixing, MixedInputs, RealFakeMix
 
 SIDE = 4
 
@@ -50,7 +50,7 @@ class TestInputMixing:
         assert torch.stack(lambdas).var(1).tolist() == pytest.approx(variances, rel=0.08)
 
     def test_orientation_is_drawn_per_sample_and_domain(self):
-        inputs = self.inputs(h_odds=0.75)
+        inputs = self.inputs(h_prob=0.75)
         cut = (inputs.mask_a.mean((1, 2, 3)) > 0) & (inputs.mask_a.mean((1, 2, 3)) < 1)
         side_by_side = [(mask == mask[:, :, :1]).all(dim=(1, 2, 3))[cut] for mask in (inputs.mask_a, inputs.mask_b)]
         for horizontal in side_by_side:

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mixgan.engine.command_line import to_json
-from mixgan.engine.weights import save_weights
-from mixgan.gan.model_card import model_card, write_model_card
+from mixgan.engine.config import to_json
+from mixgan.engine.run_folder import save_weights
+from mixgan.gan.config import GanSettings
 from mixgan.gan.networks import ResnetGenerator
-from mixgan.gan.settings import GanSettings
+from mixgan.gan.weights import model_card, write_model_card
 
 SETTINGS = to_json(GanSettings(dataset="tiles", image_size=64, seed=7, epochs=3, width=4, blocks=1))
 SUMMARY = {
-    "steps": 400, "epochs": 2.0, "features": "embedded", "n_real": 31, "n_fake": 29, "fid_AtoB": 12.3456, "fid_BtoA": 7.0,
+    "steps": 400, "epochs": 2.0, "features": "bundled", "n_real": 31, "n_fake": 29, "fid_AtoB": 12.3456, "fid_BtoA": 7.0,
     "kid_AtoB": math.nan, "kid_BtoA": None, "rmse_AtoB": 54.321,
 }  # fmt: skip
 FILES = ["G_A.safetensors", "G_B.safetensors"]
@@ -26,7 +26,7 @@ def test_tells_how_the_weights_came_about():
     for line in (
         "| `G_B.safetensors` | generator, map (B) to aerial photo (A) |",
         "| `G_A_ema.safetensors` | generator, aerial photo (A) to map (B), moving average of its weights over the training |",
-        "| data | embedded tiles, drawn by a program |",
+        "| data | synthetic tiles, drawn by a program |",
         "| mixing | mixcyclegan |",
         "| image size | 64 px |",
         "| length | 400 steps, 2.0 of 3 epochs |",
@@ -44,7 +44,7 @@ def test_gives_only_figures_that_were_measured_and_what_they_were_measured_with(
     ]
     assert rows[2:] == ["| Frechet distance | 12.35 | 7 |", "| RMSE (0..255) | 54.32 | not measured |"]
     assert "On 29 generated against 31 real test images per domain" in card
-    assert "with the embedded features are not comparable with published FID" in card
+    assert "with the bundled features are not comparable with published FID" in card
     unmeasured = {key: SUMMARY[key] for key in ("steps", "epochs")}
     assert "## Figures" not in model_card(SETTINGS, unmeasured, files=FILES)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mixgan.gan.pool import ImagePool
+from mixgan.gan.losses import ImagePool
 
 
 def seeded(seed: int) -> torch.Generator:

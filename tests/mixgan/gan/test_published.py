@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor
 
+from mixgan.gan.config import GanSettings
 from mixgan.gan.data import DomainBatch
-from mixgan.gan.settings import GanSettings
-from mixgan.gan.step import MixCycleGan, Translations
+from mixgan.gan.mixcyclegan import MixCycleGAN, Translations
 
 SIDE, BLOCKS = 32, 2
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
@@ -106,11 +106,11 @@ def published_step(weights: dict[str, list[Tensor]], real_a: Tensor, real_b: Ten
 
 
 @pytest.fixture
-def model() -> MixCycleGan:
+def model() -> MixCycleGAN:
     """In float64, weights and biases large enough to matter."""
     torch.manual_seed(0)
     settings = GanSettings(mixing="none", image_size=SIDE, width=3, blocks=BLOCKS)
-    model = MixCycleGan(settings, Accelerator(cpu=True))
+    model = MixCycleGAN(settings, Accelerator(cpu=True))
     for networks in (model.generators, model.discriminators):
         for parameter in networks.double().parameters():
             torch.nn.init.normal_(parameter, std=0.1)
@@ -118,11 +118,11 @@ def model() -> MixCycleGan:
     return model
 
 
-def networks_of(model: MixCycleGan) -> dict[str, torch.nn.Module]:
+def networks_of(model: MixCycleGAN) -> dict[str, torch.nn.Module]:
     return {**dict(model.generators.named_children()), **dict(model.discriminators.named_children())}
 
 
-def test_a_step_is_the_published_one(model: MixCycleGan):
+def test_a_step_is_the_published_one(model: MixCycleGAN):
     networks = networks_of(model)
     weights = {
         name: [p.detach().clone().requires_grad_() for p in network.parameters()] for name, network in networks.items()

@@ -12,12 +12,12 @@ import pytest
 from PIL import Image
 
 from mixgan.engine.run_folder import RunFolder
+from mixgan.gan.config import GanSettings
 from mixgan.gan.report import ROWS, result_rows, sample_path, write_report
-from mixgan.gan.settings import GanSettings
 
 FIGURES = {f"{name}_{way}": 100.0 + k for k, name in enumerate(ROWS) for way in ("AtoB", "BtoA")}
 SUMMARY = {
-    "features": "embedded", "n_real": 31, "n_fake": 29, "steps": 400, "epochs": 2.0, "images_per_second": 3.5,
+    "features": "bundled", "n_real": 31, "n_fake": 29, "steps": 400, "epochs": 2.0, "images_per_second": 3.5,
     "seconds": 180.0, **FIGURES, "rmse_AtoB": 54.321, "kid_BtoA": None,
 }  # fmt: skip
 LOSSES = ("G_A", "G_B", "D_A", "D_B", "cycle_A", "cycle_B", "idt_A", "idt_B")
@@ -53,7 +53,7 @@ def pictures(html: str) -> list[Image.Image]:
 
 def test_says_what_the_distance_is_and_of_how_many_images(run: SimpleNamespace):
     html = written(run)
-    assert "Frechet distance (embedded features), not comparable with published FID" in html
+    assert "Frechet distance (bundled features), not comparable with published FID" in html
     assert "29 generated against 31 real images" in html
 
 

@@ -10,11 +10,11 @@ from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor
 
-from mixgan.data.maps import Domains
+from mixgan.data.domains import Domains
+from mixgan.gan.config import GanSettings
 from mixgan.gan.data import DomainBatch, to_bytes, to_signed
-from mixgan.gan.input_mixing import InputMixing
-from mixgan.gan.samples import training_grid, translation_grid
-from mixgan.gan.settings import GanSettings
+from mixgan.gan.mixcyclegan import InputMixing
+from mixgan.gan.report import training_grid, translation_grid
 
 SIDE = 16
 #: Greys of the eight kinds of image that a sheet shows.

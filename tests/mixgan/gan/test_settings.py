@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from mixgan.engine.command_line import to_json
-from mixgan.gan.settings import PAPER, QUICK, GanSettings, settings_from
+from mixgan.engine.config import to_json
+from mixgan.gan.config import PAPER, QUICK, GanSettings, settings_from
 from mixgan.gan.train import decay
 
 
@@ -36,7 +36,7 @@ def test_without_flags_it_is_the_quick_preset_on_tiles(tmp_path: Path, capsys: p
     assert values(settings, QUICK) == QUICK
     said = capsys.readouterr().out.strip()
     assert said.splitlines() == [said]
-    assert f"No Google Maps under {tmp_path}: using the embedded tiles" in said
+    assert f"No Google Maps under {tmp_path}: using the synthetic tiles" in said
 
 
 def test_where_google_maps_lies_it_is_the_paper_preset_on_them(with_maps: Path, capsys: pytest.CaptureFixture[str]):
@@ -55,7 +55,7 @@ def test_a_named_data_set_needs_no_words(with_maps: Path, capsys: pytest.Capture
 def test_the_defaults_are_the_published_settings(with_maps: Path):
     published = {
         "image_size": 256, "width": 64, "blocks": 9, "batch_size": 1, "lr": 2e-4, "pool_size": 50, "gan_loss": "lsgan",
-        "cycle_weight": 10.0, "identity_weight": 0.5, "alpha": 1.0, "shared_lambda": True, "h_odds": 0.5,
+        "cycle_weight": 10.0, "identity_weight": 0.5, "alpha": 1.0, "shared_lambda": True, "h_prob": 0.5,
         "unstitched": 0.0, "d_term": "replace", "constant_share": 0.5, "ema": 0.0, "d_alpha": None,
     }  # fmt: skip
     assert values(parsed(with_maps), published) == published

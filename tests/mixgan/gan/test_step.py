@@ -11,12 +11,11 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor
 
+from mixgan.gan.config import GanSettings
 from mixgan.gan.data import DomainBatch
-from mixgan.gan.input_mixing import InputMixing
+from mixgan.gan.losses import ImagePool
+from mixgan.gan.mixcyclegan import InputMixing, MixCycleGAN, Translations
 from mixgan.gan.networks import ResnetBlock
-from mixgan.gan.pool import ImagePool
-from mixgan.gan.settings import GanSettings
-from mixgan.gan.step import MixCycleGan, Translations
 
 SIDE = 32
 NETWORKS = ("G_A", "G_B", "D_A", "D_B")
@@ -27,11 +26,11 @@ OWN_FOR_EACH = torch.tensor([[0.3, 0.85], [0.6, 0.1], [0.2, 0.9], [0.45, 0.7]])
 CLOSE = {"rtol": 1e-9, "atol": 5e-9}
 
 
-def build(accelerator: Accelerator | None = None, **changes: object) -> MixCycleGan:
+def build(accelerator: Accelerator | None = None, **changes: object) -> MixCycleGAN:
     """A tiny model in float64 with weights and biases large enough to matter."""
     torch.manual_seed(0)
     settings = GanSettings(image_size=SIDE, width=3, blocks=1, **changes)
-    model = MixCycleGan(settings, accelerator or Accelerator(cpu=True))
+    model = MixCycleGAN(settings, accelerator or Accelerator(cpu=True))
     for networks in (model.generators, model.discriminators):
         for parameter in networks.double().parameters():
             torch.nn.init.normal_(parameter, std=0.1)
@@ -44,7 +43,7 @@ def random_batch(count: int, *, seed: int = 0, side: int = SIDE) -> DomainBatch:
     return DomainBatch(*(torch.rand(4, count, 3, side, side, generator=generator, dtype=torch.double) * 2 - 1))
 
 
-def network(model: MixCycleGan, name: str) -> torch.nn.Module:
+def network(model: MixCycleGAN, name: str) -> torch.nn.Module:
     return getattr(model.generators if name[0] == "G" else model.discriminators, name)
 
 
@@ -64,7 +63,7 @@ class Published:
     "mixed" term of Eq. 3, "both", "stitched" images, or "consistency" beside the separate terms.
     """
 
-    def __init__(self, model: MixCycleGan, *, d_terms: str = "separate") -> None:
+    def __init__(self, model: MixCycleGAN, *, d_terms: str = "separate") -> None:
         for name in NETWORKS:
             setattr(self, name, copy.deepcopy(network(model, name)))
         adam = {"lr": 2e-4, "betas": (0.5, 0.999)}
@@ -77,7 +76,7 @@ class Published:
         )
         self.criterion = {"lsgan": F.mse_loss, "bce": F.binary_cross_entropy_with_logits}[model.settings.gan_loss]
         self.d_terms = d_terms
-        self.horizontal = bool(model.settings.h_odds)
+        self.horizontal = bool(model.settings.h_prob)
 
     def translate(self, real_a: Tensor, real_b: Tensor) -> Translations:
         fake_b, fake_a = self.G_A(real_a), self.G_B(real_b)
@@ -136,7 +135,7 @@ class Published:
         return self.criterion(logits, target)
 
 
-def assert_equal_steps(model: MixCycleGan, published: Published, batch: DomainBatch, seen: tuple[Tensor, ...]) -> None:
+def assert_equal_steps(model: MixCycleGAN, published: Published, batch: DomainBatch, seen: tuple[Tensor, ...]) -> None:
     """One step of both: forward values, losses, parameters, gradients (in Adam's first moments), pools."""
     real_a, real_b, *lambdas = seen
     torch.testing.assert_close(
@@ -186,7 +185,7 @@ def test_without_mixing_a_step_is_cyclegans(count: int, pool_size: int):
 def test_a_mixed_step_is_eq_3(
     monkeypatch: pytest.MonkeyPatch, changes: dict, lambdas: Tensor, d_terms: str, horizontal: bool | None
 ):
-    model = build(h_odds=float(bool(horizontal)), pool_size=2, **changes)
+    model = build(h_prob=float(bool(horizontal)), pool_size=2, **changes)
     published = Published(model, d_terms=d_terms)
     monkeypatch.setattr(model.mixing, "draw_lambdas", lambda count, device: list(lambdas))
     for step in range(3):
@@ -309,7 +308,7 @@ def test_compiled_networks_give_the_same_step(monkeypatch: pytest.MonkeyPatch):
 class TestHalfPrecision:
     """fp16 needs a GPU; the paths of its gradient scaler run on CPU, where powers of two change no bit of float64."""
 
-    def scaled(self, monkeypatch: pytest.MonkeyPatch) -> MixCycleGan:
+    def scaled(self, monkeypatch: pytest.MonkeyPatch) -> MixCycleGAN:
         accelerator = Accelerator(cpu=True)
         monkeypatch.setattr(accelerator, "scaler", torch.amp.GradScaler("cpu", init_scale=2.0**10))
         monkeypatch.setattr(accelerator, "native_amp", True)
@@ -344,7 +343,7 @@ class TestHalfPrecision:
 class TestLogs:
     """What a step tells besides its losses, against the networks' own answers."""
 
-    def logs(self, **changes: object) -> tuple[MixCycleGan, DomainBatch, dict[str, Tensor]]:
+    def logs(self, **changes: object) -> tuple[MixCycleGAN, DomainBatch, dict[str, Tensor]]:
         torch.manual_seed(3)
         model = build(pool_size=0, **changes)
         batch = random_batch(2)
@@ -386,7 +385,7 @@ class TestLogs:
 def test_pools_draw_differently_per_domain_rank_and_seed():
     def states(rank: int, seed: int) -> list[Tensor]:
         settings = GanSettings(image_size=SIDE, width=1, blocks=0, seed=seed)
-        model = MixCycleGan(settings, SimpleNamespace(process_index=rank))
+        model = MixCycleGAN(settings, SimpleNamespace(process_index=rank))
         return [pool.generator.get_state() for pool in (model.pool_a, model.pool_b)]
 
     different = [*states(0, 0), *states(1, 0), *states(0, 1)]

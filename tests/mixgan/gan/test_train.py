@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from mixgan.engine.weights import read_about
-from mixgan.gan.generator_file import find_generator
+from mixgan.engine.run_folder import read_metadata
 from mixgan.gan.train import main
+from mixgan.gan.weights import find_generator
 
 TINY = (
     "--dataset tiles --image-size 32 --width 4 --blocks 1 --train-count 12 --eval-count 6 --pool-size 2 --log-every 1 "
@@ -61,7 +61,7 @@ def test_averaged_weights_are_evaluated_saved_and_preferred(
         found = find_generator(averaged, direction=way)
         assert found.path.stem == name
         about = {"role": "generator", "name": name, "width": 4, "blocks": 1, "direction": way, "ema": 0.9}
-        assert read_about(found.path) == about
+        assert read_metadata(found.path) == about
         first_weights = [
             find_generator(averaged, direction=way, kind=kind).load().layers[0].weight for kind in ("ema", "plain")
         ]

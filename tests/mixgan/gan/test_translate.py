@@ -7,9 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from mixgan.engine.command_line import run_command
-from mixgan.engine.run_folder import RunFolder
-from mixgan.engine.weights import save_weights
+from mixgan.engine.config import run_command
+from mixgan.engine.run_folder import RunFolder, save_weights
 from mixgan.gan import translate as command
 from mixgan.gan.networks import ResnetGenerator
 from mixgan.gan.translate import main

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from mixgan.mixing.assignment import PottsGrid, assign_blocks, assignment_objective, own_outputs
+from mixgan.mixing.comixup import PottsGrid, assign_blocks, assignment_objective, own_outputs
 
 WEIGHTS = {"beta": 0.32, "gamma": 1.0, "tau": 0.83}
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mixgan.mixing.blocks import block_means, block_of, enlarge_blocks, move_blocks
+from mixgan.mixing.puzzlemix import block_means, block_of, enlarge_blocks, move_blocks
 
 SIZES = [((32, 32), (4, 4)), ((33, 47), (4, 4)), ((12, 20), (3, 5)), ((16, 16), (16, 16)), ((9, 7), (2, 3))]
 

@@ -57,9 +57,9 @@ def test_per_sample_polarity():
 
 
 def test_options_of_the_methods():
-    composite = build_mixer("mixup+mixup-hv", num_classes=CLASSES, mixup={"alpha": 0.2}, mixup_hv={"h_odds": 0.1})
+    composite = build_mixer("mixup+mixup-hv", num_classes=CLASSES, mixup={"alpha": 0.2}, mixup_hv={"h_prob": 0.1})
     assert composite.mixers[0].alpha == 0.2
-    assert composite.mixers[1].h_odds == 0.1
+    assert composite.mixers[1].h_prob == 0.1
 
 
 def test_choices_resume_with_the_state():

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from mixgan.mixing import build_mixer, list_mixers
-from mixgan.mixing.build import MIXERS, mixer_options
-from mixgan.mixing.host import HostChoice
+from mixgan.mixing.registry import MIXERS, mixer_options
+from mixgan.mixing.sampling import HostChoice
 
 CLASSES = 5
 SHAPES = [(1, 3, 16, 16), (7, 1, 28, 28), (4, 3, 33, 47), (5, 8, 12, 20), (32, 3, 32, 32)]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mixgan.mixing import build_mixer
-from mixgan.mixing.cutmix import centred_box
+from mixgan.mixing.regions import centred_box
 
 
 def rand_bbox(size, lam, row, column):

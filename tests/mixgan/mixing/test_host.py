@@ -2,7 +2,7 @@
 
 import torch
 
-from mixgan.mixing.host import HostChoice
+from mixgan.mixing.sampling import HostChoice
 
 
 def test_odds_are_those_of_the_weights():

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mixgan.mixing.puzzle import energy, solve_labels
+from mixgan.mixing.puzzle_solver import energy, solve_labels
 
 INSTANCES = load_file(Path(__file__).parent / "data" / "puzzle_instances.safetensors")
 

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from mixgan.mixing import build_mixer
-from mixgan.mixing.blocks import normalised_blocks
-from mixgan.mixing.puzzlemix import puzzle_energy
+from mixgan.mixing.puzzlemix import normalised_blocks, puzzle_energy
 
 
 def direct_energy(own, partner, s_own, s_partner, n, weight):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mixgan.mixing import build_mixer
-from mixgan.mixing.stitch import stitch_mask
+from mixgan.mixing.regions import stitch_mask
 
 LAMS = [0.0, 0.1, 0.37, 0.5, 0.999, 1.0]
 
@@ -43,7 +43,7 @@ def test_hv_stitches_either_way_at_equal_odds():
 def test_hc_stitches_or_interpolates():
     torch.manual_seed(0)
     lam = torch.full((4000,), 0.3)
-    plan = build_mixer("mixup-hc", num_classes=2, h_odds=0.25).plan(torch.zeros(4000, 1, 4, 10), lam=lam)
+    plan = build_mixer("mixup-hc", num_classes=2, h_prob=0.25).plan(torch.zeros(4000, 1, 4, 10), lam=lam)
     constant = (plan.mask == 0.3).all(dim=(1)).flatten(1).all(1)
     assert constant.float().mean().item() == pytest.approx(0.75, abs=0.04)
     stitched, _ = stitch_mask(lam[:1], torch.tensor([True]), (4, 10))
@@ -53,7 +53,7 @@ def test_hc_stitches_or_interpolates():
 def test_odds_at_the_ends_choose_one_form():
     images = torch.zeros(50, 1, 6, 6)
     lam = torch.full((50,), 0.5)
-    upright = build_mixer("mixup-hv", num_classes=2, h_odds=0.0).plan(images, lam=lam).mask
+    upright = build_mixer("mixup-hv", num_classes=2, h_prob=0.0).plan(images, lam=lam).mask
     assert torch.equal(upright, build_mixer("mixup-v", num_classes=2).plan(images, lam=lam).mask)
 
 

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from mixgan.mixing.blocks import normalised_blocks
-from mixgan.mixing.transport import squared_distances, transport_sources
+from mixgan.mixing.puzzlemix import normalised_blocks, squared_distances, transport_sources
 
 
 def direct_transport(saliency, wanted, t_eps):

@@ -9,8 +9,7 @@ from PIL import Image
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
 from mixgan.data.tiles import make_tiles
-from mixgan.ops.corruptions import SEVERITIES, corrupt, list_corruptions
-from mixgan.ops.plasma import plasma
+from mixgan.ops.corruptions import SEVERITIES, corrupt, list_corruptions, plasma
 
 #: published constants that do not grow with the severity: an affine map that shrinks, a blur that shrinks, less of the image
 NOT_MONOTONE = ("elastic_transform", "glass_blur", "frost", "defocus_blur")

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mixgan.ops.resize import resize
+from mixgan.ops.geometry import resize
 
 
 def picture(height: int, width: int) -> torch.Tensor:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mixgan.ops.similarity import psnr, ssim
+from mixgan.ops.filters import psnr, ssim
 
 
 def direct_ssim(x: np.ndarray, y: np.ndarray, max_value: float) -> float:

@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mixgan.engine.planned_run import PlannedRun, Recipe, flags_of
+from mixgan.engine.many_runs import PlannedRun, Recipe, flags_of
 from mixgan.report import compare
 from mixgan.report.compare import main, options_from, planned_runs, seeds_of, variants_of
-from mixgan.report.comparison import plot_of_curves, plot_of_runs
-from mixgan.report.comparison_figures import (
+from mixgan.report.comparison import (
     Spread,
     aggregate,
     best_variants,
     figures_of,
+    plot_of_curves,
+    plot_of_runs,
     result_tables,
     spread_text,
 )
@@ -94,7 +95,7 @@ class Cells(HTMLParser):
         self.rows: list[list[str]] = []
         self.links: list[str] = []
         self.text = ""
-        self.feed(html)
+        self.loader(html)
 
     def handle_starttag(self, tag, attrs):
         if tag == "tr":
@@ -392,20 +393,20 @@ def test_a_dry_run_lists_the_runs_and_writes_nothing(made, tmp_path: Path, capsy
     assert made["made"] == []
 
 
-@pytest.mark.parametrize(("features", "name"), [("embedded", "Frechet distance"), ("inception", "FID")])
+@pytest.mark.parametrize(("features", "name"), [("bundled", "Frechet distance"), ("inception", "FID")])
 def test_distances_are_fid_on_inception_features_only(made, tmp_path: Path, capsys, features: str, name: str):
     made["summary"] = {"features": features, "fid_AtoB": 3.0, "fid_BtoA": 4.0, "ssim_AtoB": 0.5, "ssim_BtoA": 0.6}
     made["summary"]["warnings"] = ["few images"]
     main(["--recipe", "mixcyclegan_maps", "--variants", "none,mixcyclegan", "--output-dir", "out"])
     page = Cells((tmp_path / "out" / "report.html").read_text())
     note = f"Frechet distance ({features} features), not comparable with published FID"
-    assert (note in page.text) == (features == "embedded")
+    assert (note in page.text) == (features == "bundled")
     assert page.text.count("few images") == 1  # though both runs warn of it
-    assert (note in capsys.readouterr().out) == (features == "embedded")
+    assert (note in capsys.readouterr().out) == (features == "bundled")
     for way in ("photo to map (AtoB)", "map to photo (BtoA)"):
         assert f"Results, {way}" in page.text
     assert [row for row in page.rows if row[2:] == [name, "ssim"]] == [["variant", "runs", name, "ssim"]] * 2
-    assert ("Frechet" in page.text) == (features == "embedded")
+    assert ("Frechet" in page.text) == (features == "bundled")
 
 
 def test_runs_that_should_be_alike_and_are_not_are_pointed_out(made, tmp_path: Path):

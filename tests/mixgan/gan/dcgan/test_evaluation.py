@@ -4,11 +4,11 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from mixgan.evaluate.features import embedded_features
+from mixgan.evaluate.features import bundled_features
 from mixgan.evaluate.frechet import frechet_distance_from_features
 from mixgan.gan.dcgan.evaluation import GeneratedSource, TestImages, collapse_warnings, generate
 from mixgan.gan.dcgan.networks import Generator
-from mixgan.gan.diversity import PairwiseDistance
+from mixgan.gan.evaluation import PairwiseDistance
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +48,13 @@ def test_processes_generate_every_image_once(generator):
 
 def test_the_frechet_distance_is_of_test_images_and_generated_ones(generator):
     """The oracle: the distance of the features of both, taken here."""
-    accelerator, extractor = Accelerator(cpu=True), embedded_features()
+    accelerator, extractor = Accelerator(cpu=True), bundled_features()
     images = torch.randint(256, (12, 1, 32, 32), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
     figures = TestImages(images, NOISE, extractor, accelerator).figures(generator)
     made = generate(generator, NOISE, accelerator)
     expected = frechet_distance_from_features(extractor(images.expand(-1, 3, -1, -1)), extractor(made))
     assert figures["fid"] == pytest.approx(expected, rel=1e-4)
-    assert (figures["n_real"], figures["n_fake"], figures["features"]) == (12, 9, "embedded")
+    assert (figures["n_real"], figures["n_fake"], figures["features"]) == (12, 9, "bundled")
     pairs = torch.pdist(made.flatten(1).double()) / (3 * 32 * 32) ** 0.5
     assert figures["diversity"] == pytest.approx(pairs.square().mean().sqrt().item(), rel=1e-6)
     with pytest.raises(ValueError, match="an evaluation needs two images of each kind, got 1 and 9"):

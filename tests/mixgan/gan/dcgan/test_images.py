@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torchvision import datasets
 
-from mixgan.gan.dcgan.feed import ImageFeed
+from mixgan.gan.dcgan.feed import ImageLoader
 from mixgan.gan.dcgan.images import find_cifar10, load_images
 
 
@@ -82,15 +82,17 @@ def test_a_feed_deals_every_image_once_and_mirrors_some():
     """Image k is k everywhere but in its first column, where it is 100 + k."""
     images = torch.arange(20, dtype=torch.uint8).view(-1, 1, 1, 1).repeat(1, 1, 4, 4)
     images[..., 0] += 100
-    feeds = [ImageFeed(images, batch_size=5, seed=0, device=torch.device("cpu"), rank=rank, world=2) for rank in (0, 1)]
-    assert feeds[0].steps_per_epoch == 2
-    batches = [(batch + 1) * 127.5 for feed in feeds for batch in feed.epoch(3)]
+    loaders = [
+        ImageLoader(images, batch_size=5, seed=0, device=torch.device("cpu"), rank=rank, world=2) for rank in (0, 1)
+    ]
+    assert loaders[0].steps_per_epoch == 2
+    batches = [(batch + 1) * 127.5 for loader in loaders for batch in loader.epoch(3)]
     seen = torch.cat(batches)
     assert sorted(seen[:, 0, 0, 1].round().int().tolist()) == [*range(20)]
     mirrored = seen[:, 0, 0, 3] > 90
     assert 0 < mirrored.sum() < 20
     torch.testing.assert_close(seen[mirrored, 0, 0, 0], seen[mirrored, 0, 0, 1])
-    later = next(feeds[0].epoch(3, first_step=1))
+    later = next(loaders[0].epoch(3, first_step=1))
     assert torch.equal((later + 1) * 127.5, batches[1])
     with pytest.raises(ValueError, match="20 training images make no batch of 15 on each of 2 processes"):
-        ImageFeed(images, batch_size=15, seed=0, device=torch.device("cpu"), world=2)
+        ImageLoader(images, batch_size=15, seed=0, device=torch.device("cpu"), world=2)

@@ -9,7 +9,7 @@ def test_without_flags_it_is_the_quick_preset_on_tiles(tmp_path, capsys):
     settings = settings_from(["--data-root", str(tmp_path)])
     assert (settings.dataset, settings.mixing) == ("tiles", "mixup")
     assert {name: getattr(settings, name) for name in QUICK} == QUICK
-    assert capsys.readouterr().out.startswith(f"No CIFAR-10 under {tmp_path}: using the embedded tiles")
+    assert capsys.readouterr().out.startswith(f"No CIFAR-10 under {tmp_path}: using the synthetic tiles")
 
 
 def test_where_cifar10_lies_it_is_the_paper_preset_on_it(tmp_path, capsys):

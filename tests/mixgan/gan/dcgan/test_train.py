@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mixgan.engine.weights import load_weights, read_about
+from mixgan.engine.run_folder import load_weights, read_metadata
 from mixgan.gan.dcgan.networks import Discriminator, Generator
 from mixgan.gan.dcgan.train import main
 
@@ -52,7 +52,7 @@ def test_a_run_leaves_a_complete_folder(results, averaged: Path):
     log, summary, _ = results(averaged)
     assert [record["step"] for record in log] == [1, 2, 3, 4]
     assert log[0].keys() == {"step", "epoch", "G", "D", "D_mixed", "lam", "D_fake", "grad_D", "grad_G"}
-    assert (summary["steps"], summary["features"], summary["n_real"], summary["n_fake"]) == (4, "embedded", 6, 6)
+    assert (summary["steps"], summary["features"], summary["n_real"], summary["n_fake"]) == (4, "bundled", 6, 6)
     assert summary["fid"] > 0
     assert summary["weights"] == "ema"
     names = ["step-00000003.png", "step-00000004.png", "training.png"]
@@ -72,11 +72,11 @@ def test_weights_say_how_to_build_their_network(averaged: Path):
     assert files.keys() == {"G", "D", "G_ema"}
     networks = {}
     for name, path in files.items():
-        about = read_about(path)
+        about = read_metadata(path)
         shape = {key: about[key] for key in ("size", "channels", "width", "latent") if key in about}
         networks[name] = (Discriminator if name == "D" else Generator)(**shape)
         load_weights(path, networks[name])
-    assert read_about(files["G_ema"])["ema"] == 0.9
+    assert read_metadata(files["G_ema"])["ema"] == 0.9
     assert not torch.equal(networks["G"].layers[0].weight, networks["G_ema"].layers[0].weight)
 
 
@@ -91,7 +91,7 @@ def test_gray_images(train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A set of one channel from end to end."""
     gray = torch.randint(256, (12, 1, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     monkeypatch.setattr("mixgan.gan.dcgan.train.load_images", lambda *where, **what: gray[: what["count"]])
-    folder = train(tmp_path / "gray", "--dataset fashion-mnist --features embedded --max-steps 1")
-    assert read_about(folder / "weights" / "G.safetensors")["channels"] == 1
+    folder = train(tmp_path / "gray", "--dataset fashion-mnist --features bundled --max-steps 1")
+    assert read_metadata(folder / "weights" / "G.safetensors")["channels"] == 1
     with Image.open(folder / "samples" / "training.png") as grid:
         assert grid.width > 100

@@ -1,0 +1,300 @@
+"""Batches for training and evaluation: small sets live on the device, large class folders stream through worker processes.
+
+Both training feeds keep one promise: a batch is a function of (seed, epoch, step, rank) alone. Starting an epoch at step k gives
+exactly the batches that a full epoch gives from k on, with any number of workers, and never touches torch's global random state.
+"""
+
+import signal
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from classify.data import FolderSet, ImageSet, resized_side
+from mixgan.data.images import BadImageError, read_image
+from mixgan.data.order import epoch_order, rank_batch, seeded_generator
+from mixgan.ops.geometry import crop_flip, to_float
+
+Batches = Iterator[tuple[Tensor, Tensor]]  # images (B,C,H,W) float32 and labels (B,) int64
+
+
+class _Loader:
+    """What both training feeds share: how the set is dealt out to ranks and steps.
+
+    Attributes:
+        steps_per_epoch: full batches of all ranks together; what is left over is not used in that epoch.
+    """
+
+    def __init__(self, count: int, *, batch_size: int, seed: int, rank: int, world: int) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        self.steps_per_epoch = count // (batch_size * world)
+        if self.steps_per_epoch == 0:
+            raise ValueError(f"{count} images are fewer than one batch: {batch_size} on each of {world} processes")
+        self.count, self.batch_size, self.seed, self.rank, self.world = count, batch_size, seed, rank, world
+
+    def epoch(self, epoch: int, *, first_step: int = 0) -> Batches:
+        """The batches ``first_step``, ``first_step + 1``, ... of one epoch; nothing is done for those before.
+
+        Yields:
+            (B,C,H,W) float32 normalised images and (B,) int64 labels, on the device.
+        """
+        if not 0 <= first_step <= self.steps_per_epoch:
+            raise ValueError(f"first_step must be within 0..{self.steps_per_epoch}, got {first_step}")
+        return self._batches(epoch, first_step)
+
+    def _batches(self, epoch: int, first_step: int) -> Batches: ...
+
+    def _indices(self, epoch: int, first_step: int, device: torch.device | str = "cpu") -> Iterator[Tensor]:
+        """The samples of this rank's batches: (B,) int64 per step, moved to the device all at once."""
+        order = epoch_order(self.count, seed=self.seed, epoch=epoch).to(device)
+        for step in range(first_step, self.steps_per_epoch):
+            yield rank_batch(order, step, batch_size=self.batch_size, rank=self.rank, world=self.world)
+
+
+class MemoryLoader(_Loader):
+    """Training batches of a set that is kept as one uint8 tensor on the device and augmented there, a batch at a time.
+
+    Augmentation is the usual one of small images: zero-pad by ``pad`` pixels, crop a random window of the original size, mirror
+    half of the images. It is drawn on the CPU once per epoch, for every sample of the set.
+
+    Args:
+        images: (N,C,H,W) uint8, and labels (N,) int64; both are moved to ``device`` and stay there.
+        batch_size: of each rank; the ranks' batches are disjoint.
+        rank, world: this process and the number of processes.
+        mean, std: per channel, for images in 0..1.
+        pad: 0 switches cropping off.
+        flip: False for sets that a mirror changes, such as digits.
+
+    Raises:
+        ValueError: the set is smaller than one batch of all ranks.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        batch_size: int,
+        seed: int,
+        device: torch.device | str,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        rank: int = 0,
+        world: int = 1,
+        pad: int = 4,
+        flip: bool = True,
+    ) -> None:
+        super().__init__(len(images), batch_size=batch_size, seed=seed, rank=rank, world=world)
+        self.images, self.labels = images.to(device), labels.to(device)
+        self.pad, self.flip = pad, flip
+        self.normalise = _Normaliser(mean, std, device)
+
+    def _batches(self, epoch: int, first_step: int) -> Batches:
+        device, size = self.images.device, self.images.shape[-2:]
+        top, left, mirrored = (draw.to(device) for draw in self._draw(epoch))
+        for index in self._indices(epoch, first_step, device):
+            padded = F.pad(self.images[index], (self.pad,) * 4)
+            images = crop_flip(padded, top[index], left[index], mirrored[index], size)
+            yield self.normalise(images), self.labels[index]
+
+    def _draw(self, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Upper left corner and mirroring of every sample in this epoch, by sample index: (N,) each, on the CPU."""
+        generator = seeded_generator(self.seed, "augment", epoch)
+        top, left = torch.randint(2 * self.pad + 1, (2, self.count), generator=generator)
+        mirrored = torch.rand(self.count, generator=generator) < 0.5
+        return top, left, mirrored & self.flip
+
+
+class StreamLoader(_Loader):
+    """Training batches of a set too large for memory: files are read, cropped and resized by worker processes, ahead of use.
+
+    Augmentation is torchvision's ``RandomResizedCrop`` and mirroring as the set allows, drawn from (seed, epoch, sample).
+
+    Args:
+        batch_size, seed, device, rank, world: as for ``MemoryLoader``.
+        workers: processes that read; 0 reads in this process. The batches do not depend on it.
+
+    Attributes:
+        skipped: unreadable files met so far by this rank, if the set's ``on_bad_image`` is ``"skip"``; the next readable sample
+            stands in for each. If it is ``"error"``, iterating ends at the first with a BadImageError.
+    """
+
+    def __init__(
+        self,
+        dataset: FolderSet,
+        *,
+        batch_size: int,
+        seed: int,
+        device: torch.device | str,
+        rank: int = 0,
+        world: int = 1,
+        workers: int = 2,
+    ) -> None:
+        super().__init__(len(dataset), batch_size=batch_size, seed=seed, rank=rank, world=world)
+        self.dataset, self.workers, self.device = dataset, workers, torch.device(device)
+        self.normalise = _Normaliser(dataset.mean, dataset.std, device)
+        self.skipped: set[Path] = set()
+
+    def _batches(self, epoch: int, first_step: int) -> Batches:
+        batches = [index.tolist() for index in self._indices(epoch, first_step)]
+        reader = _Reader(self.dataset, batches, draws=(self.seed, epoch))
+        for images, labels, bad in _read_ahead(reader, self.workers, self.device):
+            _report_bad(bad, self.dataset)
+            if not len(images):
+                raise BadImageError(f"none of the {self.count} images of {self.dataset.name} can be read")
+            self.skipped.update(error.path for error in bad)
+            images, labels = (batch.to(self.device, non_blocking=True) for batch in (images, labels))
+            yield self.normalise(images), labels
+
+
+def training_loader(
+    dataset: ImageSet | FolderSet,
+    *,
+    batch_size: int,
+    seed: int,
+    device: torch.device | str,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = 2,
+) -> MemoryLoader | StreamLoader:
+    """The loader that suits the set: in memory or streaming, with the set's own normalisation and mirroring."""
+    common = {"batch_size": batch_size, "seed": seed, "device": device, "rank": rank, "world": world}
+    if isinstance(dataset, FolderSet):
+        return StreamLoader(dataset, workers=workers, **common)
+    own = {"mean": dataset.mean, "std": dataset.std, "flip": dataset.flip}
+    return MemoryLoader(dataset.images, dataset.labels, **common, **own)
+
+
+def eval_batches(
+    dataset: ImageSet | FolderSet,
+    *,
+    batch_size: int,
+    device: torch.device | str,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = 2,
+) -> Batches:
+    """Every sample exactly once over all ranks, without augmentation: rank r takes the samples r, r + world, ...
+
+    Ranks may get different numbers of batches (the last may be short or absent): sum over ranks after the loop, not in it.
+    Files are resized to size/0.875 and cut out of the centre; unreadable ones are an error or left out, as the set says.
+
+    Yields:
+        (B,C,H,W) float32 normalised images and (B,) int64 labels, on the device.
+    """
+    normalise = _Normaliser(dataset.mean, dataset.std, device)
+    mine = range(rank, len(dataset), world)
+    batches = [list(mine[start : start + batch_size]) for start in range(0, len(mine), batch_size)]
+    if isinstance(dataset, ImageSet):
+        for index in batches:
+            yield normalise(dataset.images[index].to(device)), dataset.labels[index].to(device)
+        return
+    reader = _Reader(dataset, batches)
+    for images, labels, bad in _read_ahead(reader, workers, torch.device(device)):
+        _report_bad(bad, dataset)
+        if len(images):
+            yield normalise(images.to(device)), labels.to(device)
+
+
+class _Normaliser:
+    """uint8 (B,C,H,W) -> float32 (x/255 - mean) / std."""
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device | str) -> None:
+        self.mean, self.std = (torch.tensor(moments, device=device).view(-1, 1, 1) for moments in (mean, std))
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return (to_float(images) - self.mean) / self.std
+
+
+# What a reader gives per batch: (B,3,S,S) uint8, (B,) int64, and what was wrong with unreadable files.
+_Read = tuple[Tensor, Tensor, list[BadImageError]]
+
+
+@dataclass
+class _Reader(Dataset):
+    """Reads one whole batch per item, so that a worker process needs no state; nothing is drawn but from ``draws``.
+
+    Args:
+        batches: the samples of each batch.
+        draws: (seed, epoch) of the augmentation; None for evaluation.
+    """
+
+    dataset: FolderSet
+    batches: list[list[int]]
+    draws: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        size = self.dataset.size
+        if self.draws is None:
+            steps = [v2.Resize(resized_side(size), antialias=True), v2.CenterCrop(size)]
+        else:
+            steps = [
+                v2.RandomResizedCrop(size, (self.dataset.smallest_crop, 1), antialias=True),
+                v2.RandomHorizontalFlip(0.5 if self.dataset.flip else 0),
+            ]
+        self.transform = v2.Compose(steps)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, item: int) -> _Read:
+        bad: list[BadImageError] = []
+        samples = [sample for index in self.batches[item] for sample in self._read(index, bad)]
+        if not samples:
+            return torch.empty(0), torch.empty(0), bad
+        images, labels = zip(*samples, strict=True)
+        return torch.stack(images), torch.stack(labels), bad
+
+    def _read(self, index: int, bad: list[BadImageError]) -> list[tuple[Tensor, Tensor]]:
+        """The sample; in place of an unreadable one the next readable one in training, none in evaluation.
+
+        Errors are noted, as those raised in a worker process would reach the user wrapped in a traceback.
+        """
+        for candidate in [index] if self.draws is None else chain(range(index, len(self.dataset)), range(index)):
+            try:
+                image = read_image(self.dataset.paths[candidate])
+            except BadImageError as error:
+                bad.append(error)
+                continue
+            return [(self._transformed(image, index), self.dataset.labels[candidate])]
+        return []
+
+    def _transformed(self, image: Tensor, index: int) -> Tensor:
+        # torchvision's transforms draw from the global state only: lend it this sample's seed, on the CPU alone.
+        with torch.random.fork_rng(devices=[]):
+            if self.draws is not None:
+                seed, epoch = self.draws
+                torch.default_generator.manual_seed(seeded_generator(seed, "augment", epoch, index).initial_seed())
+            return self.transform(image)
+
+
+def _report_bad(bad: list[BadImageError], dataset: FolderSet) -> None:
+    if bad and dataset.on_bad_image == "error":
+        raise bad[0]
+    for error in bad:
+        warnings.warn(f"skipped an image file: {error}", stacklevel=3)
+
+
+def _read_ahead(reader: _Reader, workers: int, device: torch.device) -> Iterator[_Read]:
+    loader = DataLoader(
+        reader,
+        num_workers=workers,
+        batch_size=None,  # an item is a batch already
+        generator=torch.Generator().manual_seed(0),  # else it would draw from the global one
+        pin_memory=device.type == "cuda",
+        worker_init_fn=_leave_interrupts_to_parent,
+    )
+    return iter(loader)
+
+
+def _leave_interrupts_to_parent(worker: int) -> None:
+    # Ctrl-C reaches the whole process group; a worker that dies of it would keep the loop from saving its state.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,364 @@
+"""CutMix: a box of the partner pasted at the same place."""
+
+import torch
+from torch import Tensor
+
+from mixgan.mixing.interpolation import Erm
+from mixgan.mixing.masks import constant_mask, outside_box, share_outside, take_pixels
+from mixgan.mixing.mixer import Mixer, Plan, check_images, check_positive, check_probability, check_range, paired_plan
+from mixgan.mixing.sampling import Draws
+
+
+def centred_box(area: Tensor, row: Tensor, column: Tensor, size: tuple[int, int]) -> tuple[Tensor, ...]:
+    """Boxes with the image's aspect ratio around given centres, clipped to the image.
+
+    Args:
+        area: (B,) share of the image's area before clipping; side lengths are 2 * floor(sqrt(area) * side / 2) as published.
+        row, column: (B,) int64 centres.
+        size: (H, W).
+
+    Returns:
+        top, bottom, left, right, each (B,) int64, bottom and right exclusive.
+    """
+    half = 0.5 * area.sqrt()
+    half_height = torch.floor(half * size[0]).long()
+    half_width = torch.floor(half * size[1]).long()
+    return (
+        (row - half_height).clamp(min=0),
+        (row + half_height).clamp(max=size[0]),
+        (column - half_width).clamp(min=0),
+        (column + half_width).clamp(max=size[1]),
+    )
+
+
+class CutMix(Mixer):
+    """Pastes a box of the partner: area 1-lam around a uniform centre, clipped; labels by the clipped area.
+
+    Args:
+        alpha: lambda ~ Beta(alpha, alpha), above 0.
+    """
+
+    source = "Yun et al. 2019; AutoMix 2"
+
+    def __init__(self, *, num_classes: int, alpha: float = 1.0, per_batch: bool = False) -> None:
+        super().__init__(num_classes=num_classes, per_batch=per_batch)
+        self.alpha = check_positive("alpha", alpha)
+
+    def draw(self, size: tuple[int, int], draws: Draws, lam: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """The complement of the box is own."""
+        lam = draws.beta(self.alpha) if lam is None else lam
+        row = torch.floor(draws.uniform() * size[0]).long()
+        column = torch.floor(draws.uniform() * size[1]).long()
+        box = centred_box(1.0 - lam, row, column, size)
+        return lam, outside_box(*box, size), share_outside(*box, size)
+
+
+# Spatial mixup: two images stitched along a line or around a rectangle, labels by the area really used (Eq. 2).
+
+
+def stitch_mask(lam: Tensor, horizontal: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Masks of images stitched side by side or one above the other (Understanding Mixup, Eq. 2).
+
+    Horizontal: the left P = floor(lam * W) columns are own; else the upper floor(lam * H) rows are.
+
+    Args:
+        lam: (B,) float32 in [0,1].
+        horizontal: (B,) bool.
+        size: (H, W).
+
+    Returns:
+        mask (B,1,H,W) of 0 and 1, and the area share of the own image (B,): P/W or P/H, the mean of the mask.
+    """
+    length = torch.where(horizontal, size[1], size[0])
+    cut = torch.floor(lam * length).long()
+    # One of the two is the whole side; a product of lines is much faster than comparing every pixel.
+    rows = torch.arange(size[0], device=lam.device) < torch.where(horizontal, size[0], cut)[:, None]
+    columns = torch.arange(size[1], device=lam.device) < torch.where(horizontal, cut, size[1])[:, None]
+    return rows.float()[:, None, :, None] * columns.float()[:, None, None, :], cut / length
+
+
+class MixupH(Mixer):
+    """Stitches two images side by side: the left floor(lam*W) columns are own (Eq. 2).
+
+    Args:
+        alpha: lambda ~ Beta(alpha, alpha), above 0.
+    """
+
+    source = "Understanding Mixup IV-A, Eq. 2"
+
+    def __init__(self, *, num_classes: int, alpha: float = 1.0, per_batch: bool = False) -> None:
+        super().__init__(num_classes=num_classes, per_batch=per_batch)
+        self.alpha = check_positive("alpha", alpha)
+
+    def draw(self, size: tuple[int, int], draws: Draws, lam: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Cut all samples in the method's direction."""
+        lam = draws.beta(self.alpha) if lam is None else lam
+        return lam, *stitch_mask(lam, self.horizontal(draws, lam), size)
+
+    def horizontal(self, draws: Draws, lam: Tensor) -> Tensor:
+        """(B,) bool: which samples are stitched side by side."""
+        return torch.ones_like(lam, dtype=torch.bool)
+
+
+class MixupV(MixupH):
+    """Stitches two images one above the other: the upper floor(lam*H) rows are own.
+
+    Args:
+        alpha: lambda ~ Beta(alpha, alpha), above 0.
+    """
+
+    source = "Understanding Mixup IV-A"
+
+    def horizontal(self, draws: Draws, lam: Tensor) -> Tensor:
+        """(B,) bool, all False."""
+        return torch.zeros_like(lam, dtype=torch.bool)
+
+
+class MixupHV(MixupH):
+    """Stitches each sample side by side (mixup-H) or one above the other (mixup-V), by a coin.
+
+    Args:
+        alpha: lambda ~ Beta(alpha, alpha), above 0.
+        h_prob: probability of mixup-H.
+    """
+
+    source = "Understanding Mixup IV-B"
+
+    def __init__(self, *, num_classes: int, alpha: float = 1.0, h_prob: float = 0.5, per_batch: bool = False) -> None:
+        super().__init__(num_classes=num_classes, alpha=alpha, per_batch=per_batch)
+        self.h_prob = check_probability("h_prob", h_prob)
+
+    def horizontal(self, draws: Draws, lam: Tensor) -> Tensor:
+        """(B,) bool, a coin per sample."""
+        return draws.coin(self.h_prob)
+
+
+class MixupHC(Mixer):
+    """Stitches each sample side by side (mixup-H) or interpolates it (mixup, "C" for channels), by a coin.
+
+    Args:
+        alpha: lambda ~ Beta(alpha, alpha), above 0.
+        h_prob: probability of mixup-H.
+    """
+
+    source = "Understanding Mixup IV-B"
+
+    def __init__(self, *, num_classes: int, alpha: float = 1.0, h_prob: float = 0.5, per_batch: bool = False) -> None:
+        super().__init__(num_classes=num_classes, per_batch=per_batch)
+        self.alpha = check_positive("alpha", alpha)
+        self.h_prob = check_probability("h_prob", h_prob)
+
+    def draw(self, size: tuple[int, int], draws: Draws, lam: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """The stitch where the coin says so, the constant mask elsewhere."""
+        lam = draws.beta(self.alpha) if lam is None else lam
+        stitched = draws.coin(self.h_prob)
+        mask, share = stitch_mask(lam, torch.ones_like(stitched), size)
+        mask = torch.where(stitched.view(-1, 1, 1, 1), mask, constant_mask(lam, size))
+        return lam, mask, torch.where(stitched, share, lam)
+
+
+class StitchRect(Mixer):
+    """Pastes a rectangle of the partner, of area about 1-lam and random shape, at the same place fully inside the image.
+
+    The paper draws it (Fig. 4c) without a formula. Here: height (1-lam)^u * H and width (1-lam)^(1-u) * W with u ~ U(0, 1),
+    rounded, at a uniform place inside; the label weight is the area really used.
+
+    Args:
+        alpha: lambda ~ Beta(alpha, alpha), above 0.
+    """
+
+    source = "Understanding Mixup IV-A, Fig. 4c"
+
+    def __init__(self, *, num_classes: int, alpha: float = 1.0, per_batch: bool = False) -> None:
+        super().__init__(num_classes=num_classes, per_batch=per_batch)
+        self.alpha = check_positive("alpha", alpha)
+
+    def draw(self, size: tuple[int, int], draws: Draws, lam: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """A box for every sample, then its complement as mask."""
+        lam = draws.beta(self.alpha) if lam is None else lam
+        area, shape = 1.0 - lam, draws.uniform()
+        height = torch.round(area**shape * size[0]).long()
+        width = torch.round(area ** (1.0 - shape) * size[1]).long()
+        top = torch.floor(draws.uniform() * (size[0] - height + 1)).long()
+        left = torch.floor(draws.uniform() * (size[1] - width + 1)).long()
+        box = (top, top + height, left, left + width)
+        return lam, outside_box(*box, size), share_outside(*box, size)
+
+
+# ResizeMix: the whole partner, made small, pasted somewhere.
+
+
+def nearest_source(low: Tensor, high: Tensor, length: int, count: int) -> Tensor:
+    """Which pixel lands where, when a whole axis is scaled into part of itself (nearest, as F.interpolate rounds).
+
+    Args:
+        low, high: (B,) int64, the part low..high-1 of ``length`` pixels.
+        count: pixels of the axis at hand; other than ``length`` for features.
+
+    Returns:
+        (B,count) int64 in 0..count-1; inside the part, the pixel that is shown there.
+    """
+    place = torch.arange(count, device=low.device) * length - low[:, None] * count
+    # clamp: an empty part shows nothing, so any divisor will do
+    return place.div((high - low).clamp(min=1)[:, None], rounding_mode="floor").clamp(0, count - 1)
+
+
+def resize_into(images: Tensor, box: Tensor, size: tuple[int, int]) -> Tensor:
+    """Every image scaled into its own box, in one gather; what the result holds outside the boxes means nothing.
+
+    Args:
+        images: (B,C,h,w), or features of images of ``size``.
+        box: (B,4) int64: top, bottom, left, right in an image of ``size`` (H, W), bottom and right exclusive.
+
+    Returns:
+        (B,C,h,w).
+    """
+    height, width = images.shape[-2:]
+    top, bottom, left, right = box.unbind(1)
+    rows = nearest_source(top, bottom, size[0], height)
+    columns = nearest_source(left, right, size[1], width)
+    return take_pixels(images, rows[:, :, None] * width + columns[:, None, :])
+
+
+class ResizeMix(Mixer):
+    """Pastes the whole partner, resized to tau ~ U(scale) of its height and width, at a uniform place fully inside.
+
+    The paste is floor(tau*H) x floor(tau*W) px, resized with nearest as published; the own label weight is the area that is
+    really not covered, about 1 - tau^2 (which is the lambda as drawn). The plan's ``geometry`` (B,4) int64 is the pasted box:
+    top, bottom, left, right, bottom and right exclusive.
+
+    Args:
+        scale: (low, high) inside [0, 1], the range of tau.
+    """
+
+    moves_pixels = True
+    source = "Qin et al. 2020; AutoMix 2"
+
+    def __init__(self, *, num_classes: int, scale: tuple[float, float] = (0.1, 0.8), per_batch: bool = False) -> None:
+        super().__init__(num_classes=num_classes, per_batch=per_batch)
+        self.scale = check_range("scale", scale)
+
+    def build_plan(self, images: Tensor, saliency: Tensor | None, lam: Tensor | None, draws: Draws) -> Plan:
+        """A box for every sample; the mask is what it leaves of the own image."""
+        size = (images.shape[-2], images.shape[-1])
+        tau = draws.uniform(*self.scale) if lam is None else (1.0 - lam).sqrt()
+        height = torch.floor(tau * size[0]).long()
+        width = torch.floor(tau * size[1]).long()
+        top = torch.floor(draws.uniform() * (size[0] - height + 1)).long()
+        left = torch.floor(draws.uniform() * (size[1] - width + 1)).long()
+        box = (top, top + height, left, left + width)
+        return paired_plan(
+            1.0 - tau**2 if lam is None else lam,
+            draws.partner(),
+            share_outside(*box, size),
+            outside_box(*box, size),
+            geometry=torch.stack(box, 1),
+        )
+
+    def partner_images(self, images: Tensor, plan: Plan, others: Tensor | None) -> Tensor:
+        """The partners, resized into their boxes."""
+        return resize_into(super().partner_images(images, plan, others), plan.geometry, tuple(plan.mask.shape[-2:]))
+
+
+# GridMix: a grid of cells, each from one of two images.
+
+
+def cell_of_pixel(cells: int, size: tuple[int, int], device: torch.device) -> Tensor:
+    """(H*W,) int64, the cell 0..cells^2-1 of each pixel; sides of cells differ by a pixel where the size does not divide."""
+    row = torch.arange(size[0], device=device) * cells // size[0]
+    column = torch.arange(size[1], device=device) * cells // size[1]
+    return (row[:, None] * cells + column).flatten()
+
+
+class GridMix(Mixer):
+    """Cuts images into cells x cells and takes round(lam * cells^2) random cells from the own image; labels by the area.
+
+    Without the paper's second part, a loss on the label of every cell, which needs a network with such outputs.
+
+    Args:
+        alpha: lambda ~ Beta(alpha, alpha), above 0.
+        cells: cells per side (4 on 32 px).
+    """
+
+    source = "Baek et al. 2021; AutoMix 2"
+
+    def __init__(self, *, num_classes: int, alpha: float = 1.0, cells: int = 4, per_batch: bool = False) -> None:
+        super().__init__(num_classes=num_classes, per_batch=per_batch)
+        if cells < 1:
+            raise ValueError(f"cells must be at least 1, got {cells}")
+        self.alpha = check_positive("alpha", alpha)
+        self.cells = cells
+
+    def draw(self, size: tuple[int, int], draws: Draws, lam: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """The first round(lam * cells^2) cells of a random order are own."""
+        lam = draws.beta(self.alpha) if lam is None else lam
+        own_cells = torch.round(lam * self.cells**2)
+        own = draws.permutations(self.cells**2) < own_cells[:, None]
+        mask = own.float().index_select(1, cell_of_pixel(self.cells, size, lam.device)).view(-1, 1, *size)
+        return lam, mask, mask.mean((1, 2, 3))
+
+
+# PatchShuffle: pixels permuted inside small patches.
+
+
+def patch_index(order: Tensor, n: int, size: tuple[int, int]) -> Tensor:
+    """Where the pixels of shuffled images come from, as ``take_pixels`` takes it.
+
+    Args:
+        order: (B,R,S,n*n) int64, a permutation for each of R x S patches.
+        n: side of the patches.
+        size: (h, w), at most R and S whole patches.
+
+    Returns:
+        (B,h,w) int64.
+    """
+    rows, columns = size[0] // n, size[1] // n
+    if rows > order.shape[1] or columns > order.shape[2]:
+        raise ValueError(
+            f"a plan for {order.shape[1]} x {order.shape[2]} patches of {n} px is too small for images of {size}"
+        )
+    place = torch.arange(size[0] * size[1], device=order.device).view(size)
+    index = place.expand(len(order), *size).contiguous()
+    first = place[: rows * n : n, : columns * n : n, None]  # of every patch
+    order = order[:, :rows, :columns]
+    moved = first + place[:n, :n].flatten().index_select(0, order.flatten()).view_as(order)
+    moved = moved.unflatten(3, (n, n)).transpose(2, 3).reshape(len(order), rows * n, columns * n)
+    index[:, : rows * n, : columns * n] = moved
+    return index
+
+
+class PatchShuffle(Erm):
+    """Permutes the pixels inside each patch of some images, every patch on its own; the label stays.
+
+    All channels of a pixel move together. Rows and columns that fill no whole patch, at the bottom and at the right, stay as
+    they are. The plan's ``geometry`` (B, H // n, W // n, n * n) int64 says, for every place in a patch in row order, which place
+    its pixel comes from. Features of a smaller size use the permutations of the upper left patches.
+
+    Args:
+        patch_size: side n of the patches in pixels.
+        odds: probability that an image is shuffled.
+    """
+
+    moves_pixels = True
+    source = "Kang et al. 2017; Understanding Mixup II"
+
+    def __init__(self, *, num_classes: int, patch_size: int = 2, odds: float = 0.05) -> None:
+        super().__init__(num_classes=num_classes)
+        if patch_size < 1:
+            raise ValueError(f"patch_size must be at least 1, got {patch_size}")
+        self.patch_size = patch_size
+        self.odds = check_probability("odds", odds)
+
+    def build_plan(self, images: Tensor, saliency: Tensor | None, lam: Tensor | None, draws: Draws) -> Plan:
+        """A permutation for every patch of the images that the coin picks, the identity for the others."""
+        plan = super().build_plan(images, saliency, lam, draws)
+        n = self.patch_size
+        shuffled = draws.permutations(images.shape[-2] // n, images.shape[-1] // n, n * n)
+        unmoved = torch.arange(n * n, device=images.device)
+        geometry = torch.where(draws.coin(self.odds).view(-1, 1, 1, 1), shuffled, unmoved)
+        return Plan(plan.drawn, plan.sources, plan.weights, plan.mask, geometry)
+
+    def apply(self, images: Tensor, plan: Plan, *, others: Tensor | None = None) -> Tensor:
+        """The images with the pixels of every patch in their new places; arguments as in ``Mixer.apply``."""
+        check_images(images)
+        return take_pixels(images, patch_index(plan.geometry, self.patch_size, (images.shape[-2], images.shape[-1])))

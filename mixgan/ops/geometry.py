@@ -1,0 +1,78 @@
+"""Resizing of batched images with half-pixel centres, the convention of PIL, OpenCV and pytorch-fid."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_TORCH_MODES = {"nearest": "nearest-exact", "bilinear": "bilinear", "bicubic": "bicubic"}
+
+
+def resize(images: Tensor, size: int | tuple[int, int], *, mode: str = "bilinear", antialias: bool = False) -> Tensor:
+    """Resize images on their device, pixel centres at half integers (``align_corners=False``).
+
+    Torch and not Kornia does the work: Kornia's antialiasing is a Gaussian blur before sampling, torch's is the widened
+    kernel of PIL. With ``antialias=True`` bilinear is PIL's, without it OpenCV's, both up to one 8-bit step; bicubic too,
+    except that PIL clamps after each axis where this clamps once.
+
+    Args:
+        images: (B,C,H,W), uint8 or float of any range.
+        size: (height, width) of the result; an int makes it square.
+        mode: "nearest" (the pixel whose area holds the sampled centre), "bilinear" or "bicubic".
+        antialias: widen the kernel when shrinking (bilinear and bicubic), so that every source pixel counts.
+
+    Returns:
+        (B,C,height,width) of the same dtype. uint8 is computed in float32, rounded and clamped; floats are not clamped,
+        so bicubic may overshoot their range by a little.
+
+    Raises:
+        ValueError: for an unknown mode, a size below 1, a wrong shape, or antialias with "nearest".
+    """
+    if images.ndim != 4:
+        raise ValueError(f"resize needs images of shape (B,C,H,W), got {tuple(images.shape)}")
+    if mode not in _TORCH_MODES:
+        raise ValueError(f"resize knows the modes {', '.join(_TORCH_MODES)}, got {mode!r}")
+    if antialias and mode == "nearest":
+        raise ValueError("antialias=True needs mode 'bilinear' or 'bicubic', got 'nearest'")
+    height, width = (size, size) if isinstance(size, int) else size
+    if min(height, width) < 1:
+        raise ValueError(f"resize needs a height and a width of at least 1, got {(height, width)}")
+    if images.shape[-2:] == (height, width):
+        return images
+    values = images if images.is_floating_point() else images.float()
+    resized = F.interpolate(values, (height, width), mode=_TORCH_MODES[mode], antialias=antialias)
+    return resized if images.is_floating_point() else resized.round().clamp(0, 255).to(images.dtype)
+
+
+# Batched crop, flip and scaling of uint8 images on their device: the augmentation of both training loops.
+
+
+def crop_flip(images: Tensor, top: Tensor, left: Tensor, flip: Tensor, size: tuple[int, int]) -> Tensor:
+    """Cut one window out of every image and mirror some of them, in one gather.
+
+    Args:
+        images: (B,C,H,W), any dtype.
+        top, left: (B,) int64 upper left corner of each window, inside the image.
+        flip: (B,) bool, True where the window is mirrored left to right.
+        size: (h, w) of the windows.
+
+    Returns:
+        (B,C,h,w) of the same dtype.
+    """
+    height, width = size
+    device = images.device
+    rows = top[:, None] + torch.arange(height, device=device)
+    columns = torch.arange(width, device=device).expand(len(images), width)
+    columns = left[:, None] + torch.where(flip[:, None], width - 1 - columns, columns)
+    batch = torch.arange(len(images), device=device)[:, None, None]
+    # Advanced indices around a slice come out first: (B,h,w,C); back to (B,C,h,w).
+    return images[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+
+
+def pad_reflect(images: Tensor, pad: int) -> Tensor:
+    """Mirror-pad all four sides of (B,C,H,W) by ``pad`` pixels, any dtype."""
+    return F.pad(images.float(), (pad,) * 4, mode="reflect").to(images.dtype)
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 0..255 -> float32 0..1; floats pass unchanged."""
+    return images if images.is_floating_point() else images.float() / 255
