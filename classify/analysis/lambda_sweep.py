@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from classify.analysis.result import Result, Study, legend_below, panels
 from classify.analysis.trained_run import TrainedRun, each
-from mixgan.engine.progress import WorkProgress
+from mixgan.engine.progress import Progress
 from mixgan.report.plots import PALETTE, line_plot
 
 ACCURACIES = {
@@ -80,7 +80,7 @@ def sweep(
     lambdas: Sequence[float],
     *,
     batch_size: int = 250,
-    bar: WorkProgress | None = None,
+    bar: Progress | None = None,
 ) -> dict[str, list[float]]:
     """What a network makes of ``lam * images + (1 - lam) * images[partners]``, for each lam.
 

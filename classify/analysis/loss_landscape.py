@@ -16,7 +16,7 @@ from torch.func import functional_call, vmap
 
 from classify.analysis.result import Result, Study, legend_below, panels
 from classify.analysis.trained_run import TrainedRun, each
-from mixgan.engine.progress import WorkProgress
+from mixgan.engine.progress import Progress
 from mixgan.report.plots import PALETTE, styled
 
 #: Values by the names of a network's parameters.
@@ -139,7 +139,7 @@ def losses_in_plane(
     second: Weights,
     at: Tensor,
     *,
-    bar: WorkProgress | None = None,
+    bar: Progress | None = None,
 ) -> Tensor:
     """loss(W + a * first + b * second) for each (a, b) of ``at``, (n,2); (n,), on the CPU."""
     weights = weights_of(network)

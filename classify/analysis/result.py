@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
 
-from mixgan.engine.progress import WorkProgress
+from mixgan.engine.progress import Progress
 from mixgan.engine.run_folder import write_json, write_text
 from mixgan.report.comparison import csv_of
 from mixgan.report.page import Page
@@ -94,9 +94,9 @@ class Study:
     seed: int = 0
     folder: Path = Path("analysis")
 
-    def progress(self, description: str, total: int, *, unit: str = "batches") -> WorkProgress:
+    def progress(self, description: str, total: int, *, unit: str = "batches") -> Progress:
         """A progress bar: ``with study.progress(...) as bar: ... bar.advance(1)``."""
-        return WorkProgress(description, total=total, unit=unit)
+        return Progress(description, total=total, unit=unit)
 
 
 @dataclass(kw_only=True)

@@ -18,11 +18,9 @@ from typing import IO, Literal
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
 from mixgan import __version__
 from mixgan.data.domains import MAPS_URL, count_pairs, find_maps
+from mixgan.engine.progress import Progress
 
 MAPS_PAIRS = {"train": 1096, "val": 1098}
 
@@ -152,11 +150,10 @@ def _in_words(pairs: dict[str, int]) -> str:
 
 def _fetch_with_retries(url: str, part: Path, destination: Path, *, attempts: int, pause: float) -> None:
     most, failures = _size(part), 0
-    with _progress() as progress:
-        task = progress.add_task(destination.name, total=None)
+    with Progress(destination.name, total=None, unit="bytes", stderr=True) as bar:
         while True:
             try:
-                return _fetch(url, part, partial(progress.update, task))
+                return _fetch(url, part, bar.update)
             except _NETWORK_ERRORS as error:
                 failures = 1 if _size(part) > most else failures + 1
                 most = max(most, _size(part))
@@ -193,7 +190,7 @@ def _fetch(url: str, part: Path, show: Callable[..., None]) -> None:
             while block := response.read(1 << 16):
                 file.write(block)
                 done += len(block)
-                show(completed=done, total=total)
+                show(done, total=total)
     if total is not None and done < total:  # some Python versions end a cut response without an error
         raise ConnectionError(f"the connection was cut after {done} of {total} bytes")
 
@@ -210,12 +207,6 @@ def _why(error: Exception) -> str:
     if isinstance(error, HTTPError):
         return f"HTTP {error.code} {error.reason}"
     return str(error.reason if isinstance(error, URLError) else error)
-
-
-def _progress() -> Progress:
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    return Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from typing import Literal, NamedTuple, TypeVar
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
+
+from mixgan.engine.progress import Progress
 
 EXTENSIONS = frozenset(
     {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
@@ -283,11 +283,11 @@ def _decode(path: Path, cut: Callable[[Image.Image], Sequence[Image.Image]]) -> 
         return error
 
 
-def _with_bar(results: Iterable, total: int, description: str | None) -> Iterable:
-    console = Console(stderr=True)
-    if description is None or not console.is_terminal:
-        return results
-    return track(results, description=description, total=total, console=console, transient=True)
+def _with_bar(results: Iterable, total: int, description: str | None) -> Iterator:
+    with Progress(description or "", total=total, unit="images", enabled=description is not None, stderr=True) as bar:
+        for result in results:
+            yield result
+            bar.advance()
 
 
 def _check_same_size(picture: np.ndarray, images: np.ndarray, path: Path, paths: list[Path]) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from mixgan.engine.accelerator import make_accelerator, on_main, start_tracker
 from mixgan.engine.checkpoint import Checkpoints
 from mixgan.engine.config import CommonSettings, check_same_settings, to_json
-from mixgan.engine.progress import WorkProgress
+from mixgan.engine.progress import Progress
 from mixgan.engine.run_folder import MetricsLog, RunFolder, default_folder, forget_after, write_json
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -110,7 +110,7 @@ class Run:
         self._shared: dict[str, Stateful] = {}
         self._own: dict[str, Stateful] = {}
         self._saved_step = -1
-        self._progress = WorkProgress("", total=0, enabled=False)
+        self._progress = Progress("", total=0, enabled=False)
         self._log: MetricsLog | None = None
         self._tick: float | None = None  # since when training time runs, None while it does not
 
@@ -183,7 +183,7 @@ class Run:
         """The batches still to train on. Between them: checkpoints when due, and the stop that a signal asked for."""
         show = self.accelerator.is_main_process
         accumulation = self.settings.accumulation_steps
-        self._progress = WorkProgress(description, total=self.total_steps, done=self.step, enabled=show)
+        self._progress = Progress(description, total=self.total_steps, done=self.step, enabled=show)
         with self._progress, Interrupt(self.accelerator) as interrupt:
             self._tick = time.monotonic()
             while not self.at_end:
@@ -213,10 +213,10 @@ class Run:
         self.step += 1
         self.images += images * self.accelerator.num_processes
         if self.step % self.settings.log_every and not self.at_end:
-            self._progress.step()
+            self._progress.advance()
             return
         numbers = self._read(values)
-        self._progress.step(numbers if shown is None else {name: numbers[name] for name in shown})
+        self._progress.advance(1, numbers if shown is None else {name: numbers[name] for name in shown})
         self.record({"epoch": (self.step - 1) // self.steps_per_epoch, **numbers})
 
     def record(self, values: Mapping[str, Any]) -> None:
@@ -228,7 +228,7 @@ class Run:
     def say(self, text: str) -> None:
         """One line for the user, from the main process."""
         if self.accelerator.is_main_process:
-            self._progress.console.print(text, highlight=False, soft_wrap=True)
+            self._progress.console.print(text, highlight=False, soft_wrap=True, markup=False)
 
     @contextmanager
     def pause(self) -> Iterator[None]:

@@ -12,10 +12,9 @@ from typing import Annotated, Literal
 
 import tyro
 from accelerate import Accelerator
-from rich.markup import escape
 
 from mixgan.engine.accelerator import errors_reach_all, main_first, on_main
-from mixgan.engine.progress import WorkProgress
+from mixgan.engine.progress import Progress
 from mixgan.evaluate.feature_set import (
     FeatureSet,
     MadeWith,
@@ -421,14 +420,14 @@ def evaluate(
 
 def _figures(options: FidOptions, real: FeatureSet, fake: FeatureSet, extractor: FeatureExtractor) -> Figures:
     has_interval = options.bootstrap > 0 and real.features is not None and fake.features is not None
-    with WorkProgress("interval", total=max(1, options.bootstrap), enabled=has_interval) as bar:
+    with Progress("interval", total=max(1, options.bootstrap), enabled=has_interval) as bar:
         return compare_sets(
             real,
             fake,
             extractor,
             replicates=options.bootstrap,
             seed=options.seed,
-            progress=lambda done, total: bar.step(),
+            progress=lambda done, total: bar.advance(),
         )
 
 
@@ -519,8 +518,8 @@ def paired(
 def progress(accelerator: Accelerator, source: FolderSource, what: str = "") -> Iterator[Callable[[int], None]]:
     """A bar over this process's images of a source, shown by the main process."""
     own = len(range(accelerator.process_index, source.count, accelerator.num_processes))
-    description = escape(f"{what} {source.name}".strip())  # a folder's name may look like rich's markup
-    with WorkProgress(description, total=own, unit="images", enabled=accelerator.is_main_process) as bar:
+    description = f"{what} {source.name}".strip()
+    with Progress(description, total=own, unit="images", enabled=accelerator.is_main_process) as bar:
         yield bar.advance
 
 

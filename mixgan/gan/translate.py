@@ -11,8 +11,6 @@ from typing import Annotated, Literal, TypeVar
 import torch
 import tyro
 from PIL import Image
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import pil_to_tensor, resize, to_pil_image
@@ -20,6 +18,7 @@ from tyro.conf import Positional
 
 from mixgan.data.images import BadImageError, list_images, open_image
 from mixgan.engine.accelerator import available_cores, set_threads
+from mixgan.engine.progress import Progress
 from mixgan.gan.networks import ResnetGenerator, checked_overlap, translate_images
 from mixgan.gan.weights import GENERATORS, Direction, WeightKind, check_packages, export_onnx, find_generator
 
@@ -148,8 +147,10 @@ def translate_folder(
     Reading and writing happen in threads beside the generator, a few images ahead and behind.
     """
     bad: list[BadImageError] = []
-    with _progress_bar() as progress, ThreadPoolExecutor(max_workers=min(8, available_cores())) as pool:
-        task = progress.add_task("translating", total=len(jobs))
+    with (
+        Progress("translating", total=len(jobs), unit="images", stderr=True) as progress,
+        ThreadPoolExecutor(max_workers=min(8, available_cores())) as pool,
+    ):
         sizes = pool.map(_header_size, [job.source for job in jobs])
         # Files that are no images come first: better an error now than after hours.
         ordered = [job for _, job in sorted(zip(sizes, jobs, strict=True), key=lambda pair: pair[0])]
@@ -162,7 +163,7 @@ def translate_folder(
                 tile=options.tile,
                 overlap=options.overlap,
                 batch_size=options.batch_size,
-                advance=lambda images: progress.advance(task, images),
+                advance=progress.advance,
             )
             saving.extend(
                 pool.submit(_save, image, job.target) for (job, _), image in zip(batch, translated, strict=True)
@@ -233,8 +234,8 @@ def _without_bad(
         if options.on_bad_image == "error":
             raise BadImageError(f"{image}; --on-bad-image skip leaves such files out", job.source)
         bad.append(image)
-        progress.advance(progress.task_ids[0])
-        progress.console.print(f"skipped: {image}", highlight=False, markup=False, soft_wrap=True)
+        progress.advance()
+        progress.print(f"skipped: {image}")
 
 
 def _of_one_size(images: Iterable[tuple[Job, Tensor]], options: TranslateOptions) -> Iterator[list[tuple[Job, Tensor]]]:
@@ -269,12 +270,3 @@ def _save(image: Tensor, target: Path) -> None:
     partial = target.with_name(f".{target.name}.partial")
     to_pil_image(image).save(partial, format="PNG")
     partial.replace(target)
-
-
-def _progress_bar() -> Progress:
-    """On a terminal only."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("images"))
-    return Progress(
-        *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, disable=not console.is_terminal
-    )
