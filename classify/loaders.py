@@ -20,7 +20,7 @@ from torchvision.transforms import v2
 from classify.data import FolderSet, ImageSet, resized_side
 from mixgan.data.images import BadImageError, read_image
 from mixgan.data.order import epoch_order, rank_batch, seeded_generator
-from mixgan.ops.geometry import crop_flip, to_float
+from mixgan.ops.transforms import Normalization, crop_flip
 
 Batches = Iterator[tuple[Tensor, Tensor]]  # images (B,C,H,W) float32 and labels (B,) int64
 
@@ -95,7 +95,7 @@ class MemoryLoader(_Loader):
         super().__init__(len(images), batch_size=batch_size, seed=seed, rank=rank, world=world)
         self.images, self.labels = images.to(device), labels.to(device)
         self.pad, self.flip = pad, flip
-        self.normalise = _Normaliser(mean, std, device)
+        self.normalise = Normalization(mean, std).to(device)
 
     def _batches(self, epoch: int, first_step: int) -> Batches:
         device, size = self.images.device, self.images.shape[-2:]
@@ -140,7 +140,7 @@ class StreamLoader(_Loader):
     ) -> None:
         super().__init__(len(dataset), batch_size=batch_size, seed=seed, rank=rank, world=world)
         self.dataset, self.workers, self.device = dataset, workers, torch.device(device)
-        self.normalise = _Normaliser(dataset.mean, dataset.std, device)
+        self.normalise = Normalization(dataset.mean, dataset.std).to(device)
         self.skipped: set[Path] = set()
 
     def _batches(self, epoch: int, first_step: int) -> Batches:
@@ -190,7 +190,7 @@ def eval_batches(
     Yields:
         (B,C,H,W) float32 normalised images and (B,) int64 labels, on the device.
     """
-    normalise = _Normaliser(dataset.mean, dataset.std, device)
+    normalise = Normalization(dataset.mean, dataset.std).to(device)
     mine = range(rank, len(dataset), world)
     batches = [list(mine[start : start + batch_size]) for start in range(0, len(mine), batch_size)]
     if isinstance(dataset, ImageSet):
@@ -202,16 +202,6 @@ def eval_batches(
         _report_bad(bad, dataset)
         if len(images):
             yield normalise(images.to(device)), labels.to(device)
-
-
-class _Normaliser:
-    """uint8 (B,C,H,W) -> float32 (x/255 - mean) / std."""
-
-    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device | str) -> None:
-        self.mean, self.std = (torch.tensor(moments, device=device).view(-1, 1, 1) for moments in (mean, std))
-
-    def __call__(self, images: Tensor) -> Tensor:
-        return (to_float(images) - self.mean) / self.std
 
 
 # What a reader gives per batch: (B,3,S,S) uint8, (B,) int64, and what was wrong with unreadable files.

@@ -16,7 +16,7 @@ from classify.presets import TABLES
 from mixgan.engine.run import Run
 from mixgan.engine.run_folder import read_metrics
 from mixgan.mixing.registry import MIXERS
-from mixgan.ops.geometry import to_float
+from mixgan.ops.transforms import normalize
 from mixgan.report.grid import image_grid
 from mixgan.report.page import Page
 from mixgan.report.plots import line_plot, series_from_records
@@ -59,8 +59,7 @@ def picture_mixing(run: Run, method: Method, training: ImageSet | FolderSet) -> 
         return
     device = run.accelerator.device
     images = training.images[:PICTURED].to(device)
-    mean, std = (torch.tensor(values, device=device).view(-1, 1, 1) for values in (training.mean, training.std))
-    images = (to_float(images) - mean) / std
+    images = normalize(images, training.mean, training.std)
     labels = training.labels[:PICTURED].to(device)
     generator = torch.Generator(device).manual_seed(run.settings.seed)
     columns = method.pictures(images, labels, generator=generator)

@@ -15,7 +15,7 @@ from classify.analysis.masks import pairs_of_two_classes
 from classify.analysis.result import Result, Study
 from classify.analysis.trained_run import TrainedRun, each
 from mixgan.mixing import build_mixer
-from mixgan.ops.geometry import resize
+from mixgan.ops.transforms import resize
 from mixgan.report.grid import image_grid
 from mixgan.report.plots import line_plot
 

@@ -19,7 +19,7 @@ from classify.analysis.activation_maps import Kind, enlarged, in_colour, maps, o
 from classify.analysis.result import Result, Study
 from classify.analysis.trained_run import TrainedRun, each
 from classify.data import evaluation_boxes
-from mixgan.ops.geometry import resize
+from mixgan.ops.transforms import resize
 from mixgan.report.grid import image_grid
 from mixgan.report.plots import line_plot
 

@@ -14,7 +14,7 @@ from classify.analysis.trained_run import TrainedRun, each
 from classify.data import load_corrupted
 from classify.data.official import CORRUPTED
 from mixgan.ops.corruptions import SEVERITIES, corrupt, list_corruptions
-from mixgan.ops.geometry import to_float
+from mixgan.ops.transforms import to_float
 from mixgan.report.grid import image_grid
 from mixgan.report.plots import bar_plot, line_plot
 

@@ -18,6 +18,7 @@ from classify.weights import saved_network
 from mixgan.engine.checkpoint import pointed
 from mixgan.engine.config import read_config, resumed_defaults
 from mixgan.engine.run_folder import RunFolder, load_weights, read_metrics
+from mixgan.ops.transforms import denormalize, normalize
 
 T = TypeVar("T")
 #: Fields of image sets that hold one entry for each sample.
@@ -131,13 +132,11 @@ class TrainedRun:
 
     def normalise(self, images: Tensor) -> Tensor:
         """(B,C,H,W) in 0..1, as the network sees them."""
-        mean, std = (torch.tensor(values, device=images.device).view(-1, 1, 1) for values in self.moments)
-        return (images - mean) / std
+        return normalize(images, *self.moments)
 
     def as_pictures(self, images: Tensor) -> Tensor:
         """Undo ``normalise``."""
-        mean, std = (torch.tensor(values, device=images.device).view(-1, 1, 1) for values in self.moments)
-        return images * std + mean
+        return denormalize(images, *self.moments)
 
     @property
     def looked_at(self) -> tuple[object, ...]:

@@ -6,10 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classify.methods.method import Method, MethodOutput, Normalisation
+from classify.methods.method import Method, MethodOutput
 from mixgan.mixing.mixer import check_positive
 from mixgan.mixing.sampling import Draws
 from mixgan.ops import augment
+from mixgan.ops.transforms import Normalization
 
 VIEWS = 2
 #: The published list without colour, contrast, brightness and sharpness, which the test corruptions contain.
@@ -64,7 +65,7 @@ class AugMix(Method):
         self.width, self.depth, self.severity = width, depth, severity
         self.alpha = check_positive("--method.alpha", alpha)
         self.consistency = consistency
-        self.normalise = Normalisation(mean, std)
+        self.normalise = Normalization(mean, std)
 
     def forward(self, images: Tensor, labels: Tensor) -> MethodOutput:
         """One pass of the clean batch and both views. Logs the loss, the clean accuracy and the Jensen-Shannon divergence."""

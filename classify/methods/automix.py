@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from classify.evaluation import evaluate
-from classify.methods.method import Method, MethodOutput, Normalisation, check_choice, cosine, soft_accuracy
+from classify.methods.method import Method, MethodOutput, check_choice, cosine, soft_accuracy
 from classify.networks.contract import first_convolution
 from mixgan.engine.ema import follow
 from mixgan.mixing import Plan, build_mixer
 from mixgan.mixing.mixer import check_probability
+from mixgan.ops.transforms import Normalization
 
 MaskNorm = Literal["l1", "l2"]
 
@@ -220,7 +221,7 @@ class AutoMix(Method):
         check_choice("tested", tested, get_args(Tested))
         # The Mix Block takes lambda and partner from mixup's plan, and replaces its constant mask.
         self.mixer = build_mixer("cutmix" if mask == "cutmix" else "mixup", num_classes=num_classes, alpha=alpha)
-        self.normalisation = Normalisation(mean, std)
+        self.normalisation = Normalization(mean, std)
         self.layer = layer
         if mask_weight < 0:
             raise ValueError(f"--method.mask-weight must not be negative, got {mask_weight}")

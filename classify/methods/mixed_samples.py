@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from classify.methods.method import (
     Method,
     MethodOutput,
-    Normalisation,
     SoftLoss,
     check_loss,
     clean_loss_scale,
@@ -23,6 +22,7 @@ from mixgan.mixing import Mixer, Plan, build_mixer, gradient_saliency, saliency_
 from mixgan.mixing.interpolation import Erm, smoothed
 from mixgan.mixing.mixer import check_probability
 from mixgan.mixing.sampling import HostChoice
+from mixgan.ops.transforms import Normalization
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +172,7 @@ class MixedSamples(Method):
         self.mixer = mixer
         self.unmixed = build_mixer("erm", num_classes=mixer.num_classes)
         self.schedule = schedule or MixSchedule()
-        self.normalise = Normalisation(mean, std)
+        self.normalise = Normalization(mean, std)
         self.loss, self.clean_weight, self.reuse_forward = check_loss(loss), clean_weight, reuse_forward
         self.smoothing = check_probability("--method.smoothing", smoothing)
         self.host = HostChoice()

@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from classify.methods.method import Method, MethodOutput, Normalisation, check_choice
+from classify.methods.method import Method, MethodOutput, check_choice
 from classify.networks.contract import double_input, double_output
 from mixgan.mixing.mixer import check_positive
 from mixgan.mixing.sampling import Draws
+from mixgan.ops.transforms import Normalization
 
 Interpolate = Literal["paper", "none", "samples", "labels", "both"]
 RandomLabel = Literal["none", "first", "second"]
@@ -62,7 +63,7 @@ class MultiSample(Method):
         self.heads, self.interpolate, self.random_label = heads, interpolate, random_label
         self.num_classes = num_classes
         self.alpha = check_positive("--method.alpha", alpha)
-        self.normalise = Normalisation(mean, std)
+        self.normalise = Normalization(mean, std)
         double_input(network)
         if heads == 2:
             double_output(network)

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mixgan.ops.geometry import to_float
+from mixgan.ops.transforms import normalize, to_float
 
 # The shipped weights were trained on (images - MEAN) / STD in every channel, that is on images*2-1 for images in 0..1.
 BUNDLED_MEAN = 0.5
@@ -153,7 +153,7 @@ class FeatureExtractor(nn.Module):
         """
         embed: Callable[[Tensor], Tensor] = getattr(self.network, "embedding", self.network)
         with plain_float32(images.device):
-            features = embed((unit_images(images) - self.mean) / self.std)
+            features = embed(normalize(unit_images(images), self.mean, self.std))
         if features.shape != (len(images), self.dims):
             raise ValueError(
                 f"the {self.name} features of {len(images)} images should have shape {(len(images), self.dims)}, "

@@ -17,7 +17,7 @@ from torchvision.models.inception import BasicConv2d, Inception3
 
 from mixgan.data.order import seeded_generator
 from mixgan.evaluate.features import FeatureExtractor, bundled_features, checked_features
-from mixgan.ops.geometry import resize
+from mixgan.ops.transforms import resize
 
 #: First digits of the published file's sha256; they are also part of its name.
 WEIGHTS_SHA256 = "6726825d"

@@ -11,7 +11,7 @@ from mixgan.engine.run_folder import VERSIONED, version
 from mixgan.evaluate.comparison import Evaluation, Figures
 from mixgan.evaluate.neighbours import nearest
 from mixgan.evaluate.sources import FolderSource
-from mixgan.ops.geometry import resize
+from mixgan.ops.transforms import resize
 from mixgan.report.grid import image_grid
 from mixgan.report.page import Page
 from mixgan.report.plots import scatter_plot

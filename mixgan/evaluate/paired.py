@@ -13,7 +13,7 @@ from mixgan.engine.accelerator import errors_reach_all
 from mixgan.evaluate.features import unit_images
 from mixgan.evaluate.sources import FolderSource
 from mixgan.ops.filters import psnr, ssim
-from mixgan.ops.geometry import resize
+from mixgan.ops.transforms import resize
 
 GCGAN_SIZE = 256
 METRICS = ("rmse", "rmse_gcgan", "acc5", "acc10", "psnr", "ssim")

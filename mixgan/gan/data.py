@@ -11,7 +11,7 @@ from mixgan.data.download import download_maps
 from mixgan.data.order import epoch_order, rank_batch, seeded_generator
 from mixgan.data.tiles import LARGEST, make_tiles
 from mixgan.gan.config import GanSettings
-from mixgan.ops.geometry import crop_flip
+from mixgan.ops.transforms import crop_flip, to_signed
 
 TEST_TILES_START = 1_000_000
 TILES_SEED = 0  # the data set stays the same when the run's seed changes
@@ -113,13 +113,3 @@ class DomainLoader:
         chosen = rank_batch(draws.T, step, batch_size=self.batch_size, rank=self.rank, world=self.world)
         index, top, left, flip = chosen.unbind(1)
         return to_signed(crop_flip(images[index], top, left, flip.bool(), (self.size, self.size)))
-
-
-def to_signed(images: Tensor) -> Tensor:
-    """uint8 0..255 -> float32 -1..1, what the networks see."""
-    return images.float() / 127.5 - 1.0
-
-
-def to_bytes(images: Tensor) -> Tensor:
-    """float -1..1 -> uint8 0..255, rounded: what a saved picture would hold."""
-    return ((images.float() + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)

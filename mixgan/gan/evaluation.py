@@ -18,8 +18,8 @@ from mixgan.evaluate.frechet import frechet_distance_from_features
 from mixgan.evaluate.inception import choose_features
 from mixgan.evaluate.kernel import kernel_distance
 from mixgan.evaluate.paired import PairedMeans
-from mixgan.gan.data import to_bytes, to_signed
 from mixgan.gan.mixcyclegan import Generators
+from mixgan.ops.transforms import to_bytes, to_signed
 
 #: Red, green and blue in the luminance of ITU-R BT.601.
 LUMINANCE = (0.299, 0.587, 0.114)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mixgan.gan.data import to_bytes, to_signed
+from mixgan.ops.transforms import to_bytes, to_signed
 
 
 class ResnetGenerator(nn.Module):

@@ -14,8 +14,9 @@ from mixgan.data.domains import Domains
 from mixgan.engine.run import Run
 from mixgan.engine.run_folder import read_metrics
 from mixgan.evaluate.features import distance_name
-from mixgan.gan.data import DomainBatch, to_bytes, to_signed
+from mixgan.gan.data import DomainBatch
 from mixgan.gan.mixcyclegan import Generators, MixCycleGAN
+from mixgan.ops.transforms import to_bytes, to_signed
 from mixgan.report.grid import image_grid
 from mixgan.report.page import Page
 from mixgan.report.plots import line_plot, series_from_records

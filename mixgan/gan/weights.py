@@ -13,9 +13,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mixgan.engine.run_folder import KEY, VERSIONED, RunFolder, load_weights, version, write_text
-from mixgan.gan.data import to_signed
 from mixgan.gan.networks import SMALLEST, STEP, ResnetGenerator, pad_by_reflection
 from mixgan.gan.report import ROWS
+from mixgan.ops.transforms import to_signed
 
 Direction = Literal["AtoB", "BtoA"]
 WeightKind = Literal["auto", "ema", "plain"]

@@ -12,6 +12,7 @@ from mixgan.mixing.masks import blend, take_pixels
 from mixgan.mixing.mixer import Mixer, Plan, check_positive, check_probability, paired_plan
 from mixgan.mixing.puzzle_solver import solve_labels
 from mixgan.mixing.sampling import Draws, HostChoice
+from mixgan.ops.transforms import denormalize
 
 
 def block_of(length: int, blocks: int, device: torch.device) -> Tensor:
@@ -239,9 +240,7 @@ class PuzzleMix(Mixer):
 
     def unit_range(self, images: Tensor) -> Tensor:
         """Images before normalisation, float32."""
-        mean = torch.tensor(self.mean, device=images.device).view(-1, 1, 1)
-        std = torch.tensor(self.std, device=images.device).view(-1, 1, 1)
-        return images.float() * std + mean
+        return denormalize(images.float(), self.mean, self.std)
 
     def transport_blocks(self, shares: Tensor, saliency: Tensor, partner: Tensor, size: tuple[int, int]) -> Tensor:
         """(B,2,m,m): where every block of the own and of the partner's image is taken from."""

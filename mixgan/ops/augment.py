@@ -1,10 +1,10 @@
-"""Batched augmentations with one parameter per image, as PIL makes them: tone curves on 8-bit levels, and affine transforms.
+"""PIL's augmentations with one parameter per image: tone curves on 8-bit levels, and affine transforms.
 
-Every curve and every matrix is a small tensor per image, so that a batch in which each image gets another operation needs one
-lookup and one sampling: choose among curves and matrices, not among images.
+A curve and a matrix are small tensors per image, so a batch whose images get different operations needs one lookup and one
+sampling: select among curves and matrices, not among images.
 
-Plain torch: Kornia cuts 8-bit levels off where this rounds, and where an image's normalisation was undone in float32 that makes
-up to a quarter of its levels one too dark.
+Plain torch: Kornia truncates 8-bit levels where this rounds; after a normalisation is undone in float32, truncation makes up to a
+quarter of the levels one too dark.
 """
 
 import torch
@@ -20,14 +20,14 @@ def to_levels(images: Tensor) -> Tensor:
 
 
 def histogram(levels: Tensor) -> Tensor:
-    """How often each level occurs in each channel: (B,C,H,W) from ``to_levels`` -> (B,C,256) int32."""
+    """Counts of each level per channel: (B,C,H,W) from ``to_levels`` -> (B,C,256) int32."""
     flat = levels.flatten(2)
     empty = torch.zeros(*flat.shape[:2], LEVELS, dtype=torch.int32, device=levels.device)
     return empty.scatter_add(2, flat, torch.ones_like(flat, dtype=torch.int32))
 
 
 def apply_curve(levels: Tensor, curve: Tensor) -> Tensor:
-    """Look every pixel's new value up.
+    """Replace every pixel's level by the curve's value.
 
     Args:
         levels: (B,C,H,W) from ``to_levels``.
@@ -41,12 +41,12 @@ def apply_curve(levels: Tensor, curve: Tensor) -> Tensor:
 
 
 def identity_curve(device: torch.device) -> Tensor:
-    """Every level as it is: (256,) float32 in 0..1."""
+    """The curve that changes nothing: (256,) float32 in 0..1."""
     return torch.arange(LEVELS, device=device) / (LEVELS - 1)
 
 
 def autocontrast_curve(counts: Tensor) -> Tensor:
-    """Stretches every channel to 0..1. PIL's ``autocontrast``, but not cut off to whole levels.
+    """Stretch every channel to 0..1: PIL's ``autocontrast``, without rounding to whole levels.
 
     Args:
         counts: (B,C,256) from ``histogram``.
@@ -62,7 +62,7 @@ def autocontrast_curve(counts: Tensor) -> Tensor:
 
 
 def equalize_curve(counts: Tensor) -> Tensor:
-    """Makes every channel's levels about equally frequent. PIL's ``equalize``.
+    """Make every channel's levels about equally frequent: PIL's ``equalize``.
 
     Args:
         counts: (B,C,256) from ``histogram``.
@@ -79,21 +79,21 @@ def equalize_curve(counts: Tensor) -> Tensor:
 
 
 def posterize_curve(bits: Tensor) -> Tensor:
-    """Keeps the highest bits of every level: bits (B,), whole numbers 1..8 -> (B,1,256). PIL's ``posterize``."""
+    """Keep the highest bits of every level: bits (B,), whole numbers 1..8 -> (B,1,256). PIL's ``posterize``."""
     width = 2.0 ** (8 - bits[:, None, None])
     values = torch.arange(LEVELS, device=bits.device)
     return (values / width).floor() * width / (LEVELS - 1)
 
 
 def solarize_curve(threshold: Tensor) -> Tensor:
-    """Inverts the levels at or above a threshold: (B,), 0 (all) to 256 (none) -> (B,1,256). PIL's ``solarize``."""
+    """Invert the levels at or above a threshold: (B,), 0 (all) to 256 (none) -> (B,1,256). PIL's ``solarize``."""
     curve = identity_curve(threshold.device)
     values = torch.arange(LEVELS, device=threshold.device)
     return torch.where(values >= threshold[:, None, None], 1 - curve, curve)
 
 
 def affine(images: Tensor, matrix: Tensor) -> Tensor:
-    """Sample every image at affinely moved places, bilinearly; black where that is outside. PIL's ``Image.transform``.
+    """Affine transform with bilinear sampling, black outside the image: PIL's ``Image.transform``.
 
     Args:
         images: (B,C,H,W) float.

@@ -1,4 +1,13 @@
-"""Random fractal fields, cloudy or craggy: the diamond-square algorithm for a batch."""
+"""The 15 corruptions of Hendrycks and Dietterich (2019), batched, on the images' device, drawn from a generator.
+
+The constants are those of the authors' CIFAR-10-C, for images of 32 px; lengths among them (blur radii, shifts) grow with the
+image's side. Results are not comparable with those on the published files, because:
+
+- frost: the authors blend in photographs of frost; here it is a generated pattern of ridges;
+- glass blur: they swap pixels one after another; here every pixel is taken from a random place within the same distance;
+- JPEG is Kornia's, which rounds coefficients almost, but not exactly, to whole numbers;
+- values are not rounded to 8 bits.
+"""
 
 import math
 from collections.abc import Callable
@@ -7,63 +16,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from kornia.enhance import jpeg_codec_differentiable
-from kornia.filters import filter2d, gaussian_blur2d
 from torch import Tensor
-
-
-def plasma(
-    count: int,
-    size: tuple[int, int],
-    *,
-    decay: float,
-    generator: torch.Generator | None = None,
-    device: torch.device | str = "cpu",
-) -> Tensor:
-    """Fields (count,1,H,W), each scaled to 0..1, as the authors of CIFAR-10-C make their fog.
-
-    The field is periodic with the power of two that holds the size. From coarse to fine, points between known ones become their
-    mean plus noise, whose spread falls with every halving of the distance (by decay^2, since the authors' code has it twice).
-
-    Args:
-        size: (H, W).
-        decay: how fast the noise falls, above 1: 3 is smooth, 1.5 is craggy.
-    """
-    side = 1 << (max(size) - 1).bit_length()
-    field = torch.zeros(count, side, side, device=device)
-    step, spread = side, 1.0
-
-    def noisy(sums: Tensor) -> Tensor:
-        noise = torch.rand(sums.shape, generator=generator, device=device)
-        return sums / 4 + spread * (2 * noise - 1)
-
-    while step >= 2:
-        half = step // 2
-        corners = field[:, ::step, ::step]
-        rows = corners + corners.roll(-1, 1)
-        field[:, half::step, half::step] = noisy(rows + rows.roll(-1, 2))
-        centres = field[:, half::step, half::step]
-        above = centres + centres.roll(1, 1) + corners + corners.roll(-1, 2)
-        beside = centres + centres.roll(1, 2) + corners + corners.roll(-1, 1)
-        field[:, ::step, half::step] = noisy(above)
-        field[:, half::step, ::step] = noisy(beside)
-        step, spread = half, spread / decay**2
-    low, high = field.amin((1, 2), keepdim=True), field.amax((1, 2), keepdim=True)
-    field = (field - low) / (high - low).clamp(min=1e-12)
-    return field[:, None, : size[0], : size[1]]
-
-
-# The 15 corruptions of Hendrycks and Dietterich (2019), made on the device, batched, from a generator.
-#
-# Constants are those that the authors made CIFAR-10-C with, for images of 32 px; lengths among them (blur radii,
-# shifts) grow with the image's side. What differs from their files, so that results are not to be compared with those
-# on CIFAR-C:
-#
-# - frost: the authors blend photographs of frost in; here it is a drawn pattern of ridges.
-# - glass blur: they swap pixels one after the other; here every pixel is taken from a random place as near as that.
-# - JPEG is Kornia's, which rounds coefficients almost, but not quite, to whole numbers.
-# - values are not rounded to 8 bits.
-
 
 SEVERITIES = 5
 PUBLISHED_SIZE = 32
@@ -72,7 +25,7 @@ FROST_COLOUR = (0.82, 0.9, 0.97)
 
 @dataclass(frozen=True)
 class _Draws:
-    """Where a corruption's randomness comes from, and how much larger than the published 32 px its images are."""
+    """Random draws of one call, and ``scale``: how many times 32 px the images' shorter side measures."""
 
     generator: torch.Generator | None
     device: torch.device
@@ -86,12 +39,12 @@ class _Draws:
 
 
 def list_corruptions() -> list[str]:
-    """The names that ``corrupt`` takes, in the order of the benchmark."""
+    """The names of the corruptions, in the benchmark's order."""
     return list(_CORRUPTIONS)
 
 
 def corrupt(images: Tensor, name: str, *, severity: int, generator: torch.Generator | None = None) -> Tensor:
-    """Images under one corruption.
+    """Apply one corruption to a batch.
 
     Args:
         images: (B,C,H,W) float in 0..1, C 1 or 3, sides of at least 16 px.
@@ -127,13 +80,15 @@ def _shot_noise(images: Tensor, photons: float, draws: _Draws) -> Tensor:
 
 
 def _impulse_noise(images: Tensor, amount: float, draws: _Draws) -> Tensor:
-    """Salt and pepper, in each channel for itself."""
+    """Salt and pepper, independently per channel."""
     place = draws.uniform(0, 1, *images.shape)
     return torch.where(place < amount / 2, 0.0, torch.where(place < amount, 1.0, images))
 
 
 def _defocus_blur(images: Tensor, constants: tuple[float, float], draws: _Draws) -> Tensor:
     """A disk whose edge is smoothed."""
+    from kornia.filters import filter2d
+
     radius, smoothing = (value * draws.scale for value in constants)
     reach = math.ceil(radius) + math.ceil(2 * smoothing)
     places = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
@@ -201,7 +156,7 @@ def _fog(images: Tensor, constants: tuple[float, float], draws: _Draws) -> Tenso
 
 
 def _brightness(images: Tensor, more: float, draws: _Draws) -> Tensor:
-    """More of the largest channel, V of HSV, at the same hue and saturation."""
+    """Raise V of HSV, the largest channel, at the same hue and saturation."""
     value = images.amax(1, keepdim=True)
     wanted = (value + more).clamp(max=1)
     return torch.where(value > 0, images * wanted / value.clamp(min=1e-6), wanted)
@@ -237,7 +192,7 @@ def _pixelate(images: Tensor, share: float, draws: _Draws) -> Tensor:
 
 
 def _box_means(side: int, smaller: int, device: torch.device) -> Tensor:
-    """(smaller, side): each row the mean of the pixels whose centres lie in one of the larger pixels, as PIL's BOX has it."""
+    """(smaller, side) matrix: each row averages the pixels whose centres are in one larger pixel, as PIL's BOX does."""
     width = side / smaller
     edges = torch.arange(smaller + 1, device=device, dtype=torch.float64) * width
     first, last = (edges[:-1] + 0.5).floor(), (edges[1:] + 0.5).floor()
@@ -247,19 +202,67 @@ def _box_means(side: int, smaller: int, device: torch.device) -> Tensor:
 
 
 def _jpeg_compression(images: Tensor, quality: float, draws: _Draws) -> Tensor:
+    from kornia.enhance import jpeg_codec_differentiable
+
     colour = images.expand(-1, 3, -1, -1)
     coded = jpeg_codec_differentiable(colour, torch.full((len(images),), quality, device=images.device))
     return coded if images.shape[1] == 3 else coded.mean(1, keepdim=True)
 
 
+def plasma(
+    count: int,
+    size: tuple[int, int],
+    *,
+    decay: float,
+    generator: torch.Generator | None = None,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Random fractal fields by the diamond-square algorithm, as the authors of CIFAR-10-C make their fog.
+
+    The field is periodic in the next power of two. From coarse to fine, points between known ones become their mean plus
+    noise, whose spread is divided by decay^2 at every halving of the distance (the authors' code divides twice).
+
+    Args:
+        size: (H, W).
+        decay: how fast the noise decreases, above 1: 3 is smooth, 1.5 is craggy.
+
+    Returns:
+        (count,1,H,W), each field scaled to 0..1.
+    """
+    side = 1 << (max(size) - 1).bit_length()
+    field = torch.zeros(count, side, side, device=device)
+    step, spread = side, 1.0
+
+    def noisy(sums: Tensor) -> Tensor:
+        noise = torch.rand(sums.shape, generator=generator, device=device)
+        return sums / 4 + spread * (2 * noise - 1)
+
+    while step >= 2:
+        half = step // 2
+        corners = field[:, ::step, ::step]
+        rows = corners + corners.roll(-1, 1)
+        field[:, half::step, half::step] = noisy(rows + rows.roll(-1, 2))
+        centres = field[:, half::step, half::step]
+        above = centres + centres.roll(1, 1) + corners + corners.roll(-1, 2)
+        beside = centres + centres.roll(1, 2) + corners + corners.roll(-1, 1)
+        field[:, ::step, half::step] = noisy(above)
+        field[:, half::step, ::step] = noisy(beside)
+        step, spread = half, spread / decay**2
+    low, high = field.amin((1, 2), keepdim=True), field.amax((1, 2), keepdim=True)
+    field = (field - low) / (high - low).clamp(min=1e-12)
+    return field[:, None, : size[0], : size[1]]
+
+
 def _gaussian(images: Tensor, sigma: float, *, border: str = "reflect") -> Tensor:
-    """Blurred, with a kernel that reaches three sigma or to the image's edge."""
+    """Gaussian blur; the kernel ends at three sigma or at the image's edge."""
+    from kornia.filters import gaussian_blur2d  # slow to import
+
     reach = max(1, min(math.ceil(3 * sigma), min(images.shape[-2:]) - 1))
     return gaussian_blur2d(images, (2 * reach + 1,) * 2, (sigma, sigma), border_type=border)
 
 
 def _trailed(images: Tensor, radius: float, sigma: float, degrees: Tensor, draws: _Draws) -> Tensor:
-    """Every pixel leaves a trail, half a Gaussian, in a direction of its image's own (B,)."""
+    """Blur along one direction per image, degrees (B,), by half a Gaussian."""
     angle = degrees.deg2rad()
     still = torch.eye(2, 3, device=images.device).repeat(len(images), 1, 1)
     weights = [
@@ -279,7 +282,7 @@ def _trailed(images: Tensor, radius: float, sigma: float, degrees: Tensor, draws
 
 
 def _sampled(images: Tensor, matrix: Tensor, shifts: Tensor | None = None, *, border: str = "border") -> Tensor:
-    """Each image at affinely moved places, in coordinates of -1..1: matrix (B,2,3), and shifts (B,2,H,W), x first."""
+    """Sample at places moved by matrix (B,2,3) and shifts (B,2,H,W), x first, in coordinates of -1..1."""
     grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
     if shifts is not None:
         grid = grid + shifts.permute(0, 2, 3, 1)

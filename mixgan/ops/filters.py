@@ -1,8 +1,7 @@
-"""Batched smoothing filters and box sums. Plain torch: Kornia makes its kernels on the host, which stalls a GPU."""
+"""Blur and box sums (plain torch: Kornia makes its kernels on the host, which stalls a GPU), SSIM and PSNR."""
 
 import torch
 import torch.nn.functional as F
-from kornia import metrics
 from torch import Tensor
 
 
@@ -58,9 +57,6 @@ def _window_sums(integral: Tensor, dim: int, before: int, after: int) -> Tensor:
     return upper - lower
 
 
-# How alike two images are: structural similarity and peak signal-to-noise ratio, one value per image.
-
-
 SSIM_WINDOW = 11
 
 
@@ -79,6 +75,8 @@ def ssim(first: Tensor, second: Tensor, *, max_value: float = 1.0) -> Tensor:
     Raises:
         ValueError: where the shapes differ or are smaller than the window.
     """
+    from kornia import metrics  # slow to import
+
     _check_pair(first, second)
     if min(first.shape[-2:]) < SSIM_WINDOW:
         raise ValueError(f"ssim needs images of at least {SSIM_WINDOW} px a side, got {tuple(first.shape[-2:])}")
@@ -99,6 +97,8 @@ def psnr(first: Tensor, second: Tensor, *, max_value: float = 1.0) -> Tensor:
     Raises:
         ValueError: where the shapes differ.
     """
+    from kornia import metrics
+
     _check_pair(first, second)
     # Kornia pools the error of the whole batch; vmap makes it one value per image without a loop.
     return torch.vmap(lambda a, b: metrics.psnr(a, b, float(max_value)))(first, second)

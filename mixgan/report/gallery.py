@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mixgan.data.tiles import CLASSES, make_tiles
 from mixgan.mixing import build_mixer, list_mixers, static_saliency
-from mixgan.ops.geometry import to_float
+from mixgan.ops.transforms import to_float
 from mixgan.report.grid import image_grid
 
 COLUMNS = ("own", "partner", "mixed", "mask: own blue, partner orange")

@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from mixgan.ops.geometry import to_float
+from mixgan.ops.transforms import to_float
 
 _INK = (36, 41, 47)
 _PAPER = (255, 255, 255)

@@ -14,10 +14,10 @@ from mixgan.evaluate.comparison import compare_sets
 from mixgan.evaluate.feature_set import measure
 from mixgan.evaluate.features import FeatureExtractor
 from mixgan.evaluate.sources import Batch, tensor_source
-from mixgan.gan.data import to_bytes
 from mixgan.gan.dcgan.networks import Generator
 from mixgan.gan.evaluation import PairwiseDistance
 from mixgan.gan.train import COLLAPSED
+from mixgan.ops.transforms import to_bytes
 
 #: Taken over from what ``recipes/fid.py`` computes.
 FIGURES = ("fid", "kid", "precision", "recall", "density", "coverage", "n_real", "n_fake", "features")

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from mixgan.data.order import epoch_order, rank_batch, seeded_generator
-from mixgan.gan.data import to_signed
-from mixgan.ops.geometry import crop_flip
+from mixgan.ops.transforms import crop_flip, to_signed
 
 
 class ImageLoader:

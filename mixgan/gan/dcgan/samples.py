@@ -4,9 +4,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mixgan.gan.data import to_bytes, to_signed
 from mixgan.gan.dcgan.evaluation import generate
 from mixgan.gan.dcgan.step import Dcgan
+from mixgan.ops.transforms import to_bytes, to_signed
 from mixgan.report.grid import image_grid
 
 SIDE = 8

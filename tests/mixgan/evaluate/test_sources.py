@@ -19,7 +19,7 @@ from mixgan.data.domains import load_maps
 from mixgan.data.images import BadImageError, read_image
 from mixgan.evaluate import sources
 from mixgan.evaluate.sources import Preprocessing, folder_source, loader_source, tensor_source
-from mixgan.ops.geometry import to_float
+from mixgan.ops.transforms import to_float
 
 
 def picture(seed: int, width: int = 9, height: int = 6) -> Image.Image:

@@ -10,7 +10,8 @@ from torch import Tensor
 from mixgan.data.domains import Domains
 from mixgan.gan import data
 from mixgan.gan.config import GanSettings
-from mixgan.gan.data import DomainBatch, DomainLoader, fetch, test_domains, to_bytes, to_signed, training_domains
+from mixgan.gan.data import DomainBatch, DomainLoader, fetch, test_domains, training_domains
+from mixgan.ops.transforms import to_bytes, to_signed
 
 test_domains.__test__ = False  # not a test, whatever pytest thinks of the name
 

@@ -9,8 +9,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from mixgan.gan.data import to_signed
 from mixgan.gan.evaluation import PairwiseDistance, WatchedGenerators, luminance_correlation
+from mixgan.ops.transforms import to_signed
 
 SIDE = 8
 

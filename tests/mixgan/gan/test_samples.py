@@ -12,9 +12,10 @@ from torch import Tensor
 
 from mixgan.data.domains import Domains
 from mixgan.gan.config import GanSettings
-from mixgan.gan.data import DomainBatch, to_bytes, to_signed
+from mixgan.gan.data import DomainBatch
 from mixgan.gan.mixcyclegan import InputMixing
 from mixgan.gan.report import training_grid, translation_grid
+from mixgan.ops.transforms import to_bytes, to_signed
 
 SIDE = 16
 #: Greys of the eight kinds of image that a sheet shows.

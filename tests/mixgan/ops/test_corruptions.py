@@ -9,10 +9,41 @@ from PIL import Image
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
 from mixgan.data.tiles import make_tiles
-from mixgan.ops.corruptions import SEVERITIES, corrupt, list_corruptions, plasma
+from mixgan.ops.corruptions import _CORRUPTIONS, SEVERITIES, corrupt, list_corruptions, plasma
 
 #: published constants that do not grow with the severity: an affine map that shrinks, a blur that shrinks, less of the image
 NOT_MONOTONE = ("elastic_transform", "glass_blur", "frost", "defocus_blur")
+
+
+#: make_cifar_c.py of the benchmark's authors, severity 1 to 5, in their notation.
+PUBLISHED = {
+    "gaussian_noise": (0.04, 0.06, 0.08, 0.09, 0.10),
+    "shot_noise": (500, 250, 100, 75, 50),
+    "impulse_noise": (0.01, 0.02, 0.03, 0.05, 0.07),
+    "defocus_blur": ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1)),
+    "glass_blur": ((0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2)),
+    "motion_blur": ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)),
+    "zoom_blur": (1.06, 1.11, 1.16, 1.21, 1.26),
+    "snow": (
+        (0.1, 0.2, 1, 0.6, 8, 3, 0.95),
+        (0.1, 0.2, 1, 0.5, 10, 4, 0.9),
+        (0.15, 0.3, 1.75, 0.55, 10, 4, 0.9),
+        (0.25, 0.3, 2.25, 0.6, 12, 6, 0.85),
+        (0.3, 0.3, 1.25, 0.65, 14, 12, 0.8),
+    ),
+    "frost": ((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45)),
+    "fog": ((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75)),
+    "brightness": (0.05, 0.1, 0.15, 0.2, 0.3),
+    "contrast": (0.75, 0.5, 0.4, 0.3, 0.15),
+    "elastic_transform": ((0, 0, 0.08), (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05), (0.1, 0.03, 0.03)),
+    "pixelate": (0.95, 0.9, 0.85, 0.75, 0.65),
+    "jpeg_compression": (80, 65, 58, 50, 40),
+}
+
+
+def test_the_constants_are_the_published_ones():
+    assert {name: constants for name, (_, constants) in _CORRUPTIONS.items()} == PUBLISHED
+    assert list_corruptions() == list(PUBLISHED)
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,20 @@
-"""resize against PIL (antialiased), numpy's own half-pixel sampling (not antialiased) and hand-made cases."""
+"""resize against PIL (antialiased), numpy's own half-pixel sampling (not antialiased) and hand-made cases; value ranges."""
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from mixgan.ops.geometry import resize
+from mixgan.ops.transforms import (
+    Normalization,
+    crop_flip,
+    denormalize,
+    normalize,
+    resize,
+    to_bytes,
+    to_float,
+    to_signed,
+)
 
 
 def picture(height: int, width: int) -> torch.Tensor:
@@ -68,3 +77,37 @@ def test_an_int_size_is_square():
 def test_mistakes_are_named(shape, settings, message):
     with pytest.raises(ValueError, match=message):
         resize(torch.zeros(shape), **settings)
+
+
+def test_every_level_survives_the_signed_range():
+    levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    signed = to_signed(levels)
+    assert (signed.min().item(), signed.max().item()) == (-1, 1)
+    assert torch.equal(to_bytes(signed), levels)
+    assert to_bytes(torch.tensor([-1.5, 1.5, 0.0])).tolist() == [0, 255, 128]  # 127.5 is rounded to even
+    assert torch.equal(to_float(levels), levels.float() / 255)
+    assert to_float(signed) is signed
+
+
+def test_normalize_is_its_formula_and_denormalize_its_inverse():
+    images = picture(5, 6)
+    mean, std = (0.1, 0.2, 0.3), (0.5, 0.25, 2.0)
+    normalized = normalize(images, mean, std)
+    for channel in range(3):
+        expected = (images[:, channel].float() / 255 - mean[channel]) / std[channel]
+        assert torch.equal(normalized[:, channel], expected)
+    module = Normalization(mean, std)
+    assert torch.equal(module(images), normalized)
+    assert torch.equal(module.undo(normalized), denormalize(normalized, mean, std))
+    torch.testing.assert_close(denormalize(normalized, mean, std), images.float() / 255)
+    assert not module.state_dict()  # a checkpoint does not depend on it
+    assert torch.equal(normalize(images, (0.5,), (0.5,)), (images.float() / 255 - 0.5) / 0.5)
+
+
+def test_crop_flip_equals_slices():
+    images = picture(9, 11).repeat(3, 1, 1, 1)
+    top, left, flip = torch.tensor([0, 4, 2]), torch.tensor([6, 0, 3]), torch.tensor([False, True, True])
+    crops = crop_flip(images, top, left, flip, (5, 4))
+    for crop, image, y, x, mirrored in zip(crops, images, top, left, flip, strict=True):
+        window = image[:, y : y + 5, x : x + 4]
+        assert torch.equal(crop, window.flip(2) if mirrored else window)

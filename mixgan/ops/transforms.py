@@ -1,14 +1,74 @@
-"""Resizing of batched images with half-pixel centres, the convention of PIL, OpenCV and pytorch-fid."""
+"""Value ranges, normalisation, resizing, cropping and mirroring of image batches (B,C,H,W)."""
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 _TORCH_MODES = {"nearest": "nearest-exact", "bilinear": "bilinear", "bicubic": "bicubic"}
 
 
+def to_float(images: Tensor) -> Tensor:
+    """uint8 0..255 -> float32 0..1; floats pass unchanged."""
+    return images if images.is_floating_point() else images.float() / 255
+
+
+def to_signed(images: Tensor) -> Tensor:
+    """uint8 0..255 -> float32 in [-1,1], what GAN networks take."""
+    return images.float() / 127.5 - 1.0
+
+
+def to_bytes(images: Tensor) -> Tensor:
+    """Float in [-1,1], e.g. a generator's output -> uint8, rounded and clamped."""
+    return ((images.float() + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def normalize(images: Tensor, mean: Tensor | Sequence[float], std: Tensor | Sequence[float]) -> Tensor:
+    """(images - mean) / std of images (B,C,H,W), uint8 or float in 0..1.
+
+    Args:
+        mean, std: one number per channel or one for all, or tensors that broadcast to the images and are on their device.
+    """
+    return (to_float(images) - _per_channel(mean, images)) / _per_channel(std, images)
+
+
+def denormalize(images: Tensor, mean: Tensor | Sequence[float], std: Tensor | Sequence[float]) -> Tensor:
+    """Normalised images (B,C,H,W) -> images * std + mean, in 0..1; the inverse of ``normalize``."""
+    return images * _per_channel(std, images) + _per_channel(mean, images)
+
+
+class Normalization(nn.Module):
+    """``normalize`` with a mean and standard deviation per channel that are kept on the module's device.
+
+    Args:
+        mean, std: one number per channel, or one for all.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        # Not persistent: they belong to the data set, and no checkpoint needs them.
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B,C,H,W), uint8 or float in 0..1 -> (images - mean) / std."""
+        return normalize(images, self.mean, self.std)
+
+    def undo(self, images: Tensor) -> Tensor:
+        """Normalised (B,C,H,W) -> 0..1."""
+        return denormalize(images, self.mean, self.std)
+
+
+def _per_channel(values: Tensor | Sequence[float], images: Tensor) -> Tensor:
+    return values if isinstance(values, Tensor) else torch.tensor(values, device=images.device).view(-1, 1, 1)
+
+
 def resize(images: Tensor, size: int | tuple[int, int], *, mode: str = "bilinear", antialias: bool = False) -> Tensor:
-    """Resize images on their device, pixel centres at half integers (``align_corners=False``).
+    """Resize images on their device, pixel centres at half integers (``align_corners=False``) as in PIL and OpenCV.
 
     Torch and not Kornia does the work: Kornia's antialiasing is a Gaussian blur before sampling, torch's is the widened
     kernel of PIL. With ``antialias=True`` bilinear is PIL's, without it OpenCV's, both up to one 8-bit step; bicubic too,
@@ -30,7 +90,7 @@ def resize(images: Tensor, size: int | tuple[int, int], *, mode: str = "bilinear
     if images.ndim != 4:
         raise ValueError(f"resize needs images of shape (B,C,H,W), got {tuple(images.shape)}")
     if mode not in _TORCH_MODES:
-        raise ValueError(f"resize knows the modes {', '.join(_TORCH_MODES)}, got {mode!r}")
+        raise ValueError(f"resize supports the modes {', '.join(_TORCH_MODES)}, got {mode!r}")
     if antialias and mode == "nearest":
         raise ValueError("antialias=True needs mode 'bilinear' or 'bicubic', got 'nearest'")
     height, width = (size, size) if isinstance(size, int) else size
@@ -41,9 +101,6 @@ def resize(images: Tensor, size: int | tuple[int, int], *, mode: str = "bilinear
     values = images if images.is_floating_point() else images.float()
     resized = F.interpolate(values, (height, width), mode=_TORCH_MODES[mode], antialias=antialias)
     return resized if images.is_floating_point() else resized.round().clamp(0, 255).to(images.dtype)
-
-
-# Batched crop, flip and scaling of uint8 images on their device: the augmentation of both training loops.
 
 
 def crop_flip(images: Tensor, top: Tensor, left: Tensor, flip: Tensor, size: tuple[int, int]) -> Tensor:
@@ -66,13 +123,3 @@ def crop_flip(images: Tensor, top: Tensor, left: Tensor, flip: Tensor, size: tup
     batch = torch.arange(len(images), device=device)[:, None, None]
     # Advanced indices around a slice come out first: (B,h,w,C); back to (B,C,h,w).
     return images[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
-
-
-def pad_reflect(images: Tensor, pad: int) -> Tensor:
-    """Mirror-pad all four sides of (B,C,H,W) by ``pad`` pixels, any dtype."""
-    return F.pad(images.float(), (pad,) * 4, mode="reflect").to(images.dtype)
-
-
-def to_float(images: Tensor) -> Tensor:
-    """uint8 0..255 -> float32 0..1; floats pass unchanged."""
-    return images if images.is_floating_point() else images.float() / 255
