@@ -1,7 +1,8 @@
-"""Fetching a file, unpacking it safely, and the official Google Maps archive by both."""
+"""Resumable downloads with checksums, safe unpacking of archives, and the official Google Maps archive."""
 
 import hashlib
 import http.client
+import lzma
 import posixpath
 import shutil
 import ssl
@@ -10,11 +11,10 @@ import tarfile
 import time
 import zipfile
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator
+from copy import copy
 from pathlib import Path, PureWindowsPath
-from typing import IO, Literal
+from typing import Generic, Literal, NamedTuple, TypeVar
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
@@ -25,20 +25,24 @@ from mixgan.engine.progress import Progress
 MAPS_PAIRS = {"train": 1096, "val": 1098}
 
 _NETWORK_ERRORS = (URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
-_WORTH_ANOTHER_TRY = (408, 429)  # and every 5xx
+_RETRIED_CODES = (408, 429)  # and every 5xx
+
+#: Limits of ``extract``: images hardly compress, so that an archive that grows by more than this is not a data set.
+MAX_FILE_BYTES = 1 << 28
+MAX_GROWTH, MIN_TOTAL_BYTES = 10, 1 << 26
 
 
 def download(url: str, destination: Path, *, sha256: str | None = None, attempts: int = 4, pause: float = 1.0) -> Path:
-    """Fetch ``url`` to the file ``destination`` and print its sha256.
+    """Fetch ``url`` to the file ``destination`` and print its sha256; an existing file is not fetched again.
 
-    What has arrived lies in ``<destination>.part``; a later attempt, also of a later call, asks for the rest only (HTTP
-    Range) and starts over where the server does not know ranges. A finished file is kept and not fetched again.
+    An interrupted download is kept in ``<destination>.part`` and resumed by HTTP Range, also by a later call; it starts over
+    where the server does not support ranges.
 
     Args:
         url: http or https address.
-        destination: file to write; its folder is made.
+        destination: file to write; its folder is created.
         sha256: expected digest in hexadecimal, or None to accept any.
-        attempts: how many failures in a row that bring nothing new end the download.
+        attempts: consecutive failures without new data after which the download is given up.
         pause: seconds before the second attempt, doubled before each further one.
 
     Raises:
@@ -58,7 +62,7 @@ def download(url: str, destination: Path, *, sha256: str | None = None, attempts
             if finished:
                 raise ValueError(f"{str(destination)!r} has {wrong}: delete it to fetch it again")
             part.unlink()
-            raise ValueError(f"{url} has {wrong}: what was fetched has been deleted")
+            raise ValueError(f"{url} has {wrong}: the downloaded file was deleted")
         if not finished:
             part.replace(destination)
     except OSError as error:
@@ -76,42 +80,56 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def extract(archive: Path, folder: Path) -> Path:
-    """Unpack a zip or tar archive (gz, bz2, xz) into ``folder``; either every member is harmless or nothing is written.
+def extract(
+    archive: Path, folder: Path, *, max_file_bytes: int = MAX_FILE_BYTES, max_total_bytes: int | None = None
+) -> Path:
+    """Unpack a zip or tar archive (gz, bz2, xz) into ``folder``; if any member is unsafe, nothing is written.
 
-    No name may be absolute or climb out by ``..``; devices and pipes are refused. Links are never made: a link becomes a copy
-    of the file in the archive that it points to, and one that points anywhere else is refused. Only contents are taken,
-    not owners or modes. ``tarfile``'s own filter would need Python 3.10.12, 3.11.4 or later, and zip files have none.
+    No name may be absolute or contain ``..``; devices and pipes are refused. A link becomes a copy of the archive's file that
+    it points to; one that points anywhere else is refused. Owners, modes and times are not taken over.
+
+    Args:
+        max_file_bytes: limit of a single unpacked file.
+        max_total_bytes: limit of all files together; default ten times the archive's size, and at least 64 MiB.
 
     Raises:
-        ValueError: an unsafe member (named), a damaged archive, or a folder that cannot be written.
+        ValueError: an unsafe member or one over a limit (named), a damaged archive, or a folder that cannot be written.
     """
     archive, folder = Path(archive), Path(folder)
     try:
+        total = max_total_bytes or max(MIN_TOTAL_BYTES, MAX_GROWTH * archive.stat().st_size)
+        limits = (max_file_bytes, total)
         if tarfile.is_tarfile(archive):
-            with tarfile.open(archive) as opened:
-                _write(_plan(_tar_members(opened), archive, folder), folder)
+            with tarfile.open(archive) as tar:
+                chosen = _checked(map(_tar_member, tar), archive, folder, limits)
+                # The contents of ``source`` under the member's name; None leaves mode and time to the system.
+                infos = [source.replace(name=name, mode=None, mtime=None, deep=False) for name, source in chosen]
+                tar.extractall(folder, infos, filter="data")
         elif zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as opened:
-                _write(_plan(_zip_members(opened), archive, folder), folder)
+                members = (_zip_member(opened, info) for info in opened.infolist())
+                for name, source in _checked(members, archive, folder, limits):
+                    renamed = copy(source)
+                    renamed.filename = name
+                    opened.extract(renamed, folder)
         else:
             raise ValueError(f"{str(archive)!r} is neither a zip nor a tar archive")
-    except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, EOFError, RuntimeError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
         raise ValueError(
-            f"could not unpack {str(archive)!r} into {str(folder)!r} ({error}); a damaged archive has to be deleted and"
-            " fetched again"
+            f"could not unpack {str(archive)!r} into {str(folder)!r} ({error}); if the archive is damaged, delete it and"
+            " fetch it again"
         ) from error
     return folder
 
 
 def download_maps(data_root: Path, *, url: str = MAPS_URL) -> Path:
-    """Fetch and unpack the official Google Maps pairs and check that all are there; a complete set is left as it is.
+    """Fetch and unpack the official Google Maps pairs and check that they are complete; a complete set is not fetched again.
 
     Returns:
         The folder ``data_root/maps``. The archive stays beside it and may be deleted.
 
     Raises:
-        ValueError: other maps are in the way, the download failed, or the archive does not hold 1096 and 1098 pairs.
+        ValueError: there are other files in ``data_root/maps``, the download failed, or the archive is not 1096 and 1098 pairs.
     """
     data_root = Path(data_root)
     target, aside = data_root / "maps", data_root / ".maps-unpacking"
@@ -119,15 +137,15 @@ def download_maps(data_root: Path, *, url: str = MAPS_URL) -> Path:
     if present is not None:
         if count_pairs(present) != MAPS_PAIRS:
             raise ValueError(
-                f"{str(present)!r} holds {_in_words(count_pairs(present))}, not the official {_in_words(MAPS_PAIRS)}: move it"
-                " away to download them, or leave out --download to use it as it is"
+                f"{str(present)!r} contains {_in_words(count_pairs(present))}, not the official {_in_words(MAPS_PAIRS)}: move"
+                " it away to download them, or omit --download to use it as it is"
             )
         print(f"Google Maps are in {present}: {_in_words(MAPS_PAIRS)}")
         return present
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f"{str(target)!r} holds no maps but something else: move it away to download Google Maps")
+        raise ValueError(f"{str(target)!r} contains no maps but something else: move it away to download Google Maps")
     archive = download(url, data_root / "maps.tar.gz")
-    # Unpacked aside and moved when complete, so that a stop in the middle never leaves half a data set in place.
+    # Unpacked elsewhere and moved when complete, so that an interruption never leaves half a data set in place.
     shutil.rmtree(aside, ignore_errors=True)
     unpacked = find_maps(extract(archive, aside))
     pairs = count_pairs(unpacked) if unpacked else dict.fromkeys(MAPS_PAIRS, 0)
@@ -138,7 +156,7 @@ def download_maps(data_root: Path, *, url: str = MAPS_URL) -> Path:
     shutil.rmtree(aside)
     if pairs != MAPS_PAIRS:
         raise ValueError(
-            f"{str(archive)!r} (from {url}) holds {_in_words(pairs)} instead of {_in_words(MAPS_PAIRS)}: delete it and try again"
+            f"{str(archive)!r} (from {url}) contains {_in_words(pairs)} instead of {_in_words(MAPS_PAIRS)}: delete it and retry"
         )
     print(f"Google Maps are in {target}: {_in_words(MAPS_PAIRS)}")
     return target
@@ -157,16 +175,18 @@ def _fetch_with_retries(url: str, part: Path, destination: Path, *, attempts: in
             except _NETWORK_ERRORS as error:
                 failures = 1 if _size(part) > most else failures + 1
                 most = max(most, _size(part))
-                if failures >= attempts or _is_final(error):
+                code = error.code if isinstance(error, HTTPError) else None
+                if failures >= attempts or (code is not None and code < 500 and code not in _RETRIED_CODES):
+                    reason = error.reason if isinstance(error, URLError) else error
                     raise ValueError(
-                        f"could not download {url} ({_why(error)}): try again, or fetch it by hand and put it at"
-                        f" {str(destination)!r}"
+                        f"could not download {url} ({reason if code is None else f'HTTP {code} {reason}'}): try again, or"
+                        f" fetch it by hand and put it at {str(destination)!r}"
                     ) from error
                 time.sleep(pause * 2 ** (failures - 1))
 
 
 def _fetch(url: str, part: Path, show: Callable[..., None]) -> None:
-    """One request for what is missing from ``part``; returns when the file is complete, raises a network error if not."""
+    """Request what is missing from ``part``; returns when the file is complete, else raises a network error."""
     start = _size(part)
     headers = {"User-Agent": f"mixgan/{__version__}"} | ({"Range": f"bytes={start}-"} if start else {})
     try:
@@ -199,92 +219,79 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _is_final(error: Exception) -> bool:
-    return isinstance(error, HTTPError) and error.code < 500 and error.code not in _WORTH_ANOTHER_TRY
+_Info = TypeVar("_Info", tarfile.TarInfo, zipfile.ZipInfo)
 
 
-def _why(error: Exception) -> str:
-    if isinstance(error, HTTPError):
-        return f"HTTP {error.code} {error.reason}"
-    return str(error.reason if isinstance(error, URLError) else error)
-
-
-@dataclass(frozen=True)
-class _Member:
-    """One entry of an archive, whichever its format."""
+class _Member(NamedTuple, Generic[_Info]):
+    """One entry of an archive of either format; ``target`` is the path inside the archive that a link points to."""
 
     name: str
     kind: Literal["file", "folder", "link", "special"]
-    points_to: str  # of a link: path inside the archive
-    open: Callable[[], IO[bytes]]
+    target: str
+    size: int
+    info: _Info
 
 
-def _tar_members(archive: tarfile.TarFile) -> list[_Member]:
-    members = []
-    for info in archive.getmembers():
-        is_link = info.issym() or info.islnk()
-        kind = "file" if info.isreg() else "folder" if info.isdir() else "link" if is_link else "special"
-        base = posixpath.dirname(info.name) if info.issym() else ""  # hard links name their target from the top
-        points_to = posixpath.join(base, info.linkname)
-        members.append(_Member(info.name, kind, points_to, partial(archive.extractfile, info)))
-    return members
+def _tar_member(info: tarfile.TarInfo) -> _Member[tarfile.TarInfo]:
+    is_link = info.issym() or info.islnk()
+    kind: Literal["file", "folder", "link", "special"]
+    kind = "file" if info.isreg() else "folder" if info.isdir() else "link" if is_link else "special"
+    base = posixpath.dirname(info.name) if info.issym() else ""  # hard links name their target from the top
+    return _Member(info.name, kind, posixpath.join(base, info.linkname), info.size, info)
 
 
-def _zip_members(archive: zipfile.ZipFile) -> list[_Member]:
-    members = []
-    for info in archive.infolist():
-        mode, points_to = info.external_attr >> 16, ""
-        if info.is_dir():
-            kind = "folder"
-        elif stat.S_ISLNK(mode):
-            kind, points_to = "link", posixpath.join(posixpath.dirname(info.filename), archive.read(info).decode())
-        else:
-            kind = "file" if stat.S_IFMT(mode) in (0, stat.S_IFREG) else "special"
-        members.append(_Member(info.filename, kind, points_to, partial(archive.open, info)))
-    return members
+def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member[zipfile.ZipInfo]:
+    mode = info.external_attr >> 16
+    if info.is_dir():
+        return _Member(info.filename, "folder", "", 0, info)
+    if stat.S_ISLNK(mode):
+        with archive.open(info) as file:
+            target = file.read(4096).decode(errors="replace")
+        return _Member(info.filename, "link", posixpath.join(posixpath.dirname(info.filename), target), 0, info)
+    kind: Literal["file", "special"] = "file" if stat.S_IFMT(mode) in (0, stat.S_IFREG) else "special"
+    return _Member(info.filename, kind, "", info.file_size, info)
+
+
+def _checked(
+    members: Iterable[_Member[_Info]], archive: Path, folder: Path, limits: tuple[int, int]
+) -> list[tuple[str, _Info]]:
+    """The names to write and the entries that hold their contents; ValueError for a member that is not safe to unpack."""
+
+    def unsafe(member: _Member[_Info], why: str) -> ValueError:
+        return ValueError(f"{str(archive)!r} is unsafe: its member {member.name!r} {why}")
+
+    listed = list(_within(members, limits, unsafe))
+    files = {posixpath.normpath(member.name): member for member in listed if member.kind == "file"}
+    chosen = []
+    for member in listed:
+        source = files.get(posixpath.normpath(member.target)) if member.kind == "link" else member
+        if not _stays_inside(member.name, folder):
+            raise unsafe(member, "would be written outside the folder")
+        if member.kind == "special":
+            raise unsafe(member, "is a device or a pipe")
+        if source is None:
+            raise unsafe(member, f"is a link to {member.target!r}, which is not a file of the archive")
+        chosen.append((member.name, source))
+    list(_within((source for _, source in chosen), limits, unsafe))  # again: every link has become a copy
+    return [(name, source.info) for name, source in chosen]
+
+
+def _within(
+    members: Iterable[_Member[_Info]], limits: tuple[int, int], unsafe: Callable[[_Member[_Info], str], ValueError]
+) -> Iterator[_Member[_Info]]:
+    """The same members, an error at the first that is over a limit, before a tar archive is read on behind it."""
+    total = 0
+    for member in members:
+        total += member.size
+        if member.size > limits[0]:
+            raise unsafe(member, f"has {member.size:,} bytes, more than the limit of {limits[0]:,} for one file")
+        if total > limits[1]:
+            raise unsafe(member, f"makes {total:,} bytes in all, more than the limit of {limits[1]:,}")
+        yield member
 
 
 def _stays_inside(name: str, folder: Path) -> bool:
-    path = PureWindowsPath(name)  # knows / and \ and drive letters, so that the answer is the same on every system
+    path = PureWindowsPath(name)  # knows / and \\ and drive letters, so that the answer is the same on every system
     if path.drive or path.root or ".." in path.parts:
         return False
-    return (folder / name).resolve().is_relative_to(folder.resolve())  # a link that lay in the folder before
-
-
-def _plan(members: list[_Member], archive: Path, folder: Path) -> list[tuple[str, _Member]]:
-    """Where to write which member; a link is replaced by the file that it points to.
-
-    Raises:
-        ValueError: a member that is not safe to unpack.
-    """
-    files = {posixpath.normpath(member.name): member for member in members if member.kind == "file"}
-    plan = []
-    for member in members:
-        source = member
-        if not _stays_inside(member.name, folder):
-            raise ValueError(
-                f"{str(archive)!r} is unsafe: its member {member.name!r} would be written outside the folder"
-            )
-        if member.kind == "special":
-            raise ValueError(f"{str(archive)!r} is unsafe: its member {member.name!r} is a device or a pipe")
-        if member.kind == "link":
-            source = files.get(posixpath.normpath(member.points_to))
-            if source is None:
-                raise ValueError(
-                    f"{str(archive)!r} is unsafe: its member {member.name!r} is a link to {member.points_to!r}, which is no"
-                    " file of the archive"
-                )
-        plan.append((member.name, source))
-    return plan
-
-
-def _write(plan: list[tuple[str, _Member]], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, source in plan:
-        target = folder / name
-        if source.kind == "folder":
-            target.mkdir(parents=True, exist_ok=True)
-            continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with source.open() as contents, target.open("wb") as file:
-            shutil.copyfileobj(contents, file, 1 << 20)
+    return (folder / name).resolve().is_relative_to(folder.resolve())  # the folder may already contain a link

@@ -277,10 +277,48 @@ def test_damaged_and_foreign_archives_are_one_sentence(tmp_path):
         archive.addfile(info, io.BytesIO(CONTENT))
     packed = gzip.compress(plain.getvalue())
     (tmp_path / "cut.tar.gz").write_bytes(packed[: len(packed) // 2])
-    with pytest.raises(ValueError, match=r"could not unpack .*cut\.tar\.gz'.*fetched again"):
+    with pytest.raises(ValueError, match=r"could not unpack .*cut\.tar\.gz'.*fetch it again"):
         extract(tmp_path / "cut.tar.gz", tmp_path)
     with pytest.raises(ValueError, match=r"could not unpack .*none\.zip"):
         extract(tmp_path / "none.zip", tmp_path)
+
+
+def bomb(path: Path, size: int, count: int = 1) -> Path:
+    """``count`` files of ``size`` zeros, which compress to almost nothing."""
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for number in range(count):
+                archive.writestr(f"{number}.png", bytes(size))
+    else:
+        with tarfile.open(path, "w:gz") as archive:
+            for number in range(count):
+                info = tarfile.TarInfo(f"{number}.png")
+                info.size = size
+                archive.addfile(info, io.BytesIO(bytes(size)))
+    return path
+
+
+@pytest.mark.parametrize("name", ["bomb.zip", "bomb.tar.gz"])
+def test_archives_over_a_size_limit_are_refused_and_nothing_is_written(tmp_path, name):
+    archive = bomb(tmp_path / name, 40 << 20, 2)
+    assert archive.stat().st_size < 1 << 20
+    for limits, reason in (
+        ({}, r"'1\.png' makes 83,886,080 bytes in all, more than the limit of 67,108,864"),
+        ({"max_total_bytes": 100 << 20, "max_file_bytes": 1 << 20}, r"'0\.png' has 41,943,040 bytes, .* for one file"),
+    ):
+        with pytest.raises(ValueError, match=f"is unsafe: its member {reason}"):
+            extract(archive, tmp_path / "folder", **limits)
+        assert not (tmp_path / "folder").exists()
+    assert len(list(extract(archive, tmp_path / "folder", max_total_bytes=100 << 20).iterdir())) == 2
+
+
+@pytest.mark.parametrize("write", [tar_of, zip_of])
+def test_links_count_as_the_copies_that_they_become(tmp_path, write):
+    links = [member(f"{number}.jpg", tarfile.SYMTYPE, "x" * 30 + ".jpg") for number in range(20)]
+    archive = write(tmp_path / "archive", [member("x" * 30 + ".jpg"), *links])
+    with pytest.raises(ValueError, match="more than the limit of 600"):
+        extract(archive, tmp_path / "folder", max_total_bytes=600)
+    assert len(list(extract(archive, tmp_path / "folder", max_total_bytes=800).iterdir())) == 21
 
 
 def maps_archive(train: int, val: int) -> bytes:
@@ -319,10 +357,10 @@ def test_download_maps_does_not_overwrite_what_is_there(server, tmp_path):
     other = tmp_path / "maps" / "train" / "1.jpg"
     other.parent.mkdir(parents=True)
     other.write_bytes(b"mine")
-    with pytest.raises(ValueError, match="holds 1 training and 0 validation pairs, not the official 1096"):
+    with pytest.raises(ValueError, match="contains 1 training and 0 validation pairs, not the official 1096"):
         download_maps(tmp_path, url=server.url)
     other.rename(tmp_path / "maps" / "notes.txt")
-    with pytest.raises(ValueError, match="holds no maps but something else"):
+    with pytest.raises(ValueError, match="contains no maps but something else"):
         download_maps(tmp_path, url=server.url)
     assert (tmp_path / "maps" / "notes.txt").read_bytes() == b"mine"
     assert server.ranges == []
