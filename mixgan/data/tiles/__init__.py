@@ -1,7 +1,7 @@
-"""Synthetic tiles: made-up aerial photos with their street maps, drawn from a seed. No files, no download.
+"""Synthetic tiles: random aerial photos with their street maps, generated from a seed without files or downloads.
 
-A scene (scene.py) is one of seven landscapes (landscapes.py) with perhaps a river, a coast or a motorway over it
-(overlays.py), a landmark (landmarks.py) and a neighbour; photo.py and map.py paint the same scene.
+A scene (scene.py) is one of seven landscapes (landscapes.py, streets.py), perhaps crossed by a river, a coast or a motorway,
+with a landmark (landmarks.py) and a neighbour; paint.py paints it as photo and as map.
 """
 
 from dataclasses import dataclass
@@ -11,19 +11,18 @@ import torch
 from numpy.random import default_rng
 from torch import Tensor
 
-from mixgan.data.tiles.map import paint_map
-from mixgan.data.tiles.photo import paint_photo
+from mixgan.data.tiles.paint import paint_map, paint_photo
 from mixgan.data.tiles.scene import CLASSES, make_scene
 
 __all__ = ["CLASSES", "LARGEST", "SMALLEST", "Tiles", "make_tiles"]
 
 SMALLEST, LARGEST = 32, 256  # pixels a side
-CANVAS = 128  # smallest canvas: roads and cars keep their shape on it, however small the tile
+CANVAS = 128  # smallest canvas, so that roads and cars keep their shape in small tiles
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """Photos with the registered maps, one row per tile."""
+    """Photos with their registered maps, one row per tile."""
 
     photos: Tensor  # (N,3,S,S) uint8
     maps: Tensor  # (N,3,S,S) uint8
@@ -32,17 +31,16 @@ class Tiles:
 
 
 def make_tiles(count: int, *, size: int = 64, seed: int = 0, start: int = 0) -> Tiles:
-    """The tiles number ``start`` to ``start + count - 1`` of the endless series that belongs to ``seed``.
+    """Generate the tiles ``start`` to ``start + count - 1`` of the infinite series of ``seed``.
 
-    A tile is a function of (seed, number): how many are made at once, and from where on, changes nothing, and another
-    ``size`` shows the same scene with other pixels. Every tile is of one land-use class, most share the picture with a
-    neighbouring class; every aligned ten of numbers holds each class once. Each class has its own kind of landmark,
-    and ``boxes`` tells where it lies; the neighbour often brings along a landmark too, which ``boxes`` passes over.
+    A tile depends on (seed, number) only; another ``size`` shows the same scene. Each aligned ten of numbers has each of the
+    ten land-use classes once. ``boxes`` locates the landmark of the tile's class. Most tiles show a neighbouring class too,
+    often with a landmark, which ``boxes`` ignores.
 
     Args:
-        count: how many tiles, at least 1.
+        count: number of tiles, at least 1.
         size: pixels a side, 32 to 256.
-        seed: names the series, 0 or more.
+        seed: of the series, 0 or more.
         start: the number of the first tile, 0 or more.
 
     Raises:
@@ -65,7 +63,7 @@ def _check(count: int, size: int, seed: int, start: int) -> None:
     if not SMALLEST <= size <= LARGEST:
         raise ValueError(f"tiles measure {SMALLEST} to {LARGEST} pixels a side, got size={size}")
     if count < 1:
-        raise ValueError(f"at least one tile can be made, got count={count}")
+        raise ValueError(f"count must be at least 1, got count={count}")
     if seed < 0 or start < 0:
         raise ValueError(f"seed and start count from 0, got seed={seed}, start={start}")
 

@@ -1,16 +1,21 @@
-"""Points, lines and outlines as (K,2) arrays, and the random draws that tiles are laid out with."""
+"""What a tile consists of: outlines (K,2), ground areas, roads, buildings and trees, collected in a ``Layout``.
+
+Positions are in tile sides, independent of pixels; layouts are built around (0, 0) and then moved into the unit square.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from itertools import compress
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.random import Generator
 from PIL import Image, ImageDraw
 
-REACH = 0.75  # layouts are drawn in a square of +-REACH around their centre, so that any rotation covers the tile
+T = TypeVar("T")
+Point = np.ndarray | tuple[float, float]
+REACH = 0.75  # layouts fill a square of +-REACH, so that they cover the tile in any rotation
 UNIT_CORNERS = np.array([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])
 
 
@@ -42,24 +47,24 @@ def rectangle(x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
     return np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
 
 
-def disc(x: float, y: float, radius: float, points: int = 24, *, turns: float = 1.0) -> np.ndarray:
-    """A circle (points,2), or an arc of so many ``turns`` from the x axis on."""
-    turns = np.arange(points) * (2 * np.pi * turns / (points if turns == 1 else points - 1))
-    return np.stack([x + radius * np.cos(turns), y + radius * np.sin(turns)], 1)
+def disc(at: Point, radius: float, points: int = 24, *, turns: float = 1.0) -> np.ndarray:
+    """A circle (points,2), or the arc of its first ``turns`` turns, from the x axis on."""
+    angles = np.arange(points) * (2 * np.pi * turns / (points if turns == 1 else points - 1))
+    return np.stack([at[0] + radius * np.cos(angles), at[1] + radius * np.sin(angles)], 1)
 
 
-def blob(rng: Generator, x: float, y: float, radius: float, roughness: float = 0.22) -> np.ndarray:
-    """A closed irregular outline (28,2) around (x, y), the largest distance from it being ``radius``."""
-    turns = np.arange(28) * (2 * np.pi / 28)
+def blob(rng: Generator, at: Point, radius: float, roughness: float = 0.22) -> np.ndarray:
+    """A closed irregular outline (28,2) that reaches at most ``radius`` from its centre."""
+    angles = np.arange(28) * (2 * np.pi / 28)
     order = np.arange(2, 6)[:, None]
-    waves = rng.normal(0, roughness, (4, 1)) / (order / 2) * np.cos(order * turns + rng.uniform(0, 6.3, (4, 1)))
+    waves = rng.normal(0, roughness, (4, 1)) / (order / 2) * np.cos(order * angles + rng.uniform(0, 6.3, (4, 1)))
     reach = np.clip(1 + waves.sum(0), 0.35, 2)
     reach *= radius / reach.max()
-    return np.stack([x + reach * np.cos(turns), y + reach * np.sin(turns)], 1)
+    return np.stack([at[0] + reach * np.cos(angles), at[1] + reach * np.sin(angles)], 1)
 
 
 def wavy_line(rng: Generator, offset: float, swing: float, points: int = 22) -> np.ndarray:
-    """A line (points,2) that crosses the layout from left to right around y = offset."""
+    """A wavy line (points,2) from left to right through the whole layout, around y = offset."""
     x = np.linspace(-REACH, REACH, points)
     phase = rng.uniform(0, 6.3, 2)
     y = np.sin(x * rng.uniform(2, 5) + phase[0]) + 0.35 * np.sin(x * rng.uniform(7, 11) + phase[1])
@@ -86,22 +91,19 @@ def scatter(rng: Generator, count: int, reach: float = REACH) -> np.ndarray:
     return rng.uniform(-reach, reach, (count, 2))
 
 
-def pick(rng: Generator, *options):
-    """One of the options; several times as fast as ``rng.choice``."""
+def pick(rng: Generator, *options: T) -> T:
+    """One of the options at random; several times as fast as ``rng.choice``."""
     return options[rng.integers(len(options))]
 
 
 def pick_colours(rng: Generator, palette: np.ndarray, count: int, jitter: float = 10.0) -> np.ndarray:
-    """Colours (count,3) drawn from a palette (P,3), each a little brighter or darker."""
+    """Random colours (count,3) of a palette (P,3), each slightly brighter or darker."""
     chosen = palette[rng.integers(0, len(palette), count)]
     return np.clip(chosen + rng.normal(0, jitter, (count, 1)), 12, 250)
 
 
-# What a tile's scene is made of: ground areas, roads, buildings, trees; positions in tile sides, whatever the pixels.
-
-
 class Ground(IntEnum):
-    """Surfaces; how each looks from the air is told in photo.py, its map colour in map.py."""
+    """Surfaces; paint.py has the appearance of each in the photo and its colour in the map."""
 
     YARD = 0
     LAWN = 1
@@ -130,7 +132,7 @@ class Ground(IntEnum):
 
 
 class RoadKind(IntEnum):
-    """Kinds of way, in the order in which they are painted: later ones run over earlier ones."""
+    """Kinds of road in painting order: later ones cross over earlier ones."""
 
     PATH = 0
     TRACK = 1
@@ -151,7 +153,7 @@ class Area(NamedTuple):
 
 
 class Road(NamedTuple):
-    """A way along a centre line."""
+    """A road along a centre line."""
 
     kind: RoadKind
     centre: np.ndarray  # (K,2)
@@ -166,13 +168,13 @@ class Road(NamedTuple):
 
 
 class BlockKind(IntEnum):
-    """Kinds of four-cornered object; from FLAT on they are buildings, which the map shows too."""
+    """Kinds of four-cornered object; FLAT and later are buildings, which the map shows too."""
 
     PAINT = 0
     CAR = 1
-    STOREY = 2  # what stands on a flat roof
+    STOREY = 2  # on a flat roof
     FLAT = 3
-    GABLE = 4  # its ridge runs parallel to the side from corner 0 to corner 1
+    GABLE = 4  # the ridge is parallel to the side from corner 0 to corner 1
 
 
 class Blocks(NamedTuple):
@@ -184,11 +186,11 @@ class Blocks(NamedTuple):
     height: np.ndarray  # (N,)
 
     def chosen(self, mask: np.ndarray) -> "Blocks":
-        """Those where ``mask`` (N,) is true."""
+        """The blocks where ``mask`` (N,) is true."""
         return Blocks(*(column[mask] for column in self))
 
     def middle(self) -> np.ndarray:
-        """(N,2)."""
+        """Centres (N,2)."""
         return (self.corners[:, 0] + self.corners[:, 2]) / 2
 
 
@@ -202,12 +204,12 @@ class Shape(NamedTuple):
     outline: np.ndarray  # (K,2)
     colour: tuple[int, int, int]
     height: float
-    map_fill: str | None = None  # a name of map.OBJECT_FILLS; None leaves it off the map
+    map_fill: str | None = None  # a name of paint.OBJECT_FILLS; None: not on the map
 
 
 @dataclass
 class Stage:
-    """Areas, then the roads on them. A later stage (a river, a motorway) is painted over the whole earlier one."""
+    """Areas and the roads on them. A later stage (a river, a motorway) is painted over the whole earlier one."""
 
     areas: list[Area] = field(default_factory=list)
     roads: list[Road] = field(default_factory=list)
@@ -215,49 +217,48 @@ class Stage:
 
 @dataclass
 class Layout:
-    """What lies where in one landscape. Built around (0, 0), then turned and moved into the unit square by `place`."""
+    """Everything in one landscape, built around (0, 0); ``place`` turns it and moves it into the unit square."""
 
     base: Ground
     stages: list[Stage] = field(default_factory=lambda: [Stage()])
     blocks: Blocks = field(default_factory=_no_blocks)
     shapes: list[Shape] = field(default_factory=list)
     trees: np.ndarray = field(default_factory=lambda: np.zeros((0, 4)))  # x, y, radius, tone -1..1
-    landmark: np.ndarray | None = None  # (K,2) points whose bounding box is the landmark's
+    landmark: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))  # (K,2) outline
 
     def add_area(self, ground: Ground, outline: np.ndarray) -> None:
-        """Paint a patch (K,2) over what the current stage has so far."""
+        """Paint a patch (K,2) over the areas of the current stage."""
         self.stages[-1].areas.append(Area(ground, outline))
 
     def add_road(self, kind: RoadKind, centre: np.ndarray, width: float, *, closed: bool = False) -> Road:
-        """Lay a way along (K,2); a closed one comes back to its first point."""
+        """Add a road along (K,2); a closed one ends at its first point."""
         road = Road(kind, centre, line_normals(centre, closed=closed), width)
         self.stages[-1].roads.append(road)
         return road
 
-    def add_boxes(self, kind: BlockKind, centres: np.ndarray, halves: np.ndarray, colour: np.ndarray, height) -> None:
+    def add_boxes(
+        self, kind: BlockKind, centres: np.ndarray, halves: np.ndarray, colour: np.ndarray, height: np.ndarray | float
+    ) -> None:
         """Axis-parallel boxes: centres (N,2), half sizes (N,2), colour (N,3), height (N,) or one number."""
         self.add_blocks(kind, centres[:, None] + halves[:, None] * UNIT_CORNERS, colour, height)
 
-    def add_blocks(self, kind: BlockKind, corners: np.ndarray, colour: np.ndarray, height) -> None:
+    def add_blocks(self, kind: BlockKind, corners: np.ndarray, colour: np.ndarray, height: np.ndarray | float) -> None:
         """Objects with corners (N,4,2), colour (N,3), height (N,) or one number."""
         count = len(corners)
         new = (np.full(count, kind), corners, colour, np.full(count, height))
         self.blocks = Blocks(*(np.concatenate(columns) for columns in zip(self.blocks, new, strict=True)))
 
     def add_trees(self, rng: Generator, places: np.ndarray, radius: float) -> None:
-        """Trees of mixed size and colour at (N,2); their crowns measure ``radius`` on average."""
+        """Trees of random size and colour at (N,2) with an average crown radius ``radius``."""
         count = len(places)
         trees = np.column_stack([places, radius * rng.uniform(0.65, 1.4, count), rng.uniform(-1, 1, count)])
         self.trees = np.concatenate([self.trees, trees])
 
     def keep(self, wanted: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> None:
-        """Drop the objects (not the ground) that are not ``wanted``.
-
-        ``wanted`` is a function of their middles (N,2) and radii (N,) to bool (N,).
-        """
+        """Keep only the objects for which ``wanted(middles (N,2), radii (N,))`` is true; areas and roads stay."""
         middles = [self.blocks.middle(), self.trees[:, :2], *(shape.outline.mean(0)[None] for shape in self.shapes)]
-        reach = [_radius(s.outline, middle) for s, middle in zip(self.shapes, middles[2:], strict=True)]
-        radii = [_length(self.blocks.corners[:, 0] - middles[0]), self.trees[:, 2], np.array(reach)]
+        shape_radii = [_lengths(s.outline - middle).max() for s, middle in zip(self.shapes, middles[2:], strict=True)]
+        radii = [_lengths(self.blocks.corners[:, 0] - middles[0]), self.trees[:, 2], np.array(shape_radii)]
         mask = wanted(np.concatenate(middles), np.concatenate(radii))
         blocks = len(middles[0])
         shapes = blocks + len(self.trees)
@@ -265,11 +266,11 @@ class Layout:
         self.shapes = list(compress(self.shapes, mask[shapes:].tolist()))
 
     def clear(self, distance: Callable[[np.ndarray], np.ndarray], reach: float) -> None:
-        """Drop the objects any part of which may be closer than ``reach``, by the ``distance`` (N,) of points (N,2)."""
+        """Remove the objects that may be closer than ``reach``; ``distance`` gives (N,) for points (N,2)."""
         self.keep(lambda middles, radii: distance(middles) > reach + radii)
 
     def keep_ground(self, inside: Callable[[np.ndarray], np.ndarray]) -> None:
-        """Drop the areas and roads that have no point ``inside``."""
+        """Remove the areas and roads without a point ``inside``."""
         for stage in self.stages:
             areas = len(stage.areas)
             lines = [area.outline for area in stage.areas] + [road.centre for road in stage.roads]
@@ -280,9 +281,9 @@ class Layout:
                 stage.roads = list(compress(stage.roads, kept[areas:]))
 
     def crop(self) -> None:
-        """Drop the blocks and trees that do not touch the unit square."""
+        """Remove the blocks and trees outside the unit square."""
         middle = self.blocks.middle()
-        reach = np.abs(self.blocks.corners[:, :2] - middle[:, None]).max(1)  # corners 2 and 3 lie opposite
+        reach = np.abs(self.blocks.corners[:, :2] - middle[:, None]).max(1)  # corners 2 and 3 are opposite
         self.blocks = self.blocks.chosen(_near(middle, reach))
         self.trees = self.trees[_near(self.trees[:, :2], self.trees[:, 2:3])]
 
@@ -295,17 +296,12 @@ class Layout:
         self.blocks = self.blocks._replace(corners=self.blocks.corners @ turn + move)
         self.shapes = [s._replace(outline=s.outline @ turn + move) for s in self.shapes]
         self.trees[:, :2] = self.trees[:, :2] @ turn + move
-        if self.landmark is not None:
-            self.landmark = self.landmark @ turn + move
+        self.landmark = self.landmark @ turn + move
         return self
 
 
-def _length(vectors: np.ndarray) -> np.ndarray:
+def _lengths(vectors: np.ndarray) -> np.ndarray:
     return np.sqrt((vectors * vectors).sum(1))
-
-
-def _radius(outline: np.ndarray, middle: np.ndarray) -> float:
-    return float(_length(outline - middle).max())
 
 
 def _near(middle: np.ndarray, reach: np.ndarray) -> np.ndarray:
@@ -313,11 +309,11 @@ def _near(middle: np.ndarray, reach: np.ndarray) -> np.ndarray:
     return near[:, 0] & near[:, 1]
 
 
-# From tile sides to canvas pixels: what the photo and the map must do alike, so that they are registered.
+# From tile sides to canvas pixels, the same for photo and map, so that they are registered.
 
 
 def to_pixels(outlines: list[np.ndarray], canvas: int) -> list[list[int]]:
-    """Outlines (K,2) in tile sides -> whole pixels x, y, x, y, ... as ImageDraw takes them."""
+    """Outlines (K,2) in tile sides -> pixels x, y, x, y, ... for ImageDraw."""
     if not outlines:
         return []
     flat = _round(np.concatenate(outlines), canvas).ravel().tolist()
@@ -342,6 +338,6 @@ def border_mask(outline: np.ndarray, canvas: int) -> Image.Image:
 
 
 def road_tiers(roads: list[Road]) -> list[list[Road]]:
-    """Roads in painting order; motorways and their ramps run over all the others."""
+    """Roads in painting order, in two layers: motorways and their ramps cross over all others."""
     ordered = sorted(roads, key=lambda road: road.kind)
     return [[r for r in ordered if r.kind < RoadKind.RAMP], [r for r in ordered if r.kind >= RoadKind.RAMP]]

@@ -1,11 +1,13 @@
-"""Street grids, the lots between the streets, and the blocks that become parks."""
+"""The landmark of each class (a pool, a tower, ...), and what crosses a landscape: a river, a coast, a motorway.
+
+Builders take the landmark's centre (2,), ``at`` or ``focus``, and its ``radius``; its outline becomes ``layout.landmark``.
+"""
 
 import numpy as np
 from numpy.random import Generator
 
 from mixgan.data.tiles.elements import (
     REACH,
-    UNIT_CORNERS,
     BlockKind,
     Ground,
     Layout,
@@ -17,136 +19,12 @@ from mixgan.data.tiles.elements import (
     disc,
     distance_to_line,
     line_normals,
-    pairs,
     pick,
-    pick_colours,
     rectangle,
     rotation,
     wavy_line,
 )
-
-
-def grid_lines(rng: Generator, pitch: float, around: float) -> np.ndarray:
-    """Positions (K,) of parallel streets ``pitch`` apart, of which ``around`` lies half-way between two."""
-    steps = np.arange(-6, 7) + 0.5
-    lines = around + pitch * (steps + np.where(np.abs(steps) > 1, rng.uniform(-0.12, 0.12, len(steps)), 0))
-    inside = np.flatnonzero(np.abs(lines) < 0.6)  # further out, only a corner of the tile can lie
-    return lines[inside[0] - 1 : inside[-1] + 2]
-
-
-def lay_grid(rng: Generator, layout: Layout, columns: np.ndarray, rows: np.ndarray, width: float) -> None:
-    """Streets along both sets of lines; now and then one of them is an avenue."""
-    ends = np.array([-REACH, REACH])
-    main = rng.integers(0, 2 * len(rows))
-    for x in columns:
-        layout.add_road(RoadKind.STREET, np.stack([np.full(2, x), ends], 1), width)
-    for number, y in enumerate(rows):
-        wide = number == main
-        layout.add_road(
-            RoadKind.AVENUE if wide else RoadKind.STREET,
-            np.stack([ends, np.full(2, y)], 1),
-            width * (1.45 if wide else 1),
-        )
-
-
-def lots(rng: Generator, lines: np.ndarray, width: float, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """Middles and half sizes of the lots into which each block between two lines is cut."""
-    middles, halves = [], []
-    for low, high in zip(lines[:-1] + width * 0.75, lines[1:] - width * 0.75, strict=True):
-        cuts = np.linspace(low, high, int(rng.integers(1, most + 1)) + 1)
-        middles.append((cuts[:-1] + cuts[1:]) / 2)
-        halves.append((cuts[1:] - cuts[:-1]) / 2)
-    return np.concatenate(middles), np.concatenate(halves)
-
-
-def green_blocks(
-    rng: Generator, layout: Layout, columns: np.ndarray, rows: np.ndarray, width: float, share: float
-) -> None:
-    """Turn some blocks of a street grid into small parks."""
-    lows = pairs(columns[:-1], rows[:-1]) + width * 0.65
-    highs = pairs(columns[1:], rows[1:]) - width * 0.65
-    green = rng.random(len(lows)) < share
-    if not green.any():
-        return
-    lows, highs = lows[green], highs[green]
-    layout.keep(lambda at, _: ~((at[:, None] > lows) & (at[:, None] < highs)).all(2).any(1))
-    for low, high in zip(lows, highs, strict=True):
-        layout.add_area(Ground.LAWN, rectangle(*low, *high))
-    layout.add_trees(rng, rng.uniform(lows, highs, (12, *lows.shape)).reshape(-1, 2), 0.015)
-
-
-# Vehicles: cars on the roads, rows of parked ones, planes on the apron.
-
-
-CAR_PAINT = np.array(
-    [[235, 235, 235], [200, 202, 205], [40, 42, 46], [120, 124, 130], [150, 40, 36], [50, 70, 120], [240, 240, 238]]
-)
-CAR_HALF = np.array([0.0085, 0.0042])
-BUSY = {RoadKind.STREET: 7.0, RoadKind.AVENUE: 14.0, RoadKind.RAMP: 8.0, RoadKind.HIGHWAY: 26.0}  # cars per tile side
-
-_PLANE = np.array(  # half of a jet from nose to tail: x along the hull, y outwards
-    [
-        [1, 0],
-        [0.9, 0.09],
-        [0.25, 0.1],
-        [-0.25, 0.95],
-        [-0.4, 0.95],
-        [-0.15, 0.1],
-        [-0.75, 0.08],
-        [-0.95, 0.36],
-        [-1, 0.3],
-    ]
-)
-PLANE = np.concatenate([_PLANE, [[-0.9, 0.0]], _PLANE[:0:-1] * [1, -1]])
-
-
-def add_traffic(rng: Generator, layout: Layout, density: float) -> None:
-    """Cars driving and parked along the roads of the last stage."""
-    roads = [road for road in layout.stages[-1].roads if road.kind in BUSY]
-    if not roads:
-        return
-    start = np.concatenate([road.centre[:-1] for road in roads])
-    along = np.concatenate([road.centre[1:] for road in roads]) - start
-    pieces = np.repeat(np.arange(len(roads)), [len(road.centre) - 1 for road in roads])
-    length = np.sqrt((along * along).sum(1))
-    busy = np.array([BUSY[road.kind] for road in roads])[pieces] * length
-    width = np.array([road.width for road in roads])[pieces]
-    count = int(rng.poisson(density * busy.sum()))
-    piece = np.searchsorted(np.cumsum(busy) / busy.sum(), rng.random(count)).clip(max=len(start) - 1)
-    heading = along[piece] / length[piece, None]
-    sideways = heading[:, ::-1] * (-1.0, 1.0)
-    lane = rng.choice([-0.36, -0.16, 0.16, 0.36], count) * width[piece]
-    middle = start[piece] + along[piece] * rng.random((count, 1)) + sideways * lane[:, None]
-    half = CAR_HALF * UNIT_CORNERS
-    corners = middle[:, None] + heading[:, None] * half[:, :1] + sideways[:, None] * half[:, 1:]
-    layout.add_blocks(BlockKind.CAR, corners, pick_colours(rng, CAR_PAINT, count), 0.006)
-
-
-def add_parked_cars(
-    rng: Generator, layout: Layout, centre: np.ndarray, half: np.ndarray, palette: np.ndarray | None = None
-) -> None:
-    """An asphalt yard around ``centre`` with rows of cars, or of lorry containers where a palette is given."""
-    if np.hypot(*centre) > REACH + half.min():
-        return  # out of sight, however the layout is turned
-    layout.add_area(Ground.ASPHALT, rectangle(*(centre - half), *(centre + half)))
-    size = CAR_HALF[::-1] if palette is None else CAR_HALF * 2.2
-    x = np.arange(-half[0] + 0.012, half[0] - 0.008, size[0] * 2.9)
-    y = np.arange(-half[1] + 0.014, half[1] - 0.01, size[1] * 3.4)
-    places = pairs(x, y) + centre
-    places = places[rng.random(len(places)) < rng.uniform(0.35, 0.9)]
-    colour = pick_colours(rng, CAR_PAINT if palette is None else palette, len(places))
-    layout.add_boxes(
-        BlockKind.CAR, places, np.broadcast_to(size, places.shape), colour, 0.006 if palette is None else 0.012
-    )
-
-
-def add_plane(rng: Generator, layout: Layout, at: np.ndarray, heading: float, half_length: float) -> None:
-    """A white jet seen from above."""
-    white = int(rng.integers(215, 250))
-    layout.shapes.append(Shape(PLANE @ rotation(heading) * half_length + at, (white, white, white), 0.014))
-
-
-# The one object of every tile that can be pointed at: a pool, a tower, a tank, ... one kind per class.
+from mixgan.data.tiles.streets import PLANE, add_traffic, clear_band
 
 
 def swimming_pool(rng: Generator, layout: Layout, at: np.ndarray, radius: float) -> None:
@@ -156,11 +34,11 @@ def swimming_pool(rng: Generator, layout: Layout, at: np.ndarray, radius: float)
     water = (int(rng.integers(70, 110)), int(rng.integers(165, 200)), int(rng.integers(190, 215)))
     layout.shapes += [
         Shape(rectangle(x - radius * 0.8, y - radius * 0.5, x + radius * 0.35, y + radius * 0.12), water, 0.0, "water"),
-        Shape(disc(x + radius * 0.66, y - radius * 0.2, radius * 0.24, 14), water, 0.0, "water"),
+        Shape(disc((x + radius * 0.66, y - radius * 0.2), radius * 0.24, 14), water, 0.0, "water"),
     ]
     for shift in (-0.34, -0.19, -0.04):
         _line(layout, x - radius * 0.78, y + radius * shift, x + radius * 0.33, y + radius * shift)
-    roof = (int(rng.integers(120, 190)),) * 3
+    roof = _gray(int(rng.integers(120, 190)))
     house = rectangle(x - radius * 0.7, y + radius * 0.32, x + radius * 0.5, y + radius * 0.64)
     layout.shapes.append(Shape(house, roof, 0.02, "building"))
 
@@ -171,24 +49,24 @@ def tower(rng: Generator, layout: Layout, at: np.ndarray, radius: float) -> None
     _plate(layout, rectangle(x - radius, y - radius, x + radius, y + radius))
     tone = int(rng.integers(120, 215))
     corners = pick(rng, 4, 6, 8, 20)
-    outline = disc(x, y, radius * (0.94 if corners == 4 else 0.76), corners)
+    outline = disc(at, radius * (0.94 if corners == 4 else 0.76), corners)
     layout.shapes += [
         Shape(outline, (tone, tone, min(tone + 8, 250)), rng.uniform(0.13, 0.2), "tower"),
-        Shape(disc(x, y, radius * 0.42, 18), (86, 92, 98), 0.2),
-        Shape(disc(x, y, radius * 0.3, 18), (206, 170, 70), 0.2),
-        Shape(disc(x, y, radius * 0.21, 14), (86, 92, 98), 0.2),
+        Shape(disc(at, radius * 0.42, 18), (86, 92, 98), 0.2),
+        Shape(disc(at, radius * 0.3, 18), (206, 170, 70), 0.2),
+        Shape(disc(at, radius * 0.21, 14), (86, 92, 98), 0.2),
     ]
 
 
 def storage_tank(rng: Generator, layout: Layout, at: np.ndarray, radius: float) -> None:
     """A round white tank with a ring stair, in its basin."""
     x, y = at
-    _plate(layout, disc(x, y, radius, 28))
+    _plate(layout, disc(at, radius, 28))
     tone = int(rng.integers(190, 240))
     layout.shapes += [
-        Shape(disc(x, y, radius * 0.78, 28), (tone - 60, tone - 62, tone - 66), 0.05, "tower"),
-        Shape(disc(x, y, radius * 0.71, 28), (tone, tone, tone - 4), 0.05),
-        Shape(disc(x + radius * 0.1, y - radius * 0.12, radius * 0.16, 12), (tone - 40, tone - 42, tone - 46), 0.05),
+        Shape(disc(at, radius * 0.78, 28), (tone - 60, tone - 62, tone - 66), 0.05, "tower"),
+        Shape(disc(at, radius * 0.71, 28), (tone, tone, tone - 4), 0.05),
+        Shape(disc((x + radius * 0.1, y - radius * 0.12), radius * 0.16, 12), (tone - 40, tone - 42, tone - 46), 0.05),
     ]
 
 
@@ -197,17 +75,19 @@ def baseball_field(rng: Generator, layout: Layout, at: np.ndarray, radius: float
     x, y = at[0] - radius * 0.8, at[1] - radius * 0.8
     corner = np.array([[x, y]])
     layout.stages.append(Stage())
-    outfield, infield = (np.concatenate([corner, disc(x, y, radius * reach, 13, turns=0.25)]) for reach in (1.75, 0.95))
+    outfield, infield = (
+        np.concatenate([corner, disc((x, y), radius * reach, 13, turns=0.25)]) for reach in (1.75, 0.95)
+    )
     layout.add_area(Ground.PITCH, outfield)
     layout.add_area(Ground.SAND, infield)
     layout.add_area(Ground.PITCH, rectangle(x + radius * 0.14, y + radius * 0.14, x + radius * 0.56, y + radius * 0.56))
-    layout.add_area(Ground.SAND, disc(x + radius * 0.35, y + radius * 0.35, radius * 0.1, 10))
+    layout.add_area(Ground.SAND, disc((x + radius * 0.35, y + radius * 0.35), radius * 0.1, 10))
     layout.landmark = outfield
 
 
 def lake(rng: Generator, layout: Layout, at: np.ndarray, radius: float) -> None:
     """A small lake with a light shore."""
-    shore = blob(rng, *at, radius, 0.12)
+    shore = blob(rng, at, radius, 0.12)
     layout.stages.append(Stage())
     layout.add_area(pick(rng, Ground.SAND, Ground.MEADOW, Ground.GRAVEL), (shore - at) * 1.12 + at)
     layout.add_area(Ground.WATER, shore)
@@ -224,17 +104,17 @@ def farmstead(rng: Generator, layout: Layout, at: np.ndarray, radius: float) -> 
     layout.add_boxes(BlockKind.GABLE, centres, halves, roofs[rng.permutation(4)[:2]].astype(float), 0.035)
     tone = int(rng.integers(170, 230))
     for shift in (-0.3, 0.22):
-        silo = disc(x + radius * 0.66, y + radius * shift, radius * 0.23, 16)
+        silo = (x + radius * 0.66, y + radius * shift)
         layout.shapes += [
-            Shape(silo, (tone - 50,) * 3, 0.07, "tower"),
-            Shape(disc(x + radius * 0.66, y + radius * shift, radius * 0.17, 16), (tone,) * 3, 0.07),
+            Shape(disc(silo, radius * 0.23, 16), _gray(tone - 50), 0.07, "tower"),
+            Shape(disc(silo, radius * 0.17, 16), _gray(tone), 0.07),
         ]
 
 
 def bridge(rng: Generator, layout: Layout, at: np.ndarray, radius: float) -> None:
     """The deck over the river, from bank to bank."""
     width = layout.stages[-1].roads[0].width
-    deck = (int(rng.integers(150, 200)),) * 3
+    deck = _gray(int(rng.integers(150, 200)))
     half = width * 0.66
     outline = rectangle(at[0] - half, at[1] - radius, at[0] + half, at[1] + radius)
     inner = rectangle(at[0] - width * 0.46, at[1] - radius, at[0] + width * 0.46, at[1] + radius)
@@ -250,32 +130,33 @@ def pier(rng: Generator, layout: Layout, at: np.ndarray, radius: float) -> None:
     wood = (tone, tone - 14, tone - 34)
     half, head = radius * rng.uniform(0.16, 0.24), radius * rng.uniform(0.4, 0.55)
     jetty = rectangle(x - half, y - radius, x + half, y + radius - head)
+    end = (x, y + radius - head)
+    platform, pavilion = disc(end, head, 20), disc(end, head * 0.55, 12)
     layout.shapes += [
         Shape(jetty, wood, 0.02, "pier"),
-        Shape(disc(x, y + radius - head, head, 20), wood, 0.02, "pier"),
-        Shape(disc(x, y + radius - head, head * 0.55, 12), (int(rng.integers(120, 230)), 110, 90), 0.05, "tower"),
+        Shape(platform, wood, 0.02, "pier"),
+        Shape(pavilion, (int(rng.integers(120, 230)), 110, 90), 0.05, "tower"),
     ]
-    layout.landmark = np.concatenate([jetty, disc(x, y + radius - head, head, 20)])
+    layout.landmark = np.concatenate([jetty, platform])
 
 
 def roundabout(rng: Generator, layout: Layout, at: np.ndarray, radius: float) -> None:
     """The ring of a junction around its green island, beside the motorway."""
     width = rng.uniform(0.03, 0.04)
-    ring = disc(*at, radius - width * 0.6, 30)
+    ring = disc(at, radius - width * 0.6, 30)
     layout.stages.append(Stage())
-    layout.add_area(Ground.LAWN, disc(*at, radius, 30))
+    layout.add_area(Ground.LAWN, disc(at, radius, 30))
     layout.add_road(RoadKind.RAMP, np.concatenate([ring, ring[:1]]), width, closed=True)
-    layout.landmark = disc(*at, radius, 30)
+    layout.landmark = disc(at, radius, 30)
 
 
 def terminal(rng: Generator, layout: Layout, at: np.ndarray, radius: float) -> None:
     """A round satellite terminal with planes at its gates."""
-    x, y = at
-    _plate(layout, disc(x, y, radius, 28))
+    _plate(layout, disc(at, radius, 28))
     tone = int(rng.integers(170, 225))
     layout.shapes += [
-        Shape(disc(x, y, radius * 0.5, 24), (tone, tone, tone), 0.05, "tower"),
-        Shape(disc(x, y, radius * 0.28, 18), (tone - 50, tone - 44, tone - 36), 0.06),
+        Shape(disc(at, radius * 0.5, 24), _gray(tone), 0.05, "tower"),
+        Shape(disc(at, radius * 0.28, 18), (tone - 50, tone - 44, tone - 36), 0.06),
     ]
     gates = int(rng.integers(4, 7))
     for turn in (np.arange(gates) + rng.random()) * (2 * np.pi / gates):
@@ -283,8 +164,12 @@ def terminal(rng: Generator, layout: Layout, at: np.ndarray, radius: float) -> N
         layout.shapes.append(Shape(PLANE @ rotation(turn + np.pi) * radius * 0.3 + place, (238, 238, 240), 0.02))
 
 
+def _gray(tone: int) -> tuple[int, int, int]:
+    return tone, tone, tone
+
+
 def _plate(layout: Layout, outline: np.ndarray) -> None:
-    """The landmark's own ground, painted over whatever was there; it is the landmark's extent."""
+    """Paint the landmark's own ground, which is also its extent."""
     layout.stages.append(Stage())
     layout.add_area(Ground.DECK, outline)
     layout.landmark = outline
@@ -297,11 +182,8 @@ def _line(layout: Layout, x0: float, y0: float, x1: float, y1: float, height: fl
     layout.shapes.append(Shape(np.concatenate([ends + normal, (ends - normal)[::-1]]), (226, 226, 222), height))
 
 
-# What cuts through a landscape: a river, the sea, a motorway. Each passes by ``focus``, where its landmark will be.
-
-
 def river(rng: Generator, layout: Layout, focus: np.ndarray, radius: float) -> None:
-    """A river as wide as the bridge at ``focus`` is long (2 * radius), with banks of grass, woods, sand or quays."""
+    """A river below the bridge at ``focus`` (2 * radius long), with banks of grass, woods, sand or concrete."""
     line = wavy_line(rng, 0.0, rng.uniform(0.02, 0.08))
     line[:, 1] += focus[1] - np.interp(focus[0], line[:, 0], line[:, 1])
     bank = rng.uniform(1.15, 1.6)
@@ -324,7 +206,7 @@ def river(rng: Generator, layout: Layout, focus: np.ndarray, radius: float) -> N
 
 
 def stream(rng: Generator, layout: Layout) -> None:
-    """A narrow watercourse somewhere in a landscape of another class."""
+    """A narrow stream through a landscape of another class."""
     line = wavy_line(rng, rng.uniform(-0.4, 0.4), rng.uniform(0.02, 0.06))
     width = rng.uniform(0.03, 0.09)
     clear_band(layout, line, width * 0.6)
@@ -335,7 +217,7 @@ def stream(rng: Generator, layout: Layout) -> None:
 
 
 def coast(rng: Generator, layout: Layout, focus: np.ndarray, radius: float) -> None:
-    """The sea below a shoreline that runs through the landward end of the pier at ``focus``."""
+    """The sea below a shoreline through the landward end of the pier at ``focus``."""
     shore = wavy_line(rng, 0.0, rng.uniform(0.01, 0.05), 40)
     shore[:, 1] += focus[1] - radius * 0.8 - np.interp(focus[0], shore[:, 0], shore[:, 1])
     beach = rng.uniform(0.02, 0.1)
@@ -359,7 +241,7 @@ def coast(rng: Generator, layout: Layout, focus: np.ndarray, radius: float) -> N
 
 
 def highway(rng: Generator, layout: Layout, focus: np.ndarray, radius: float) -> None:
-    """A motorway with grass verges, and a road that passes below it to the roundabout at ``focus``."""
+    """A motorway with grass verges, and a road below it to the roundabout at ``focus``."""
     width = rng.uniform(0.1, 0.15)
     line = wavy_line(rng, 0.0, rng.uniform(0.0, 0.05))
     line[:, 1] += focus[1] - radius - width * 0.35 - np.interp(focus[0], line[:, 0], line[:, 1])
@@ -378,14 +260,8 @@ def highway(rng: Generator, layout: Layout, focus: np.ndarray, radius: float) ->
     add_traffic(rng, layout, 1.0)
 
 
-def clear_band(layout: Layout, line: np.ndarray, reach: float) -> None:
-    """Remove the objects closer than ``reach`` to a line."""
-    coarse = line if len(line) < 8 else line[::3]  # exact enough, and three times as fast
-    layout.clear(lambda points: distance_to_line(points, coarse), reach)
-
-
 def _below(line: np.ndarray) -> np.ndarray:
-    """Everything from a left-to-right line on downwards, as an outline."""
+    """The outline of everything below a left-to-right line."""
     return np.concatenate([line, [[line[-1, 0], 2.0], [line[0, 0], 2.0]]])
 
 

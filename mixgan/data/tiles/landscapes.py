@@ -1,7 +1,4 @@
-"""The seven landscapes that cover a whole tile: what lies where, in layouts around (0, 0).
-
-Each takes the ``focus`` (2,), where the landmark will be; landscapes without a plan of their own let it come anywhere.
-"""
+"""The seven landscapes that fill a tile, as layouts around (0, 0); ``focus`` (2,) is where the landmark will be."""
 
 import itertools
 
@@ -23,7 +20,7 @@ from mixgan.data.tiles.elements import (
     scatter,
     wavy_line,
 )
-from mixgan.data.tiles.landmarks import (
+from mixgan.data.tiles.streets import (
     add_parked_cars,
     add_plane,
     add_traffic,
@@ -74,7 +71,7 @@ def residential(rng: Generator, focus: np.ndarray) -> Layout:
 
 
 def downtown(rng: Generator, focus: np.ndarray) -> Layout:
-    """Blocks of tall flat-roofed buildings that throw long shadows."""
+    """Blocks of tall flat-roofed buildings."""
     layout = Layout(Ground.PAVING)
     columns = grid_lines(rng, rng.uniform(0.27, 0.4), focus[0])
     rows = grid_lines(rng, rng.uniform(0.22, 0.34), focus[1])
@@ -132,13 +129,13 @@ def park(rng: Generator, focus: np.ndarray) -> Layout:
     """Lawns, winding paths, clumps of trees, sports pitches, a pond."""
     layout = Layout(Ground.LAWN)
     for _ in range(rng.integers(1, 4)):
-        layout.add_area(Ground.MEADOW, blob(rng, *scatter(rng, 1)[0], rng.uniform(0.1, 0.3)))
+        layout.add_area(Ground.MEADOW, blob(rng, scatter(rng, 1)[0], rng.uniform(0.1, 0.3)))
     for _ in range(rng.integers(0, 3)):
-        layout.add_area(Ground.FOREST, blob(rng, *scatter(rng, 1, 0.6)[0], rng.uniform(0.1, 0.26)))
+        layout.add_area(Ground.FOREST, blob(rng, scatter(rng, 1, 0.6)[0], rng.uniform(0.1, 0.26)))
     if rng.random() < 0.45:
-        layout.add_area(Ground.WATER, blob(rng, *scatter(rng, 1, 0.5)[0], rng.uniform(0.06, 0.16)))
+        layout.add_area(Ground.WATER, blob(rng, scatter(rng, 1, 0.5)[0], rng.uniform(0.06, 0.16)))
     for _ in range(rng.integers(0, 3)):
-        _pitch(rng, layout, *scatter(rng, 1, 0.5)[0])
+        _pitch(rng, layout, scatter(rng, 1, 0.5)[0])
     for _ in range(rng.integers(2, 5)):
         line = wavy_line(rng, rng.uniform(-0.5, 0.5), rng.uniform(0.03, 0.12))
         layout.add_road(RoadKind.PATH, line if rng.random() < 0.5 else line[:, ::-1].copy(), rng.uniform(0.012, 0.02))
@@ -156,11 +153,11 @@ def park(rng: Generator, focus: np.ndarray) -> Layout:
 
 
 def forest(rng: Generator, focus: np.ndarray) -> Layout:
-    """Closed canopy with glades, tracks and now and then a road or a cabin."""
+    """Closed canopy with glades, tracks, and sometimes a road or cabins."""
     layout = Layout(Ground.FOREST)
     for _ in range(rng.integers(0, 5)):
         ground = Ground.MEADOW if rng.random() < 0.7 else Ground.SOIL
-        layout.add_area(ground, blob(rng, *scatter(rng, 1)[0], rng.uniform(0.06, 0.24)))
+        layout.add_area(ground, blob(rng, scatter(rng, 1)[0], rng.uniform(0.06, 0.24)))
     for _ in range(rng.integers(0, 3)):
         line = wavy_line(rng, rng.uniform(-0.5, 0.5), rng.uniform(0.03, 0.1))
         layout.add_road(RoadKind.TRACK, line if rng.random() < 0.5 else line[:, ::-1].copy(), rng.uniform(0.012, 0.02))
@@ -176,7 +173,7 @@ def forest(rng: Generator, focus: np.ndarray) -> Layout:
 
 
 def farmland(rng: Generator, focus: np.ndarray) -> Layout:
-    """Parcels of crops in rows, hedges, field tracks, now and then a pivot circle."""
+    """Fields with crops in rows, hedges, field tracks, and sometimes a pivot circle."""
     layout = Layout(Ground.MEADOW)
     crops = np.arange(Ground.GREEN_CROP, Ground.SOIL_ACROSS + 1)
     favourites = rng.choice(np.append(crops, [Ground.MEADOW, Ground.LAWN]), 5)
@@ -192,9 +189,9 @@ def farmland(rng: Generator, focus: np.ndarray) -> Layout:
             hedge = np.stack([x, y1 + rng.normal(0, 0.006, len(x))], 1)
             layout.add_trees(rng, hedge[rng.random(len(x)) < 0.8], 0.014)
     if rng.random() < 0.3:
-        layout.add_area(Ground(rng.choice(favourites)), disc(*scatter(rng, 1, 0.5)[0], rng.uniform(0.12, 0.24), 32))
+        layout.add_area(Ground(rng.choice(favourites)), disc(scatter(rng, 1, 0.5)[0], rng.uniform(0.12, 0.24), 32))
     if rng.random() < 0.4:
-        layout.add_area(Ground.FOREST, blob(rng, *scatter(rng, 1)[0], rng.uniform(0.1, 0.26)))
+        layout.add_area(Ground.FOREST, blob(rng, scatter(rng, 1)[0], rng.uniform(0.1, 0.26)))
     for _ in range(rng.integers(1, 3)):
         kind = RoadKind.TRACK if rng.random() < 0.6 else RoadKind.STREET
         line = np.array([[-REACH, 0.0], [REACH, 0.0]]) + [0, rng.choice(rows[1:-1])]
@@ -241,8 +238,9 @@ def _skylights(rng: Generator, layout: Layout, centres: np.ndarray, halves: np.n
         layout.add_boxes(BlockKind.STOREY, centres + halves * [0, shift], band, np.clip(colour * tone, 0, 250), 0.03)
 
 
-def _pitch(rng: Generator, layout: Layout, x: float, y: float) -> None:
+def _pitch(rng: Generator, layout: Layout, at: np.ndarray) -> None:
     """A sports pitch with white lines."""
+    x, y = at
     half_x, half_y = rng.uniform(0.05, 0.09), rng.uniform(0.035, 0.055)
     layout.add_area(Ground.PITCH, rectangle(x - half_x, y - half_y, x + half_x, y + half_y))
     middle, white = np.array([[x, y]]), np.full((1, 3), 225.0)
@@ -253,5 +251,5 @@ def _pitch(rng: Generator, layout: Layout, x: float, y: float) -> None:
 
 
 def _some(rng: Generator, palette: np.ndarray, count: int) -> np.ndarray:
-    """A tile's own few colours out of a palette."""
+    """``count`` random colours of a palette."""
     return palette[rng.permutation(len(palette))[:count]]

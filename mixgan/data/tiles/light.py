@@ -1,4 +1,4 @@
-"""Precomputed random textures: grass, tree crowns, ripples, rows. One bank per process and resolution."""
+"""Textures of the ground, and light: from painted colours and heights to a photo with shadows, haze, blur and noise."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,21 +12,18 @@ MASTER = 512  # pixels per tile side in which the textures are made
 
 @lru_cache(maxsize=4)
 def texture_bank(canvas: int) -> dict[str, np.ndarray]:
-    """Textures (2*canvas, 2*canvas) float32 of period ``canvas``, mean 0 and deviation 1, so that any window fits.
-
-    They are the same at every ``canvas``, only finer or coarser.
-    """
+    """Textures (2*canvas, 2*canvas) float32 of period ``canvas``, mean 0, deviation 1; the same ones at every ``canvas``."""
     return {name: np.tile(_resized(texture, canvas), (2, 2)) for name, texture in _masters().items()}
 
 
 def texture_window(name: str, canvas: int, rng: Generator) -> np.ndarray:
-    """A view (canvas, canvas) of a texture, cut at random."""
+    """A random window (canvas, canvas) of a texture."""
     left, top = (rng.random(2) * canvas).astype(int)
     return texture_bank(canvas)[name][top : top + canvas, left : left + canvas]
 
 
 def stripes(canvas: int, heading: float, cycles: float) -> np.ndarray:
-    """The phase (canvas, canvas) float32 in radians of straight rows, ``cycles`` per tile side."""
+    """Phase in radians, (canvas, canvas) float32, of straight rows, ``cycles`` per tile side."""
     steps = np.arange(canvas, dtype=np.float32) * np.float32(2 * np.pi * cycles / canvas)
     return steps * np.float32(np.cos(heading)) + (steps * np.float32(np.sin(heading)))[:, None]
 
@@ -70,19 +67,16 @@ def _tree_crowns(rng: Generator) -> np.ndarray:
     return ((surface - surface.mean()) / surface.std()).astype(np.float32)
 
 
-# Sun, air and camera: from painted colours and heights to a photo with shadows, haze, blur and noise.
-
-
 HEIGHT_UNIT = 0.25 / 255  # tile sides per level of a painting's height channel
 AIRLIGHT = 150.0
 
 
 @dataclass
 class Light:
-    """What sun, air and camera do to one photo."""
+    """Sun, air and camera of one photo."""
 
     shadow_heading: float  # radians, where shadows point
-    sun_slope: float  # height that a sunbeam loses per unit of ground
+    sun_slope: float  # loss of a sunbeam's height per tile side
     sun: np.ndarray  # (3,) sunlight on level ground
     sky: np.ndarray  # (3,) light in the shadows
     haze: float  # 0..1, share of airlight
@@ -97,7 +91,7 @@ class Light:
 
 
 def draw_light(rng: Generator) -> Light:
-    """The light of one tile."""
+    """Draw the light of one tile."""
     brightness = rng.uniform(0.72, 1.12)
     cast = brightness * (1 + rng.normal(0, 0.045, 3))
     return Light(
@@ -114,7 +108,7 @@ def draw_light(rng: Generator) -> Light:
 
 
 def light_up(painted: np.ndarray, light: Light, rng: Generator) -> np.ndarray:
-    """Colour times light: skylight, and sun where no shadow falls, by slope; then haze and contrast.
+    """Light a painting: skylight, sunlight by slope and shadow, then haze and contrast.
 
     Args:
         painted: (C,C,4) uint8, colour and height in HEIGHT_UNITs.
@@ -141,10 +135,9 @@ def light_up(painted: np.ndarray, light: Light, rng: Generator) -> np.ndarray:
 
 
 def cast_shadow(height: np.ndarray, heading: np.ndarray, slope: float) -> np.ndarray:
-    """Where something taller stands sunward: (C,C) float32, 1 in full shadow.
+    """Shadows (C,C) float32, 1 in full shadow: points below a sunbeam over something taller towards the sun.
 
-    A sunbeam loses ``slope`` per unit of ground, so a point lies in shadow if the highest of its surroundings towards
-    the sun, less that loss, is above it. The distance looked over doubles with every round.
+    A sunbeam loses ``slope`` per tile side; every round doubles the distance over which higher points are searched.
     """
     canvas = len(height)
     farthest = height.max() / slope * canvas
@@ -157,7 +150,7 @@ def cast_shadow(height: np.ndarray, heading: np.ndarray, slope: float) -> np.nda
 
 
 def shifted(image: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """The image (H,W) moved by ``step`` = (x, y) pixels, zeros coming in."""
+    """The image (H,W) moved by ``step`` = (x, y) pixels, filled with zeros."""
     x, y = (int(s) for s in step)
     rows, columns = image.shape
     moved = np.zeros_like(image)
@@ -168,7 +161,7 @@ def shifted(image: np.ndarray, step: np.ndarray) -> np.ndarray:
 
 
 def photograph(lit: np.ndarray, light: Light, rng: Generator, size: int) -> np.ndarray:
-    """What the camera makes of (C,C,3): (size, size, 3) uint8 with the lens' blur and the sensor's noise."""
+    """Reduce (C,C,3) to (size, size, 3) uint8, with the lens' blur and the sensor's noise."""
     image = Image.fromarray(lit).reduce(len(lit) // size).filter(ImageFilter.BoxBlur(light.blur * size))
     noisy = rng.standard_normal((size, size, 3), np.float32)
     noisy *= np.float32(light.noise)

@@ -1,4 +1,4 @@
-"""One tile's whole scene: its landscape, the landmark, a neighbouring landscape, the light. Independent of pixels."""
+"""The scene of one tile: a landscape with its landmark, perhaps a neighbouring landscape, and the light."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -34,7 +34,7 @@ LANDSCAPES = {
     "airport": landscapes.airport,
 }
 OVERLAYS = {"river": landmarks.river, "coast": landmarks.coast, "highway": landmarks.highway}
-LANDMARKS = {  # who builds it, smallest and largest radius in tile sides
+LANDMARKS = {  # builder, smallest and largest radius in tile sides
     "residential": (landmarks.swimming_pool, 0.1, 0.14),
     "downtown": (landmarks.tower, 0.09, 0.13),
     "industrial": (landmarks.storage_tank, 0.09, 0.14),
@@ -46,13 +46,13 @@ LANDMARKS = {  # who builds it, smallest and largest radius in tile sides
     "highway": (landmarks.roundabout, 0.09, 0.14),
     "airport": (landmarks.terminal, 0.11, 0.16),
 }
-ROUND = 1.42  # the circle around a square landmark, in its radii
-MARGIN = 0.03  # kept free between a landmark and the edge of the tile or the neighbour
-NEIGHBOUR_ODDS = 0.7
-NEIGHBOUR_START = (-0.05, 0.25)  # how far from the middle of the tile the neighbour begins, where the landmark lets it
-WIDEST = 0.2  # a road this far on the wrong side of the border cannot be seen
-DECOY_ODDS = 0.8  # of a neighbour to come with its own landmark
-STREAM_ODDS = 0.2
+ROUND = 1.42  # radius of the circle around a square landmark, in its radii
+MARGIN = 0.03  # between a landmark and the edge of the tile or the neighbour
+NEIGHBOUR_PROB = 0.7
+NEIGHBOUR_START = (-0.05, 0.25)  # from the middle of the tile to the border, if the landmark leaves room
+WIDEST = 0.2  # a road this far beyond the border is invisible
+DECOY_PROB = 0.8  # probability that a neighbour has its own landmark
+STREAM_PROB = 0.2
 
 
 class Border(NamedTuple):
@@ -68,7 +68,7 @@ class Border(NamedTuple):
         return np.concatenate([self.line, self.line[-1:] + far, self.line[:1] + far])
 
     def depth(self, points: np.ndarray) -> np.ndarray:
-        """How far the points (N,2) lie inside the neighbour, negative on this side: (N,)."""
+        """Distance (N,) of points (N,2) from the border, positive inside the neighbour."""
         axes = np.stack([self.outward[::-1] * (1, -1), self.outward], 1)
         along, depth = ((points - self.start) @ axes).T
         line_along, line_depth = ((self.line - self.start) @ axes).T
@@ -77,7 +77,7 @@ class Border(NamedTuple):
 
 @dataclass
 class Scene:
-    """All that the photo and the map of one tile are painted from; the landmark is that of ``layout``."""
+    """Everything that the photo and the map are painted from; ``layout.landmark`` is the tile's landmark."""
 
     label: int
     layout: Layout
@@ -87,7 +87,7 @@ class Scene:
 
 
 def label_of(seed: int, index: int) -> int:
-    """Every aligned ten of indices holds each class once, in an order of its own."""
+    """The class of a tile; each aligned ten of indices has each class once, in its own order."""
     return _class_order(seed, index // len(CLASSES))[index % len(CLASSES)]
 
 
@@ -97,7 +97,7 @@ def _class_order(seed: int, ten: int) -> list[int]:
 
 
 def make_scene(seed: int, index: int) -> Scene:
-    """The scene of one tile, a function of ``(seed, index)`` alone."""
+    """Draw the scene of one tile, a function of ``(seed, index)`` alone."""
     rng = default_rng([seed, index, 0])
     label = label_of(seed, index)
     radius = rng.uniform(*LANDMARKS[CLASSES[label]][1:])
@@ -105,13 +105,13 @@ def make_scene(seed: int, index: int) -> Scene:
     middle = 0.5 + rng.uniform(-reach, reach, 2)
     layout = build_layout(rng, CLASSES[label], middle, radius, with_landmark=True)
     scene = Scene(label, layout, None, None, draw_light(rng))
-    if rng.random() < NEIGHBOUR_ODDS:
+    if rng.random() < NEIGHBOUR_PROB:
         _add_neighbour(rng, scene, middle, radius)
     return scene
 
 
 def build_layout(rng: Generator, name: str, middle: np.ndarray, radius: float, *, with_landmark: bool) -> Layout:
-    """The layout of one class, turned at random, its landmark (or the place for it) ``middle`` in the tile."""
+    """The layout of one class in a random rotation, with its landmark (or the space for it) at ``middle``."""
     turn = rng.uniform(0, 2 * np.pi)
     focus = (middle - 0.5) @ rotation(-turn)
     if name in OVERLAYS:
@@ -121,7 +121,7 @@ def build_layout(rng: Generator, name: str, middle: np.ndarray, radius: float, *
         OVERLAYS[name](rng, layout, focus, radius)
     else:
         layout = LANDSCAPES[name](rng, focus)
-        if rng.random() < STREAM_ODDS:
+        if rng.random() < STREAM_PROB:
             landmarks.stream(rng, layout)
     if with_landmark:
         layout.clear(lambda points: np.hypot(*(points - focus).T), radius * ROUND)
@@ -132,7 +132,7 @@ def build_layout(rng: Generator, name: str, middle: np.ndarray, radius: float, *
 
 
 def _add_neighbour(rng: Generator, scene: Scene, middle: np.ndarray, radius: float) -> None:
-    """Another class's landscape behind a border that leaves the landmark alone."""
+    """Add the landscape of another class behind a border that does not touch the landmark."""
     turn = rng.uniform(0, 2 * np.pi)
     outward = np.array([np.cos(turn), np.sin(turn)])
     if (middle - 0.5) @ outward > 0:
@@ -147,20 +147,21 @@ def _add_neighbour(rng: Generator, scene: Scene, middle: np.ndarray, radius: flo
     own_radius = rng.uniform(*LANDMARKS[other][1:])
     nearest = start + bends.max() + own_radius * ROUND + MARGIN
     place = 0.5 + max(nearest, rng.uniform(start, 0.5)) * outward + rng.uniform(-0.35, 0.35) * side
-    scene.neighbour = build_layout(rng, other, place, own_radius, with_landmark=rng.random() < DECOY_ODDS)
+    scene.neighbour = build_layout(rng, other, place, own_radius, with_landmark=rng.random() < DECOY_PROB)
     _join(rng, scene)
 
 
 def _join(rng: Generator, scene: Scene) -> None:
-    """Give each side its objects and lay, more often than not, a road along the border."""
+    """Remove each side's objects beyond the border; usually add a road along it."""
     road_width = rng.uniform(0.03, 0.045) if rng.random() < 0.6 else 0.0
     kind = pick(rng, RoadKind.STREET, RoadKind.STREET, RoadKind.AVENUE, RoadKind.TRACK)
-    border, clear = scene.border, road_width * 0.75
+    border, neighbour, clear = scene.border, scene.neighbour, road_width * 0.75
+    assert border is not None and neighbour is not None  # noqa: PT018
     scene.layout.clear(lambda points: -border.depth(points), clear)
     scene.layout.keep_ground(lambda points: border.depth(points) < WIDEST)
-    scene.neighbour.clear(border.depth, clear)
-    scene.neighbour.keep_ground(lambda points: border.depth(points) > -WIDEST)
+    neighbour.clear(border.depth, clear)
+    neighbour.keep_ground(lambda points: border.depth(points) > -WIDEST)
     if road_width:
-        for layout in (scene.layout, scene.neighbour):
+        for layout in (scene.layout, neighbour):
             layout.stages.append(Stage())
             layout.add_road(kind, border.line, road_width)

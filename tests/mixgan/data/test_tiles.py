@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from mixgan.data.tiles import CLASSES, make_tiles
 from mixgan.data.tiles.elements import Ground
 from mixgan.data.tiles.light import cast_shadow
-from mixgan.data.tiles.map import BLUE, POINT, paint_map
-from mixgan.data.tiles.photo import paint_ground
+from mixgan.data.tiles.paint import BLUE, POINT, paint_ground, paint_map
 from mixgan.data.tiles.scene import make_scene
 
 

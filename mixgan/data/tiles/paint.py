@@ -1,4 +1,4 @@
-"""A scene from the air: textured ground, objects with heights, cast shadows, haze, camera noise."""
+"""Paints a scene as an aerial photo (textures, heights, shadows, noise) and as a street map in Google Maps' style."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,6 +12,7 @@ from mixgan.data.tiles.elements import (
     Blocks,
     Ground,
     Layout,
+    Road,
     RoadKind,
     Shape,
     border_mask,
@@ -26,7 +27,7 @@ TONES = 64
 
 
 class Surface(NamedTuple):
-    """Darkest and lightest colour of a ground, and how much each texture moves it between the two."""
+    """Darkest and lightest colour of a ground, and the weight of each texture between the two."""
 
     dark: tuple[int, int, int]
     light: tuple[int, int, int]
@@ -71,7 +72,7 @@ WEIGHTS = np.array([SURFACES[ground][2:] for ground in Ground], np.float32).T.co
 GREENS = [Ground.YARD, Ground.LAWN, Ground.MEADOW, Ground.FOREST, Ground.AIRFIELD, Ground.PITCH]
 CANOPY_HEIGHT = 0.022
 
-# What a road is painted with, from the ground up, as (ground, width, sideways shift), both in road widths.
+# What a road is painted with, bottom to top: (ground, width, sideways shift), both in road widths.
 KERBS = {
     RoadKind.STREET: (Ground.PAVING, 1.5, 0.0),
     RoadKind.AVENUE: (Ground.PAVING, 1.4, 0.0),
@@ -109,9 +110,9 @@ def paint_photo(scene: Scene, size: int, canvas: int, rng: Generator) -> np.ndar
 
 
 def paint_ground(scene: Scene, canvas: int) -> np.ndarray:
-    """Which `Ground` lies where: (canvas, canvas) uint8, roads included."""
+    """The `Ground` of every pixel, roads included: (canvas, canvas) uint8."""
     image = _ground_of(scene.layout, canvas)
-    if scene.neighbour is not None:
+    if scene.neighbour is not None and scene.border is not None:
         image.paste(_ground_of(scene.neighbour, canvas), mask=border_mask(scene.border.outline(), canvas))
     return np.asarray(image)
 
@@ -132,7 +133,7 @@ def _ground_of(layout: Layout, canvas: int) -> Image.Image:
 
 
 def _textured(ground: np.ndarray, scene: Scene, rng: Generator) -> Image.Image:
-    """Colour (RGB) and height (A) of the bare ground: each ground's colours, moved from dark to light by textures."""
+    """Colour (RGB) and height (A) of the ground; textures move each colour between its dark and light end."""
     ground = ground.astype(np.intp)
     present = np.bincount(ground.ravel(), minlength=len(Ground)) > 0
     tone = np.full(ground.shape, 0.5, np.float32)
@@ -140,12 +141,12 @@ def _textured(ground: np.ndarray, scene: Scene, rng: Generator) -> Image.Image:
         if weight[present].any():
             tone += np.take(weight, ground) * texture()
     level = (tone * TONES).clip(0, TONES - 1).astype(np.intp) + ground * TONES
-    colours = _colour_table(scene.light, rng).view(np.uint32)  # four bytes at once: a quarter of the look-ups
+    colours = _colour_table(scene.light, rng).view(np.uint32)  # four bytes at once
     return Image.fromarray(np.take(colours, level).view(np.uint8).reshape(*ground.shape, 4))
 
 
 def _tile_textures(canvas: int, rng: Generator) -> list[Callable[[], np.ndarray]]:
-    """This tile's textures, made when called for, in the order of Surface's weights."""
+    """This tile's textures, computed when called, in the order of Surface's weights."""
     windows = [texture_window(name, canvas, rng) for name in ("grain", "patch", "broad", "canopy", "ripple")]
     if rng.random() < 0.5:
         windows[-1] = windows[-1].T
@@ -160,7 +161,7 @@ def _tile_textures(canvas: int, rng: Generator) -> list[Callable[[], np.ndarray]
 
 
 def _colour_table(light: Light, rng: Generator) -> np.ndarray:
-    """RGBA (grounds * TONES, 4) uint8: every ground's colours from dark to light in this tile, and its height."""
+    """RGBA (grounds * TONES, 4) uint8: this tile's colours of every ground, dark to light, and its height."""
     shift = (1 + rng.normal(0, 0.07, (len(Ground), 1))) * (1 + rng.normal(0, 0.025, (len(Ground), 3)))
     shift[GREENS] *= np.array([0.86, 0.97, 0.9]) + light.season * np.array([0.26, 0.04, 0.06])
     shift[Ground.WATER] *= 1 + rng.normal(0, 0.12, 3)
@@ -184,7 +185,7 @@ def _paint_shapes(pen: ImageDraw.ImageDraw, shapes: list[Shape], canvas: int) ->
 
 
 def _paint_blocks(pen: ImageDraw.ImageDraw, blocks: Blocks, light: Light, canvas: int) -> None:
-    """Boxes; a gabled roof is brighter on the side that faces the sun."""
+    """Paint boxes; a gabled roof is brighter on the side that faces the sun."""
     gabled = blocks.kind == BlockKind.GABLE
     _, corners, colour, height = blocks.chosen(gabled)
     slope = corners[:, 3] - corners[:, 0]
@@ -205,7 +206,7 @@ def _paint_quads(
 
 
 def _paint_trees(pen: ImageDraw.ImageDraw, trees: np.ndarray, light: Light, canvas: int) -> None:
-    """Each crown is a dark disc with a lighter one towards the sun."""
+    """Paint crowns: a dark disc with a lighter one towards the sun."""
     middle, radius, tone = trees[:, :2] * canvas, trees[:, 2:3] * canvas, trees[:, 3:]
     sunward = -light.heading()
     green = np.array([44.0, 58.0, 34.0]) * (1 + 0.25 * tone) * (1 + light.season * np.array([0.3, 0.05, 0.0]))
@@ -218,3 +219,80 @@ def _paint_trees(pen: ImageDraw.ImageDraw, trees: np.ndarray, light: Light, canv
     for crown, top, dark, bright in zip(crowns, tops, base, lit, strict=True):
         pen.ellipse(crown, fill=tuple(dark))
         pen.ellipse(top, fill=tuple(bright))
+
+
+# The map.
+
+Colour = tuple[int, int, int]
+LAND: Colour = (233, 229, 221)
+GREEN: Colour = (202, 222, 174)
+BLUE: Colour = (178, 209, 254)
+POINT: Colour = (246, 226, 188)  # the grounds of a point of interest
+
+GROUND_FILLS: dict[Ground, Colour] = {
+    Ground.LAWN: GREEN,
+    Ground.MEADOW: (220, 230, 200),
+    Ground.FOREST: GREEN,
+    Ground.SAND: (247, 240, 214),
+    Ground.WATER: BLUE,
+    Ground.SHALLOW: BLUE,
+    Ground.AIRFIELD: (224, 221, 229),
+    Ground.TARMAC: (213, 210, 221),
+    Ground.PITCH: (182, 210, 168),
+    Ground.DECK: POINT,
+}  # all others are LAND
+OBJECT_FILLS: dict[str, tuple[Colour, Colour]] = {  # of objects: inside and outline
+    "building": ((243, 241, 236), (219, 214, 205)),
+    "tower": ((232, 204, 160), (206, 174, 126)),
+    "water": (BLUE, (150, 184, 236)),
+    "pier": (LAND, (206, 202, 194)),
+}
+ROADS: dict[RoadKind, tuple[Colour | None, Colour]] = {  # casing and inside
+    RoadKind.PATH: (None, (250, 250, 246)),
+    RoadKind.TRACK: (None, (246, 242, 232)),
+    RoadKind.RAIL: (None, (206, 203, 199)),
+    RoadKind.TAXIWAY: (None, (200, 197, 211)),
+    RoadKind.RUNWAY: (None, (190, 187, 204)),
+    RoadKind.STREET: ((214, 209, 200), (255, 255, 255)),
+    RoadKind.AVENUE: ((230, 192, 104), (255, 233, 146)),
+    RoadKind.RAMP: ((224, 148, 62), (255, 206, 122)),
+    RoadKind.HIGHWAY: ((222, 120, 30), (255, 158, 40)),
+}
+CASING = 0.009  # both sides together, in tile sides
+
+
+def paint_map(scene: Scene, size: int, canvas: int) -> np.ndarray:
+    """The map (size, size, 3) uint8, painted at ``canvas`` pixels a side, a multiple of ``size``."""
+    image = _map_of(scene.layout, canvas)
+    if scene.neighbour is not None and scene.border is not None:
+        image.paste(_map_of(scene.neighbour, canvas), mask=border_mask(scene.border.outline(), canvas))
+    return np.asarray(image.reduce(canvas // size))
+
+
+def _map_of(layout: Layout, canvas: int) -> Image.Image:
+    image = Image.new("RGB", (canvas, canvas), GROUND_FILLS.get(layout.base, LAND))
+    pen = ImageDraw.Draw(image)
+    for stage in layout.stages:
+        for area, points in zip(stage.areas, to_pixels([area.outline for area in stage.areas], canvas), strict=True):
+            pen.polygon(points, fill=GROUND_FILLS.get(area.ground, LAND))
+        _paint_roads(pen, stage.roads, canvas)
+    pen_width = max(1, round(canvas / 200))
+    inside, outline = OBJECT_FILLS["building"]
+    for points in quads_to_pixels(layout.blocks.corners[layout.blocks.kind >= BlockKind.FLAT], canvas):
+        pen.polygon(points, fill=inside, outline=outline, width=pen_width)
+    shapes = [shape for shape in layout.shapes if shape.map_fill]
+    for shape, points in zip(shapes, to_pixels([shape.outline for shape in shapes], canvas), strict=True):
+        inside, outline = OBJECT_FILLS[str(shape.map_fill)]
+        pen.polygon(points, fill=inside, outline=outline, width=pen_width)
+    return image
+
+
+def _paint_roads(pen: ImageDraw.ImageDraw, roads: list[Road], canvas: int) -> None:
+    for tier in road_tiers(roads):
+        cased = [road for road in tier if ROADS[road.kind][0]]
+        for road, points in zip(
+            cased, to_pixels([r.outline(1 + CASING / r.width) for r in cased], canvas), strict=True
+        ):
+            pen.polygon(points, fill=ROADS[road.kind][0])
+        for road, points in zip(tier, to_pixels([road.outline() for road in tier], canvas), strict=True):
+            pen.polygon(points, fill=ROADS[road.kind][1])
