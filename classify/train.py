@@ -150,7 +150,7 @@ def evaluate_epoch(
     with run.pause():
         figures = test_figures(run, method, test, average)
     run.record({"epoch": run.epoch, **figures, **method.epoch_records()})
-    run.say(f"epoch {run.epoch}: test accuracy {figures['test_accuracy']:.4f}, loss {figures['test_loss']:.4f}")
+    run.print(f"epoch {run.epoch}: test accuracy {figures['test_accuracy']:.4f}, loss {figures['test_loss']:.4f}")
     run.track_best("test_accuracy", figures["test_accuracy"], higher_is_better=True)
     return figures
 
@@ -189,9 +189,9 @@ def finish(
         run.write_summary(summary)
         picture_mixing(run, method, training)  # again: what saliency and learned masks make of it after training
         on_main(run.accelerator, lambda: write_report(run, summary))
-        run.say(f"Test accuracy {summary['test_accuracy']:.4f}. Report: {run.folder.report}")
+        run.print(f"Test accuracy {summary['test_accuracy']:.4f}. Report: {run.folder.report}")
     else:
-        run.say("Dry run: settings resolve, everything builds, one batch trained and evaluated.")
+        run.print("Dry run: settings resolve, everything builds, one batch trained and evaluated.")
     run.finish()
     return summary
 

@@ -1,10 +1,10 @@
-"""Set-up of the Accelerator: one place that decides device, processes, threads and seeds."""
+"""Set-up of the Accelerator (device, processes, threads, seeds), and results and errors shared among processes."""
 
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -24,7 +24,7 @@ def make_accelerator(settings: CommonSettings) -> Accelerator:
         ValueError: the launcher started more processes than the Accelerator uses.
     """
     accelerator = Accelerator(
-        cpu=not torch.cuda.is_available(),  # without it torchrun on CPU makes independent one-process runs
+        cpu=not torch.cuda.is_available(),  # without it torchrun on CPU starts independent one-process runs
         mixed_precision=settings.mixed_precision,
         gradient_accumulation_steps=settings.accumulation_steps,
     )
@@ -43,7 +43,7 @@ def start_tracker(accelerator: Accelerator, name: str, *, folder: Path, run_name
 
 
 def check_world_size(num_processes: int) -> None:
-    """ValueError if the launcher's WORLD_SIZE says another number of processes than there are."""
+    """ValueError if the launcher's WORLD_SIZE differs from the number of processes."""
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size != num_processes:
         raise ValueError(
@@ -67,8 +67,8 @@ def available_cores() -> int:
 
 
 def on_main(accelerator: Accelerator, action: Callable[[], T]) -> T:
-    """Do something on the main process only and hand its result, or its ValueError or OSError, to all processes."""
-    box: list[T | str | None] = [None, None]
+    """Do something on the main process only; all processes get its result, or its ValueError or OSError."""
+    box: list[Any] = [None, None]  # result, error
     if accelerator.is_main_process:
         try:
             box[0] = action()
@@ -87,19 +87,13 @@ def synchronise_buffers(accelerator: Accelerator, module: nn.Module) -> None:
             buffer.copy_(broadcast(buffer.clone()))
 
 
-# Errors among several processes: one that stops alone leaves the others waiting for it.
-
-
-Result = TypeVar("T")
-
-
-def main_first(accelerator: Accelerator, load: Callable[[], Result]) -> Result:
-    """What ``load`` gives, on every process; the main one goes first, as it may have to download a file for all.
+def main_first(accelerator: Accelerator, load: Callable[[], T]) -> T:
+    """The result of ``load`` on every process; the main one goes first, as it may have to download a file for all.
 
     Raises:
         ValueError: a process failed.
     """
-    found: list[Result] = []
+    found: list[T] = []
     on_main(accelerator, lambda: found.append(load()))
     with errors_reach_all(accelerator):
         return found[0] if found else load()
@@ -109,10 +103,10 @@ def main_first(accelerator: Accelerator, load: Callable[[], Result]) -> Result:
 def errors_reach_all(accelerator: Accelerator) -> Iterator[None]:
     """A ValueError or OSError of one process inside the block ends the block on all of them, with the same message.
 
-    The block must not exchange anything between processes. Where several fail, the first one's message is taken.
+    A process that stops alone would leave the others waiting. The block must not communicate between processes.
 
     Raises:
-        ValueError: a process failed; with one process the error is left as it is.
+        ValueError: a process failed; with one process the error is not changed.
     """
     if accelerator.num_processes == 1:
         yield

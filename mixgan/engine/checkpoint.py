@@ -15,12 +15,12 @@ from mixgan.engine.accelerator import on_main
 from mixgan.engine.run_folder import write_json
 
 PREFIX = "step-"
-#: What torch, safetensors and accelerate raise at files that are cut off, garbled or missing.
+#: Errors of torch, safetensors and accelerate for truncated, corrupted or missing files.
 DAMAGE = (OSError, EOFError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError, SafetensorError)
 
 
 class Checkpoints:
-    """The checkpoints/ folder of a run: ``step-00000123`` folders, and last.json and best.json pointing at two of them.
+    """The checkpoints/ folder of a run: ``step-00000123`` folders, and last.json and best.json, which point to two of them.
 
     A checkpoint holds accelerate's state (networks, optimizers, gradient scaler), ``trainer.pt`` (the same for all processes)
     and ``process-K.pt`` (what belongs to one process: random states, pools).
@@ -32,7 +32,7 @@ class Checkpoints:
         self.keep = keep
 
     def save(self, step: int, *, trainer: dict[str, Any], process: dict[str, Any]) -> None:
-        """Write the checkpoint of ``step`` and point last.json at it. Every process must call this.
+        """Write the checkpoint of ``step`` and point last.json to it. Every process must call this.
 
         Args:
             trainer: state that all processes share (counters, schedules); tensors and plain values.
@@ -59,7 +59,7 @@ class Checkpoints:
         """
         folder = self.last()
         if folder is None:
-            raise ValueError(f"nothing to resume: {self.folder} holds no checkpoint; start the run without --resume")
+            raise ValueError(f"nothing to resume: {self.folder} contains no checkpoint; start the run without --resume")
         try:
             return self._restore(folder)
         except DAMAGE as error:
@@ -71,7 +71,7 @@ class Checkpoints:
         shared = torch.load(folder / "trainer.pt", map_location="cpu", weights_only=True)
         if shared["processes"] != processes:
             raise ValueError(
-                f"{folder} was written by {shared['processes']} processes; this run has {processes}, use as many"
+                f"{folder} was written by {shared['processes']} processes; this run has {processes}; use the same number"
             )
         self.accelerator.load_state(str(folder))
         own = torch.load(folder / f"process-{self.accelerator.process_index}.pt", map_location="cpu", weights_only=True)
@@ -80,15 +80,15 @@ class Checkpoints:
         return shared["trainer"], own["process"]
 
     def last(self) -> Path | None:
-        """The folder that last.json points at."""
+        """The folder that last.json points to."""
         return pointed(self.folder, "last.json")
 
     def best(self) -> Path | None:
-        """The folder that best.json points at."""
+        """The folder that best.json points to."""
         return pointed(self.folder, "best.json")
 
     def mark_best(self, step: int, *, metric: str, value: float) -> None:
-        """Point best.json at the checkpoint of ``step``, which is then kept whatever comes after."""
+        """Point best.json to the checkpoint of ``step``, which is then kept until a better one."""
         target = self.folder / f"{PREFIX}{step:08d}"
         content = {"checkpoint": target.name, "step": step, "metric": metric, "value": value}
         on_main(self.accelerator, lambda: write_json(self.folder / "best.json", content))
@@ -111,22 +111,22 @@ class Checkpoints:
 
 
 def pointed(folder: Path, name: str) -> Path | None:
-    """The checkpoint that last.json or best.json of a checkpoints/ folder points at, None where there is no such file.
+    """The checkpoint that last.json or best.json of a checkpoints/ folder points to, None where there is no such file.
 
     Raises:
-        ValueError: it points at a checkpoint that is gone.
+        ValueError: it points to a missing checkpoint.
     """
     pointer = folder / name
     if not pointer.is_file():
         return None
     checkpoint = folder / json.loads(pointer.read_text())["checkpoint"]
     if not checkpoint.is_dir():
-        raise ValueError(f"{pointer} points at {checkpoint.name}, which is not there")
+        raise ValueError(f"{pointer} points to {checkpoint.name}, which does not exist")
     return checkpoint
 
 
 def random_states(device: torch.device) -> dict[str, Any]:
-    """The random states that training draws from: torch on CPU, torch on the process's GPU, Python's."""
+    """The random states that training draws from: torch's on CPU and on the process's GPU, Python's."""
     version, numbers, gauss = random.getstate()
     states: dict[str, Any] = {"torch": torch.get_rng_state(), "python": [version, list(numbers), gauss]}
     if device.type == "cuda":
@@ -135,7 +135,7 @@ def random_states(device: torch.device) -> dict[str, Any]:
 
 
 def restore_random_states(states: dict[str, Any], device: torch.device) -> None:
-    """Set what ``random_states`` took; anything missing or malformed raises."""
+    """Restore the result of ``random_states``; anything missing or malformed raises."""
     torch.set_rng_state(states["torch"])
     version, numbers, gauss = states["python"]
     random.setstate((version, tuple(numbers), gauss))

@@ -1,4 +1,4 @@
-"""The moving average of a network's weights over training, which is steadier than any single step's."""
+"""Exponential moving average (EMA) of a network's weights, which is steadier than the weights of any single step."""
 
 import copy
 from itertools import compress
@@ -23,13 +23,11 @@ def follow(copied: nn.Module, network: nn.Module, *, decay: float) -> None:
 
 
 class MovingAverage:
-    """A copy of a network that follows it: ``average = d * average + (1 - d) * weights`` after every optimizer step.
+    """EMA of a network: ``average = d * average + (1 - d) * weights`` after every optimizer step.
 
     d = min(decay, (1 + t) / (10 + t)) at the t-th step, the warm-up of TensorFlow's ExponentialMovingAverage: with 0.999 from
-    the start, the average of a run of a few hundred steps would be mostly its untrained weights.
-
-    Buffers are averaged like weights, so that batch norm's statistics are as old as the weights they belong to; what only counts
-    (its number of batches) is copied.
+    the start, the average of a run of a few hundred steps would be mostly its untrained weights. Buffers are averaged like
+    weights, so that batch norm's statistics match them; integers (its number of batches) are copied.
 
     Args:
         network: the copy starts equal to it, on its device, and takes no gradients.
@@ -42,7 +40,7 @@ class MovingAverage:
         self.steps = 0
 
     def update(self, network: nn.Module) -> None:
-        """Take in the weights after one more step."""
+        """Average in the weights after one more step."""
         self.steps += 1
         follow(self.network, network, decay=min(self.decay, (1 + self.steps) / (10 + self.steps)))
 
@@ -51,6 +49,6 @@ class MovingAverage:
         return {"steps": self.steps, "network": self.network.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved average."""
+        """Restore a saved average."""
         self.steps = state["steps"]
         self.network.load_state_dict(state["network"])

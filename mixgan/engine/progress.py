@@ -59,7 +59,7 @@ class Progress:
                 console=self.console,
                 speed_estimate_period=600.0,
             )
-            self._task = self._live.add_task(description, total=total, completed=done, text="")
+            self._task = self._live.add_task(description, total=total, completed=int(done), text="")
 
     def __enter__(self) -> "Progress":
         if self._live is not None:

@@ -1,5 +1,9 @@
-"""Ctrl-C and SIGTERM: finish the step, save, and say how to go on; a second signal ends at once."""
+"""One training run: its position, checkpoints, logs and speed; both training commands are loops around it.
 
+Ctrl-C or SIGTERM finishes the step, saves, and prints how to resume; a second signal ends the process at once.
+"""
+
+import math
 import shlex
 import shutil
 import signal
@@ -21,56 +25,17 @@ from mixgan.engine.accelerator import make_accelerator, on_main, start_tracker
 from mixgan.engine.checkpoint import Checkpoints
 from mixgan.engine.config import CommonSettings, check_same_settings, to_json
 from mixgan.engine.progress import Progress
-from mixgan.engine.run_folder import MetricsLog, RunFolder, default_folder, forget_after, write_json
+from mixgan.engine.run_folder import MetricsLog, RunFolder, default_folder, drop_records_after, write_json
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-class Interrupt:
-    """Context manager that turns the first signal into a request to stop at the next step.
-
-    Args:
-        accelerator: whose processes must agree to stop.
-        check_every: steps between the processes' agreements; a single process stops at the next step.
-    """
-
-    def __init__(self, accelerator: Accelerator, *, check_every: int = 10) -> None:
-        self.accelerator = accelerator
-        self.check_every = check_every
-        self.signal: int | None = None
-        self._previous: dict[int, object] = {}
-
-    def __enter__(self) -> "Interrupt":
-        self._previous = {number: signal.signal(number, self._note) for number in SIGNALS}
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
-        for restored, handler in self._previous.items():
-            signal.signal(restored, handler)
-
-    def requested(self, step: int) -> bool:
-        """Whether to stop after ``step``: the same answer on all processes."""
-        if self.accelerator.num_processes == 1:
-            return self.signal is not None
-        if step % self.check_every:
-            return False
-        flag = torch.tensor(int(self.signal is not None), device=self.accelerator.device)
-        return bool(self.accelerator.reduce(flag, reduction="sum").item())
-
-
-# One training run: where it stands, what it remembers, what it logs. Both loops are written around it.
-
+#: Several processes agree on what signals and time ask for about this often, but at least after this many steps.
+AGREE_SECONDS, AGREE_STEPS = 1.0, 50
 
 Batch = TypeVar("Batch", covariant=True)
 
 
 class Loader(Protocol[Batch]):
-    """Batches by epoch; an epoch's batches are the same however often and from wherever they are asked for."""
+    """Batches by epoch; an epoch's batches are always the same, wherever one starts."""
 
     steps_per_epoch: int
 
@@ -80,14 +45,14 @@ class Loader(Protocol[Batch]):
 
 
 class Stateful(Protocol):
-    """What can be remembered in a checkpoint; states hold tensors and plain values only."""
+    """What can be saved in a checkpoint; states contain tensors and plain values only."""
 
     def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: dict[str, Any]) -> Any: ...
+    def load_state_dict(self, state: dict[str, Any], /) -> Any: ...
 
 
 class Run:
-    """State and records of one run. Make it with ``Run.start``.
+    """State and records of one run; construct it with ``Run.start``.
 
     Attributes:
         accelerator: prepared for the settings.
@@ -111,14 +76,14 @@ class Run:
         self._own: dict[str, Stateful] = {}
         self._saved_step = -1
         self._progress = Progress("", total=0, enabled=False)
-        self._log: MetricsLog | None = None
-        self._tick: float | None = None  # since when training time runs, None while it does not
+        self._log = MetricsLog(folder.metrics, enabled=False)
+        self._training_since: float | None = None  # None while time does not count as training time
 
     @classmethod
     def start(cls, settings: CommonSettings, *, recipe: str) -> "Run":
-        """Set up processes and random seed, so that all networks are built from one seed on all processes.
+        """Set up processes and random seed, so that all processes build their networks from the same seed.
 
-        The folder is made in ``begin``: a run that fails before, on missing data say, leaves none behind.
+        The folder is created in ``begin``: a run that fails earlier, on missing data say, leaves none behind.
 
         Raises:
             ValueError: the folder is in use, not writable, or does not fit --resume.
@@ -135,14 +100,16 @@ class Run:
         return cls(settings, accelerator, folder, recipe=recipe)
 
     def register_for_checkpointing(self, name: str, item: Stateful, *, own: bool = False) -> None:
-        """Put an object's state into the checkpoints; ``own``: every process has a different one (pools, generators)."""
+        """Save an object's state in every checkpoint; ``own``: it differs between processes (pools, generators)."""
         (self._own if own else self._shared)[name] = item
 
     def begin(self, steps_per_epoch: int) -> None:
-        """Call when everything is prepared and remembered: draws differ per process from here on; a resumed run goes on.
+        """Create the folder or load the checkpoint. Call it when everything is prepared and registered.
+
+        Random draws differ between processes from here on.
 
         Args:
-            steps_per_epoch: batches per epoch; an epoch has that many divided by the accumulation steps, rounded down.
+            steps_per_epoch: batches per epoch; the optimizer steps are this divided by the accumulation steps, rounded down.
         """
         settings = self.settings
         self.steps_per_epoch = steps_per_epoch // settings.accumulation_steps
@@ -159,14 +126,14 @@ class Run:
         if settings.resume:
             self._load()
         else:
-            on_main(self.accelerator, self._begin_folder)
+            on_main(self.accelerator, self._create_folder)
         if settings.tracker != "none":
             start_tracker(self.accelerator, settings.tracker, folder=self.folder.path, run_name=self.recipe)
         self._log = MetricsLog(self.folder.metrics, enabled=self.accelerator.is_main_process)
 
     @property
     def epoch(self) -> int:
-        """Whole epochs done."""
+        """Complete epochs done."""
         return self.step // self.steps_per_epoch
 
     @property
@@ -180,12 +147,12 @@ class Run:
         return self.step >= self.total_steps
 
     def batches(self, loader: Loader[Batch], *, description: str) -> Iterator[Batch]:
-        """The batches still to train on. Between them: checkpoints when due, and the stop that a signal asked for."""
-        show = self.accelerator.is_main_process
+        """The remaining batches of the run. Between them: due checkpoints, and the stop that a signal asked for."""
         accumulation = self.settings.accumulation_steps
+        show = self.accelerator.is_main_process
         self._progress = Progress(description, total=self.total_steps, done=self.step, enabled=show)
         with self._progress, Interrupt(self.accelerator) as interrupt:
-            self._tick = time.monotonic()
+            self._training_since = time.monotonic()
             while not self.at_end:
                 epoch, done = divmod(self.step, self.steps_per_epoch)
                 for batch in loader.epoch(epoch, first_step=done * accumulation):
@@ -197,8 +164,7 @@ class Run:
                     if self.at_end or self.at_epoch_end:
                         break
             self.save()
-            self.seconds += time.monotonic() - self._tick
-            self._tick = None
+            self._stop_clock()
 
     def end_step(
         self, values: Mapping[str, Tensor | float], *, images: int, shown: Sequence[str] | None = None
@@ -208,7 +174,7 @@ class Run:
         Args:
             values: scalars of this process; means over the processes are logged.
             images: images that this process used in the step.
-            shown: which values the progress bar has room for; all where not given.
+            shown: the values that the progress bar has room for; all by default.
         """
         self.step += 1
         self.images += images * self.accelerator.num_processes
@@ -225,50 +191,49 @@ class Run:
         if self.settings.tracker != "none":
             self.accelerator.log({k: v for k, v in values.items() if isinstance(v, int | float)}, step=self.step)
 
-    def say(self, text: str) -> None:
-        """One line for the user, from the main process."""
+    def print(self, text: str) -> None:
+        """Print a line from the main process, above the progress bar."""
         if self.accelerator.is_main_process:
             self._progress.console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+    say = print  # the old name, while callers change
 
     @contextmanager
     def pause(self) -> Iterator[None]:
         """Around evaluation: its time does not count as training time."""
-        outermost = self._tick is not None
-        if outermost:
-            self.seconds += time.monotonic() - self._tick
-            self._tick = None
+        outermost = self._stop_clock()
         yield
         if outermost:
-            self._tick = time.monotonic()
+            self._training_since = time.monotonic()
 
     def save(self) -> None:
         """Write a checkpoint of this step, unless there is one already."""
         if self._saved_step == self.step or self.settings.dry_run:
             return
         with self.pause():
-            trainer = {name: item.state_dict() for name, item in self._shared.items()}
+            items = {name: item.state_dict() for name, item in self._shared.items()}
             position = {"step": self.step, "best": self.best, "images": self.images, "seconds": self.seconds}
             own = {name: item.state_dict() for name, item in self._own.items()}
-            self.checkpoints.save(self.step, trainer={"position": position, "items": trainer}, process=own)
+            self.checkpoints.save(self.step, trainer={"position": position, "items": items}, process=own)
             self._saved_step = self.step
 
     def track_best(self, metric: str, value: float, *, higher_is_better: bool) -> bool:
         """Keep the checkpoint of this step as the best if ``value`` beats all before; returns whether it does.
 
-        Without --checkpoint-every each call saves, whatever the value.
+        Without --checkpoint-every each call saves a checkpoint, whatever the value.
         """
-        best = self.best and self.best["value"]
+        best = None if self.best is None else self.best["value"]
         better = best is None or (value > best if higher_is_better else value < best)
         if better:
             self.best = {"metric": metric, "value": value, "step": self.step}
         if better or self.settings.checkpoint_every is None:
             self.save()
         if better and not self.settings.dry_run:
-            self.checkpoints.mark_best(**self.best)
+            self.checkpoints.mark_best(self.step, metric=metric, value=value)
         return better
 
     def speed(self) -> dict[str, float]:
-        """The summary's figures of the run so far: steps, epochs, images_per_second (training only), seconds."""
+        """Entries of the summary so far: steps, epochs, images_per_second (of training time), seconds."""
         rate = self.images / self.seconds if self.seconds else 0.0
         epochs = round(self.step / self.steps_per_epoch, 3)
         return {
@@ -279,33 +244,33 @@ class Run:
         }
 
     def write_summary(self, values: Mapping[str, Any]) -> None:
-        """summary.json, once, by the main process."""
+        """Write summary.json, from the main process."""
         on_main(self.accelerator, lambda: write_json(self.folder.summary, dict(values)))
 
     def finish(self) -> None:
-        """Close log and trackers; a dry run leaves nothing behind. The processes cannot talk to each other afterwards."""
+        """Close log and trackers, and remove a dry run's folder. The processes cannot communicate afterwards."""
         self._log.close()
         if self.settings.dry_run:
             on_main(self.accelerator, lambda: shutil.rmtree(self.folder.path))
         self.accelerator.end_training()
 
-    def _between_steps(self, interrupt: Interrupt) -> None:
+    def _between_steps(self, interrupt: "Interrupt") -> None:
         every = self.settings.checkpoint_every
         if every and self.step % every == 0:
             self.save()
         if interrupt.requested(self.step) and not self.at_end:
             self.save()
-            self.say(f"Stopped at step {self.step}, saved. Go on with:\n  {self._resume_command()}")
+            self.print(f"Stopped at step {self.step}, saved. Resume with:\n  {self._resume_command()}")
             self.finish()
-            raise SystemExit(128 + (interrupt.signal or 15))
+            raise SystemExit(128 + (interrupt.signal or signal.SIGTERM))
 
     def _resume_command(self) -> str:
         processes = self.accelerator.num_processes
-        several = f"torchrun --nproc_per_node {processes}" if processes > 1 else "accelerate launch"
+        launcher = f"torchrun --nproc_per_node {processes}" if processes > 1 else "accelerate launch"
         words = [word for word in sys.argv if word != "--resume"]
         if not any(word.split("=")[0] == "--output-dir" for word in words):
             words += ["--output-dir", str(self.folder.path)]
-        return f"{several} {shlex.join(words)} --resume"
+        return f"{launcher} {shlex.join(words)} --resume"
 
     def _read(self, values: Mapping[str, Tensor | float]) -> dict[str, float]:
         device = self.accelerator.device
@@ -320,14 +285,14 @@ class Run:
                 )
         return numbers
 
-    def _begin_folder(self) -> None:
+    def _create_folder(self) -> None:
         self.folder.create()
-        accelerator = self.accelerator
         self.folder.write_config(
             to_json(self.settings),
             recipe=self.recipe,
-            processes=accelerator.num_processes,
-            device=str(accelerator.device),
+            processes=self.accelerator.num_processes,
+            device=str(self.accelerator.device),
+            steps_per_epoch=self.steps_per_epoch,
         )
 
     def _load(self) -> None:
@@ -341,8 +306,63 @@ class Run:
         self.best, self.images, self.seconds = position["best"], position["images"], position["seconds"]
         if self.best and self.best["step"] == self.step:  # a kill may have come between checkpoint and best.json
             self.checkpoints.mark_best(**self.best)
-        on_main(self.accelerator, lambda: forget_after(self.folder.metrics, self.step))
-        self.say(f"Going on at step {self.step} of {self.total_steps}.")
+        on_main(self.accelerator, lambda: drop_records_after(self.folder.metrics, self.step))
+        self.print(f"Resuming at step {self.step} of {self.total_steps}.")
+
+    def _stop_clock(self) -> bool:
+        """Add the time since the clock started to the training time; False where it was not running."""
+        if self._training_since is None:
+            return False
+        self.seconds += time.monotonic() - self._training_since
+        self._training_since = None
+        return True
+
+
+class Interrupt:
+    """Context manager that turns the first signal into a request to stop; a second one has its usual effect.
+
+    Attributes:
+        signal: the number of the signal that this process received, None without one.
+    """
+
+    def __init__(self, accelerator: Accelerator | None = None) -> None:
+        self.accelerator = accelerator
+        self.signal: int | None = None
+        self._previous: dict[int, Any] = {}
+        self._next = 0  # step of the next agreement
+        self._last: tuple[int, float] | None = None  # step and time of the last one
+
+    def __enter__(self) -> "Interrupt":
+        self._previous = {number: signal.signal(number, self._note) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.signal = number
+        for restored, handler in self._previous.items():
+            signal.signal(restored, handler)
+
+    def requested(self, step: int) -> bool:
+        """Whether to stop after ``step``, which a signal to any process asks for: the same answer on all of them.
+
+        Several processes agree about once a second: at every step while steps are slow, else every few steps, which spares
+        fast steps the exchange. How many follows from the time since the last agreement, exchanged along with the signals.
+        """
+        if self.accelerator is None or self.accelerator.num_processes == 1:
+            return self.signal is not None
+        if step < self._next:
+            return False
+        now = time.monotonic()
+        per_step = (now - self._last[1]) / (step - self._last[0]) if self._last else math.inf
+        own = torch.tensor([float(self.signal is not None), per_step], device=self.accelerator.device)
+        stop, seconds = self.accelerator.reduce(own, reduction="sum").tolist()
+        seconds /= self.accelerator.num_processes
+        self._last = step, now
+        self._next = step + max(1, min(AGREE_STEPS, int(AGREE_SECONDS / max(seconds, 1e-9))))
+        return stop > 0
 
 
 def _choose_folder(settings: CommonSettings, recipe: str) -> Path:

@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one."""
+"""The run folder: its layout, its records, and writing files so that a reader never sees half of one."""
 
 import importlib.metadata
 import json
@@ -15,6 +15,11 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
+
+#: Packages whose versions config.json records.
+VERSIONED = ("mixgan", "torch", "torchvision", "kornia", "accelerate")
+#: The entry of a weights file's metadata that is ours.
+KEY = "mixgan"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -41,18 +46,15 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-# metrics.jsonl: one JSON object per logged step or epoch, flushed as it is written.
-
-
 class MetricsLog:
-    """Append-only log of a run; only the main process has an open one."""
+    """metrics.jsonl: one JSON object per logged step or epoch, flushed as it is written; only the main process writes."""
 
     def __init__(self, path: Path, *, enabled: bool = True) -> None:
         self.path = path
         self._file = path.open("a", encoding="utf-8") if enabled else None
 
     def write(self, record: dict[str, Any]) -> None:
-        """Append one record; it must carry ``step``."""
+        """Append one record; it needs ``step``."""
         if self._file is not None:
             self._file.write(json.dumps(finite(record)) + "\n")
             self._file.flush()
@@ -74,33 +76,27 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def forget_after(path: Path, step: int) -> None:
+def drop_records_after(path: Path, step: int) -> None:
     """Drop the records after ``step``: what a killed run logged past its last checkpoint will be logged again."""
-    kept = [record for record in read_metrics(path) if record["step"] <= step]
-    write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
+    records = [record for record in read_metrics(path) if record["step"] <= step]
+    write_text(path, "".join(json.dumps(record) + "\n" for record in records))
 
 
-# Weights that people carry away: safetensors files that say what they are.
-
-
-KEY = "mixgan"
-
-
-def save_weights(path: Path, module: nn.Module, about: dict[str, Any]) -> None:
-    """Write a module's state with ``about`` (JSON values: how to build the module again) in the file's metadata."""
+def save_weights(path: Path, module: nn.Module, metadata: dict[str, Any]) -> None:
+    """Write a module's state as safetensors, with ``metadata`` (JSON values: how to build the module again)."""
     state = {name: tensor.detach().contiguous().cpu() for name, tensor in module.state_dict().items()}
     partial = path.with_name(f".{path.name}.partial")
-    save_file(state, partial, metadata={KEY: json.dumps(about)})
+    save_file(state, partial, metadata={KEY: json.dumps(metadata)})
     partial.replace(path)
 
 
 def weights_file(run: Path, name: str) -> Path:
-    """The file of one network of a run; a path that is no folder is that file itself."""
+    """The file of one network of a run; a path that is not a folder is that file itself."""
     return run / "weights" / f"{name}.safetensors" if run.is_dir() else run
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """What ``save_weights`` noted in a file; ValueError for a file that it did not write."""
+    """The metadata that ``save_weights`` wrote; ValueError for a file that it did not write."""
     if not path.is_file():
         raise ValueError(f"no weights at {path}")
     try:
@@ -109,7 +105,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
     except SafetensorError as error:
         raise ValueError(f"{path} is not a safetensors file: {error}") from error
     if KEY not in metadata:
-        raise ValueError(f"{path} holds weights, but not of a mixgan run")
+        raise ValueError(f"{path} contains weights, but not of a mixgan run")
     return json.loads(metadata[KEY])
 
 
@@ -118,17 +114,11 @@ def load_weights(path: Path, module: nn.Module) -> None:
     try:
         module.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError) as error:
-        raise ValueError(f"{path} does not hold weights for {type(module).__name__}: {error}") from error
-
-
-# The folder that a run leaves behind; its layout is described in docs/architecture.md.
-
-
-VERSIONED = ("mixgan", "torch", "torchvision", "kornia", "accelerate")
+        raise ValueError(f"{path} does not contain weights for {type(module).__name__}: {error}") from error
 
 
 class RunFolder:
-    """Paths inside a run folder. Making one checks nothing and writes nothing; see ``create`` and ``reopen``."""
+    """Paths inside a run folder, as described in docs/architecture.md. Constructing it reads and writes nothing."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -141,14 +131,12 @@ class RunFolder:
         self.weights = path / "weights"
 
     def check_free(self) -> None:
-        """ValueError if the folder holds something already."""
+        """ValueError if the folder contains anything."""
         if self.path.is_dir() and any(self.path.iterdir()):
-            raise ValueError(
-                f"output folder {self.path} is in use; add --resume to go on with its run, or name another"
-            )
+            raise ValueError(f"output folder {self.path} is in use; add --resume to resume its run, or choose another")
 
     def create(self) -> None:
-        """Make the folder; ValueError if it holds something already or cannot be written."""
+        """Create the folder; ValueError if it contains anything or cannot be written."""
         self.check_free()
         try:
             for folder in (self.path, self.samples, self.checkpoints, self.weights):
@@ -158,8 +146,8 @@ class RunFolder:
         except OSError as error:
             raise ValueError(f"cannot write to output folder {self.path}: {error.strerror}") from error
 
-    def write_config(self, settings: dict[str, Any], *, recipe: str, processes: int, device: str) -> None:
-        """config.json: every resolved setting and what else is needed to tell how the run was made."""
+    def write_config(self, settings: dict[str, Any], *, recipe: str, **facts: Any) -> None:
+        """Write config.json: every resolved setting, versions, the command line, and ``facts`` such as the device."""
         write_json(
             self.config,
             {
@@ -169,8 +157,7 @@ class RunFolder:
                 "seed": settings["seed"],
                 "git_commit": git_commit(),
                 "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONED},
-                "processes": processes,
-                "device": device,
+                **facts,
                 "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             },
         )
@@ -190,7 +177,7 @@ def version(package: str) -> str | None:
 
 
 def git_commit() -> str | None:
-    """Commit of the code that runs, with ``+changes`` where files differ from it; None outside a git checkout."""
+    """Commit of the running code, with ``+changes`` where files differ from it; None outside a git checkout."""
     folder = Path(__file__).parent
     try:
         git = ("git", "-C", str(folder))

@@ -110,7 +110,7 @@ def train(settings: GanSettings) -> dict[str, Any]:
         run.register_for_checkpointing("average", model.average)
     features = settings.dataset, settings.features, settings.inception_weights
     extractor = main_first(accelerator, lambda: test_features(*features))
-    run.say(extractor.note)
+    run.print(extractor.note)
     test = TestSet(domains, extractor, accelerator, batch_size=settings.batch_size)
     health = Health(run.say)
     run.begin(loader.steps_per_epoch)
@@ -179,7 +179,7 @@ def evaluate(run: Run, model: MixCycleGAN, test: TestSet, domains: Domains) -> d
     shown = [
         f"{key} {figures[key]:.2f}" for key in ("fid_AtoB", "fid_BtoA", "rmse_AtoB", "rmse_BtoA") if key in figures
     ]
-    run.say(f"step {run.step} ({figures['features']} features{average}): {'  '.join(shown)}")
+    run.print(f"step {run.step} ({figures['features']} features{average}): {'  '.join(shown)}")
     return figures
 
 
@@ -190,7 +190,7 @@ def finish(run: Run, model: MixCycleGAN, figures: dict[str, Any], loader: Domain
     if troubles := collapse_warnings(figures):
         summary["warnings"] = [*summary.get("warnings", ()), *troubles]
     if settings.dry_run:
-        run.say("Dry run: settings resolve, everything builds, one batch trained and evaluated.")
+        run.print("Dry run: settings resolve, everything builds, one batch trained and evaluated.")
     else:
         on_main(run.accelerator, lambda: save_networks(run, model))
         on_main(run.accelerator, lambda: write_model_card(run.folder.weights, to_json(settings), summary))
@@ -199,7 +199,7 @@ def finish(run: Run, model: MixCycleGAN, figures: dict[str, Any], loader: Domain
             training_grid(model, first, title="Inputs of one training step").save(run.folder.samples / "training.png")
         run.write_summary(summary)
         on_main(run.accelerator, lambda: write_report(run, summary))
-        run.say(f"Report: {run.folder.report}")
+        run.print(f"Report: {run.folder.report}")
     run.finish()
     return summary
 

@@ -1,27 +1,43 @@
-"""The command behind recipes/compare.py: variants times seeds of one recipe, one run after the other, resumable."""
+"""The command ``compare``: train variants with several seeds and compare them in a table and a page; resumable.
 
+Each run is a process of its own, started as from a terminal; compare starts the runs, follows their files and waits.
+"""
+
+import fcntl
 import json
+import os
 import re
 import shlex
+import shutil
+import signal
+import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 
 from mixgan.engine.accelerator import available_cores
-from mixgan.engine.many_runs import PlannedRun, Recipe, flags_of, run_all
+from mixgan.engine.config import FREE_ON_RESUME, read_config
+from mixgan.engine.progress import Progress
+from mixgan.engine.run import Interrupt
 from mixgan.engine.run_folder import RunFolder, default_folder
-from mixgan.report.comparison import FACTS, Comparison
+from mixgan.report.comparison import FACTS, Comparison, PlannedRun
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+POLL_SECONDS = 0.2
+#: Flags that do not change a run's result. A preset does: it sets the defaults of the runs that are still to start.
+FREE_FLAGS = {f"--{name.replace('_', '-')}" for name in FREE_ON_RESUME - {"preset"}}
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions:
-    """Run variants with several seeds, compare them in a table and a page. Flags not listed here go to every run as they are."""
+    """Train variants with several seeds; compare them in a table and a page. Other flags are passed on to every run."""
 
     recipe: Literal["classify", "mixcyclegan_maps"]
     """Which recipe to run."""
@@ -33,7 +49,7 @@ class CompareOptions:
     output_dir: Path | None = None
     """Folder of the comparison, with a run folder for each run (default: runs/compare-<recipe>-<time>)."""
     resume: bool = False
-    """Go on with the comparison in --output-dir: complete runs stay, interrupted ones go on, failed ones are tried again."""
+    """Resume the comparison in --output-dir: finished runs stay, interrupted ones are resumed, failed ones are tried again."""
     dry_run: bool = False
     """Check every variant by a dry run, list the runs, write nothing."""
     processes: int = 1
@@ -46,23 +62,27 @@ def main(argv: Sequence[str], *, recipes: Path = RECIPES) -> None:
     """The command recipes/compare.py.
 
     Raises:
-        ValueError: wrong flags or variants, a folder that cannot be used, a run there that was made with other settings.
+        ValueError: wrong flags or variants, an unusable folder, a run there that was started with other settings.
         SystemExit: code 1 where a run failed, 128 + signal where a signal stopped the runs.
     """
     options, shared = options_from(argv)
-    recipe = Recipe(recipes / f"{options.recipe}.py", options.processes)
-    if not recipe.script.is_file():
-        raise ValueError(f"{recipe.script} is not there: compare starts the recipes of a checkout of this project")
+    recipe = Recipe(options.recipe, options.processes, recipes)
     output = options.output_dir or default_folder(f"compare-{options.recipe}")
     runs = planned_runs(options, shared, output)
     check_folder(options, output)
     for run in runs:
-        run.state = "done" if run.is_complete(recipe) else "waiting"
+        run.state = "done" if is_complete(run, recipe) else "waiting"
+    started = {run.name for run in runs if run.state == "done" or saved_step(run) is not None}
+    new = [run for run in runs if options.dry_run or run.name not in started]
     try:
-        started = {run.name for run in runs if run.state == "done" or run.saved_step() is not None}
-        check_variants([run for run in runs if options.dry_run or run.name not in started], recipe)
+        for variant, words in {run.variant: run.words for run in new}.items():
+            print(f"Checking {variant} by a dry run", flush=True)
+            recipe.check(variant, words)
         if options.dry_run:
-            list_runs(runs)
+            for run in runs:
+                state = "complete" if run.state == "done" else "resumed" if run.name in started else "new"
+                print(f"{run.folder.path} ({state}): {shlex.join(run.words)}")
+            print(f"Dry run: settings resolve, {len(runs)} runs, nothing written.")
             return
         comparison = Comparison(options.recipe, f"python {shlex.join([sys.argv[0], *argv])}", output, runs)
         comparison.write()
@@ -72,15 +92,18 @@ def main(argv: Sequence[str], *, recipes: Path = RECIPES) -> None:
     comparison.show()
     if stopped:
         again = ["--resume", *([] if options.output_dir else ["--output-dir", str(output)])]
-        words = [sys.argv[0], *again, *(word for word in argv if word != "--resume")]
-        print(f"Stopped. Go on with:\n  python {shlex.join(words)}")
+        command = [sys.argv[0], *again, *(word for word in argv if word != "--resume")]
+        print(f"Stopped. Resume with:\n  python {shlex.join(command)}")
         raise SystemExit(128 + stopped)
     if any(run.state == "failed" for run in runs):
         raise SystemExit(1)
 
 
+# Which runs
+
+
 def options_from(argv: Sequence[str]) -> tuple[CompareOptions, list[str]]:
-    """Compare's own flags, and the words that go to every run; ValueError for a number out of range."""
+    """Compare's own flags, and the words for every run; ValueError for a number out of range."""
     own, rest = list(argv), []
     if "--" in own:
         own, rest = own[: own.index("--")], own[own.index("--") + 1 :]
@@ -97,23 +120,23 @@ def options_from(argv: Sequence[str]) -> tuple[CompareOptions, list[str]]:
 
 
 def variants_of(text: str) -> dict[str, tuple[str, ...]]:
-    """``"mixup,cutmix[--mixer.alpha 0.2]"`` as label -> name and own flags; ValueError where it is not of this form."""
+    """``"mixup,cutmix[--mixer.alpha 0.2]"`` as label -> name and own flags; ValueError where it is malformed."""
     variants: dict[str, tuple[str, ...]] = {}
     for part in re.split(r",(?![^\[]*\])", text):  # not at a comma in brackets
         label = part.strip()
-        read = re.fullmatch(r"([^\[\]\s-][^\[\]\s]*)(?:\[([^\[\]]*)\])?", label)
-        if read is None:
+        match = re.fullmatch(r"([^\[\]\s-][^\[\]\s]*)(?:\[([^\[\]]*)\])?", label)
+        if match is None:
             raise ValueError(
                 f'--variants: cannot read {label!r}; write NAME or "NAME[--flag value]", separated by commas'
             )
         if label in variants:
             raise ValueError(f"--variants names {label!r} twice")
-        variants[label] = (read[1], *shlex.split(read[2] or ""))
+        variants[label] = (match[1], *shlex.split(match[2] or ""))
     return variants
 
 
 def seeds_of(text: str) -> list[int]:
-    """``"0,1,2"`` as numbers; ValueError for anything else and for a seed that comes twice."""
+    """``"0,1,2"`` as numbers; ValueError for anything else and for repeated seeds."""
     words = [word.strip() for word in text.split(",")]
     if not all(word.isdecimal() for word in words) or len({int(word) for word in words}) < len(words):
         raise ValueError(f"--seeds takes different whole numbers separated by commas, got {text!r}")
@@ -121,7 +144,7 @@ def seeds_of(text: str) -> list[int]:
 
 
 def planned_runs(options: CompareOptions, shared: Sequence[str], output: Path) -> list[PlannedRun]:
-    """All runs in the order in which they are made: every variant with the first seed, then with the next one.
+    """All runs in order: every variant with the first seed, then with the next one.
 
     Raises:
         ValueError: malformed variants or seeds, two variants whose folders would have one name, flags that compare sets.
@@ -145,12 +168,12 @@ def planned_runs(options: CompareOptions, shared: Sequence[str], output: Path) -
 
 
 def check_folder(options: CompareOptions, output: Path) -> None:
-    """ValueError unless the folder is unused or, with --resume, holds a comparison of the same recipe."""
+    """ValueError unless the folder is unused or, with --resume, contains a comparison of the same recipe."""
     if not options.resume:
         RunFolder(output).check_free()
         return
     if options.output_dir is None:
-        raise ValueError("--resume needs --output-dir, the folder of the comparison to go on with")
+        raise ValueError("--resume needs --output-dir, the folder of the comparison to resume")
     file = output / "compare.json"
     if not file.is_file():
         raise ValueError(f"nothing to resume: {file} does not exist; start the comparison without --resume")
@@ -159,19 +182,240 @@ def check_folder(options: CompareOptions, output: Path) -> None:
         raise ValueError(f"{output} compares runs of {recipe}, not of {options.recipe}; name another --output-dir")
 
 
-def check_variants(runs: Sequence[PlannedRun], recipe: Recipe) -> None:
-    """One dry run of each variant; ValueError naming the first one that fails."""
-    for variant, words in {run.variant: run.words for run in runs}.items():
-        print(f"Checking {variant} by a dry run", flush=True)
+def is_complete(run: PlannedRun, recipe: "Recipe") -> bool:
+    """Whether the run with these flags has been trained to its end.
+
+    Raises:
+        ValueError: its folder contains a run with other settings or other files, or another process works on it.
+    """
+    path = run.folder.path
+    if not is_free(run.log):
+        raise ValueError(f"another process still works on {path}; wait for it or end it")
+    if not run.folder.config.is_file():
+        if any(file.is_file() and not file.name.startswith(".") for file in path.rglob("*")):
+            raise ValueError(
+                f"{path} contains files but no config.json, so it is not a run folder; choose another --output-dir"
+            )
+        return False
+    config, summary = read_config(path), run.summary()
+    different = differences(config, run.words, recipe)
+    if different:
+        raise ValueError(f"cannot resume {path} with other settings: {'; '.join(different)}")
+    steps, last = max(saved_step(run) or 0, summary.get("steps", 0)), max_steps(run)
+    if last is not None and steps > last:
+        raise ValueError(f"{path} has done {steps} steps already, more than --max-steps {last}")
+    if not summary or not run.folder.report.is_file():  # the report is written last
+        return False
+    return summary["steps"] == last or summary["epochs"] >= config["settings"]["epochs"]
+
+
+def differences(config: dict[str, Any], words: Sequence[str], recipe: "Recipe") -> list[str]:
+    """How the flags differ from those a run (its config.json) was started with, as far as they change the result."""
+    was = {"recipe": config["recipe"], "--processes": str(config["processes"])}
+    was |= flags_of(shlex.split(config["command"])[1:])
+    now = {"recipe": recipe.name, "--processes": str(recipe.processes), **flags_of(words)}
+    flags = [flag for flag in {**now, **was} if flag not in FREE_FLAGS and now.get(flag) != was.get(flag)]
+    return [f"{flag} is {now.get(flag, 'not given')}, was {was.get(flag, 'not given')}" for flag in flags]
+
+
+def flags_of(words: Sequence[str]) -> dict[str, str]:
+    """Flags and their values as text: ``["--lr_drops", "0.5", "0.7", "--a=b"]`` as ``{"--lr-drops": "0.5 0.7", "--a": "b"}``."""
+    flags: dict[str, list[str]] = {}
+    flag = ""
+    for word in words:
+        if word.startswith("--"):
+            flag, equals, value = word.partition("=")
+            flag = flag.replace("_", "-")
+            flags[flag] = [value] if equals else []  # as in the recipes, the last one counts
+        else:
+            flags.setdefault(flag, []).append(word)
+    return {flag: " ".join(values) or "given" for flag, values in flags.items()}
+
+
+# How far a run is
+
+
+def max_steps(run: PlannedRun) -> int | None:
+    """The value of the run's --max-steps."""
+    value = flags_of(run.words).get("--max-steps", "")
+    return int(value) if value.isdecimal() else None
+
+
+def saved_step(run: PlannedRun) -> int | None:
+    """The step of its last checkpoint, None without one."""
+    pointer = run.folder.checkpoints / "last.json"
+    return json.loads(pointer.read_text())["step"] if pointer.is_file() else None
+
+
+def steps_done(run: PlannedRun) -> tuple[int, int | None]:
+    """The last step that the run logged, and its number of steps (None until it has started)."""
+    step, total = 0, None
+    if run.folder.metrics.is_file():
+        with run.folder.metrics.open("rb") as file:
+            file.seek(max(0, run.folder.metrics.stat().st_size - 8192))  # a log may be too long to be read repeatedly
+            lines = file.read().split(b"\n")[:-1]  # the last line may be incomplete
+        step = json.loads(lines[-1])["step"] if lines else 0
+    if run.folder.config.is_file():
+        config = read_config(run.folder.path)
+        if per_epoch := config.get("steps_per_epoch"):
+            total = config["settings"]["epochs"] * per_epoch
+            total = min(total, max_steps(run) or total)
+    return step, total
+
+
+def is_free(log: Path) -> bool:
+    """Whether no process of a run writes to its log, which is locked as long as one of them lives."""
+    if not log.is_file():
+        return True
+    with log.open("ab") as file:
         try:
-            recipe.check(words)
-        except ValueError as error:
-            raise ValueError(f"variant {variant}: {error}") from error
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
 
 
-def list_runs(runs: Sequence[PlannedRun]) -> None:
-    """What --dry-run prints."""
-    for run in runs:
-        standing = "complete" if run.state == "done" else "new" if run.saved_step() is None else "goes on"
-        print(f"{run.folder.path} ({standing}): {shlex.join(run.words)}")
-    print(f"Dry run: settings resolve, {len(runs)} runs, nothing written.")
+# Starting, following and stopping runs
+
+
+def launcher(processes: int) -> list[str]:
+    """The command before a recipe and its flags.
+
+    Several processes by torchrun: on CPU accelerate's launcher would start one, and it gives all launches one port.
+    """
+    if processes == 1:
+        plain = "--num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no"  # else it prints a notice
+        return [sys.executable, "-m", "accelerate.commands.launch", "--quiet", *plain.split()]
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training command, and the number of processes of each run. Without a checkout its module is started, not its script."""
+
+    name: str
+    processes: int = 1
+    recipes: Path = RECIPES
+
+    def command(self, words: Sequence[str]) -> list[str]:
+        """The command line of a run with these flags."""
+        script = self.recipes / f"{self.name}.py"
+        program = [str(script)] if script.is_file() else ["-m", FACTS[self.name].module]
+        return [*launcher(self.processes), *program, *words]
+
+    def check(self, variant: str, words: Sequence[str]) -> None:
+        """Its dry run with these flags; ValueError with the recipe's own sentence where it fails."""
+        wide = {**os.environ, "COLUMNS": "1000"}  # so that no sentence is broken
+        command = self.command([*words, "--dry-run"])
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=wide)
+        if done.returncode:
+            raise ValueError(f"variant {variant}: {last_error(done.stderr or done.stdout)}")
+
+
+def run_all(
+    runs: Sequence[PlannedRun],
+    recipe: Recipe,
+    *,
+    jobs: int = 1,
+    at_end: Callable[[PlannedRun], None] = lambda run: None,
+) -> int | None:
+    """Train the waiting runs in order, ``jobs`` at a time; one that fails does not stop the others.
+
+    A signal stops them: each run saves and ends, so that it can be resumed later. A second signal ends all at once.
+
+    Args:
+        at_end: called after each run that ended, whatever its state.
+
+    Returns:
+        The signal that stopped them, None if all ended by themselves.
+    """
+    waiting = deque(run for run in runs if run.state == "waiting")
+    active: list[_Process] = []
+    stopping = False
+    with Interrupt() as interrupt, Progress("compare", total=len(runs), unit="runs") as bar:
+        try:
+            while active or (waiting and not interrupt.signal):
+                while waiting and len(active) < jobs and not interrupt.signal:
+                    active.append(_Process(waiting.popleft(), recipe))
+                if interrupt.signal and not stopping:
+                    stopping = True
+                    bar.print("Stopping: the runs save their state (interrupt again to end them at once).")
+                    for process in active:
+                        process.signal(signal.SIGINT)
+                time.sleep(POLL_SECONDS)
+                for process in [process for process in active if process.has_ended(stopping=stopping)]:
+                    active.remove(process)
+                    at_end(process.run)
+                    error = f", {process.run.error} (see {process.run.log})" if process.run.error else ""
+                    bar.print(f"{process.run.name}: {process.run.state}{error}")
+                _show(bar, runs, [process.run for process in active])
+        finally:
+            for process in active:
+                process.signal(signal.SIGTERM if recipe.processes > 1 else signal.SIGKILL)
+    return interrupt.signal
+
+
+def _show(bar: Progress, runs: Sequence[PlannedRun], active: Sequence[PlannedRun]) -> None:
+    done, texts = float(sum(run.state in ("done", "failed") for run in runs)), []
+    for run in active:
+        step, total = steps_done(run)
+        done += min(step / total, 1) if total else 0
+        texts.append(f"{run.name} step {step}" + (f" of {total}" if total else ""))
+    bar.text = ", ".join(texts)
+    bar.update(done)
+
+
+class _Process:
+    """A running run. Its output goes to its log, which stays locked as long as any of its processes lives."""
+
+    def __init__(self, run: PlannedRun, recipe: Recipe) -> None:
+        self.run, self.processes = run, recipe.processes
+        resume = saved_step(run) is not None
+        if not (resume or run.summary()):  # it ended before its first checkpoint: nothing to resume
+            shutil.rmtree(run.folder.path, ignore_errors=True)
+        words = [*run.words, "--output-dir", str(run.folder.path), *(["--resume"] if resume else [])]
+        run.log.parent.mkdir(parents=True, exist_ok=True)
+        with run.log.open("ab") as log:
+            self._log_start = log.tell()
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A session of its own: a Ctrl-C on the terminal reaches this process alone, which then signals each run once.
+            self._process = subprocess.Popen(
+                recipe.command(words),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        run.state, run.error = "running", None
+
+    def has_ended(self, *, stopping: bool) -> bool:
+        """Whether the run ended; sets its state."""
+        code, run = self._process.poll(), self.run
+        if code is None or (stopping and not is_free(run.log)):  # the launcher has ended, the run still saves
+            return False
+        if code == 0 and run.folder.summary.is_file():
+            run.state = "done"
+        elif stopping:
+            run.state = "interrupted"
+        else:
+            printed = run.log.read_bytes()[self._log_start :].decode(errors="replace")
+            run.state, run.error = "failed", last_error(printed)
+        return True
+
+    def signal(self, number: int) -> None:
+        """Signal all processes of the run, once each: a second signal would end them before they saved."""
+        with suppress(ProcessLookupError):
+            if self.processes > 1:  # torchrun passes it on
+                self._process.send_signal(number)
+            else:
+                os.killpg(self._process.pid, number)
+
+
+def last_error(printed: str) -> str:
+    """Why a process failed: our commands' error line, else an exception, the head of tyro's box, or the last line."""
+    errors = re.findall(r"^(?:\[process \d+\] )?error: (.+)$", printed, re.MULTILINE)
+    raised = re.findall(r"^(?:\[rank\d+\]: *)?((?:\w+\.)*\w+(?:Error|Exception)\b.*)$", printed, re.MULTILINE)
+    raised = [line for line in raised if "ChildFailedError" not in line]  # torchrun's own, about the others
+    boxed = re.findall(r"^│ +(.*?) *│$", printed, re.MULTILINE)
+    lines = [f"its last line is: {line}" for line in printed.splitlines() if line.strip(" =-")]
+    return [*(errors[-1:] or raised[-1:] or boxed[:1] or lines[-1:]), "it printed nothing"][0]

@@ -57,14 +57,14 @@ def image_grid(
         for c in range(layout.columns):
             x, y = layout.corner(r, c)
             if c < len(row):
-                sheet.paste(_picture(row[c]).resize(layout.cell, Image.NEAREST), (x, y))
+                sheet.paste(_picture(row[c]).resize(layout.cell, Image.Resampling.NEAREST), (x, y))
             else:
                 draw.rectangle((x, y, x + layout.cell[0] - 1, y + layout.cell[1] - 1), _EMPTY)
     return sheet
 
 
 class _Layout:
-    """Where everything goes, in pixels, once the labels are broken into lines and measured."""
+    """The layout in pixels, once the labels are broken into lines and measured."""
 
     def __init__(
         self,
@@ -108,8 +108,8 @@ class _Layout:
             at = (self.corner(0, c)[0] + self.cell[0] / 2, self.top - self.gap)
             draw.multiline_text(at, head, _INK, self.font, anchor="md", align="center")
         for r, side in enumerate(self.sides):
-            at = (self.left - 2 * self.gap, self.corner(r, 0)[1] + self.cell[1] / 2)
-            draw.multiline_text(at, side, _INK, self.font, anchor="rm", align="right")
+            middle = (self.left - 2 * self.gap, self.corner(r, 0)[1] + self.cell[1] / 2)
+            draw.multiline_text(middle, side, _INK, self.font, anchor="rm", align="right")
 
 
 def _check(rows: Sequence[Tensor], row_labels: Sequence[str], column_labels: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""A self-contained HTML page: texts, tables, figures and warnings, without any reference to the outside."""
+"""A self-contained HTML page: texts, tables, figures and warnings, without any external reference."""
 
 import base64
 import io
@@ -8,15 +8,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import matplotlib as mpl
-from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
-from matplotlib.figure import Figure
 from PIL import Image
 
 from mixgan.engine.run_folder import write_text
-from mixgan.report.plots import INK
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+INK = "#3b4148"  # of texts and axes in figures, readable on white; the page replaces it by the colour of its own text
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Page:
         """One mapping becomes a list of names and values; a sequence becomes a table with one row per mapping.
 
         The columns are the keys in order of their first appearance; what a row lacks is left empty. Values are printed by
-        ``tidy``, so an integer that is no count, such as a seed, is better given as a string.
+        ``tidy``, so an integer that is not a count, such as a seed, is better given as a string.
         """
         if isinstance(rows, Mapping):
             self._sections.append(_Section(heading, pairs=[(str(k), _cell(v)) for k, v in rows.items()]))
@@ -70,13 +72,13 @@ class Page:
         cells = [[_cell(row[key], padded=True) if key in row else _Cell("", False) for key in columns] for row in rows]
         self._sections.append(_Section(heading, columns=[str(key) for key in columns], rows=cells))
 
-    def figure(self, heading: str, figure: Figure | Image.Image | Path | str, caption: str = "") -> None:
+    def figure(self, heading: str, figure: "Figure | Image.Image | Path | str", caption: str = "") -> None:
         """A matplotlib figure (kept as vectors), a PIL image, or the path of a PNG or JPEG file.
 
-        Without a heading, a figure that follows a figure stands beside it where the window is wide enough.
+        Without a heading, a figure after a figure is placed beside it where the window is wide enough.
         """
         description = caption or heading or self.title
-        if isinstance(figure, Figure):
+        if not isinstance(figure, Image.Image | Path | str):
             count = sum(len(section.pictures) for section in self._sections)
             markup = _inline_svg(figure, prefix=f"f{count}-", description=description)
         else:
@@ -86,24 +88,26 @@ class Page:
         self._sections[-1].pictures.append(_Picture(markup, caption))
 
     def warning(self, text: str) -> None:
-        """Something the reader must know before believing the figures; shown under the title, each text once."""
+        """Something the reader must know before trusting the results; shown under the title, each text once."""
         if text not in self._warnings:
             self._warnings.append(text)
 
     def html(self) -> str:
         """The page as one string."""
+        from jinja2 import Environment, PackageLoader
+
         template = Environment(loader=PackageLoader("mixgan.report", "."), autoescape=True).get_template("page.html")
         return template.render(page=self, sections=self._sections, warnings=self._warnings)
 
     def write(self, path: Path | str) -> Path:
-        """Write the page; a file that is there already is replaced at once and never half-written."""
+        """Write the page; an existing file is replaced atomically."""
         path = Path(path)
         write_text(path, self.html())
         return path
 
 
 def tidy(value: object, *, padded: bool = False) -> str:
-    """A value as a reader wants it: four significant digits, thousands apart, yes and no, a dash for None.
+    """A value for readers: four significant digits, thousands apart, yes and no, a dash for None.
 
     ``padded`` keeps the zeros at the end of a fraction, so that the numbers of a column line up.
     """
@@ -112,7 +116,7 @@ def tidy(value: object, *, padded: bool = False) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, Integral):
-        return f"{value:,}" if abs(value) >= 10_000 else f"{value}"
+        return f"{value:,}" if abs(int(value)) >= 10_000 else f"{value}"
     if isinstance(value, Real):
         return _tidy_float(float(value), padded)
     if isinstance(value, (list, tuple)):
@@ -165,11 +169,13 @@ def _inline_image(source: Image.Image | Path | str, *, description: str) -> Mark
     )
 
 
-def _inline_svg(figure: Figure, *, prefix: str, description: str) -> Markup:
+def _inline_svg(figure: "Figure", *, prefix: str, description: str) -> Markup:
     """SVG for the middle of a page: no XML head, no outside names, no ids shared with other figures, the page's ink.
 
     matplotlib escapes the texts it draws, so the result is markup as it is.
     """
+    import matplotlib as mpl
+
     buffer = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "mixgan"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -10,15 +11,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
+from mixgan.report.page import INK
+
 # Okabe and Ito's palette without black (it would vanish on a dark page) and with yellow, the palest, left out.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 LINE_STYLES = ("-", "--", ":", "-.")
-# Text and axes are drawn in this grey, readable on white; the page turns it into the colour of its own text.
-INK = "#3b4148"
-# A plot is some 600 pixels wide: more points only make the page heavy.
+# A plot is about 600 pixels wide: more points only make the page larger.
 MAX_POINTS = 1000
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
     "axes.spines.right": False,
@@ -72,7 +73,7 @@ def line_plot(
             return figure
         if log_y:
             _log_ticks(axes)
-        if all(float(x).is_integer() for line in axes.lines for x in line.get_xdata()):
+        if all(float(x).is_integer() for line in axes.lines for x in np.asarray(line.get_xdata())):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
         axes.margins(x=0.015)
         if len(series) > 1:
@@ -128,12 +129,12 @@ def bar_plot(groups: Mapping[str, Mapping[str, float]], *, title: str, x_label: 
 
 
 def styled() -> AbstractContextManager[None]:
-    """What is drawn inside looks like all other plots: ``with styled(): figure, axes = blank(...)``."""
+    """The style of all plots: ``with styled(): figure, axes = blank(...)``."""
     return mpl.rc_context(_STYLE)
 
 
 def blank(title: str, x_label: str, y_label: str, *, size: tuple[float, float] = (5.6, 3.2)) -> tuple[Figure, Axes]:
-    """A figure with one pair of axes, both see-through; the size is in inches of 100 px."""
+    """A figure with one pair of axes, both transparent; the size is in inches of 100 px."""
     figure = Figure(figsize=size, layout="constrained")
     figure.patch.set_alpha(0)
     axes = figure.add_subplot()
@@ -143,12 +144,12 @@ def blank(title: str, x_label: str, y_label: str, *, size: tuple[float, float] =
 
 
 def series_from_records(
-    records: Sequence[Mapping[str, object]], names: Sequence[str], *, x: str = "step"
+    records: Sequence[Mapping[str, Any]], names: Sequence[str], *, x: str = "step"
 ) -> dict[str, tuple[list[float], list[float]]]:
-    """Turn the objects of a metrics.jsonl into what ``line_plot`` takes.
+    """Turn the records of a metrics.jsonl into series for ``line_plot``.
 
     Args:
-        records: one mapping per logged moment; those without ``x`` or without a number under a name are skipped for it.
+        records: one mapping per logged step; those without ``x`` or without a number under a name are skipped for it.
         names: the values to plot, in order.
 
     Returns:
@@ -169,7 +170,7 @@ def _is_number(value: object) -> bool:
 def _draw(
     axes: Axes, name: str, xy: tuple[Sequence[float], Sequence[float]], index: int, log_y: bool, smooth: int
 ) -> bool:
-    """Draw one series; False where it holds nothing to draw."""
+    """Draw one series; False where it has no points to draw."""
     x, y = (np.asarray(values, dtype=float) for values in xy)
     if x.shape != y.shape or x.ndim != 1:
         raise ValueError(f"x and y of {name!r} must be lists of one length, got {x.shape} and {y.shape}")

@@ -35,6 +35,6 @@ def test_two_variants_of_the_classify_recipe(launch):
     assert {path: path.stat().st_mtime_ns for path in out.glob("*/summary.json")} == times
     refused = compare("--resume", "--lr", "0.2")
     assert refused.returncode == 2
-    assert refused.stderr == "error: cannot go on with out/erm-seed0 with other settings: --lr is 0.2, was not given\n"
+    assert refused.stderr == "error: cannot resume out/erm-seed0 with other settings: --lr is 0.2, was not given\n"
     assert "Traceback" not in done.stderr
     assert shlex.split(content["command"])[1] == recipe

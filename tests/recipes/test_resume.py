@@ -62,7 +62,7 @@ def test_killed_and_resumed_equals_uninterrupted(job, launch, tmp_path):
     launch.signalled(signal.SIGKILL, *command, "--output-dir", broken, folder=broken, after_step=6)
     assert not (broken / "summary.json").exists()
     printed = launch(*command, "--output-dir", broken, "--resume")
-    resumed = re.search(r"Going on at step (\d+) of 12", printed)
+    resumed = re.search(r"Resuming at step (\d+) of 12", printed)
     assert resumed, printed
     assert 4 <= int(resumed[1]) < 12
     log, summary, weights = results(broken)
@@ -77,8 +77,8 @@ def test_sigterm_saves_and_says_how_to_go_on(launch, tmp_path):
     command = ("classify.py", *CLASSIFY, "--image-size", 32, "--train-count", 80, "--log-every", 1, "--max-steps", 12)
     command = (*command, "--output-dir", folder)
     printed = launch.signalled(signal.SIGTERM, *command, folder=folder, after_step=2)
-    assert "saved. Go on with:" in printed
+    assert "saved. Resume with:" in printed
     assert "--resume" in printed
     stopped = json.loads((folder / "checkpoints" / "last.json").read_text())["step"]
     assert 2 <= stopped < 12
-    assert f"Going on at step {stopped} of 12" in launch(*command, "--resume")
+    assert f"Resuming at step {stopped} of 12" in launch(*command, "--resume")

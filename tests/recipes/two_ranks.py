@@ -88,11 +88,14 @@ def buffers_become_the_main_ones():
 
 
 def a_signal_to_one_process_stops_both():
-    with Interrupt(accelerator, check_every=5) as interrupt:
+    with Interrupt(accelerator) as interrupt:
+        assert not interrupt.requested(1)
         if rank == 1:
             signal.raise_signal(signal.SIGTERM)
-        assert not interrupt.requested(4)
-        assert interrupt.requested(5)
+        # Both agree at the same steps, though each measures its own time, and at least every 50.
+        stops = gather_object([[step for step in range(2, 152) if interrupt.requested(step)]])
+        assert stops[0] == stops[1]
+        assert stops[0][0] <= 51
 
 
 for case in (

@@ -47,7 +47,7 @@ def train(settings: DcganSettings) -> dict[str, Any]:
         run.register_for_checkpointing("average", model.average)
     features = settings.dataset, settings.features, settings.inception_weights
     extractor = main_first(accelerator, lambda: test_features(*features))
-    run.say(extractor.note)
+    run.print(extractor.note)
     tests = images_of(settings, "test")
     noise = torch.randn(len(tests), settings.latent, generator=seeded_generator(settings.seed, "evaluation"))
     test = TestImages(tests, noise, extractor, accelerator)
@@ -112,7 +112,7 @@ def evaluate(run: Run, model: Dcgan, test: TestImages) -> dict[str, Any]:
             title = f"{run.settings.mixing}, step {run.step}{average}"
             sample_grid(model, test.noise, title=title).save(sample_path(run))
     shown = [f"{key} {figures[key]:.2f}" for key in ("fid", "precision", "recall") if figures[key] is not None]
-    run.say(f"step {run.step} ({figures['features']} features{average}): {'  '.join(shown)}")
+    run.print(f"step {run.step} ({figures['features']} features{average}): {'  '.join(shown)}")
     return figures
 
 
@@ -121,7 +121,7 @@ def finish(run: Run, model: Dcgan, figures: dict[str, Any], test: TestImages, re
     settings = run.settings
     summary = {"mixing": settings.mixing, "dataset": settings.dataset, "seed": settings.seed, **run.speed(), **figures}
     if settings.dry_run:
-        run.say("Dry run: settings resolve, everything builds, one batch trained and evaluated.")
+        run.print("Dry run: settings resolve, everything builds, one batch trained and evaluated.")
     else:
         on_main(run.accelerator, lambda: save_networks(run, model))
         if run.accelerator.is_main_process:
@@ -129,7 +129,7 @@ def finish(run: Run, model: Dcgan, figures: dict[str, Any], test: TestImages, re
             training_grid(model, real, test.noise, title=title).save(run.folder.samples / "training.png")
         run.write_summary(summary)
         on_main(run.accelerator, lambda: write_report(run, summary))
-        run.say(f"Report: {run.folder.report}")
+        run.print(f"Report: {run.folder.report}")
     run.finish()
     return summary
 

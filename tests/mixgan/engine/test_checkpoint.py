@@ -131,7 +131,7 @@ def test_a_checkpoint_of_a_cpu_cannot_be_exact_on_a_gpu():
 def test_nothing_to_resume(checkpoints: Checkpoints):
     assert checkpoints.last() is None
     assert checkpoints.best() is None
-    with pytest.raises(ValueError, match=r"nothing to resume: .* holds no checkpoint; .* without --resume"):
+    with pytest.raises(ValueError, match=r"nothing to resume: .* contains no checkpoint; .* without --resume"):
         checkpoints.load()
 
 
@@ -139,7 +139,7 @@ def test_another_number_of_processes_is_an_error(checkpoints: Checkpoints, train
     folder = save(checkpoints, 1)
     shared = torch.load(folder / "trainer.pt", weights_only=True)
     torch.save({**shared, "processes": 2}, folder / "trainer.pt")
-    with pytest.raises(ValueError, match="written by 2 processes; this run has 1, use as many"):
+    with pytest.raises(ValueError, match="written by 2 processes; this run has 1"):
         checkpoints.load()
 
 
@@ -178,5 +178,5 @@ def test_being_killed_while_saving_leaves_the_last_checkpoint(
 
 def test_a_pointer_into_nothing_is_said(checkpoints: Checkpoints, training: Training):
     save(checkpoints, 1).rename(checkpoints.folder / "moved")
-    with pytest.raises(ValueError, match=r"last\.json points at step-00000001, which is not there"):
+    with pytest.raises(ValueError, match=r"last\.json points to step-00000001, which does not exist"):
         checkpoints.load()

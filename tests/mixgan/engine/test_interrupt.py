@@ -38,22 +38,59 @@ def test_handlers_come_back(accelerator: Accelerator):
     assert handlers() == before
 
 
-def reduce_over_two(other: int):
-    """accelerate's reduce where a second process holds ``other``: a sum, divided in place for a mean."""
+class TwoProcesses:
+    """An accelerator with a second process, which holds ``other``: (signalled, seconds per step)."""
 
-    def reduce(tensor: Tensor, reduction: str = "mean") -> Tensor:
-        total = tensor.clone()
-        total += torch.tensor(other)
-        if reduction == "mean":
-            total /= 2
-        return total
+    num_processes, device = 2, torch.device("cpu")
 
-    return reduce
+    def __init__(self, other: tuple[float, float]) -> None:
+        self.other, self.agreements = other, 0
+
+    def reduce(self, tensor: Tensor, reduction: str) -> Tensor:
+        assert reduction == "sum"
+        self.agreements += 1
+        return tensor + torch.tensor(self.other)
 
 
 @pytest.mark.parametrize(("signalled", "other", "stop"), [(0, 0, False), (1, 0, True), (0, 1, True), (1, 1, True)])
-def test_processes_stop_together_at_the_next_agreement(signalled: int, other: int, stop: bool):
-    two = SimpleNamespace(num_processes=2, device=torch.device("cpu"), reduce=reduce_over_two(other))
-    interrupt = Interrupt(two, check_every=4)
+def test_processes_stop_together(monkeypatch, signalled: int, other: int, stop: bool):
+    monkeypatch.setattr("mixgan.engine.run.time", SimpleNamespace(monotonic=lambda: 0.0))
+    interrupt = Interrupt(TwoProcesses((other, 0.0)))
     interrupt.signal = signal.SIGTERM if signalled else None
-    assert [interrupt.requested(step) for step in range(1, 9)] == [False] * 3 + [stop] + [False] * 3 + [stop]
+    assert interrupt.requested(1) == stop
+
+
+@pytest.mark.parametrize(
+    ("seconds", "agreed"),
+    [
+        (4.0, [1, 2, 3, 4]),  # slow steps: a stop is seen after the step in which it is asked for
+        (0.3, [1, 2, 5, 8]),  # 3 steps are the most in a second
+        (0.001, [1, 2, 52, 102]),  # a step may suddenly become slow: no more than 50 at once
+    ],
+)
+def test_processes_agree_about_once_a_second(monkeypatch, seconds: float, agreed: list[int]):
+    clock = [0.0]
+    monkeypatch.setattr("mixgan.engine.run.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    two = TwoProcesses((0.0, seconds))
+    interrupt, seen = Interrupt(two), []
+    for step in range(1, 152):
+        clock[0] += seconds
+        before = two.agreements
+        assert not interrupt.requested(step)
+        seen += [step] * (two.agreements - before)
+    assert seen[:4] == agreed
+
+
+def test_the_interval_follows_the_time_of_the_steps_on_all_processes(monkeypatch):
+    # By hand: this process takes 0.1 s a step, the other 0.28 s: 0.19 s on both, 5 steps.
+    clock = [0.0]
+    monkeypatch.setattr("mixgan.engine.run.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    two = TwoProcesses((0.0, 0.28))
+    interrupt = Interrupt(two)
+    agreed = []
+    for step in range(11, 30):  # a resumed run
+        clock[0] += 0.1
+        before = two.agreements
+        interrupt.requested(step)
+        agreed += [step] * (two.agreements - before)
+    assert agreed == [11, 12, 17, 22, 27]

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from mixgan.engine.run_folder import MetricsLog, forget_after, read_metrics
+from mixgan.engine.run_folder import MetricsLog, drop_records_after, read_metrics
 
 
 def logged(path: Path, *steps: int) -> Path:
@@ -35,14 +35,14 @@ def test_a_last_line_cut_off_by_a_kill_is_left_out_and_does_not_spoil_the_next(t
     path = logged(tmp_path / "metrics.jsonl", 1, 2)
     path.write_text(path.read_text()[:-5])
     assert [record["step"] for record in read_metrics(path)] == [1]
-    forget_after(path, 1)
+    drop_records_after(path, 1)
     logged(path, 2, 3)
     assert [record["step"] for record in read_metrics(path)] == [1, 2, 3]
 
 
 def test_what_came_after_the_checkpoint_is_forgotten(tmp_path):
     path = logged(tmp_path / "metrics.jsonl", 2, 4, 4, 6)
-    forget_after(path, 4)
+    drop_records_after(path, 4)
     assert read_metrics(path) == [{"step": 2, "loss": 0.5}, {"step": 4, "loss": 1.0}, {"step": 4, "loss": 1.0}]
-    forget_after(path, 0)
+    drop_records_after(path, 0)
     assert read_metrics(path) == []

@@ -124,7 +124,7 @@ def test_a_run_stopped_by_a_signal_goes_on_bit_for_bit(
         stopped.all(at=3, then=lambda: signal.raise_signal(stop))
     assert ended.value.code == 128 + stop
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == "Stopped at step 3, saved. Go on with:"
+    assert said[0] == "Stopped at step 3, saved. Resume with:"
     command = ["accelerate", "launch", "recipes/test.py", "--epochs", "3", "--output-dir", str(folder), "--resume"]
     assert shlex.split(said[1]) == command
     resumed = Training(settings(folder, resume=True, **options))

@@ -36,10 +36,10 @@ def test_files_that_are_no_such_weights_are_named(tmp_path):
     (tmp_path / "text.safetensors").write_text("hello")
     with pytest.raises(ValueError, match=r"text\.safetensors is not a safetensors file"):
         read_metadata(tmp_path / "text.safetensors")
-    with pytest.raises(ValueError, match=r"text\.safetensors does not hold weights for Sequential"):
+    with pytest.raises(ValueError, match=r"text\.safetensors does not contain weights for Sequential"):
         load_weights(tmp_path / "text.safetensors", network())
     other = foreign(tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match=r"other\.safetensors holds weights, but not of a mixgan run"):
+    with pytest.raises(ValueError, match=r"other\.safetensors contains weights, but not of a mixgan run"):
         read_metadata(other)
-    with pytest.raises(ValueError, match=r"other\.safetensors does not hold weights for Sequential"):
+    with pytest.raises(ValueError, match=r"other\.safetensors does not contain weights for Sequential"):
         load_weights(other, network())

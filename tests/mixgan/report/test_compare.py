@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mixgan.engine.many_runs import PlannedRun, Recipe, flags_of
 from mixgan.report import compare
-from mixgan.report.compare import main, options_from, planned_runs, seeds_of, variants_of
+from mixgan.report.compare import Recipe, flags_of, main, options_from, planned_runs, seeds_of, variants_of
 from mixgan.report.comparison import (
+    PlannedRun,
     Spread,
     aggregate,
     best_variants,
-    figures_of,
+    metrics_of,
     plot_of_curves,
     plot_of_runs,
     result_tables,
@@ -76,12 +76,12 @@ def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
             if run.name in made["fail"]:
                 run.state, run.error = "failed", "loss is <nan>"
             else:
-                write_run(run, recipe=recipe.script.stem, **made["summary"])
+                write_run(run, recipe=recipe.name, **made["summary"])
             at_end(run)
         return None
 
     monkeypatch.setattr(compare, "run_all", run_all)
-    monkeypatch.setattr(Recipe, "check", lambda recipe, words: made["checked"].append(" ".join(words)))
+    monkeypatch.setattr(Recipe, "check", lambda recipe, variant, words: made["checked"].append(" ".join(words)))
     monkeypatch.setattr(sys, "argv", ["recipes/compare.py"])
     monkeypatch.chdir(tmp_path)
     return made
@@ -95,7 +95,7 @@ class Cells(HTMLParser):
         self.rows: list[list[str]] = []
         self.links: list[str] = []
         self.text = ""
-        self.loader(html)
+        self.feed(html)
 
     def handle_starttag(self, tag, attrs):
         if tag == "tr":
@@ -187,9 +187,9 @@ def test_wrong_calls_are_one_sentence_before_anything_starts(made, tmp_path: Pat
 
 
 def test_a_variant_that_its_recipe_refuses_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    def check(recipe, words):
+    def check(recipe, variant, words):
         if "mixup" in words:
-            raise ValueError("unknown option")
+            raise ValueError(f"variant {variant}: unknown option")
 
     monkeypatch.setattr(Recipe, "check", check)
     monkeypatch.chdir(tmp_path)
@@ -198,9 +198,10 @@ def test_a_variant_that_its_recipe_refuses_is_named(monkeypatch: pytest.MonkeyPa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_recipe_is_named(tmp_path: Path):
-    with pytest.raises(ValueError, match=r"classify\.py is not there: compare starts the recipes of a checkout"):
-        main(TWO, recipes=tmp_path)
+def test_without_a_checkout_the_module_is_started(tmp_path: Path):
+    for name, module in (("classify", "classify"), ("mixcyclegan_maps", "mixgan.gan")):
+        assert Recipe(name, recipes=tmp_path).command(["--seed", "1"])[-4:] == ["-m", module, "--seed", "1"]
+        assert Recipe(name).command(["--seed", "1"])[-3:-2] == [str(compare.RECIPES / f"{name}.py")]
 
 
 # Means and sample standard deviations by hand: (0.5, 0.7): 0.6, sqrt(2 * 0.1**2 / 1); (1, 2, 6): 3, sqrt((4 + 1 + 9) / 2).
@@ -223,8 +224,8 @@ def test_means_and_deviations_by_hand():
         "b": {"test_accuracy": Spread(0.6, None, 1), "test_loss": Spread(3.0, None, 1), "other": Spread(1.0, None, 1)},
         "c": {},
     }
-    assert figures_of(ROWS) == ["test_accuracy", "test_loss", "other"]
-    assert figures_of([{"zebra": 1, "ece": 1, "test_accuracy_last10": 1}]) == ["test_accuracy_last10", "ece", "zebra"]
+    assert metrics_of(ROWS) == ["test_accuracy", "test_loss", "other"]
+    assert metrics_of([{"zebra": 1, "ece": 1, "test_accuracy_last10": 1}]) == ["test_accuracy_last10", "ece", "zebra"]
 
 
 def test_the_best_mean_is_high_or_low_or_unknown():
@@ -369,7 +370,7 @@ def test_a_stopped_comparison_leaves_a_page_and_goes_on(made, tmp_path: Path, ca
     assert "1 of 4 runs are not done" in page.text
     assert ["erm", "2/2", "0.6000 ± 0.1414", "0.6000 ± 0.1414", "0.4000 ± 0.1414", "7.000 ± 0.000"] in page.rows
     said = capsys.readouterr().out.splitlines()[-2:]
-    assert said[0] == "Stopped. Go on with:"
+    assert said[0] == "Stopped. Resume with:"
     python, recipe, *words = shlex.split(said[1])
     assert (python, recipe) == ("python", "recipes/compare.py")
     made.update(stop_after=99, made=[], checked=[])
