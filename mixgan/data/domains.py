@@ -1,4 +1,4 @@
-"""Google Maps for image-to-image translation, domain A = aerial photo and B = map, in pix2pix's or CycleGAN's layout.
+"""Google Maps for image-to-image translation: domain A = aerial photo, B = map, in pix2pix's or CycleGAN's layout.
 
 pix2pix:  maps/train/1.jpg ... and maps/val (or test), each file a photo on the left and its map on the right.
 CycleGAN: maps/trainA/1_A.jpg, maps/trainB/1_B.jpg ... and testA, testB (or valA, valB).
@@ -12,9 +12,9 @@ from typing import Literal
 from PIL import Image
 from torch import Tensor
 
-from mixgan.data.images import list_images, pair_boxes, read_images, read_views, resize_to
+from mixgan.data.images import OnBadImage, list_images, pair_boxes, read_images, read_views, resize_to
 
-# The address in the download scripts of pix2pix and of pytorch-CycleGAN-and-pix2pix; it unpacks to maps/train and maps/val.
+# As in the download scripts of pix2pix and of pytorch-CycleGAN-and-pix2pix; it unpacks to maps/train and maps/val.
 MAPS_URL = "http://efrosgans.eecs.berkeley.edu/pix2pix/datasets/maps.tar.gz"
 
 _FOLDERS = {"train": ("train",), "val": ("val", "test")}
@@ -26,13 +26,13 @@ class Domains:
 
     a: Tensor  # (N,3,h,w) uint8
     b: Tensor  # (M,3,h,w) uint8
-    paired: bool  # True: N == M and a[i] belongs to b[i]
+    paired: bool  # N == M and b[i] is the map of a[i]
     names: tuple[str, ...]  # (N,) file names of A
-    skipped: tuple[str, ...]  # bad files that were left out
+    skipped: tuple[str, ...]  # bad files that were skipped
 
 
 def find_maps(data_root: Path) -> Path | None:
-    """The folder with the maps: ``data_root/maps``, or ``data_root`` itself, or None where neither holds pictures."""
+    """The folder with the maps: ``data_root/maps`` or ``data_root`` itself; None where neither contains pictures."""
     for folder in (Path(data_root) / "maps", Path(data_root)):
         if any(_count_images(folder / (name + side)) for name in ("train", "val", "test") for side in ("", "A", "B")):
             return folder
@@ -40,7 +40,7 @@ def find_maps(data_root: Path) -> Path | None:
 
 
 def count_pairs(folder: Path) -> dict[str, int]:
-    """How many pictures of A the splits of a maps folder hold, by file names alone: {"train": ..., "val": ...}."""
+    """Number of pictures of A in each split of a maps folder, by file names alone: {"train": ..., "val": ...}."""
     sources = {split: _find_split(folder, split) for split in _FOLDERS}
     return {split: _count_images(source[0]) if source else 0 for split, source in sources.items()}
 
@@ -50,21 +50,21 @@ def load_maps(
     split: Literal["train", "val"],
     *,
     size: int,
-    on_bad_image: Literal["error", "skip"] = "error",
+    on_bad_image: OnBadImage = "error",
     limit: int | None = None,
 ) -> Domains:
     """Read one split into memory, every image resized to ``size`` x ``size`` (Pillow's bicubic, as CycleGAN's code does).
 
     Args:
-        data_root: the folder above ``maps``, or the maps folder itself.
+        data_root: the parent of ``maps``, or the maps folder itself.
         split: "train" or "val"; the latter also accepts folders named ``test``.
-        size: pixels a side.
-        on_bad_image: "error", or "skip" to leave out bad files (with their partners, where pairs exist).
-        limit: read only the first so many files of each folder; None reads all.
+        size: side of the images in px.
+        on_bad_image: "error", or "skip" to skip bad files (with their partners, where pairs exist).
+        limit: read only this many files of each folder; None reads all.
 
     Returns:
-        Domains with uint8 images. pix2pix's layout is always paired; CycleGAN's where the stems of A and B are the same
-        after a trailing ``_A`` or ``_B`` is taken off.
+        Domains with uint8 images. pix2pix's layout is always paired; CycleGAN's where the file names of A and B are the same
+        without extension and a trailing ``_A`` or ``_B``.
 
     Raises:
         ValueError: the data are missing, or nothing could be read.
@@ -78,10 +78,10 @@ def load_maps(
     source = _find_split(folder, split) if folder else None
     if source is None:
         raise ValueError(_missing(Path(data_root), split))
-    files = [list_images(part, recursive=False) for part in source]
-    if len(files) == 1:
-        return _read_side_by_side(files[0][:limit], size, on_bad_image)
-    return _read_two_folders(*files, size, on_bad_image, limit)
+    a, *rest = (list_images(part, recursive=False) for part in source)
+    if not rest:
+        return _read_side_by_side(a[:limit], size, on_bad_image)
+    return _read_two_folders(a, rest[0], size, on_bad_image, limit)
 
 
 def _count_images(folder: Path) -> int:
@@ -102,14 +102,14 @@ def _find_split(folder: Path, split: str) -> tuple[Path] | tuple[Path, Path] | N
             return a, b
         if _count_images(a) or _count_images(b):
             full, empty = (a, b) if _count_images(a) else (b, a)
-            raise ValueError(f"Google Maps: {str(full)!r} holds images, but {str(empty)!r} is missing or holds none")
+            raise ValueError(f"Google Maps: {str(full)!r} contains images, but {str(empty)!r} is missing or empty")
     return None
 
 
 def _missing(data_root: Path, split: str) -> str:
     names = " or ".join(f"{name}/ or {name}A/ + {name}B/" for name in _FOLDERS[split])
     return (
-        f"no Google Maps pictures of the {split} split: looked for {names} in {str(data_root / 'maps')!r} and"
+        f"no Google Maps pictures of the {split} split: searched for {names} in {str(data_root / 'maps')!r} and"
         f" {str(data_root)!r}; pass --download, or unpack {MAPS_URL} in {str(data_root)!r} by hand"
     )
 
@@ -124,15 +124,14 @@ def _cut_pair(size: int) -> Callable[[Image.Image], tuple[Image.Image, Image.Ima
     return cut
 
 
-def _read_side_by_side(files: list[Path], size: int, on_bad_image: Literal["error", "skip"]) -> Domains:
-    loaded = read_views(files, _cut_pair(size), on_bad_image=on_bad_image, description="reading Google Maps")
+def _read_side_by_side(files: list[Path], size: int, on_bad_image: OnBadImage) -> Domains:
+    loaded = read_views(files, _cut_pair(size), on_bad_image=on_bad_image, description="Reading Google Maps")
+    a, b = loaded.images
     names = tuple(path.name for path in loaded.kept)
-    return Domains(*loaded.images, paired=True, names=names, skipped=tuple(map(str, loaded.skipped)))
+    return Domains(a, b, paired=True, names=names, skipped=tuple(map(str, loaded.skipped)))
 
 
-def _read_two_folders(
-    a: list[Path], b: list[Path], size: int, on_bad_image: Literal["error", "skip"], limit: int | None
-) -> Domains:
+def _read_two_folders(a: list[Path], b: list[Path], size: int, on_bad_image: OnBadImage, limit: int | None) -> Domains:
     b_of = {_stem(path, "_B"): path for path in b}
     paired = len(a) == len(b) and {_stem(path, "_A") for path in a} == b_of.keys()
     if paired:
@@ -142,13 +141,13 @@ def _read_two_folders(
             files[:limit],
             transform=resize_to(size),
             on_bad_image=on_bad_image,
-            description=f"reading Google Maps {side}",
+            description=f"Reading Google Maps {side}",
         )
         for side, files in (("A", a), ("B", b))
     )
     skipped = tuple(str(path) for path in (*read_a.skipped, *read_b.skipped))
-    images_a, images_b, kept = read_a.images, read_b.images, read_a.kept
-    if paired and skipped:  # a pair with one bad side goes as a whole
+    images_a, images_b, kept = read_a.images, read_b.images, list(read_a.kept)
+    if paired and skipped:  # a pair with a bad side is skipped as a whole
         stems_a, stems_b = [_stem(path, "_A") for path in read_a.kept], [_stem(path, "_B") for path in read_b.kept]
         whole = [stem for stem in stems_a if stem in set(stems_b)]
         if not whole:

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from copy import copy
 from pathlib import Path, PureWindowsPath
-from typing import Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
@@ -25,6 +25,7 @@ from mixgan.engine.progress import Progress
 MAPS_PAIRS = {"train": 1096, "val": 1098}
 
 _NETWORK_ERRORS = (URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
+_DEFAULT_ATTRIBUTES: Any = {"mode": None, "mtime": None, "deep": False}  # None: as the system sets them
 _RETRIED_CODES = (408, 429)  # and every 5xx
 
 #: Limits of ``extract``: images hardly compress, so that an archive that grows by more than this is not a data set.
@@ -102,8 +103,8 @@ def extract(
         if tarfile.is_tarfile(archive):
             with tarfile.open(archive) as tar:
                 chosen = _checked(map(_tar_member, tar), archive, folder, limits)
-                # The contents of ``source`` under the member's name; None leaves mode and time to the system.
-                infos = [source.replace(name=name, mode=None, mtime=None, deep=False) for name, source in chosen]
+                # The contents of ``source`` under the member's name.
+                infos = [source.replace(name=name, **_DEFAULT_ATTRIBUTES) for name, source in chosen]
                 tar.extractall(folder, infos, filter="data")
         elif zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as opened:
@@ -149,7 +150,7 @@ def download_maps(data_root: Path, *, url: str = MAPS_URL) -> Path:
     shutil.rmtree(aside, ignore_errors=True)
     unpacked = find_maps(extract(archive, aside))
     pairs = count_pairs(unpacked) if unpacked else dict.fromkeys(MAPS_PAIRS, 0)
-    if pairs == MAPS_PAIRS:
+    if unpacked is not None and pairs == MAPS_PAIRS:
         if target.exists():
             target.rmdir()  # empty, as checked above; Windows does not rename onto a folder
         unpacked.rename(target)

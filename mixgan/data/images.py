@@ -1,4 +1,4 @@
-"""Images on disk: listing a folder, decoding one picture, many into one tensor or as a stream, and what happens to bad files."""
+"""Image files: listing a folder, decoding one file, or many into one tensor or as a stream; bad files."""
 
 import os
 import re
@@ -22,15 +22,16 @@ from mixgan.engine.progress import Progress
 EXTENSIONS = frozenset(
     {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
-PER_TASK = 64  # files per task of a thread; handing them over one by one costs more than decoding small ones
+PER_TASK = 64  # files per task of a thread: single small files cost more to hand over than to decode
+OnBadImage = Literal["error", "skip"]
 Box = tuple[int, int, int, int]
-_T = TypeVar("_T")
+T = TypeVar("T")
 
 
 class BadImageError(ValueError):
-    """A file that cannot be used as an image; the message names the file and says what is wrong with it.
+    """A file that cannot be used as an image; the message names the file and the reason.
 
-    The message alone is enough to build one, so that the error survives its way out of a DataLoader worker.
+    ``path`` has a default because a DataLoader worker's error is rebuilt from its message alone.
     """
 
     def __init__(self, message: str, path: Path | None = None) -> None:
@@ -38,12 +39,12 @@ class BadImageError(ValueError):
         self.path = path
 
 
-#: One decoded file: (H,W,3) uint8 for each of its views, or what is wrong with it.
+#: One decoded file: (H,W,3) uint8 for each of its views, or why it cannot be used.
 Decoded = list[np.ndarray] | BadImageError
 
 
 class LoadedImages(NamedTuple):
-    """What :func:`read_images` and :func:`read_views` return."""
+    """Result of :func:`read_images` and :func:`read_views`."""
 
     images: Tensor  # uint8, in the order of ``kept``
     kept: tuple[Path, ...]
@@ -53,10 +54,10 @@ class LoadedImages(NamedTuple):
 def list_images(folder: Path, *, recursive: bool = True) -> list[Path]:
     """All image files of a folder in natural order (2.jpg before 10.jpg), the same on every file system.
 
-    Extensions count in any case; links are followed; hidden files and folders (``._1.jpg``, ``.cache/``) are left out.
+    Extensions are matched in any case, links are followed, hidden files and folders (``._1.jpg``, ``.cache/``) are ignored.
 
     Raises:
-        ValueError: the folder is missing or holds no image.
+        ValueError: the folder is missing or contains no image.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -67,7 +68,7 @@ def list_images(folder: Path, *, recursive: bool = True) -> list[Path]:
         path for path in _walk(folder, recursive) if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
     ]
     if not files:
-        raise ValueError(f"folder {str(folder)!r} holds no image (known extensions: {' '.join(sorted(EXTENSIONS))})")
+        raise ValueError(f"folder {str(folder)!r} contains no image (known extensions: {' '.join(sorted(EXTENSIONS))})")
     return sorted(files, key=partial(_natural_key, depth=len(folder.parts)))
 
 
@@ -85,13 +86,13 @@ def open_image(path: Path) -> Image.Image:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """(width, height) of a file by its header, without decoding it; errors as in :func:`open_image`."""
-    return _use_file(path, lambda image, path: image.size)
+    """(width, height) of a file from its header, without decoding; errors as in :func:`open_image`."""
+    return _use_file(path, lambda image: image.size)
 
 
 def read_image(path: Path) -> Tensor:
     """Decode one file to (3,H,W) uint8 RGB, 0..255; conversions and errors as in :func:`open_image`."""
-    return _to_tensor(open_image(path))
+    return torch.from_numpy(np.array(open_image(path))).permute(2, 0, 1).contiguous()
 
 
 def resize_to(size: int, resample: Image.Resampling = Image.Resampling.BICUBIC) -> Callable[[Image.Image], Image.Image]:
@@ -102,7 +103,7 @@ def resize_to(size: int, resample: Image.Resampling = Image.Resampling.BICUBIC) 
 
 
 def pair_boxes(width: int, height: int) -> tuple[Box, Box]:
-    """The halves of a picture that shows a pair side by side: (left, upper, right, lower) of the left and of the right one.
+    """The left and right half, each (left, upper, right, lower), of a picture that shows a pair side by side.
 
     Raises:
         ValueError: the picture is not about twice as wide as high.
@@ -116,18 +117,18 @@ def read_images(
     paths: Iterable[Path],
     *,
     transform: Callable[[Image.Image], Image.Image] | None = None,
-    on_bad_image: Literal["error", "skip"] = "error",
+    on_bad_image: OnBadImage = "error",
     description: str | None = None,
 ) -> LoadedImages:
     """Decode many files into one tensor, in the order given.
 
     Args:
         paths: the files.
-        transform: from the decoded RGB picture to the one that is kept, e.g. ``resize_to(256)``. All results must have one
-            size. A ValueError that it raises makes the file a bad image.
+        transform: applied to each decoded RGB picture, e.g. ``resize_to(256)``. All results must have one size. If it
+            raises a ValueError, the file is a bad image.
         on_bad_image: ``"error"`` stops at the first bad file (in the order of ``paths``); ``"skip"`` leaves bad files out and
             names them in one warning.
-        description: text of a progress bar, shown on a terminal only; None shows none.
+        description: text of the progress bar; None shows none.
 
     Returns:
         images (N,3,H,W) uint8, the N paths kept, the paths skipped.
@@ -145,44 +146,49 @@ def read_views(
     paths: Iterable[Path],
     cut: Callable[[Image.Image], Sequence[Image.Image]],
     *,
-    on_bad_image: Literal["error", "skip"] = "error",
+    on_bad_image: OnBadImage = "error",
     description: str | None = None,
 ) -> LoadedImages:
-    """As :func:`read_images`, where ``cut`` makes P pictures of one size out of each file (photo and map, say).
+    """As :func:`read_images`, but ``cut`` makes P pictures of one size from each file, e.g. photo and map.
 
     Returns:
-        images (P,N,3,H,W) uint8, of which every ``images[p]`` is contiguous; paths kept; paths skipped.
+        images (P,N,3,H,W) uint8, every ``images[p]`` contiguous; paths kept; paths skipped.
     """
     paths = [Path(path) for path in paths]
     if not paths:
         raise ValueError("no image files were given to read")
-    images, kept, bad = None, [], []
-    with closing(stream_views(paths, cut, on_bad_image=on_bad_image)) as results:
-        for path, result in zip(paths, _with_bar(results, len(paths), description), strict=True):
+    images: np.ndarray | None = None
+    kept: list[Path] = []
+    skipped: dict[Path, BadImageError] = {}
+    bar = Progress(description or "", total=len(paths), unit="images", enabled=description is not None, stderr=True)
+    with bar, closing(stream_views(paths, cut, on_bad_image=on_bad_image)) as results:
+        for path, result in zip(paths, results, strict=True):
+            bar.advance()
             if isinstance(result, BadImageError):
-                bad.append(result)
+                skipped[path] = result
                 continue
-            if images is None:  # one block from the start: stacking a list at the end would take the memory twice
+            if images is None:  # allocated once: stacking a list at the end would need the memory twice
                 images = np.empty((len(result), len(paths), 3, *result[0].shape[:2]), np.uint8)
             for view, picture in zip(images, result, strict=True):
                 _check_same_size(picture, view, path, paths)
                 view[len(kept)] = picture.transpose(2, 0, 1)
             kept.append(path)
+    bad = list(skipped.values())
     if images is None:
         raise ValueError(f"none of the {len(paths)} image files could be read; the first one: {bad[0]}")
     if bad:
         warnings.warn(skipped_text(bad, len(paths)), stacklevel=2)
-    return LoadedImages(torch.from_numpy(images)[:, : len(kept)], tuple(kept), tuple(error.path for error in bad))
+    return LoadedImages(torch.from_numpy(images)[:, : len(kept)], tuple(kept), tuple(skipped))
 
 
 def stream_views(
     paths: Sequence[Path],
     cut: Callable[[Image.Image], Sequence[Image.Image]],
     *,
-    on_bad_image: Literal["error", "skip"] = "error",
+    on_bad_image: OnBadImage = "error",
     per_task: int = PER_TASK,
 ) -> Generator[Decoded, None, None]:
-    """As :func:`read_views`, but one file after another: for each path its views, or the error of a file to skip.
+    """As :func:`read_views`, but yields for each path its views, or the error of a skipped file.
 
     Threads decode ``per_task`` files at a time, at most 17 times as many ahead. Close the generator to stop early.
     """
@@ -205,13 +211,13 @@ def stream_views(
 
 
 def skipped_text(bad: Sequence[BadImageError], total: int, *, shown: int = 5) -> str:
-    """How many of ``total`` files were skipped, and what was wrong with the first of them."""
+    """A sentence: how many of ``total`` files were skipped, and the reasons for the first of them."""
     more = f"; and {len(bad) - shown} more" if len(bad) > shown else ""
     return f"skipped {len(bad)} of {total} image files: " + "; ".join(str(error) for error in bad[:shown]) + more
 
 
 def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
-    """Files below a folder. Class folders are often links to another disk, hence followlinks; a circle of links ends."""
+    """Files in a folder; links are followed (class folders are often on another disk), a cycle of links ends."""
     seen = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
@@ -222,34 +228,36 @@ def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
 
 
 def _natural_key(path: Path, depth: int) -> tuple[list[list[str | int]], str]:
-    # The split alternates text and digits, so that text never meets a number; the path itself settles 1.jpg and 01.jpg.
+    # The split alternates text and digits, so text is never compared with a number; the path decides between 1.jpg and 01.jpg.
     parts = [re.split(r"([0-9]+)", part.lower()) for part in path.parts[depth:]]
     return [[int(piece) if i % 2 else piece for i, piece in enumerate(pieces)] for pieces in parts], str(path)
 
 
-def _use_file(path: Path, use: Callable[[Image.Image, Path], _T]) -> _T:
+def _use_file(path: Path, use: Callable[[Image.Image], T]) -> T:
     path = Path(path)
     try:
         with Image.open(path) as image:
-            return use(image, path)
-    except BadImageError:
-        raise
+            return use(image)
+    except _Unusable as error:
+        raise BadImageError(f"{str(path)!r} {error}", path) from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, zlib.error, ... on damage
         raise BadImageError(f"{str(path)!r} {_what_is_wrong(path, error)}", path) from error
 
 
-def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
-    if image.mode.startswith(
-        "I"
-    ):  # "I;16" and kin, and "I" as older Pillow reads 16-bit PNG; convert() would clip at 255
+class _Unusable(Exception):
+    """Why an intact file cannot be used."""
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # "I;16", "I;16B", ..., and "I"; convert() would clip at 255
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
-            raise BadImageError(f"{str(path)!r} has 32-bit integer pixels, whose range is unknown", path)
+            raise _Unusable("has 32-bit integer pixels, whose range is unknown")
         return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
-        raise BadImageError(f"{str(path)!r} has floating-point pixels, whose range is unknown", path)
+        raise _Unusable("has floating-point pixels, whose range is unknown")
     if image.mode == "P" and "transparency" in image.info:
-        return image.convert("RGBA").convert("RGB")  # the same colours as at once, without Pillow's warning
+        return image.convert("RGBA").convert("RGB")  # the same colours, without Pillow's warning
     return image.convert("RGB")
 
 
@@ -263,16 +271,12 @@ def _what_is_wrong(path: Path, error: Exception) -> str:
     return f"is truncated or damaged ({error})"
 
 
-def _to_tensor(image: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
-
-
 def _decode_all(paths: Sequence[Path], cut: Callable[[Image.Image], Sequence[Image.Image]]) -> list[Decoded]:
     return [_decode(path, cut) for path in paths]
 
 
 def _decode(path: Path, cut: Callable[[Image.Image], Sequence[Image.Image]]) -> Decoded:
-    """The error is a value: a raised one would end the pool's map and with it the skipping."""
+    """Errors are returned, so that the other files of the task are still decoded."""
     try:
         image = open_image(path)
         try:
@@ -281,13 +285,6 @@ def _decode(path: Path, cut: Callable[[Image.Image], Sequence[Image.Image]]) -> 
             raise BadImageError(f"{str(path)!r} {error}", path) from error
     except BadImageError as error:
         return error
-
-
-def _with_bar(results: Iterable, total: int, description: str | None) -> Iterator:
-    with Progress(description or "", total=total, unit="images", enabled=description is not None, stderr=True) as bar:
-        for result in results:
-            yield result
-            bar.advance()
 
 
 def _check_same_size(picture: np.ndarray, images: np.ndarray, path: Path, paths: list[Path]) -> None:

@@ -1,4 +1,4 @@
-"""Who comes when: orders and draws that are functions of (seed, epoch, index), so that any point of a run can be rebuilt."""
+"""Deterministic shuffling and augmentation, keyed by (seed, epoch, index), so that a run can resume at any step."""
 
 import hashlib
 
@@ -7,10 +7,7 @@ from torch import Tensor
 
 
 def seeded_generator(*keys: int | str) -> torch.Generator:
-    """A CPU generator whose stream depends on every key, e.g. ``seeded_generator(seed, "order", epoch)``.
-
-    Keys are hashed (not added), so that seed 1 epoch 2 and seed 2 epoch 1 share nothing.
-    """
+    """A CPU generator seeded by a hash of all keys, e.g. ``seeded_generator(seed, "order", epoch)``."""
     digest = hashlib.sha256(repr(keys).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
@@ -21,7 +18,7 @@ def epoch_order(count: int, *, seed: int, epoch: int, name: str = "order") -> Te
 
 
 def rank_batch(order: Tensor, step: int, *, batch_size: int, rank: int = 0, world: int = 1) -> Tensor:
-    """The indices that one rank takes at ``step`` of an epoch: the step's global batch is dealt out in rank order.
+    """The indices of one rank's batch at ``step``: the global batch is divided in rank order.
 
     Args:
         order: (N,) the epoch's order, the same on every rank.
@@ -29,7 +26,7 @@ def rank_batch(order: Tensor, step: int, *, batch_size: int, rank: int = 0, worl
         batch_size: per rank.
 
     Returns:
-        (batch_size,) int64. Over the ranks the pieces are disjoint.
+        (batch_size,) int64, disjoint between ranks.
     """
     start = step * batch_size * world + rank * batch_size
     return order[start : start + batch_size]

@@ -10,7 +10,7 @@ image's side. Results are not comparable with those on the published files, beca
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -211,7 +211,7 @@ def _jpeg_compression(images: Tensor, quality: float, draws: _Draws) -> Tensor:
 
 def plasma(
     count: int,
-    size: tuple[int, int],
+    size: Sequence[int],
     *,
     decay: float,
     generator: torch.Generator | None = None,

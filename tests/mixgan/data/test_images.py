@@ -70,7 +70,7 @@ def test_list_images_of_nothing_quotes_the_folder(tmp_path):
     with pytest.raises(ValueError, match=r"missing' does not exist"):
         list_images(tmp_path / "missing")
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(ValueError, match=rf"{tmp_path.name}' holds no image"):
+    with pytest.raises(ValueError, match=rf"{tmp_path.name}' contains no image"):
         list_images(tmp_path)
     with pytest.raises(ValueError, match=r"notes.txt' is a file"):
         list_images(tmp_path / "notes.txt")

@@ -159,7 +159,7 @@ def test_missing_data_say_where_they_were_looked_for_and_how_to_get_them(tmp_pat
 
 def test_one_domain_without_the_other_is_an_error(tmp_path):
     write_cyclegan(tmp_path / "maps", "train", ["1.png"], [])
-    with pytest.raises(ValueError, match=r"trainA' holds images, but .*trainB' is missing or holds none"):
+    with pytest.raises(ValueError, match=r"trainA' contains images, but .*trainB' is missing or empty"):
         load_maps(tmp_path, "train", size=8)
 
 

@@ -88,7 +88,7 @@ def test_mistakes_are_one_sentence_and_exit_code_2(folders, save, tiles, tmp_pat
     one = str(save("one", tiles.maps[:1]))
     cases = {
         (str(tmp_path / "nowhere"), folders[1]): "does not exist",
-        (folders[0], str(tmp_path / "empty")): "holds no image",
+        (folders[0], str(tmp_path / "empty")): "contains no image",
         (one, folders[1]): f"at least 2 images of each set, {one} holds 1",
         (folders[0], str(broken)): "20.png' is truncated",
         (folders[0], str(tmp_path / "other.npz")): "of 2048 dimensions, but the features to compare with have 64",

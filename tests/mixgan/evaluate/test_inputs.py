@@ -77,7 +77,7 @@ def test_text_of_what_was_done(folders, statistics):
     ("flags", "message"),
     [
         ({"real": "nowhere"}, "does not exist"),
-        ({"real": "empty"}, "holds no image"),
+        ({"real": "empty"}, "contains no image"),
         ({"real": "one"}, r"at least 2 images of each set, .*one holds 1"),
         ({"fake": "one"}, r"at least 2 images of each set, .*one holds 1"),
         ({"real": "maps", "fake": "mixed", "domain": "A"}, r"images of 24 x 24, 30 x 20, not of one square size: give --r"),

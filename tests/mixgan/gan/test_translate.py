@@ -181,7 +181,7 @@ def test_wrong_words_are_one_sentence(run: Path, photos: Path, tmp_path: Path):
     cases = [
         ((tmp_path / "nowhere", photos, out), "no run folder and no weights at .*nowhere"),
         ((run, tmp_path / "nowhere", out), "nowhere' does not exist"),
-        ((run, bare, out), "bare' holds no image"),
+        ((run, bare, out), "bare' contains no image"),
         ((run, photos, photos), "is the input folder; name another one"),
         ((run, photos, tmp_path / "file"), "output folder .*file is a file"),
         ((run, twice, out), r"a.jpg and .*a.png would both be translated to .*a.png"),
