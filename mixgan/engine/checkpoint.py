@@ -1,5 +1,6 @@
 """Exact checkpoints: everything that the next step depends on, written atomically by all processes together."""
 
+import hashlib
 import json
 import pickle
 import random
@@ -12,9 +13,10 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 
 from mixgan.engine.accelerator import on_main
-from mixgan.engine.run_folder import write_json
+from mixgan.engine.run_folder import sync, write_json
 
 PREFIX = "step-"
+CHECKSUMS = "checksums.json"
 #: Errors of torch, safetensors and accelerate for truncated, corrupted or missing files.
 DAMAGE = (OSError, EOFError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError, SafetensorError)
 
@@ -22,14 +24,15 @@ DAMAGE = (OSError, EOFError, KeyError, TypeError, RuntimeError, pickle.Unpicklin
 class Checkpoints:
     """The checkpoints/ folder of a run: ``step-00000123`` folders, and last.json and best.json, which point to two of them.
 
-    A checkpoint holds accelerate's state (networks, optimizers, gradient scaler), ``trainer.pt`` (the same for all processes)
-    and ``process-K.pt`` (what belongs to one process: random states, pools).
+    A checkpoint holds accelerate's state (networks, optimizers, gradient scaler), ``trainer.pt`` (the same for all processes),
+    ``process-K.pt`` (what belongs to one process: random states, pools) and ``checksums.json`` (SHA-256 of every file).
     """
 
     def __init__(self, accelerator: Accelerator, folder: Path, *, keep: int = 2) -> None:
         self.accelerator = accelerator
         self.folder = folder
         self.keep = keep
+        self._recent: list[str] = []  # names of this run's checkpoints, the newest first
 
     def save(self, step: int, *, trainer: dict[str, Any], process: dict[str, Any]) -> None:
         """Write the checkpoint of ``step`` and point last.json to it. Every process must call this.
@@ -51,20 +54,44 @@ class Checkpoints:
         self.accelerator.wait_for_everyone()
         on_main(self.accelerator, lambda: self._publish(partial, target))
 
-    def load(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Load the last checkpoint into the prepared objects and set the random states; returns (trainer, process).
+    def load(self) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+        """Load the newest intact checkpoint into the prepared objects and set the random states.
+
+        Returns:
+            trainer, process, and a sentence for each newer checkpoint that is damaged.
 
         Raises:
-            ValueError: there is no checkpoint, or it was written by another number of processes, or it is damaged.
+            ValueError: there is no intact checkpoint, or it was written by another number of processes.
         """
-        folder = self.last()
-        if folder is None:
-            raise ValueError(f"nothing to resume: {self.folder} contains no checkpoint; start the run without --resume")
+        folder, skipped = on_main(self.accelerator, self._newest_intact)
         try:
-            return self._restore(folder)
+            trainer, process = self._restore(folder)
         except DAMAGE as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise ValueError(f"checkpoint {folder} is damaged or incomplete ({reason})") from error
+        self._recent = [path.name for path in self._by_step() if step_of(path) <= step_of(folder)]
+        return trainer, process, skipped
+
+    def _newest_intact(self) -> tuple[Path, list[str]]:
+        try:
+            last = self.last()
+        except ValueError:
+            last = None
+        found = self._by_step()
+        if last is None and not found:
+            raise ValueError(f"nothing to resume: {self.folder} contains no checkpoint; start the run without --resume")
+        skipped: list[str] = []
+        for folder in ([last] if last else []) + [path for path in found if path != last]:
+            reason = damage_of(folder)
+            if reason is None:
+                return folder, skipped
+            skipped.append(f"checkpoint {folder} is damaged or incomplete ({reason})")
+        raise ValueError("; ".join(skipped))
+
+    def _by_step(self) -> list[Path]:
+        """All checkpoints, the newest first; other folders, such as a user's copy of one, are left alone."""
+        found = [path for path in self.folder.glob(f"{PREFIX}*") if step_of(path) >= 0 and path.is_dir()]
+        return sorted(found, key=step_of, reverse=True)
 
     def _restore(self, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         processes = self.accelerator.num_processes
@@ -93,20 +120,42 @@ class Checkpoints:
         content = {"checkpoint": target.name, "step": step, "metric": metric, "value": value}
         on_main(self.accelerator, lambda: write_json(self.folder / "best.json", content))
 
+    def restore_best(self, saved: dict[str, Any] | None, *, step: int) -> dict[str, Any] | None:
+        """The best evaluation up to ``step``, from the checkpoint's record or best.json; best.json is made to agree.
+
+        They differ where a kill came between checkpoint and best.json, or where a damaged checkpoint was skipped.
+        """
+        pointer = self.folder / "best.json"
+        marked = json.loads(pointer.read_text()) if pointer.is_file() else None
+        found = [best for best in (saved, marked) if best is not None and best["step"] <= step]
+        best = max(found, key=lambda best: best["step"], default=None)
+        if best is None:
+            pointer.unlink(missing_ok=True)
+            return None
+        name = f"{PREFIX}{best['step']:08d}"
+        if (self.folder / name).is_dir():
+            write_json(pointer, {"checkpoint": name, **{key: best[key] for key in ("step", "metric", "value")}})
+        return {key: best[key] for key in ("metric", "value", "step")}
+
     def _make_room(self, partial: Path) -> None:
-        for leftover in self.folder.glob(f".{PREFIX}*.partial"):  # of a run that was killed while it saved
+        for leftover in self.folder.glob(f".{PREFIX}*"):  # of a run that was killed while it saved
             shutil.rmtree(leftover)
         partial.mkdir(parents=True)
 
     def _publish(self, partial: Path, target: Path) -> None:
-        shutil.rmtree(target, ignore_errors=True)
+        files = [path for path in sorted(partial.rglob("*")) if path.is_file()]
+        write_json(partial / CHECKSUMS, {str(path.relative_to(partial)): sha256_of(path) for path in files})
+        for path in [*files, *(path for path in partial.rglob("*") if path.is_dir()), partial]:
+            sync(path)
+        if target.exists():
+            target.rename(partial.with_name(f".{target.name}.replaced"))
         partial.rename(target)
-        write_json(
-            self.folder / "last.json", {"checkpoint": target.name, "step": int(target.name.removeprefix(PREFIX))}
-        )
-        best = self.best()
-        for old in sorted(self.folder.glob(f"{PREFIX}*"))[: -self.keep]:
-            if old != best:
+        sync(self.folder)
+        write_json(self.folder / "last.json", {"checkpoint": target.name, "step": step_of(target)})
+        self._recent = [target.name, *(name for name in self._recent if name != target.name)][: self.keep]
+        pointers = [json.loads(path.read_text())["checkpoint"] for path in self.folder.glob("best.json")]
+        for old in [*self._by_step(), *self.folder.glob(f".{PREFIX}*")]:
+            if old.name not in (*self._recent, *pointers):
                 shutil.rmtree(old)
 
 
@@ -114,15 +163,50 @@ def pointed(folder: Path, name: str) -> Path | None:
     """The checkpoint that last.json or best.json of a checkpoints/ folder points to, None where there is no such file.
 
     Raises:
-        ValueError: it points to a missing checkpoint.
+        ValueError: it is not a pointer, or points to a missing checkpoint.
     """
     pointer = folder / name
     if not pointer.is_file():
         return None
-    checkpoint = folder / json.loads(pointer.read_text())["checkpoint"]
+    try:
+        checkpoint = folder / json.loads(pointer.read_text())["checkpoint"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{pointer} does not point to a checkpoint: it is damaged") from error
     if not checkpoint.is_dir():
         raise ValueError(f"{pointer} points to {checkpoint.name}, which does not exist")
     return checkpoint
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step in a checkpoint's name, -1 for other folders."""
+    digits = checkpoint.name.removeprefix(PREFIX)
+    return int(digits) if digits.isdecimal() else -1
+
+
+def damage_of(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint, by its checksums; None if it is intact or from a version that wrote none."""
+    table = checkpoint / CHECKSUMS
+    if not table.is_file():
+        return None if (checkpoint / "trainer.pt").is_file() else "trainer.pt is missing"
+    try:
+        checksums = json.loads(table.read_text()).items()
+        for name, expected in checksums:
+            if sha256_of(checkpoint / name) != expected:
+                return f"{name} does not match its checksum"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except (OSError, ValueError, AttributeError) as error:
+        return f"{CHECKSUMS} cannot be read: {error}"
+    return None
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content, hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def random_states(device: torch.device) -> dict[str, Any]:

@@ -296,16 +296,17 @@ class Run:
         )
 
     def _load(self) -> None:
-        trainer, own = self.checkpoints.load()
+        trainer, own, skipped = self.checkpoints.load()
+        for sentence in skipped:
+            self.print(f"{sentence}; resuming from an earlier one.")
         for name, item in self._shared.items():
             item.load_state_dict(trainer["items"][name])
         for name, item in self._own.items():
             item.load_state_dict(own[name])
         position = trainer["position"]
         self.step = self._saved_step = position["step"]
-        self.best, self.images, self.seconds = position["best"], position["images"], position["seconds"]
-        if self.best and self.best["step"] == self.step:  # a kill may have come between checkpoint and best.json
-            self.checkpoints.mark_best(**self.best)
+        self.images, self.seconds = position["images"], position["seconds"]
+        self.best = on_main(self.accelerator, lambda: self.checkpoints.restore_best(position["best"], step=self.step))
         on_main(self.accelerator, lambda: drop_records_after(self.folder.metrics, self.step))
         self.print(f"Resuming at step {self.step} of {self.total_steps}.")
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
-from mixgan.report.page import INK
+from mixgan.report.page import INK as INK
 
 # Okabe and Ito's palette without black (it would vanish on a dark page) and with yellow, the palest, left out.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

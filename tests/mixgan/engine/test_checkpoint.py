@@ -12,6 +12,7 @@ from torch.optim import Adam
 
 from mixgan.engine import checkpoint
 from mixgan.engine.checkpoint import Checkpoints, random_states, restore_random_states
+from mixgan.engine.run_folder import write_json
 
 
 class Training:
@@ -65,9 +66,10 @@ def test_training_goes_on_bit_for_bit(checkpoints: Checkpoints, training: Traini
     training.steps(3)
     expected = training.state()
     training.steps(2)
-    trainer, process = checkpoints.load()
+    trainer, process, skipped = checkpoints.load()
     training.steps(3)
     assert trainer == shared
+    assert skipped == []
     assert process["pool"]["count"] == 2
     assert torch.equal(process["pool"]["images"], own["pool"]["images"])
     assert (
@@ -79,6 +81,7 @@ def test_training_goes_on_bit_for_bit(checkpoints: Checkpoints, training: Traini
 def test_random_states_do_not_depend_on_accelerates_own_file(checkpoints: Checkpoints, training: Training):
     folder = save(checkpoints, 1)
     expected = torch.rand(4), random.random()
+    (folder / "checksums.json").unlink()  # as an older version wrote it
     (folder / "random_states_0.pkl").unlink()  # accelerate would log that and go on with other numbers
     checkpoints.load()
     assert torch.equal(torch.rand(4), expected[0])
@@ -116,6 +119,7 @@ def test_a_random_state_that_cannot_be_restored_is_an_error(checkpoints: Checkpo
     folder = save(checkpoints, 1)
     own = torch.load(folder / "process-0.pt", weights_only=True)
     BAD_STATES[kind](own)
+    (folder / "checksums.json").unlink()
     torch.save(own, folder / "process-0.pt")
     with pytest.raises(ValueError, match="damaged or incomplete"):
         checkpoints.load()
@@ -137,6 +141,7 @@ def test_nothing_to_resume(checkpoints: Checkpoints):
 
 def test_another_number_of_processes_is_an_error(checkpoints: Checkpoints, training: Training):
     folder = save(checkpoints, 1)
+    (folder / "checksums.json").unlink()
     shared = torch.load(folder / "trainer.pt", weights_only=True)
     torch.save({**shared, "processes": 2}, folder / "trainer.pt")
     with pytest.raises(ValueError, match="written by 2 processes; this run has 1"):
@@ -176,7 +181,70 @@ def test_being_killed_while_saving_leaves_the_last_checkpoint(
     assert names(checkpoints) == ["last.json", "step-00000001", "step-00000003"]
 
 
-def test_a_pointer_into_nothing_is_said(checkpoints: Checkpoints, training: Training):
+def test_a_pointer_into_nothing_is_an_error(checkpoints: Checkpoints, training: Training):
     save(checkpoints, 1).rename(checkpoints.folder / "moved")
     with pytest.raises(ValueError, match=r"last\.json points to step-00000001, which does not exist"):
+        checkpoints.last()
+    with pytest.raises(ValueError, match="contains no checkpoint"):
         checkpoints.load()
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, cut, flip_a_bit])
+@pytest.mark.parametrize("name", ["trainer.pt", "process-0.pt", "model.safetensors", "optimizer.bin", "checksums.json"])
+def test_a_damaged_checkpoint_is_skipped_for_the_one_before(
+    checkpoints: Checkpoints, training: Training, name: str, damage: Callable[[Path], Any]
+):
+    if name == "checksums.json" and damage is Path.unlink:
+        pytest.skip("a checkpoint of an older version")
+    save(checkpoints, 1)
+    training.steps(1)
+    damaged = save(checkpoints, 2)
+    damage(damaged / name)
+    trainer, _, (sentence,) = checkpoints.load()
+    assert trainer == {"step": 1}
+    assert str(damaged) in sentence
+    # The damaged one does not count as one of the two that are kept, nor does its step decide.
+    save(checkpoints, 2)
+    assert checkpoints.load()[::2] == ({"step": 2}, [])
+    assert names(checkpoints) == ["last.json", "step-00000001", "step-00000002"]
+
+
+def test_retention_follows_the_run_not_the_names(checkpoints: Checkpoints, training: Training):
+    checkpoints.keep = 1
+    save(checkpoints, 100)
+    checkpoints.keep = 2
+    flip_a_bit(save(checkpoints, 300) / "trainer.pt")
+    checkpoints.keep = 1
+    (checkpoints.folder / "step-00000100 copy").mkdir()  # of a user
+    assert checkpoints.load()[0] == {"step": 100}
+    save(checkpoints, 200)
+    assert names(checkpoints) == ["last.json", "step-00000100 copy", "step-00000200"]
+
+
+def test_everything_is_on_disk_before_the_pointer_moves(checkpoints: Checkpoints, training: Training, monkeypatch):
+    done: list[str] = []
+    monkeypatch.setattr(checkpoint, "sync", lambda path: done.append(path.name))
+    monkeypatch.setattr(checkpoint, "write_json", lambda path, value: done.append(path.name) or write_json(path, value))
+    save(checkpoints, 1)
+    folder = checkpoints.folder / "step-00000001"
+    assert done[-2:] == ["checkpoints", "last.json"]
+    assert {path.name for path in folder.iterdir()} <= {*done}
+
+
+def test_the_best_is_restored_from_whichever_record_is_newer(checkpoints: Checkpoints, training: Training):
+    save(checkpoints, 1, 2)
+    older, newer = ({"metric": "ece", "value": 0.5, "step": step} for step in (1, 2))
+    assert checkpoints.restore_best(None, step=2) is None
+    assert checkpoints.restore_best(older, step=2) == older  # a kill came before best.json was written
+    assert pointer(checkpoints, "best.json") == {"checkpoint": "step-00000001", **older}
+    checkpoints.mark_best(**newer)
+    assert checkpoints.restore_best(older, step=2) == newer  # evaluated after the checkpoint was saved
+    assert checkpoints.restore_best(older, step=1) == older  # checkpoint 2 was damaged
+    assert checkpoints.restore_best(None, step=0) is None
+    assert checkpoints.best() is None

@@ -149,6 +149,25 @@ def test_a_run_killed_between_checkpoints_goes_on_from_the_last_bit_for_bit(tmp_
     assert logged(tmp_path / "killed") == logged(tmp_path / "whole")
 
 
+def test_a_run_whose_last_checkpoint_is_damaged_resumes_from_the_one_before_bit_for_bit(tmp_path: Path, capsys):
+    whole = Training(settings(tmp_path / "whole")).all()
+    killed = Training(settings(tmp_path / "killed", checkpoint_every=3))
+    with pytest.raises(MemoryError):
+        killed.all(at=8, then=die)
+    file = tmp_path / "killed" / "checkpoints" / "step-00000006" / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    capsys.readouterr()
+    resumed = Training(settings(tmp_path / "killed", resume=True))
+    printed = capsys.readouterr().out
+    assert "step-00000006 is damaged or incomplete (model.safetensors does not match its checksum)" in printed
+    assert "Resuming at step 3 of 15." in printed
+    resumed.all()
+    assert torch.equal(resumed.weights(), whole.weights())
+    assert logged(tmp_path / "killed") == logged(tmp_path / "whole")
+
+
 def test_two_batches_a_step_are_one_batch_of_both(tmp_path: Path):
     # By hand: the gradient of a mean over eight samples is the mean of the gradients over four and four.
     trained = Training(settings(tmp_path / "run", accumulation_steps=2, epochs=2, log_every=2), dropout=0.0)
