@@ -75,19 +75,19 @@ def list_images(folder: Path, *, recursive: bool = True) -> list[Path]:
 def open_image(path: Path) -> Image.Image:
     """Decode one file to an 8-bit RGB picture.
 
-    Grayscale, palette, 16-bit (its high byte) and CMYK files are converted. Alpha is dropped and EXIF orientation ignored,
-    as in the code of CycleGAN, torchvision's ImageFolder and pytorch-fid: pixels and figures stay comparable with theirs.
-    Of an animation the first frame counts.
+    The picture is turned as its EXIF orientation says. Palette and CMYK files are converted, alpha is dropped, of an animation
+    the first frame is taken. Grayscale of 16 bits is scaled to 8 and rounded. 32-bit integers, whose range no file declares, are
+    taken as they are if none is above 255, else as 16-bit values; above 65535, and floating-point pixels, are refused.
 
     Raises:
-        BadImageError: the file is missing, empty, truncated or no image.
+        BadImageError: the file is missing, empty, truncated, not an image, or of an unknown range.
     """
-    return _use_file(path, _to_rgb)
+    return _use_file(path, _upright_rgb)
 
 
 def image_size(path: Path) -> tuple[int, int]:
     """(width, height) of a file from its header, without decoding; errors as in :func:`open_image`."""
-    return _use_file(path, lambda image: image.size)
+    return _use_file(path, _upright_size)
 
 
 def read_image(path: Path) -> Tensor:
@@ -236,10 +236,19 @@ def _natural_key(path: Path, depth: int) -> tuple[list[list[str | int]], str]:
 def _use_file(path: Path, use: Callable[[Image.Image], T]) -> T:
     path = Path(path)
     try:
+        if path.exists() and not path.is_file():
+            raise _Unusable("is not a regular file")  # opening a pipe would wait forever
         with Image.open(path) as image:
             return use(image)
     except _Unusable as error:
         raise BadImageError(f"{str(path)!r} {error}", path) from error
+    except Image.DecompressionBombError as error:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise BadImageError(
+            f"{str(path)!r} has more than {limit:,} pixels, Pillow's limit against decompression bombs: shrink it, or raise"
+            " PIL.Image.MAX_IMAGE_PIXELS if you trust the file",
+            path,
+        ) from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, zlib.error, ... on damage
         raise BadImageError(f"{str(path)!r} {_what_is_wrong(path, error)}", path) from error
 
@@ -248,12 +257,47 @@ class _Unusable(Exception):
     """Why an intact file cannot be used."""
 
 
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation in the header, 1 (upright) to 8; Pillow itself turns TIFF files."""
+    if image.format == "TIFF":
+        return 1
+    try:
+        return int(Image.Image.getexif(image).get(0x0112, 1))  # PngImageFile.getexif would decode the file
+    except Exception:  # damaged metadata of an intact picture
+        return 1
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    width, height = image.size
+    return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    turn = _UPRIGHT.get(_orientation(image))
+    rgb = _to_rgb(image)
+    return rgb if turn is None else rgb.transpose(turn)
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # "I;16", "I;16B", ..., and "I"; convert() would clip at 255
-        values = np.asarray(image)
+    if image.mode.startswith("I"):  # convert() would clip at 255
+        values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
-            raise _Unusable("has 32-bit integer pixels, whose range is unknown")
-        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+            raise _Unusable("has 32-bit integer pixels outside 0..65535, whose range is unknown")
+        # Pillow opens 16-bit PNG and PGM files as "I;16" or, in older versions, as "I".
+        if image.mode != "I" or image.format in ("PNG", "PPM") or values.max() > 255:
+            values = (values * 255 + 32767) // 65535
+        return Image.fromarray(values.astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise _Unusable("has floating-point pixels, whose range is unknown")
     if image.mode == "P" and "transparency" in image.info:
@@ -268,6 +312,8 @@ def _what_is_wrong(path: Path, error: Exception) -> str:
         return "is empty (zero bytes)"
     if isinstance(error, UnidentifiedImageError):
         return "is not an image, or damaged at its very beginning"
+    if "MAX_TEXT" in str(error):
+        return "contains more text or a larger colour profile than Pillow reads (1 MB): save it without metadata"
     return f"is truncated or damaged ({error})"
 
 

@@ -1,3 +1,4 @@
+import os
 import pickle
 from pathlib import Path
 
@@ -5,9 +6,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch._utils import ExceptionWrapper
 
-from mixgan.data.images import BadImageError, list_images, open_image, read_image, read_images, read_views, resize_to
+from mixgan.data.images import (
+    BadImageError,
+    image_size,
+    list_images,
+    open_image,
+    read_image,
+    read_images,
+    read_views,
+    resize_to,
+)
 
 
 def pixels(seed: int, height: int = 6, width: int = 9) -> np.ndarray:
@@ -103,11 +114,27 @@ def test_gray_palette_alpha_and_bilevel_files_become_rgb(tmp_path):
     assert torch.equal(read_image(tmp_path / "1.png"), as_tensor(black_white))
 
 
-@pytest.mark.parametrize("name", ["16.png", "16.tif"])
-def test_sixteen_bit_gray_keeps_its_high_byte(tmp_path, name):
+@pytest.mark.parametrize("name", ["16.png", "16.tif", "16.pgm"])
+def test_sixteen_bit_gray_is_scaled_and_rounded(tmp_path, name):
     values = np.random.default_rng(0).integers(0, 65536, (5, 7), dtype=np.uint16)
+    values[0, :5] = (0, 128, 129, 255, 65535)
     Image.fromarray(values).save(tmp_path / name)
-    assert torch.equal(read_image(tmp_path / name)[1], torch.from_numpy((values // 256).astype(np.uint8)))
+    expected = np.rint(values / 257).astype(np.uint8)
+    assert expected[0, :5].tolist() == [0, 0, 1, 1, 255]
+    assert torch.equal(read_image(tmp_path / name)[1], torch.from_numpy(expected))
+    dark = np.array([[0, 255]], dtype=np.uint16)  # declared as 16 bits, whatever the values
+    Image.fromarray(dark).save(tmp_path / name)
+    assert read_image(tmp_path / name)[1].tolist() == [[0, 1]]
+
+
+def test_32_bit_integers_are_taken_by_their_largest_value(tmp_path):
+    for highest, expected in ((255, [0, 7, 255]), (65535, [0, 0, 255])):
+        Image.fromarray(np.array([[0, 7, highest]], dtype=np.int32)).save(tmp_path / "i.tif")
+        assert read_image(tmp_path / "i.tif")[2].tolist() == [expected]
+    for wrong in (65536, -1):
+        Image.fromarray(np.array([[0, 7, wrong]], dtype=np.int32)).save(tmp_path / "i.tif")
+        with pytest.raises(BadImageError, match=r"i\.tif' has 32-bit integer pixels outside 0..65535"):
+            read_image(tmp_path / "i.tif")
 
 
 def test_cmyk_jpeg_shows_its_colour(tmp_path):
@@ -117,11 +144,50 @@ def test_cmyk_jpeg_shows_its_colour(tmp_path):
     assert error.abs().max() <= 3
 
 
-def test_exif_orientation_is_ignored(tmp_path):
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg", ".webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(tmp_path, suffix, orientation):
+    path = tmp_path / f"turned{suffix}"
     exif = Image.Exif()
-    exif[0x0112] = 6  # "rotate by 90 degrees to show"
-    Image.fromarray(pixels(0)).save(tmp_path / "turned.png", exif=exif)
-    assert torch.equal(read_image(tmp_path / "turned.png"), as_tensor(pixels(0)))
+    exif[0x0112] = orientation
+    lossless = {".webp": {"lossless": True}, ".jpg": {"quality": 100, "subsampling": 0}}
+    flat = np.kron(pixels(0, 3, 2) // 2 + 64, np.ones((8, 8, 1), dtype=np.uint8))  # JPEG keeps even blocks
+    Image.fromarray(flat).save(path, exif=exif, **lossless.get(suffix, {}))
+    turns = {1: flat, 2: flat[:, ::-1], 3: flat[::-1, ::-1], 4: flat[::-1]}
+    turns |= {5: np.swapaxes(flat, 0, 1), 6: np.rot90(flat, -1), 7: np.rot90(flat, 2).swapaxes(0, 1), 8: np.rot90(flat)}
+    expected = as_tensor(turns[orientation])
+    image = read_image(path)
+    assert image.shape == expected.shape
+    assert (image.int() - expected.int()).abs().max() <= (4 if suffix == ".jpg" else 0)
+    assert image_size(path) == tuple(expected.shape[:0:-1])
+
+
+def test_damaged_exif_does_not_make_a_picture_unusable(tmp_path):
+    Image.fromarray(pixels(0)).save(tmp_path / "1.png", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
+    assert torch.equal(read_image(tmp_path / "1.png"), as_tensor(pixels(0)))
+    assert image_size(tmp_path / "1.png") == (9, 6)
+
+
+def test_limits_of_pillow_are_not_called_damage(tmp_path, monkeypatch):
+    text = PngInfo()
+    text.add_text("comment", "x" * 1_500_000, zip=True)
+    Image.fromarray(pixels(0)).save(tmp_path / "text.png", pnginfo=text)
+    save_png(tmp_path / "large.png", pixels(0))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+    for name, reason in (("text.png", "contains more text"), ("large.png", "has more than 40 pixels")):
+        with pytest.raises(BadImageError, match=reason) as caught:
+            read_image(tmp_path / name)
+        assert "damaged" not in str(caught.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes on this system")
+def test_a_pipe_named_as_an_image_does_not_hang(tmp_path):
+    os.mkfifo(tmp_path / "1.png")
+    with pytest.raises(BadImageError, match=r"1\.png' is not a regular file"):
+        read_image(tmp_path / "1.png")
+    good = save_png(tmp_path / "2.png", pixels(0))
+    with pytest.warns(UserWarning, match="skipped 1 of 2"):
+        assert read_images(list_images(tmp_path), on_bad_image="skip").kept == (good,)
 
 
 def test_pixels_of_unknown_range_are_an_error(tmp_path):
