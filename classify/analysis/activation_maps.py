@@ -235,7 +235,7 @@ def mix_halves(batch: Tensor, pairs: Tensor, mixed_by: MixedBy, *, seed: int) ->
     own, partner = batch[pairs[:, 0]], batch[pairs[:, 1]]
     generator = torch.Generator(batch.device).manual_seed(seed)
     lam = torch.full((len(own),), MIXED_SHARE, device=batch.device)
-    return mixer.apply(own, mixer.plan(own, lam=lam, generator=generator), others=partner)
+    return mixer.mix_images(own, mixer.plan(own, lam=lam, generator=generator), others=partner)
 
 
 def mean_area(run: TrainedRun, study: Study, kind: Kind, stage: int) -> float:

@@ -152,7 +152,7 @@ def mix_at(run: TrainedRun, images: Tensor, labels: Tensor, lam: float, *, seed:
         plan = None
     if plan is None or plan.mask is None:
         raise ValueError(f"{run.label}: {run.settings.method} does not mix images by a mask")
-    return method.mixer.apply(images, plan), plan
+    return method.mixer.mix_images(images, plan), plan
 
 
 def mask_shares(run: TrainedRun, study: Study) -> tuple[list[float], list[float]]:

@@ -92,11 +92,11 @@ class AugMix(Method):
     def chains(self, images: Tensor, draws: Draws) -> Tensor:
         """A random number of random operations on every image, (N,C,H,W) in 0..1; results are 8-bit, as in the published code."""
         least, most = self.depth
-        length = least + draws.numbers(most - least + 1)
+        length = least + draws.randint(most - least + 1)
         levels = augment.to_levels(images)
         for step in range(most):
-            operation = torch.where(step < length, draws.numbers(len(OPERATIONS)), NOTHING)
-            levels = operate(levels, operation, draws.uniform(0.1, self.severity) / 10, draws.coin())
+            operation = torch.where(step < length, draws.randint(len(OPERATIONS)), NOTHING)
+            levels = operate(levels, operation, draws.uniform(0.1, self.severity) / 10, draws.bernoulli())
         return levels / 255
 
     def pictures(self, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> dict[str, Tensor]:

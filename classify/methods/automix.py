@@ -250,7 +250,7 @@ class AutoMix(Method):
         if self.clean_loss:
             losses["clean_loss"] = F.cross_entropy(self.network(images).float(), labels)
         targets = self.mixer.targets(labels, plan)
-        logits = self.network(self.mixer.apply(images, plan)).float()
+        logits = self.network(self.mixer.mix_images(images, plan)).float()
         losses["mixed_loss"] = F.cross_entropy(logits, targets)
         loss = torch.stack(list(losses.values())).sum()
         parts = {name: part.detach() for name, part in losses.items()}
@@ -266,7 +266,7 @@ class AutoMix(Method):
         taught = self.mixer.plan(images)
         mask = self.learned_mask(images, taught, projections)
         taught = replace(taught, mask=mask)
-        logits = self.teacher(self.mixer.apply(images, taught)).float()
+        logits = self.teacher(self.mixer.mix_images(images, taught)).float()
         losses = {
             "teacher_loss": F.cross_entropy(logits, self.mixer.targets(labels, taught)),
             "mask_loss": self.mask_loss(mask, taught),
@@ -326,7 +326,7 @@ class AutoMix(Method):
             self.eval()
             plan = self.with_mask(plan, self.learned_mask(images, plan, self.project(images)))
             self.train(training)
-        shown = {"own": images, "partner": images[plan.partner], "mixed": self.mixer.apply(images, plan)}
+        shown = {"own": images, "partner": images[plan.partner], "mixed": self.mixer.mix_images(images, plan)}
         columns = {name: self.normalisation.undo(column) for name, column in shown.items()}
         return {**columns, "mask (white: own)": plan.mask}
 

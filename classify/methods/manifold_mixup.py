@@ -14,7 +14,7 @@ from classify.methods.method import SoftLoss, soft_target_loss
 from classify.methods.mixed_samples import MixedSamples, MixSchedule
 from mixgan.mixing import Mixer, Plan, build_mixer
 from mixgan.mixing.mixer import check_positive, check_probability, paired_plan
-from mixgan.mixing.sampling import Draws
+from mixgan.mixing.sampling import Draws, host_choice
 
 #: How torchvision and timm call the stages of their networks, and the first one's number.
 _STAGE_NAMES = (
@@ -237,7 +237,7 @@ class HiddenMixing(MixedSamples):
                 )
             maps = features if features.ndim == 4 else features.flatten(1)[:, :, None, None]
             plans.append(self.hidden_mixer.plan(maps))
-            return self.hidden_mixer.apply(maps, plans[0]).view_as(features)
+            return self.hidden_mixer.mix_images(maps, plans[0]).view_as(features)
 
         with replaced_output(module, mix):
             logits = self.network(images).float()
@@ -246,7 +246,7 @@ class HiddenMixing(MixedSamples):
     def drawn_layer(self, images: Tensor) -> nn.Module | None:
         """This step's layer; None for the input."""
         names = self.layers.names
-        return self.layers.module(names[self.host.draw([1.0] * len(names))], images)
+        return self.layers.module(names[host_choice([1.0] * len(names))], images)
 
     def pictures(self, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> dict[str, Tensor]:
         """What is done to images where the input is drawn; hidden features make no picture."""

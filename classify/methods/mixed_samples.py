@@ -21,7 +21,7 @@ from classify.methods.method import (
 from mixgan.mixing import Mixer, Plan, build_mixer, gradient_saliency, saliency_of_gradient, static_saliency
 from mixgan.mixing.interpolation import Erm, smoothed
 from mixgan.mixing.mixer import check_probability
-from mixgan.mixing.sampling import HostChoice
+from mixgan.mixing.sampling import host_choice
 from mixgan.ops.transforms import Normalization
 
 
@@ -175,7 +175,6 @@ class MixedSamples(Method):
         self.normalise = Normalization(mean, std)
         self.loss, self.clean_weight, self.reuse_forward = check_loss(loss), clean_weight, reuse_forward
         self.smoothing = check_probability("--method.smoothing", smoothing)
-        self.host = HostChoice()
         self.share = self.schedule.share(0)
 
     def before_step(self, epoch: int, progress: float) -> None:
@@ -238,10 +237,10 @@ class MixedSamples(Method):
         return top2_figures(logits.detach(), labels, labels[main_partner(plan)])
 
     def mixes_this_batch(self) -> bool:
-        """A coin where the schedule mixes a share of the batches; the same on all processes."""
+        """Random where the schedule mixes a share of the batches; processes may differ."""
         if self.share in (0.0, 1.0):
             return self.share == 1.0
-        return self.host.draw([1.0 - self.share, self.share]) == 1
+        return host_choice([1.0 - self.share, self.share]) == 1
 
     @torch.compiler.disable
     def saliency(self, mixer: Mixer, images: Tensor, labels: Tensor) -> Tensor | None:

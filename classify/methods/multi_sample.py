@@ -99,7 +99,7 @@ class MultiSample(Method):
         """Labels (B,2) of both images, one of them replaced by random ones if ``random_label`` says so."""
         if self.random_label == "none":
             return labels
-        drawn = draws.numbers(self.num_classes)
+        drawn = draws.randint(self.num_classes)
         columns = (drawn, labels[:, 1]) if self.random_label == "first" else (labels[:, 0], drawn)
         return torch.stack(columns, 1)
 

@@ -25,7 +25,7 @@ from mixgan.gan.losses import (
 )
 from mixgan.gan.networks import PatchDiscriminator, ResnetGenerator, init_weights, patch_shares
 from mixgan.mixing import build_mixer
-from mixgan.mixing.masks import blend, constant_mask
+from mixgan.mixing.mixer import blend, constant_mask
 from mixgan.mixing.sampling import Draws
 
 
@@ -123,7 +123,7 @@ class InputMixing(nn.Module):
         if not self.settings.stitch:
             mask = constant_mask(torch.ones_like(lam), tuple(own.shape[2:]))
             return own, mask, mask
-        whole = Draws(len(own), device=own.device).coin(self.settings.unstitched)
+        whole = Draws(len(own), device=own.device).bernoulli(self.settings.unstitched)
         cut = self.stitcher.plan(own, lam=lam).mask
         mask = torch.where(whole.view(-1, 1, 1, 1), 1.0, cut)
         return blend(own, second, mask), mask, cut

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mixgan.mixing.masks import blend
-from mixgan.mixing.mixer import Mixer, Plan, check_positive, check_probability
+from mixgan.mixing.mixer import Mixer, Plan, blend, check_positive, check_probability
 from mixgan.mixing.puzzlemix import block_of, enlarge_blocks, normalised_blocks
+from mixgan.mixing.regions import same_format
 from mixgan.mixing.sampling import Draws
 
 # Rounds of messages, and the share of the old message that is kept: 5 times nearer to the least energy than without.
@@ -261,7 +261,7 @@ class CoMixup(Mixer):
             groups.collect(cost, absent=ABSENT),
             self.compatibility(groups.collect(salient_peaks(saliency)), groups.present),
             groups.present.float(),
-            groups.collect(draws.numbers(groups.smallest, n, n)),
+            groups.collect(draws.randint(groups.smallest, n, n)),
             beta=self.beta,
             gamma=self.gamma,
             tau=self.tau,
@@ -285,16 +285,13 @@ class CoMixup(Mixer):
         same = torch.eye(peaks.shape[1], device=peaks.device)
         return (1 - self.omega) * same + self.omega * spread
 
-    def apply(self, images: Tensor, plan: Plan, *, others: Tensor | None = None) -> Tensor:
+    def mix_images(self, images: Tensor, plan: Plan, *, others: Tensor | None = None) -> Tensor:
         """Each block from the image of the group that the plan names, at its own place."""
         column = enlarge_blocks(plan.geometry, (images.shape[-2], images.shape[-1]))  # (B,h,w)
         if others is not None:
             return blend(images, others, (column == 0).float()[:, None])
         source = plan.sources.gather(1, column.flatten(1)).view_as(column)[:, None]
-        mixed = images.gather(0, source.expand(images.shape))
-        if images.is_contiguous() or not images.is_contiguous(memory_format=torch.channels_last):
-            return mixed
-        return mixed.contiguous(memory_format=torch.channels_last)
+        return same_format(images.gather(0, source.expand(images.shape)), images)
 
     def targets(self, labels: Tensor, plan: Plan, *, other_labels: Tensor | None = None) -> Tensor:
         """Labels by area; with ``other_labels`` all that is not own counts for them."""

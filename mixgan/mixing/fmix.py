@@ -5,8 +5,59 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mixgan.mixing.mixer import Mixer, check_positive
+from mixgan.mixing.mixer import BetaMixer, Plan, check_positive, paired_plan
 from mixgan.mixing.sampling import Draws
+
+
+class FMix(BetaMixer):
+    """Takes the top lam share of a random low-frequency field from the own image, the rest from the partner.
+
+    The field is the inverse real Fourier transform of complex normal noise / max(frequency, 1/max(H, W))^decay.
+
+    Args:
+        alpha: lambda ~ Beta(alpha, alpha), above 0.
+        decay: how fast high frequencies fade; larger makes smoother edges.
+        fidelity: "formula", or "published" for the masks of the authors' code: it takes the noise's rows 0 and 1 for the real
+            and imaginary parts, so its fields have only the frequencies 0 and 1 along the rows. (That code also rounds
+            lam*H*W up or down at random and weighs labels with lambda as drawn; here both go by the nearest pixel count.)
+    """
+
+    source = "Harris et al. 2020; AutoMix 2"
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        alpha: float = 1.0,
+        decay: float = 3.0,
+        fidelity: Literal["formula", "published"] = "formula",
+        per_batch: bool = False,
+    ) -> None:
+        super().__init__(num_classes=num_classes, alpha=alpha, per_batch=per_batch)
+        if fidelity not in ("formula", "published"):
+            raise ValueError(f"fidelity must be 'formula' or 'published', got {fidelity!r}")
+        self.decay = check_positive("decay", decay)
+        self.fidelity = fidelity
+
+    def build_plan(self, images: Tensor, saliency: Tensor | None, lam: Tensor | None, draws: Draws) -> Plan:
+        """The largest values of the field are own."""
+        size, count = (images.shape[-2], images.shape[-1]), len(images)
+        field = inverse_real(self.spectrum(size, draws), size)
+        masks = count if lam is not None else len(field)  # with a drawn and shared lambda one mask serves all
+        lam = self.draw_lambda(draws) if lam is None else lam
+        mask, share = top_share(field, lam[:masks])
+        return paired_plan(lam, draws.partner(), share.expand(count), mask.expand(count, -1, -1, -1))
+
+    def spectrum(self, size: tuple[int, int], draws: Draws) -> Tensor:
+        """Complex noise (B or 1, h, w) whose high frequencies fade; (h, w) is (H, W//2+1), as published about (W//2+1, 2)."""
+        vertical = torch.fft.fftfreq(size[0], device=draws.device)
+        if self.fidelity == "formula":
+            horizontal = torch.fft.rfftfreq(size[1], device=draws.device)
+            amplitude = amplitudes(vertical, horizontal, size, self.decay)
+            return torch.view_as_complex(draws.normal(*amplitude.shape, 2) * amplitude[..., None])
+        horizontal = torch.fft.fftfreq(size[1], device=draws.device)[: size[1] // 2 + 1 + size[1] % 2]
+        amplitude = amplitudes(vertical[:2], horizontal, size, self.decay)
+        return torch.complex(*(draws.normal(*amplitude.shape, 2) * amplitude[..., None]).unbind(1))
 
 
 def amplitudes(vertical: Tensor, horizontal: Tensor, size: tuple[int, int], decay: float) -> Tensor:
@@ -39,55 +90,3 @@ def top_share(field: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
     inside = (torch.arange(pixels // 2, device=order.device) < picked).float()  # by rank: ties cannot change the count
     mask = torch.zeros(len(order), pixels, device=order.device).scatter(1, order, inside)
     return torch.where(few, mask, 1.0 - mask).view(-1, 1, *size), count / pixels
-
-
-class FMix(Mixer):
-    """Takes the top lam share of a random low-frequency field from the own image, the rest from the partner.
-
-    The field is the inverse real Fourier transform of complex normal noise / max(frequency, 1/max(H, W))^decay.
-
-    Args:
-        alpha: lambda ~ Beta(alpha, alpha), above 0.
-        decay: how fast high frequencies fade; larger makes smoother edges.
-        fidelity: "formula", or "published" for the masks of the authors' code: it takes the noise's rows 0 and 1 for the real
-            and imaginary parts, so its fields have only the frequencies 0 and 1 along the rows. (That code also rounds
-            lam*H*W up or down by a coin and weighs labels with lambda as drawn; here both go by the nearest pixel count.)
-    """
-
-    source = "Harris et al. 2020; AutoMix 2"
-
-    def __init__(
-        self,
-        *,
-        num_classes: int,
-        alpha: float = 1.0,
-        decay: float = 3.0,
-        fidelity: Literal["formula", "published"] = "formula",
-        per_batch: bool = False,
-    ) -> None:
-        super().__init__(num_classes=num_classes, per_batch=per_batch)
-        if fidelity not in ("formula", "published"):
-            raise ValueError(f"fidelity must be 'formula' or 'published', got {fidelity!r}")
-        self.alpha = check_positive("alpha", alpha)
-        self.decay = check_positive("decay", decay)
-        self.fidelity = fidelity
-
-    def draw(self, size: tuple[int, int], draws: Draws, lam: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """The largest values of the field are own."""
-        field = inverse_real(self.spectrum(size, draws), size)
-        if lam is None:
-            lam = draws.beta(self.alpha)
-            mask, share = top_share(field, lam[: len(field)])  # one of each where shared
-            return lam, mask.expand(len(lam), -1, -1, -1), share.expand(len(lam))
-        return lam, *top_share(field, lam)
-
-    def spectrum(self, size: tuple[int, int], draws: Draws) -> Tensor:
-        """Complex noise (B or 1, h, w) whose high frequencies fade; (h, w) is (H, W//2+1), as published about (W//2+1, 2)."""
-        vertical = torch.fft.fftfreq(size[0], device=draws.device)
-        if self.fidelity == "formula":
-            horizontal = torch.fft.rfftfreq(size[1], device=draws.device)
-            amplitude = amplitudes(vertical, horizontal, size, self.decay)
-            return torch.view_as_complex(draws.normal(*amplitude.shape, 2) * amplitude[..., None])
-        horizontal = torch.fft.fftfreq(size[1], device=draws.device)[: size[1] // 2 + 1 + size[1] % 2]
-        amplitude = amplitudes(vertical[:2], horizontal, size, self.decay)
-        return torch.complex(*(draws.normal(*amplitude.shape, 2) * amplitude[..., None]).unbind(1))

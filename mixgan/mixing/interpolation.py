@@ -1,38 +1,24 @@
-"""Mixing by interpolation: one weight for the whole image. ERM, mixup and its forms with separate image and label weights."""
+"""Mixing by interpolation, one weight for the whole image: mixup and its forms; and the methods that only change labels."""
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from mixgan.mixing.masks import constant_mask
-from mixgan.mixing.mixer import Mixer, Plan, check_positive, check_probability, check_range
+from mixgan.mixing.mixer import (
+    BetaMixer,
+    Mixer,
+    Plan,
+    check_positive,
+    check_probability,
+    check_range,
+    constant_mask,
+    paired_plan,
+)
 from mixgan.mixing.sampling import Draws
 
 
-class Erm(Mixer):
-    """No mixing: images and labels as they are."""
-
-    source = "empirical risk minimisation, the baseline of all papers"
-
-    def __init__(self, *, num_classes: int) -> None:
-        super().__init__(num_classes=num_classes)
-
-    def build_plan(self, images: Tensor, saliency: Tensor | None, lam: Tensor | None, draws: Draws) -> Plan:
-        """Every sample is its own partner with weight 1."""
-        own = torch.arange(len(images), device=images.device)
-        one = torch.ones(len(images), device=images.device)
-        return Plan(
-            drawn=one,
-            sources=torch.stack((own, own), 1),
-            weights=torch.stack((one, 1.0 - one), 1),
-            mask=constant_mask(one, (images.shape[-2], images.shape[-1])),
-        )
-
-    def apply(self, images: Tensor, plan: Plan, *, others: Tensor | None = None) -> Tensor:
-        """The images themselves."""
-        return images
-
-
-class Mixup(Mixer):
+class Mixup(BetaMixer):
     """Interpolates images and labels with one lambda ~ Beta(alpha, alpha).
 
     x = lam*x_i + (1-lam)*x_j, y = lam*y_i + (1-lam)*y_j (Understanding Mixup, Eq. 1).
@@ -43,14 +29,9 @@ class Mixup(Mixer):
 
     source = "Zhang et al. 2018; Understanding Mixup III-A (there also mixup-C)"
 
-    def __init__(self, *, num_classes: int, alpha: float = 1.0, per_batch: bool = False) -> None:
-        super().__init__(num_classes=num_classes, per_batch=per_batch)
-        self.alpha = check_positive("alpha", alpha)
-
-    def draw(self, size: tuple[int, int], draws: Draws, lam: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """lambda ~ Beta(alpha, alpha) is mask and label weight."""
-        lam = draws.beta(self.alpha) if lam is None else lam
-        return lam, constant_mask(lam, size), lam
+    def draw(self, lam: Tensor, size: tuple[int, int], draws: Draws) -> tuple[Tensor, Tensor]:
+        """lambda is mask and label weight."""
+        return constant_mask(lam, size), lam
 
 
 class MixupX(Mixer):
@@ -69,10 +50,13 @@ class MixupX(Mixer):
         super().__init__(num_classes=num_classes, per_batch=per_batch)
         self.image_range = check_range("image_range", image_range)
 
-    def draw(self, size: tuple[int, int], draws: Draws, lam: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """lambda_x is uniform, lambda_l = 0.5."""
-        lam = draws.uniform(*self.image_range) if lam is None else lam
-        return lam, constant_mask(lam, size), torch.full_like(lam, 0.5)
+    def draw_lambda(self, draws: Draws) -> Tensor:
+        """lambda_x ~ U(image_range)."""
+        return draws.uniform(*self.image_range)
+
+    def draw(self, lam: Tensor, size: tuple[int, int], draws: Draws) -> tuple[Tensor, Tensor]:
+        """lambda_x for the image, lambda_l = 0.5."""
+        return constant_mask(lam, size), torch.full_like(lam, 0.5)
 
 
 class MixupL(Mixer):
@@ -91,23 +75,25 @@ class MixupL(Mixer):
         super().__init__(num_classes=num_classes, per_batch=per_batch)
         self.label_range = check_range("label_range", label_range)
 
-    def draw(self, size: tuple[int, int], draws: Draws, lam: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """lambda_l is uniform, lambda_x = 0.5."""
-        lam = draws.uniform(*self.label_range) if lam is None else lam
-        return lam, constant_mask(torch.full_like(lam, 0.5), size), lam
+    def draw_lambda(self, draws: Draws) -> Tensor:
+        """lambda_l ~ U(label_range)."""
+        return draws.uniform(*self.label_range)
+
+    def draw(self, lam: Tensor, size: tuple[int, int], draws: Draws) -> tuple[Tensor, Tensor]:
+        """lambda_x = 0.5, lambda_l for the label."""
+        return constant_mask(torch.full_like(lam, 0.5), size), lam
 
 
-class MixupXL(Mixer):
+class MixupXL(MixupX):
     """Interpolates images with lambda_x ~ U(image_range) and labels with an independent lambda_l ~ U(label_range).
 
-    Understanding Mixup Fig. 1d uses (0.5, 1) for both.
+    Understanding Mixup Fig. 1d uses (0.5, 1) for both. A given ``lam`` is the image's.
 
     Args:
         image_range: (low, high) inside [0, 1].
         label_range: (low, high) inside [0, 1].
     """
 
-    label_follows_mask = False
     source = "Multi-sample 3.2; Understanding Mixup Fig. 1d"
 
     def __init__(
@@ -118,17 +104,12 @@ class MixupXL(Mixer):
         label_range: tuple[float, float] = (0.0, 1.0),
         per_batch: bool = False,
     ) -> None:
-        super().__init__(num_classes=num_classes, per_batch=per_batch)
-        self.image_range = check_range("image_range", image_range)
+        super().__init__(num_classes=num_classes, image_range=image_range, per_batch=per_batch)
         self.label_range = check_range("label_range", label_range)
 
-    def draw(self, size: tuple[int, int], draws: Draws, lam: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Two uniform draws; a given ``lam`` is the image's."""
-        lam = draws.uniform(*self.image_range) if lam is None else lam
-        return lam, constant_mask(lam, size), draws.uniform(*self.label_range)
-
-
-# SamplePairing: the average of two images with the label of the first.
+    def draw(self, lam: Tensor, size: tuple[int, int], draws: Draws) -> tuple[Tensor, Tensor]:
+        """lambda_x for the image, a second draw for the label."""
+        return constant_mask(lam, size), draws.uniform(*self.label_range)
 
 
 class SamplePairing(Mixer):
@@ -143,13 +124,32 @@ class SamplePairing(Mixer):
     def __init__(self, *, num_classes: int) -> None:
         super().__init__(num_classes=num_classes)
 
-    def draw(self, size: tuple[int, int], draws: Draws, lam: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """The image's weight is 0.5, the label's 1."""
-        lam = torch.full((draws.count,), 0.5, device=draws.device) if lam is None else lam
-        return lam, constant_mask(lam, size), torch.ones_like(lam)
+    def draw_lambda(self, draws: Draws) -> Tensor:
+        """0.5, the image's weight."""
+        return torch.full((draws.count,), 0.5, device=draws.device)
+
+    def draw(self, lam: Tensor, size: tuple[int, int], draws: Draws) -> tuple[Tensor, Tensor]:
+        """lambda for the image, 1 for the label."""
+        return constant_mask(lam, size), torch.ones_like(lam)
 
 
-# Regularisers that change labels only: label smoothing and DisturbLabel.
+class Erm(Mixer):
+    """No mixing: images and labels as they are. Every sample is its own partner unless one is given, with weight 0."""
+
+    source = "empirical risk minimisation, the baseline of all papers"
+
+    def __init__(self, *, num_classes: int) -> None:
+        super().__init__(num_classes=num_classes)
+
+    def build_plan(self, images: Tensor, saliency: Tensor | None, lam: Tensor | None, draws: Draws) -> Plan:
+        """The own sample with weight 1, whatever lambda is given."""
+        own, one = torch.arange(len(images), device=images.device), torch.ones(len(images), device=images.device)
+        partner = own if draws.given_partner is None else draws.given_partner
+        return paired_plan(one, partner, one, constant_mask(one, (images.shape[-2], images.shape[-1])))
+
+    def mix_images(self, images: Tensor, plan: Plan, *, others: Tensor | None = None) -> Tensor:
+        """The images themselves."""
+        return images
 
 
 def smoothed(targets: Tensor, smoothing: float) -> Tensor:
@@ -182,7 +182,7 @@ class LabelSmoothing(Erm):
 
 
 class DisturbLabel(Erm):
-    """Redraws a label uniformly over all K classes, its own included, with probability ``noise``; anew every step.
+    """Redraws a label uniformly over all K classes, its own included, with probability ``noise``; in every step.
 
     So a class keeps its label with probability 1 - noise * (K-1)/K. The plan's ``drawn`` is the uniform number u that decides:
     u >= noise keeps the label, below it the class is floor(u / noise * K). ``lam``, where given, is used as u.
@@ -201,7 +201,7 @@ class DisturbLabel(Erm):
     def build_plan(self, images: Tensor, saliency: Tensor | None, lam: Tensor | None, draws: Draws) -> Plan:
         """Every sample stays unmixed; one uniform number says whether and how its label changes."""
         plan = super().build_plan(images, saliency, lam, draws)
-        return Plan(draws.uniform() if lam is None else lam, plan.sources, plan.weights, plan.mask)
+        return replace(plan, drawn=draws.uniform() if lam is None else lam)
 
     def targets(self, labels: Tensor, plan: Plan, *, other_labels: Tensor | None = None) -> Tensor:
         """Targets (B,K) float32 with the redrawn classes, rows sum to 1; arguments as in ``Mixer.targets``."""

@@ -1,24 +1,50 @@
-"""CutMix: a box of the partner pasted at the same place."""
+"""Mixing by regions: which pixels come from which image. CutMix, stitches, ResizeMix, GridMix, PatchShuffle."""
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from mixgan.mixing.interpolation import Erm
-from mixgan.mixing.masks import constant_mask, outside_box, share_outside, take_pixels
-from mixgan.mixing.mixer import Mixer, Plan, check_images, check_positive, check_probability, check_range, paired_plan
+from mixgan.mixing.mixer import (
+    BetaMixer,
+    Mixer,
+    Plan,
+    check_images,
+    check_probability,
+    check_range,
+    constant_mask,
+    paired_plan,
+)
 from mixgan.mixing.sampling import Draws
 
+#: top, bottom, left, right of a box in each image, each (B,) int64; bottom and right are exclusive
+Box = tuple[Tensor, Tensor, Tensor, Tensor]
 
-def centred_box(area: Tensor, row: Tensor, column: Tensor, size: tuple[int, int]) -> tuple[Tensor, ...]:
+
+class CutMix(BetaMixer):
+    """Pastes a box of the partner: area 1-lam around a uniform centre, clipped; labels by the clipped area.
+
+    Args:
+        alpha: lambda ~ Beta(alpha, alpha), above 0.
+    """
+
+    source = "Yun et al. 2019; AutoMix 2"
+
+    def draw(self, lam: Tensor, size: tuple[int, int], draws: Draws) -> tuple[Tensor, Tensor]:
+        """r_x ~ U(0, W), r_y ~ U(0, H), r_w = W sqrt(1 - lam), r_h = H sqrt(1 - lam)."""
+        row = torch.floor(draws.uniform() * size[0]).long()
+        column = torch.floor(draws.uniform() * size[1]).long()
+        return outside_box(centred_box(1.0 - lam, row, column, size), size)
+
+
+def centred_box(area: Tensor, row: Tensor, column: Tensor, size: tuple[int, int]) -> Box:
     """Boxes with the image's aspect ratio around given centres, clipped to the image.
 
     Args:
         area: (B,) share of the image's area before clipping; side lengths are 2 * floor(sqrt(area) * side / 2) as published.
         row, column: (B,) int64 centres.
         size: (H, W).
-
-    Returns:
-        top, bottom, left, right, each (B,) int64, bottom and right exclusive.
     """
     half = 0.5 * area.sqrt()
     half_height = torch.floor(half * size[0]).long()
@@ -31,29 +57,89 @@ def centred_box(area: Tensor, row: Tensor, column: Tensor, size: tuple[int, int]
     )
 
 
-class CutMix(Mixer):
-    """Pastes a box of the partner: area 1-lam around a uniform centre, clipped; labels by the clipped area.
+def random_box(height: Tensor, width: Tensor, size: tuple[int, int], draws: Draws) -> Box:
+    """Boxes of given height and width (B,) at a uniform place inside the image."""
+    top = torch.floor(draws.uniform() * (size[0] - height + 1)).long()
+    left = torch.floor(draws.uniform() * (size[1] - width + 1)).long()
+    return top, top + height, left, left + width
+
+
+def outside_box(box: Box, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Masks (B,1,H,W) float32, 0 inside the boxes and 1 outside, and the area share outside (B,), the mean of the mask."""
+    top, bottom, left, right = box
+    rows, columns = (torch.arange(side, device=top.device) for side in size)
+    # A product of lines is much faster than comparing every pixel.
+    in_rows = ((rows >= top[:, None]) & (rows < bottom[:, None])).float()
+    in_columns = ((columns >= left[:, None]) & (columns < right[:, None])).float()
+    mask = 1.0 - in_rows[:, None, :, None] * in_columns[:, None, None, :]
+    return mask, 1.0 - (bottom - top) * (right - left) / float(size[0] * size[1])
+
+
+class MixupH(BetaMixer):
+    """Stitches two images side by side: the left floor(lam*W) columns are own (Eq. 2).
 
     Args:
         alpha: lambda ~ Beta(alpha, alpha), above 0.
     """
 
-    source = "Yun et al. 2019; AutoMix 2"
+    source = "Understanding Mixup IV-A, Eq. 2"
 
-    def __init__(self, *, num_classes: int, alpha: float = 1.0, per_batch: bool = False) -> None:
-        super().__init__(num_classes=num_classes, per_batch=per_batch)
-        self.alpha = check_positive("alpha", alpha)
+    def draw(self, lam: Tensor, size: tuple[int, int], draws: Draws) -> tuple[Tensor, Tensor]:
+        """Cut every sample in its direction; labels by the area really used."""
+        return stitch_mask(lam, self.horizontal(draws), size)
 
-    def draw(self, size: tuple[int, int], draws: Draws, lam: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """The complement of the box is own."""
-        lam = draws.beta(self.alpha) if lam is None else lam
-        row = torch.floor(draws.uniform() * size[0]).long()
-        column = torch.floor(draws.uniform() * size[1]).long()
-        box = centred_box(1.0 - lam, row, column, size)
-        return lam, outside_box(*box, size), share_outside(*box, size)
+    def horizontal(self, draws: Draws) -> Tensor:
+        """(B,) bool: which samples are stitched side by side; here all."""
+        return torch.ones(draws.count, dtype=torch.bool, device=draws.device)
 
 
-# Spatial mixup: two images stitched along a line or around a rectangle, labels by the area really used (Eq. 2).
+class MixupV(MixupH):
+    """Stitches two images one above the other: the upper floor(lam*H) rows are own.
+
+    Args:
+        alpha: lambda ~ Beta(alpha, alpha), above 0.
+    """
+
+    source = "Understanding Mixup IV-A"
+
+    def horizontal(self, draws: Draws) -> Tensor:
+        """(B,) bool, all False."""
+        return torch.zeros(draws.count, dtype=torch.bool, device=draws.device)
+
+
+class MixupHV(MixupH):
+    """Stitches each sample side by side (mixup-H) or one above the other (mixup-V).
+
+    Args:
+        alpha: lambda ~ Beta(alpha, alpha), above 0.
+        h_prob: probability of mixup-H.
+    """
+
+    source = "Understanding Mixup IV-B"
+
+    def __init__(self, *, num_classes: int, alpha: float = 1.0, h_prob: float = 0.5, per_batch: bool = False) -> None:
+        super().__init__(num_classes=num_classes, alpha=alpha, per_batch=per_batch)
+        self.h_prob = check_probability("h_prob", h_prob)
+
+    def horizontal(self, draws: Draws) -> Tensor:
+        """(B,) bool, True with probability h_prob."""
+        return draws.bernoulli(self.h_prob)
+
+
+class MixupHC(MixupHV):
+    """Stitches each sample side by side (mixup-H) or interpolates it (mixup, "C" for channels).
+
+    Args:
+        alpha: lambda ~ Beta(alpha, alpha), above 0.
+        h_prob: probability of mixup-H.
+    """
+
+    def draw(self, lam: Tensor, size: tuple[int, int], draws: Draws) -> tuple[Tensor, Tensor]:
+        """The stitch with probability h_prob, else the constant mask."""
+        stitched = self.horizontal(draws)
+        mask, share = stitch_mask(lam, torch.ones_like(stitched), size)
+        mask = torch.where(stitched.view(-1, 1, 1, 1), mask, constant_mask(lam, size))
+        return mask, torch.where(stitched, share, lam)
 
 
 def stitch_mask(lam: Tensor, horizontal: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -71,93 +157,13 @@ def stitch_mask(lam: Tensor, horizontal: Tensor, size: tuple[int, int]) -> tuple
     """
     length = torch.where(horizontal, size[1], size[0])
     cut = torch.floor(lam * length).long()
-    # One of the two is the whole side; a product of lines is much faster than comparing every pixel.
+    # One of the two is the whole side.
     rows = torch.arange(size[0], device=lam.device) < torch.where(horizontal, size[0], cut)[:, None]
     columns = torch.arange(size[1], device=lam.device) < torch.where(horizontal, cut, size[1])[:, None]
     return rows.float()[:, None, :, None] * columns.float()[:, None, None, :], cut / length
 
 
-class MixupH(Mixer):
-    """Stitches two images side by side: the left floor(lam*W) columns are own (Eq. 2).
-
-    Args:
-        alpha: lambda ~ Beta(alpha, alpha), above 0.
-    """
-
-    source = "Understanding Mixup IV-A, Eq. 2"
-
-    def __init__(self, *, num_classes: int, alpha: float = 1.0, per_batch: bool = False) -> None:
-        super().__init__(num_classes=num_classes, per_batch=per_batch)
-        self.alpha = check_positive("alpha", alpha)
-
-    def draw(self, size: tuple[int, int], draws: Draws, lam: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Cut all samples in the method's direction."""
-        lam = draws.beta(self.alpha) if lam is None else lam
-        return lam, *stitch_mask(lam, self.horizontal(draws, lam), size)
-
-    def horizontal(self, draws: Draws, lam: Tensor) -> Tensor:
-        """(B,) bool: which samples are stitched side by side."""
-        return torch.ones_like(lam, dtype=torch.bool)
-
-
-class MixupV(MixupH):
-    """Stitches two images one above the other: the upper floor(lam*H) rows are own.
-
-    Args:
-        alpha: lambda ~ Beta(alpha, alpha), above 0.
-    """
-
-    source = "Understanding Mixup IV-A"
-
-    def horizontal(self, draws: Draws, lam: Tensor) -> Tensor:
-        """(B,) bool, all False."""
-        return torch.zeros_like(lam, dtype=torch.bool)
-
-
-class MixupHV(MixupH):
-    """Stitches each sample side by side (mixup-H) or one above the other (mixup-V), by a coin.
-
-    Args:
-        alpha: lambda ~ Beta(alpha, alpha), above 0.
-        h_prob: probability of mixup-H.
-    """
-
-    source = "Understanding Mixup IV-B"
-
-    def __init__(self, *, num_classes: int, alpha: float = 1.0, h_prob: float = 0.5, per_batch: bool = False) -> None:
-        super().__init__(num_classes=num_classes, alpha=alpha, per_batch=per_batch)
-        self.h_prob = check_probability("h_prob", h_prob)
-
-    def horizontal(self, draws: Draws, lam: Tensor) -> Tensor:
-        """(B,) bool, a coin per sample."""
-        return draws.coin(self.h_prob)
-
-
-class MixupHC(Mixer):
-    """Stitches each sample side by side (mixup-H) or interpolates it (mixup, "C" for channels), by a coin.
-
-    Args:
-        alpha: lambda ~ Beta(alpha, alpha), above 0.
-        h_prob: probability of mixup-H.
-    """
-
-    source = "Understanding Mixup IV-B"
-
-    def __init__(self, *, num_classes: int, alpha: float = 1.0, h_prob: float = 0.5, per_batch: bool = False) -> None:
-        super().__init__(num_classes=num_classes, per_batch=per_batch)
-        self.alpha = check_positive("alpha", alpha)
-        self.h_prob = check_probability("h_prob", h_prob)
-
-    def draw(self, size: tuple[int, int], draws: Draws, lam: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """The stitch where the coin says so, the constant mask elsewhere."""
-        lam = draws.beta(self.alpha) if lam is None else lam
-        stitched = draws.coin(self.h_prob)
-        mask, share = stitch_mask(lam, torch.ones_like(stitched), size)
-        mask = torch.where(stitched.view(-1, 1, 1, 1), mask, constant_mask(lam, size))
-        return lam, mask, torch.where(stitched, share, lam)
-
-
-class StitchRect(Mixer):
+class StitchRect(BetaMixer):
     """Pastes a rectangle of the partner, of area about 1-lam and random shape, at the same place fully inside the image.
 
     The paper draws it (Fig. 4c) without a formula. Here: height (1-lam)^u * H and width (1-lam)^(1-u) * W with u ~ U(0, 1),
@@ -169,55 +175,12 @@ class StitchRect(Mixer):
 
     source = "Understanding Mixup IV-A, Fig. 4c"
 
-    def __init__(self, *, num_classes: int, alpha: float = 1.0, per_batch: bool = False) -> None:
-        super().__init__(num_classes=num_classes, per_batch=per_batch)
-        self.alpha = check_positive("alpha", alpha)
-
-    def draw(self, size: tuple[int, int], draws: Draws, lam: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """A box for every sample, then its complement as mask."""
-        lam = draws.beta(self.alpha) if lam is None else lam
-        area, shape = 1.0 - lam, draws.uniform()
-        height = torch.round(area**shape * size[0]).long()
-        width = torch.round(area ** (1.0 - shape) * size[1]).long()
-        top = torch.floor(draws.uniform() * (size[0] - height + 1)).long()
-        left = torch.floor(draws.uniform() * (size[1] - width + 1)).long()
-        box = (top, top + height, left, left + width)
-        return lam, outside_box(*box, size), share_outside(*box, size)
-
-
-# ResizeMix: the whole partner, made small, pasted somewhere.
-
-
-def nearest_source(low: Tensor, high: Tensor, length: int, count: int) -> Tensor:
-    """Which pixel lands where, when a whole axis is scaled into part of itself (nearest, as F.interpolate rounds).
-
-    Args:
-        low, high: (B,) int64, the part low..high-1 of ``length`` pixels.
-        count: pixels of the axis at hand; other than ``length`` for features.
-
-    Returns:
-        (B,count) int64 in 0..count-1; inside the part, the pixel that is shown there.
-    """
-    place = torch.arange(count, device=low.device) * length - low[:, None] * count
-    # clamp: an empty part shows nothing, so any divisor will do
-    return place.div((high - low).clamp(min=1)[:, None], rounding_mode="floor").clamp(0, count - 1)
-
-
-def resize_into(images: Tensor, box: Tensor, size: tuple[int, int]) -> Tensor:
-    """Every image scaled into its own box, in one gather; what the result holds outside the boxes means nothing.
-
-    Args:
-        images: (B,C,h,w), or features of images of ``size``.
-        box: (B,4) int64: top, bottom, left, right in an image of ``size`` (H, W), bottom and right exclusive.
-
-    Returns:
-        (B,C,h,w).
-    """
-    height, width = images.shape[-2:]
-    top, bottom, left, right = box.unbind(1)
-    rows = nearest_source(top, bottom, size[0], height)
-    columns = nearest_source(left, right, size[1], width)
-    return take_pixels(images, rows[:, :, None] * width + columns[:, None, :])
+    def draw(self, lam: Tensor, size: tuple[int, int], draws: Draws) -> tuple[Tensor, Tensor]:
+        """All but a random rectangle is own."""
+        area, u = 1.0 - lam, draws.uniform()
+        height = torch.round(area**u * size[0]).long()
+        width = torch.round(area ** (1.0 - u) * size[1]).long()
+        return outside_box(random_box(height, width, size, draws), size)
 
 
 class ResizeMix(Mixer):
@@ -239,38 +202,76 @@ class ResizeMix(Mixer):
         self.scale = check_range("scale", scale)
 
     def build_plan(self, images: Tensor, saliency: Tensor | None, lam: Tensor | None, draws: Draws) -> Plan:
-        """A box for every sample; the mask is what it leaves of the own image."""
+        """All but a box of side tau is own."""
         size = (images.shape[-2], images.shape[-1])
         tau = draws.uniform(*self.scale) if lam is None else (1.0 - lam).sqrt()
-        height = torch.floor(tau * size[0]).long()
-        width = torch.floor(tau * size[1]).long()
-        top = torch.floor(draws.uniform() * (size[0] - height + 1)).long()
-        left = torch.floor(draws.uniform() * (size[1] - width + 1)).long()
-        box = (top, top + height, left, left + width)
-        return paired_plan(
-            1.0 - tau**2 if lam is None else lam,
-            draws.partner(),
-            share_outside(*box, size),
-            outside_box(*box, size),
-            geometry=torch.stack(box, 1),
-        )
+        height, width = (torch.floor(tau * side).long() for side in size)
+        box = random_box(height, width, size, draws)
+        mask, share = outside_box(box, size)
+        drawn = 1.0 - tau**2 if lam is None else lam
+        return paired_plan(drawn, draws.partner(), share, mask, geometry=torch.stack(box, 1))
 
-    def partner_images(self, images: Tensor, plan: Plan, others: Tensor | None) -> Tensor:
+    def move_pixels(self, own: Tensor, partner: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
         """The partners, resized into their boxes."""
-        return resize_into(super().partner_images(images, plan, others), plan.geometry, tuple(plan.mask.shape[-2:]))
+        assert plan.geometry is not None
+        assert plan.mask is not None
+        return own, resize_into(partner, plan.geometry, (plan.mask.shape[-2], plan.mask.shape[-1]))
 
 
-# GridMix: a grid of cells, each from one of two images.
+def resize_into(images: Tensor, box: Tensor, size: tuple[int, int]) -> Tensor:
+    """Every image scaled into its own box, in one gather; what the result shows outside the boxes means nothing.
+
+    Args:
+        images: (B,C,h,w), or features of images of ``size``.
+        box: (B,4) int64: top, bottom, left, right in an image of ``size`` (H, W), bottom and right exclusive.
+
+    Returns:
+        (B,C,h,w).
+    """
+    height, width = images.shape[-2:]
+    top, bottom, left, right = box.unbind(1)
+    rows = nearest_source(top, bottom, size[0], height)
+    columns = nearest_source(left, right, size[1], width)
+    return take_pixels(images, rows[:, :, None] * width + columns[:, None, :])
 
 
-def cell_of_pixel(cells: int, size: tuple[int, int], device: torch.device) -> Tensor:
-    """(H*W,) int64, the cell 0..cells^2-1 of each pixel; sides of cells differ by a pixel where the size does not divide."""
-    row = torch.arange(size[0], device=device) * cells // size[0]
-    column = torch.arange(size[1], device=device) * cells // size[1]
-    return (row[:, None] * cells + column).flatten()
+def nearest_source(low: Tensor, high: Tensor, length: int, count: int) -> Tensor:
+    """Which pixel is shown where, when a whole axis is scaled into part of itself (nearest, as F.interpolate rounds).
+
+    Args:
+        low, high: (B,) int64, the part low..high-1 of ``length`` pixels.
+        count: pixels of the axis at hand; other than ``length`` for features.
+
+    Returns:
+        (B,count) int64 in 0..count-1; inside the part, the pixel that is shown there.
+    """
+    place = torch.arange(count, device=low.device) * length - low[:, None] * count
+    # clamp: an empty part shows nothing, so any divisor will do
+    return place.div((high - low).clamp(min=1)[:, None], rounding_mode="floor").clamp(0, count - 1)
 
 
-class GridMix(Mixer):
+def take_pixels(images: Tensor, index: Tensor) -> Tensor:
+    """Every pixel of the result, with all its channels, from a pixel of the same image; one gather.
+
+    Args:
+        images: (B,C,h,w) of any dtype.
+        index: (B,h,w) int64, row * w + column of the pixel to show.
+
+    Returns:
+        (B,C,h,w) in the memory format of the images.
+    """
+    moved = images.flatten(2).gather(2, index.flatten(1)[:, None].expand(-1, images.shape[1], -1)).view(images.shape)
+    return same_format(moved, images)
+
+
+def same_format(result: Tensor, like: Tensor) -> Tensor:
+    """The result (B,C,h,w), channels last if ``like`` is."""
+    if like.is_contiguous() or not like.is_contiguous(memory_format=torch.channels_last):
+        return result
+    return result.contiguous(memory_format=torch.channels_last)
+
+
+class GridMix(BetaMixer):
     """Cuts images into cells x cells and takes round(lam * cells^2) random cells from the own image; labels by the area.
 
     Without the paper's second part, a loss on the label of every cell, which needs a network with such outputs.
@@ -283,22 +284,60 @@ class GridMix(Mixer):
     source = "Baek et al. 2021; AutoMix 2"
 
     def __init__(self, *, num_classes: int, alpha: float = 1.0, cells: int = 4, per_batch: bool = False) -> None:
-        super().__init__(num_classes=num_classes, per_batch=per_batch)
+        super().__init__(num_classes=num_classes, alpha=alpha, per_batch=per_batch)
         if cells < 1:
             raise ValueError(f"cells must be at least 1, got {cells}")
-        self.alpha = check_positive("alpha", alpha)
         self.cells = cells
 
-    def draw(self, size: tuple[int, int], draws: Draws, lam: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def draw(self, lam: Tensor, size: tuple[int, int], draws: Draws) -> tuple[Tensor, Tensor]:
         """The first round(lam * cells^2) cells of a random order are own."""
-        lam = draws.beta(self.alpha) if lam is None else lam
         own_cells = torch.round(lam * self.cells**2)
         own = draws.permutations(self.cells**2) < own_cells[:, None]
         mask = own.float().index_select(1, cell_of_pixel(self.cells, size, lam.device)).view(-1, 1, *size)
-        return lam, mask, mask.mean((1, 2, 3))
+        return mask, mask.mean((1, 2, 3))
 
 
-# PatchShuffle: pixels permuted inside small patches.
+def cell_of_pixel(cells: int, size: tuple[int, int], device: torch.device) -> Tensor:
+    """(H*W,) int64, the cell 0..cells^2-1 of each pixel; sides of cells differ by a pixel where the size does not divide."""
+    row, column = (torch.arange(side, device=device) * cells // side for side in size)
+    return (row[:, None] * cells + column).flatten()
+
+
+class PatchShuffle(Erm):
+    """Permutes the pixels inside each patch of some images, every patch on its own; the label stays.
+
+    All channels of a pixel move together. Rows and columns that fill no whole patch, at the bottom and at the right, stay as
+    they are. The plan's ``geometry`` (B, H // n, W // n, n * n) int64 says, for every place in a patch in row order, which place
+    its pixel comes from. Features of a smaller size use the permutations of the upper left patches.
+
+    Args:
+        patch_size: side n of the patches in pixels.
+        p: probability that an image is shuffled.
+    """
+
+    moves_pixels = True
+    source = "Kang et al. 2017; Understanding Mixup II"
+
+    def __init__(self, *, num_classes: int, patch_size: int = 2, p: float = 0.05) -> None:
+        super().__init__(num_classes=num_classes)
+        if patch_size < 1:
+            raise ValueError(f"patch_size must be at least 1, got {patch_size}")
+        self.patch_size = patch_size
+        self.p = check_probability("p", p)
+
+    def build_plan(self, images: Tensor, saliency: Tensor | None, lam: Tensor | None, draws: Draws) -> Plan:
+        """A permutation for every patch of an image with probability p, the identity for the other images."""
+        n = self.patch_size
+        shuffled = draws.permutations(images.shape[-2] // n, images.shape[-1] // n, n * n)
+        unmoved = torch.arange(n * n, device=images.device)
+        geometry = torch.where(draws.bernoulli(self.p).view(-1, 1, 1, 1), shuffled, unmoved)
+        return replace(super().build_plan(images, saliency, lam, draws), geometry=geometry)
+
+    def mix_images(self, images: Tensor, plan: Plan, *, others: Tensor | None = None) -> Tensor:
+        """The images with the pixels of every patch in their new places; arguments as in ``Mixer.mix_images``."""
+        check_images(images)
+        assert plan.geometry is not None
+        return take_pixels(images, patch_index(plan.geometry, self.patch_size, (images.shape[-2], images.shape[-1])))
 
 
 def patch_index(order: Tensor, n: int, size: tuple[int, int]) -> Tensor:
@@ -325,40 +364,3 @@ def patch_index(order: Tensor, n: int, size: tuple[int, int]) -> Tensor:
     moved = moved.unflatten(3, (n, n)).transpose(2, 3).reshape(len(order), rows * n, columns * n)
     index[:, : rows * n, : columns * n] = moved
     return index
-
-
-class PatchShuffle(Erm):
-    """Permutes the pixels inside each patch of some images, every patch on its own; the label stays.
-
-    All channels of a pixel move together. Rows and columns that fill no whole patch, at the bottom and at the right, stay as
-    they are. The plan's ``geometry`` (B, H // n, W // n, n * n) int64 says, for every place in a patch in row order, which place
-    its pixel comes from. Features of a smaller size use the permutations of the upper left patches.
-
-    Args:
-        patch_size: side n of the patches in pixels.
-        odds: probability that an image is shuffled.
-    """
-
-    moves_pixels = True
-    source = "Kang et al. 2017; Understanding Mixup II"
-
-    def __init__(self, *, num_classes: int, patch_size: int = 2, odds: float = 0.05) -> None:
-        super().__init__(num_classes=num_classes)
-        if patch_size < 1:
-            raise ValueError(f"patch_size must be at least 1, got {patch_size}")
-        self.patch_size = patch_size
-        self.odds = check_probability("odds", odds)
-
-    def build_plan(self, images: Tensor, saliency: Tensor | None, lam: Tensor | None, draws: Draws) -> Plan:
-        """A permutation for every patch of the images that the coin picks, the identity for the others."""
-        plan = super().build_plan(images, saliency, lam, draws)
-        n = self.patch_size
-        shuffled = draws.permutations(images.shape[-2] // n, images.shape[-1] // n, n * n)
-        unmoved = torch.arange(n * n, device=images.device)
-        geometry = torch.where(draws.coin(self.odds).view(-1, 1, 1, 1), shuffled, unmoved)
-        return Plan(plan.drawn, plan.sources, plan.weights, plan.mask, geometry)
-
-    def apply(self, images: Tensor, plan: Plan, *, others: Tensor | None = None) -> Tensor:
-        """The images with the pixels of every patch in their new places; arguments as in ``Mixer.apply``."""
-        check_images(images)
-        return take_pixels(images, patch_index(plan.geometry, self.patch_size, (images.shape[-2], images.shape[-1])))

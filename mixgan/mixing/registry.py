@@ -1,4 +1,4 @@
-"""Several mixing methods in one: each batch, or each sample, is mixed by one of them."""
+"""Mixing methods by name, and composites of which one method is drawn for each batch or each sample."""
 
 import inspect
 from collections.abc import Sequence
@@ -15,93 +15,7 @@ from mixgan.mixing.mixer import Mixer, Plan
 from mixgan.mixing.puzzlemix import PuzzleMix
 from mixgan.mixing.regions import CutMix, GridMix, MixupH, MixupHC, MixupHV, MixupV, PatchShuffle, ResizeMix, StitchRect
 from mixgan.mixing.saliency import SaliencyMix
-from mixgan.mixing.sampling import Draws, HostChoice
-
-
-class Composite(Mixer):
-    """Draws one of several methods, with odds in proportion to ``weights``.
-
-    Per batch (the default) the choice is made on the host and only the chosen method runs; the plan's ``choice`` is its
-    position. Per sample all methods draw and a coin per sample picks, which needs methods that are only a mask: x = mask *
-    own + (1 - mask) * partner, labels by weights.
-
-    Args:
-        mixers: the methods.
-        weights: one positive number each; equal odds by default.
-        per_sample: choose for every sample instead of for the batch.
-
-    Raises:
-        ValueError: no methods, weights that do not fit, or a method that moves pixels or changes labels by itself drawn per
-            sample.
-    """
-
-    source = "Understanding Mixup IV-B; common practice with mixup and CutMix"
-
-    def __init__(
-        self, mixers: Sequence[Mixer], *, weights: tuple[float, ...] | None = None, per_sample: bool = False
-    ) -> None:
-        if not mixers:
-            raise ValueError("a composite needs at least one method, got none")
-        super().__init__(num_classes=mixers[0].num_classes)
-        weights = [1.0] * len(mixers) if weights is None else [float(weight) for weight in weights]
-        if len(weights) != len(mixers) or min(weights) <= 0:
-            raise ValueError(f"weights must be {len(mixers)} numbers above 0, got {tuple(weights)}")
-        self.mixers = nn.ModuleList(mixers)
-        self.weights = weights
-        self.per_sample = per_sample
-        self.label_follows_mask = all(mixer.label_follows_mask for mixer in mixers)
-        kinds = {mixer.saliency_kind for mixer in mixers} - {None}
-        if len(kinds) > 1:
-            raise ValueError("methods that need static and gradient saliency cannot share one composite")
-        self.saliency_kind = kinds.pop() if kinds else None
-        self.moves_pixels = any(mixer.moves_pixels for mixer in mixers)
-        if per_sample:
-            own = [m for m in mixers if m.moves_pixels or type(m).targets is not Mixer.targets]
-            if own:
-                names = ", ".join(type(mixer).__name__ for mixer in own)
-                raise ValueError(f"drawn per sample, methods must be only a mask; {names} is more: draw per batch")
-        self.host = HostChoice()
-
-    def build_plan(self, images: Tensor, saliency: Tensor | None, lam: Tensor | None, draws: Draws) -> Plan:
-        """The plan of the chosen method, or of the method that each sample chose."""
-        if not self.per_sample:
-            choice = self.host.draw(self.weights, draws.generator)
-            return replace(self.mixers[choice].build_plan(images, saliency, lam, draws), choice=choice)
-        plans = [mixer.build_plan(images, saliency, lam, draws) for mixer in self.mixers]
-        shares = torch.tensor(self.weights, device=images.device).cumsum(0) / sum(self.weights)
-        # The share that U falls into; the last share ends at 1 whatever its rounding.
-        chosen = torch.searchsorted(shares[:-1].contiguous(), draws.uniform().contiguous(), right=True)
-        plan = plans[0]
-        for number, other in enumerate(plans[1:], 1):
-            plan = _where(chosen == number, other, plan)
-        return plan
-
-    def apply(self, images: Tensor, plan: Plan, *, others: Tensor | None = None) -> Tensor:
-        """Mix as the chosen method does; per sample, by the masks alone."""
-        if plan.choice is None:
-            return super().apply(images, plan, others=others)
-        return self.mixers[plan.choice].apply(images, plan, others=others)
-
-    def targets(self, labels: Tensor, plan: Plan, *, other_labels: Tensor | None = None) -> Tensor:
-        """The chosen method's targets."""
-        if plan.choice is None:
-            return super().targets(labels, plan, other_labels=other_labels)
-        return self.mixers[plan.choice].targets(labels, plan, other_labels=other_labels)
-
-
-def _where(condition: Tensor, first: Plan, second: Plan) -> Plan:
-    """Sample by sample, the first plan where ``condition`` (B,) holds, else the second."""
-    column = condition[:, None]
-    return Plan(
-        drawn=torch.where(condition, first.drawn, second.drawn),
-        sources=torch.where(column, first.sources, second.sources),
-        weights=torch.where(column, first.weights, second.weights),
-        mask=torch.where(condition.view(-1, 1, 1, 1), first.mask, second.mask),
-    )
-
-
-# Mixing methods by name.
-
+from mixgan.mixing.sampling import Draws
 
 MIXERS: dict[str, type[Mixer]] = {
     "erm": Erm,
@@ -189,3 +103,84 @@ def _check_options(name: str, options: dict[str, Any], known: dict[str, inspect.
         raise ValueError(
             f"{name} has no option {', '.join(map(repr, unknown))}; it knows: {', '.join(known) or 'none'}"
         )
+
+
+class Composite(Mixer):
+    """Draws one of several methods, with odds in proportion to ``weights``.
+
+    Per batch (the default) the choice is made on the host and only the chosen method runs; the plan's ``choice`` is its
+    position. Per sample all methods draw and a coin per sample picks, which needs methods that are only a mask: x = mask *
+    own + (1 - mask) * partner, labels by weights.
+
+    Args:
+        mixers: the methods.
+        weights: one positive number each; equal odds by default.
+        per_sample: choose for every sample instead of for the batch.
+
+    Raises:
+        ValueError: no methods, weights that do not fit, or a method that moves pixels or changes labels by itself drawn per
+            sample.
+    """
+
+    source = "Understanding Mixup IV-B; common practice with mixup and CutMix"
+
+    def __init__(
+        self, mixers: Sequence[Mixer], *, weights: tuple[float, ...] | None = None, per_sample: bool = False
+    ) -> None:
+        if not mixers:
+            raise ValueError("a composite needs at least one method, got none")
+        super().__init__(num_classes=mixers[0].num_classes)
+        weights = [1.0] * len(mixers) if weights is None else [float(weight) for weight in weights]
+        if len(weights) != len(mixers) or min(weights) <= 0:
+            raise ValueError(f"weights must be {len(mixers)} numbers above 0, got {tuple(weights)}")
+        self.mixers = nn.ModuleList(mixers)
+        self.weights = weights
+        self.per_sample = per_sample
+        self.label_follows_mask = all(mixer.label_follows_mask for mixer in mixers)
+        kinds = {mixer.saliency_kind for mixer in mixers} - {None}
+        if len(kinds) > 1:
+            raise ValueError("methods that need static and gradient saliency cannot share one composite")
+        self.saliency_kind = kinds.pop() if kinds else None
+        self.moves_pixels = any(mixer.moves_pixels for mixer in mixers)
+        if per_sample:
+            own = [m for m in mixers if m.moves_pixels or type(m).targets is not Mixer.targets]
+            if own:
+                names = ", ".join(type(mixer).__name__ for mixer in own)
+                raise ValueError(f"drawn per sample, methods must be only a mask; {names} is more: draw per batch")
+
+    def build_plan(self, images: Tensor, saliency: Tensor | None, lam: Tensor | None, draws: Draws) -> Plan:
+        """The plan of the chosen method, or of the method that each sample chose."""
+        if not self.per_sample:
+            choice = draws.choice(self.weights)
+            return replace(self.mixers[choice].build_plan(images, saliency, lam, draws), choice=choice)
+        plans = [mixer.build_plan(images, saliency, lam, draws) for mixer in self.mixers]
+        shares = torch.tensor(self.weights, device=images.device).cumsum(0) / sum(self.weights)
+        # The share that U falls into; the last share ends at 1 whatever its rounding.
+        chosen = torch.searchsorted(shares[:-1].contiguous(), draws.uniform().contiguous(), right=True)
+        plan = plans[0]
+        for number, other in enumerate(plans[1:], 1):
+            plan = _where(chosen == number, other, plan)
+        return plan
+
+    def mix_images(self, images: Tensor, plan: Plan, *, others: Tensor | None = None) -> Tensor:
+        """Mix as the chosen method does; per sample, by the masks alone."""
+        if plan.choice is None:
+            return super().mix_images(images, plan, others=others)
+        return self.mixers[plan.choice].mix_images(images, plan, others=others)
+
+    def targets(self, labels: Tensor, plan: Plan, *, other_labels: Tensor | None = None) -> Tensor:
+        """The chosen method's targets."""
+        if plan.choice is None:
+            return super().targets(labels, plan, other_labels=other_labels)
+        return self.mixers[plan.choice].targets(labels, plan, other_labels=other_labels)
+
+
+def _where(condition: Tensor, first: Plan, second: Plan) -> Plan:
+    """Sample by sample, the first plan where ``condition`` (B,) holds, else the second."""
+    column = condition[:, None]
+    return Plan(
+        drawn=torch.where(condition, first.drawn, second.drawn),
+        sources=torch.where(column, first.sources, second.sources),
+        weights=torch.where(column, first.weights, second.weights),
+        mask=torch.where(condition.view(-1, 1, 1, 1), first.mask, second.mask),
+    )

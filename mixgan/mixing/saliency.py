@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from mixgan.mixing.masks import outside_box, share_outside
-from mixgan.mixing.mixer import Mixer, Plan, check_positive, paired_plan
-from mixgan.mixing.regions import centred_box
+from mixgan.mixing.mixer import BetaMixer, Plan, paired_plan
+from mixgan.mixing.regions import centred_box, outside_box
 from mixgan.mixing.sampling import Draws
 from mixgan.ops.filters import binomial_blur, box_sums, integral_image
 
@@ -158,16 +157,7 @@ def _scaled_to_255(values: Tensor) -> Tensor:
     return torch.floor(255 * values / values.amax((2, 3), keepdim=True).clamp(min=1))
 
 
-# SaliencyMix: the box around what stands out in the partner.
-
-
-def peak(saliency: Tensor) -> tuple[Tensor, Tensor]:
-    """Row and column (each (B,) int64) of the largest value of every map (B,H,W); the first in row order where several tie."""
-    place = saliency.flatten(1).argmax(1)
-    return place // saliency.shape[-1], place % saliency.shape[-1]
-
-
-class SaliencyMix(Mixer):
+class SaliencyMix(BetaMixer):
     """Pastes a box of the partner at the same place: area 1-lam around the partner's most salient pixel, clipped.
 
     Labels by the clipped area. Needs ``saliency=`` (B,H,W) of the images, e.g. ``static_saliency`` as in the paper; a partner
@@ -181,14 +171,18 @@ class SaliencyMix(Mixer):
     saliency_kind = "static"
     source = "Uddin et al. 2021; AutoMix 2"
 
-    def __init__(self, *, num_classes: int, alpha: float = 1.0, per_batch: bool = False) -> None:
-        super().__init__(num_classes=num_classes, per_batch=per_batch)
-        self.alpha = check_positive("alpha", alpha)
-
     def build_plan(self, images: Tensor, saliency: Tensor | None, lam: Tensor | None, draws: Draws) -> Plan:
-        """The complement of the box around the partner's peak is own."""
+        """All but a box around the partner's peak is own."""
+        assert saliency is not None
         size = (images.shape[-2], images.shape[-1])
-        lam = draws.beta(self.alpha) if lam is None else lam
+        lam = self.draw_lambda(draws) if lam is None else lam
         partner = draws.partner()
-        box = centred_box(1.0 - lam, *peak(saliency[partner[:1] if self.per_batch else partner]), size)
-        return paired_plan(lam, partner, share_outside(*box, size), outside_box(*box, size))
+        row, column = peak(saliency[partner[:1] if self.per_batch else partner])
+        mask, share = outside_box(centred_box(1.0 - lam, row, column, size), size)
+        return paired_plan(lam, partner, share, mask)
+
+
+def peak(saliency: Tensor) -> tuple[Tensor, Tensor]:
+    """Row and column (each (B,) int64) of the largest value of every map (B,H,W); the first in row order where several tie."""
+    place = saliency.flatten(1).argmax(1)
+    return place // saliency.shape[-1], place % saliency.shape[-1]

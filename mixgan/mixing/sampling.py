@@ -1,7 +1,9 @@
-"""Everything random that a mixing method draws: lambda, partner, coins, places. On device, from torch, reproducible by seed."""
+"""Every random number a mixing method needs: lambda, partner, places. Drawn on the device, reproducible by seed."""
+
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class Draws:
@@ -11,33 +13,42 @@ class Draws:
         count: batch size B.
         device: where the draws are made.
         shared: one value for the whole batch (``per_batch=True`` of the mixers); the partner is never shared.
+        partner: (B,) int64, returned by ``partner()`` instead of a random permutation.
         generator: draws come from it instead of torch's global generator of the device.
 
     Raises:
-        ValueError: the generator lives on another device.
+        ValueError: the generator is on another device.
     """
 
     def __init__(
-        self, count: int, *, device: torch.device, shared: bool = False, generator: torch.Generator | None = None
+        self,
+        count: int,
+        *,
+        device: torch.device,
+        shared: bool = False,
+        partner: Tensor | None = None,
+        generator: torch.Generator | None = None,
     ) -> None:
         if generator is not None and generator.device.type != device.type:
             raise ValueError(f"the generator is on {generator.device} but the images are on {device}: use one device")
-        self.count = count
-        self.device = device
-        self.shared = shared
-        self.generator = generator
+        self.count, self.device, self.shared = count, device, shared
+        self.given_partner, self.generator = partner, generator
+        # generator=None is never passed on: torch.compile cannot trace it for changing batch sizes.
+        self._source: dict[str, Any] = {} if generator is None else {"generator": generator}
 
     def partner(self) -> Tensor:
-        """A random permutation (B,) int64; fixed points allowed."""
-        return torch.randperm(self.count, device=self.device, generator=self.generator)
+        """(B,) int64: the given partner, else a random permutation; fixed points allowed."""
+        if self.given_partner is not None:
+            return self.given_partner
+        return torch.randperm(self.count, device=self.device, **self._source)
 
     def uniform(self, low: float = 0.0, high: float = 1.0) -> Tensor:
         """(B,) float32 from U[low, high)."""
         return self._spread(low + (high - low) * self._unit())
 
-    def coin(self, odds: float = 0.5) -> Tensor:
-        """(B,) bool, True with probability ``odds``."""
-        return self._spread(self._unit() < odds)
+    def bernoulli(self, p: float = 0.5) -> Tensor:
+        """(B,) bool, True with probability ``p``."""
+        return self._spread(self._unit() < p)
 
     def permutations(self, *shape: int) -> Tensor:
         """(B,*shape) int64: independent random permutations of 0..n-1 along the last axis, of length n."""
@@ -45,7 +56,7 @@ class Draws:
 
     def normal(self, *shape: int) -> Tensor:
         """(B,*shape) float32 from N(0, 1); (1,*shape) where shared, so that what is made of it is computed only once."""
-        return torch.randn(self._drawn_count(), *shape, device=self.device, generator=self.generator)
+        return torch.randn(self._drawn_count(), *shape, device=self.device, **self._source)
 
     def beta(self, alpha: float) -> Tensor:
         """(B,) float32 from Beta(alpha, alpha), safe for any alpha > 0.
@@ -55,24 +66,28 @@ class Draws:
         """
         if alpha == 1.0:
             return self.uniform()
-        return self._spread(torch.sigmoid(self._log_gamma_draw(alpha) - self._log_gamma_draw(alpha)))
+        return self._spread(torch.sigmoid(self._log_gamma(alpha) - self._log_gamma(alpha)))
 
     def log_gamma(self, alpha: float) -> Tensor:
         """(B,) float32, logarithms of Gamma(alpha) draws, whose shares of a sum are a Dirichlet(alpha) draw."""
-        return self._spread(self._log_gamma_draw(alpha))
+        return self._spread(self._log_gamma(alpha))
 
-    def numbers(self, high: int, *shape: int) -> Tensor:
+    def randint(self, high: int, *shape: int) -> Tensor:
         """(B,*shape) int64, uniform in 0..high-1; a value for every sample even where draws are shared."""
-        return torch.randint(high, (self.count, *shape), device=self.device, generator=self.generator)
+        return torch.randint(high, (self.count, *shape), device=self.device, **self._source)
 
-    def _log_gamma_draw(self, alpha: float) -> Tensor:
+    def choice(self, weights: list[float]) -> int:
+        """An index chosen on the host; see ``host_choice``."""
+        return host_choice(weights, self.generator)
+
+    def _log_gamma(self, alpha: float) -> Tensor:
         shape = torch.full((self._drawn_count(),), alpha + 1.0, device=self.device)
         # torch.distributions takes no generator, and torch.compile takes none either: this private call serves both.
-        boosted = torch._standard_gamma(shape, generator=self.generator)
+        boosted = torch._standard_gamma(shape, **self._source)
         return boosted.log() + torch.log1p(-self._unit()) / alpha
 
     def _unit(self, *shape: int) -> Tensor:
-        return torch.rand(self._drawn_count(), *shape, device=self.device, generator=self.generator)
+        return torch.rand(self._drawn_count(), *shape, device=self.device, **self._source)
 
     def _drawn_count(self) -> int:
         return 1 if self.shared else self.count
@@ -81,37 +96,18 @@ class Draws:
         return drawn.expand(self.count, *drawn.shape[1:]) if self.shared else drawn
 
 
-# Choices that decide shapes or which code runs: made on the host as Python ints, and resumed exactly.
+def host_choice(weights: list[float], generator: torch.Generator | None = None) -> int:
+    """A random index, with probabilities in proportion to ``weights``, for choices that decide shapes or which code runs.
 
-
-class HostChoice(nn.Module):
-    """A CPU generator that a mixer owns; its state is part of the state_dict, so a resumed run chooses as before.
-
-    It is seeded from torch's global CPU generator when it is made. Processes that build their mixers under one seed choose
-    alike, which keeps their steps equally long.
+    Drawn from torch's global CPU generator, which is seeded in every DataLoader worker and saved in checkpoints, or from
+    ``generator``. One on a GPU is not waited for: where it stands seeds a CPU generator. A single option draws nothing.
     """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
-
-    def draw(self, weights: list[float], generator: torch.Generator | None = None) -> int:
-        """An index, with odds in proportion to ``weights``; from ``generator`` where one is given, without waiting for it."""
-        source = self.generator if generator is None else _on_host(generator)
-        return int(torch.multinomial(torch.tensor(weights), 1, generator=source))
-
-    def get_extra_state(self) -> Tensor:
-        """The generator's state, uint8."""
-        return self.generator.get_state()
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Go on from a state."""
-        self.generator.set_state(state.cpu())
-
-
-def _on_host(generator: torch.Generator) -> torch.Generator:
-    """The generator itself on CPU; for one on a GPU a CPU generator seeded by where it stands, which the host knows."""
-    if generator.device.type == "cpu":
-        return generator
-    seeds = torch.tensor([generator.initial_seed() % 2**31, generator.get_offset() % 2**31])
-    return torch.Generator().manual_seed(int(seeds[0] * 2**31 + seeds[1]))
+    if len(weights) == 1:
+        return 0
+    shares = torch.tensor(weights)
+    if generator is None:
+        return int(torch.multinomial(shares, 1))
+    if generator.device.type != "cpu":
+        low, high = generator.initial_seed() % 2**31, generator.get_offset() % 2**31
+        generator = torch.Generator().manual_seed(low * 2**31 + high)
+    return int(torch.multinomial(shares, 1, generator=generator))

@@ -66,7 +66,7 @@ def _row(name: str, images: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, 
         mixed = mixer.mix(images, labels, lam=lam, saliency=saliency, generator=generator)
         if mixed.partner[0] == 1 or name == "erm":
             break
-    own_share = mixer.apply(torch.ones_like(images), mixed.plan, others=torch.zeros_like(images))
+    own_share = mixer.mix_images(torch.ones_like(images), mixed.plan, others=torch.zeros_like(images))
     columns = (images[:1], images[mixed.partner[:1]], mixed.images[:1], _coloured(own_share[:1]))
     return torch.cat(columns), f"{name}\nlam {mixed.lam[0]:.2f}\n{soft_label(mixed.targets[0])}"
 

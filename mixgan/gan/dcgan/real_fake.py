@@ -52,7 +52,7 @@ class RealFakeMixing(nn.Module):
             target = torch.cat((labels, torch.full_like(labels, FAKE)))
             return Seen(torch.cat((real, fake)), target.float())
         plan = plan or self.mixer.plan(real)
-        images = self.mixer.apply(real, plan, others=fake)
+        images = self.mixer.mix_images(real, plan, others=fake)
         targets = self.mixer.targets(labels, plan, other_labels=torch.full_like(labels, FAKE))
         return Seen(images, targets[:, REAL])
 

@@ -125,7 +125,6 @@ def test_the_puzzle_form_is_puzzlemix_at_one_half_with_the_local_label(local_lab
     images, labels = batch()
     method = lamix("lamix-puzzle", originals=False, local_label=local_label, t_size=1)
     puzzle = build_mixer("puzzlemix", num_classes=CLASSES, t_size=1)
-    puzzle.host.set_extra_state(method.mixer.host.get_extra_state())
     cross_entropy = nn.CrossEntropyLoss(reduction="sum")
     saliency = gradient_saliency(lambda x: cross_entropy(method.network(x), labels), images)
     loss = step(method, images, labels)

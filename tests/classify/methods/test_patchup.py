@@ -72,7 +72,7 @@ def test_features_inside_blocks_come_from_the_partner(mode: str):
     features, mixer = torch.rand(6, 4, 12, 10), blocks(mode)
     kept = features.clone()
     plan = mixer.plan(features)
-    mixed = mixer.apply(features, plan)
+    mixed = mixer.mix_images(features, plan)
     lam = plan.drawn.view(-1, 1, 1, 1).expand_as(features)
     inside = plan.mask < 1
     assert 0 < inside.float().mean() < 1

@@ -37,7 +37,7 @@ def test_wrong_images_are_quoted(mixup, images, shown):
     assert shown in str(error.value)
 
 
-@pytest.mark.parametrize("labels", [torch.zeros(3).long(), torch.zeros(2), torch.zeros(2, 3), torch.zeros(2, 4).long()])
+@pytest.mark.parametrize("labels", [torch.zeros(3).long(), torch.zeros(2), torch.zeros(2, 3), torch.zeros(2, 3).long()])
 def test_wrong_labels_are_quoted(mixup, labels):
     with pytest.raises(ValueError, match="labels must be") as error:
         mixup(torch.rand(2, 3, 4, 4), labels)
@@ -83,5 +83,7 @@ def test_real_compilation_equals_eager(name):
     mixer = build_mixer(name, num_classes=4)
     images, labels = torch.rand(4, 3, 8, 8), torch.randint(4, (4,))
     plan = mixer.plan(images)
-    compiled = torch.compile(lambda x, y, p: (mixer.apply(x, p), mixer.targets(y, p)), fullgraph=True)
-    torch.testing.assert_close(compiled(images, labels, plan), (mixer.apply(images, plan), mixer.targets(labels, plan)))
+    compiled = torch.compile(lambda x, y, p: (mixer.mix_images(x, p), mixer.targets(y, p)), fullgraph=True)
+    torch.testing.assert_close(
+        compiled(images, labels, plan), (mixer.mix_images(images, plan), mixer.targets(labels, plan))
+    )

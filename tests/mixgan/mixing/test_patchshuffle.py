@@ -18,7 +18,7 @@ def numbered(batch, channels, height, width):
 def test_pixels_move_inside_their_patch_with_all_channels(size, n):
     torch.manual_seed(0)
     images = numbered(4, 3, *size)
-    mixed = build_mixer("patchshuffle", num_classes=2, patch_size=n, odds=1.0).mix(images, torch.zeros(4).long())
+    mixed = build_mixer("patchshuffle", num_classes=2, patch_size=n, p=1.0).mix(images, torch.zeros(4).long())
     first = mixed.images[:, :1]
     assert torch.equal(mixed.images, torch.cat((first, first + 1000, first + 2000), 1))
     height, width = size[0] // n * n, size[1] // n * n
@@ -31,7 +31,7 @@ def test_pixels_move_inside_their_patch_with_all_channels(size, n):
 
 def test_every_order_is_equally_likely_and_patches_are_independent():
     torch.manual_seed(0)
-    mixer = build_mixer("patchshuffle", num_classes=2, odds=1.0)
+    mixer = build_mixer("patchshuffle", num_classes=2, p=1.0)
     order = mixer.plan(torch.zeros(100, 1, 32, 32)).geometry.flatten(0, 2)
     names = {permutation: index for index, permutation in enumerate(itertools.permutations(range(4)))}
     drawn = torch.tensor([names[tuple(row)] for row in order.tolist()])
@@ -52,7 +52,7 @@ def test_images_are_picked_with_the_given_odds():
 
 def test_the_label_is_the_own():
     labels = torch.tensor([1, 0, 2])
-    mixed = build_mixer("patchshuffle", num_classes=3, odds=1.0).mix(torch.rand(3, 1, 4, 4), labels)
+    mixed = build_mixer("patchshuffle", num_classes=3, p=1.0).mix(torch.rand(3, 1, 4, 4), labels)
     assert torch.equal(mixed.targets, torch.eye(3)[labels])
 
 
@@ -60,11 +60,11 @@ def test_features_larger_than_the_image_are_an_error():
     mixer = build_mixer("patchshuffle", num_classes=2)
     plan = mixer.plan(torch.rand(2, 1, 8, 8))
     with pytest.raises(ValueError, match=r"a plan for 4 x 4 patches of 2 px is too small for images of \(8, 10\)"):
-        mixer.apply(torch.rand(2, 5, 8, 10), plan)
+        mixer.mix_images(torch.rand(2, 5, 8, 10), plan)
 
 
 def test_values_out_of_range_are_quoted():
     with pytest.raises(ValueError, match="patch_size must be at least 1, got 0"):
         build_mixer("patchshuffle", num_classes=2, patch_size=0)
-    with pytest.raises(ValueError, match=r"odds must lie in \[0, 1\], got 5"):
-        build_mixer("patchshuffle", num_classes=2, odds=5)
+    with pytest.raises(ValueError, match=r"p must lie in \[0, 1\], got 5"):
+        build_mixer("patchshuffle", num_classes=2, p=5)

@@ -51,7 +51,7 @@ def test_a_plan_fits_features_of_a_quarter_of_the_size():
     for i, (top, bottom, left, right) in enumerate(boxes.tolist()):
         mask[i, :, top:bottom, left:right] = 0
     features = torch.rand(3, 16, 8, 10)
-    mixed = mixer.apply(features, dataclasses.replace(plan, geometry=boxes, mask=mask))
+    mixed = mixer.mix_images(features, dataclasses.replace(plan, geometry=boxes, mask=mask))
     assert torch.equal(mixed, pasted(features, features[plan.partner], boxes // 4))
 
 

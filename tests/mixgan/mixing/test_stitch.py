@@ -23,7 +23,7 @@ def test_equation_2(name, horizontal):
     images = torch.rand(len(LAMS), 3, 9, 14)
     mixer = build_mixer(name, num_classes=2)
     plan = mixer.plan(images, lam=torch.tensor(LAMS))
-    mixed = mixer.apply(images, plan)
+    mixed = mixer.mix_images(images, plan)
     for i, lam in enumerate(LAMS):
         expected, weight = by_slices(images[i], images[plan.partner[i]], lam, horizontal)
         assert torch.equal(mixed[i], expected)
