@@ -77,6 +77,7 @@ class Run:
         self._saved_step = -1
         self._progress = Progress("", total=0, enabled=False)
         self._log = MetricsLog(folder.metrics, enabled=False)
+        self._resumes = settings.resume and on_main(accelerator, lambda: folder.has_checkpoint)
         self._training_since: float | None = None  # None while time does not count as training time
 
     @classmethod
@@ -123,7 +124,7 @@ class Run:
         if settings.dry_run:
             self.total_steps = 1
         set_seed(settings.seed, device_specific=True)
-        if settings.resume:
+        if self._resumes:
             self._load()
         else:
             on_main(self.accelerator, self._create_folder)
@@ -286,6 +287,8 @@ class Run:
         return numbers
 
     def _create_folder(self) -> None:
+        if self.settings.resume:
+            self.print(f"The run in {self.folder.path} ended before its first checkpoint: starting it again.")
         self.folder.create()
         self.folder.write_config(
             to_json(self.settings),

@@ -6,6 +6,7 @@ import math
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -140,15 +141,35 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.weights = path / "weights"
 
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether the run can be resumed from a checkpoint, as far as names tell."""
+        return any(self.checkpoints.glob("step-*"))
+
+    @property
+    def is_unstarted(self) -> bool:
+        """Whether the folder is empty, or its run ended before its first checkpoint and left no result: it may start again."""
+        if not self.path.is_dir() or not any(self.path.iterdir()):
+            return True
+        if self.has_checkpoint or self.summary.is_file():
+            return False
+        return self.config.is_file() or all(p.is_dir() or p.name.startswith(".") for p in self.path.rglob("*"))
+
     def check_free(self) -> None:
-        """ValueError if the folder contains anything."""
-        if self.path.is_dir() and any(self.path.iterdir()):
+        """ValueError if the folder contains anything but a run that ended before its first checkpoint."""
+        if not self.is_unstarted:
             raise ValueError(f"output folder {self.path} is in use; add --resume to resume its run, or choose another")
 
     def create(self) -> None:
-        """Create the folder; ValueError if it contains anything or cannot be written."""
+        """Create the folder, without what an unstarted run left; ValueError if it is in use or cannot be written."""
         self.check_free()
         try:
+            if self.path.is_dir():
+                for leftover in (self.config, self.metrics, self.samples, self.checkpoints, self.weights):
+                    if leftover.is_dir():
+                        shutil.rmtree(leftover)
+                    else:
+                        leftover.unlink(missing_ok=True)
             for folder in (self.path, self.samples, self.checkpoints, self.weights):
                 folder.mkdir(parents=True, exist_ok=True)
             (self.path / ".writable").touch()

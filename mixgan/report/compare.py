@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -72,7 +71,7 @@ def main(argv: Sequence[str], *, recipes: Path = RECIPES) -> None:
     check_folder(options, output)
     for run in runs:
         run.state = "done" if is_complete(run, recipe) else "waiting"
-    started = {run.name for run in runs if run.state == "done" or saved_step(run) is not None}
+    started = {run.name for run in runs if run.state == "done" or run.folder.has_checkpoint}
     new = [run for run in runs if options.dry_run or run.name not in started]
     try:
         for variant, words in {run.variant: run.words for run in new}.items():
@@ -370,9 +369,7 @@ class _Process:
 
     def __init__(self, run: PlannedRun, recipe: Recipe) -> None:
         self.run, self.processes = run, recipe.processes
-        resume = saved_step(run) is not None
-        if not (resume or run.summary()):  # it ended before its first checkpoint: nothing to resume
-            shutil.rmtree(run.folder.path, ignore_errors=True)
+        resume = run.folder.has_checkpoint
         words = [*run.words, "--output-dir", str(run.folder.path), *(["--resume"] if resume else [])]
         run.log.parent.mkdir(parents=True, exist_ok=True)
         with run.log.open("ab") as log:

@@ -303,6 +303,22 @@ def test_a_used_folder_and_a_folder_without_a_run(tmp_path: Path):
         Training(settings(tmp_path / "run", resume=True, seed=1))
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_that_ended_before_its_first_checkpoint_starts_again_either_way(tmp_path: Path, capsys, resume: bool):
+    whole = Training(settings(tmp_path / "whole")).all()
+    folder = tmp_path / "killed"
+    with pytest.raises(MemoryError):
+        Training(settings(folder)).all(at=2, then=die)
+    assert [record["step"] for record in logged(folder)] == [1, 2]
+    (folder / "samples" / "step-00000000.png").touch()
+    (folder / "checkpoints" / ".step-00000003.partial").mkdir()  # a kill while it saved
+    again = Training(settings(folder, resume=resume)).all()
+    assert ("ended before its first checkpoint" in capsys.readouterr().out) == resume
+    assert torch.equal(again.weights(), whole.weights())
+    assert logged(folder) == logged(tmp_path / "whole")
+    assert list((folder / "samples").iterdir()) == []
+
+
 def test_networks_begin_equal_and_draws_follow_the_seed(tmp_path: Path):
     first, same, other = (
         Training(settings(tmp_path / name, seed=seed)) for name, seed in (("a", 1), ("b", 1), ("c", 2))

@@ -27,6 +27,26 @@ def test_a_used_folder_is_left_alone(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["notes.txt"]
 
 
+def test_a_run_with_a_checkpoint_or_a_result_or_foreign_files_is_in_use(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    assert folder.is_unstarted
+    folder.create()
+    (folder.path / ".config.json.partial").touch()  # a kill while it was written
+    assert folder.is_unstarted
+    (folder.path / "thesis.txt").touch()
+    assert not folder.is_unstarted  # without a config.json it is not a run's
+    folder.config.touch()
+    assert folder.is_unstarted
+    folder.summary.touch()
+    assert not folder.is_unstarted
+    folder.summary.unlink()
+    (folder.checkpoints / "step-00000001").mkdir()
+    assert not folder.is_unstarted
+    (folder.checkpoints / "step-00000001").rmdir()
+    folder.create()
+    assert (folder.path / "thesis.txt").is_file()
+
+
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
     # A file in the way stops everybody; permissions would not stop the superuser.
     (tmp_path / "file").touch()

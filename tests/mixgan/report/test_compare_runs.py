@@ -8,6 +8,7 @@ import fcntl
 import io
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -25,7 +26,7 @@ from mixgan.report.compare import Recipe, flags_of, is_complete, last_error, lau
 from mixgan.report.comparison import PlannedRun
 
 STAND_IN = """
-import json, shlex, signal, sys, time
+import json, shlex, shutil, signal, sys, time
 from pathlib import Path
 
 stops = []
@@ -44,12 +45,14 @@ with (folder.parent / "events").open("a") as events:
 last = folder / "checkpoints" / "last.json"
 step = json.loads(last.read_text())["step"] if "--resume" in words else 0
 if "--resume" not in words:
+    shutil.rmtree(folder, ignore_errors=True)
     last.parent.mkdir(parents=True)
     settings = {"epochs": epochs, "max_steps": None, "seed": int(value("--seed", 0))}
     config = {"recipe": "stand_in", "command": shlex.join(sys.argv), "settings": settings, "processes": 1, "steps_per_epoch": 3}
     (folder / "config.json").write_text(json.dumps(config))
 
 def save():
+    (last.parent / f"step-{step:08d}").mkdir(exist_ok=True)
     last.write_text(json.dumps({"checkpoint": f"step-{step:08d}", "step": step}))
 
 while step < total:
@@ -219,7 +222,8 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path: Path, recipe: Recipe, monkeypatc
 def test_a_run_that_ended_before_its_first_checkpoint_begins_anew(tmp_path: Path, recipe: Recipe):
     run = planned(tmp_path, "a")
     run_all([run], recipe)
-    for leftover in (run.folder.checkpoints / "last.json", run.folder.summary, run.folder.report):
+    shutil.rmtree(run.folder.checkpoints)
+    for leftover in (run.folder.summary, run.folder.report):
         leftover.unlink()
     again = planned(tmp_path, "a")
     assert not is_complete(again, recipe)
