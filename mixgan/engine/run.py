@@ -25,7 +25,7 @@ from mixgan.engine.accelerator import make_accelerator, on_main, start_tracker
 from mixgan.engine.checkpoint import Checkpoints
 from mixgan.engine.config import CommonSettings, check_same_settings, to_json
 from mixgan.engine.progress import Progress
-from mixgan.engine.run_folder import MetricsLog, RunFolder, default_folder, drop_records_after, write_json
+from mixgan.engine.run_folder import FolderLock, MetricsLog, RunFolder, default_folder, drop_records_after, write_json
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 #: Several processes agree on what signals and time ask for about this often, but at least after this many steps.
@@ -78,6 +78,7 @@ class Run:
         self._progress = Progress("", total=0, enabled=False)
         self._log = MetricsLog(folder.metrics, enabled=False)
         self._resumes = settings.resume and on_main(accelerator, lambda: folder.has_checkpoint)
+        self._lock: FolderLock | None = None  # of the main process
         self._training_since: float | None = None  # None while time does not count as training time
 
     @classmethod
@@ -125,6 +126,7 @@ class Run:
             self.total_steps = 1
         set_seed(settings.seed, device_specific=True)
         if self._resumes:
+            on_main(self.accelerator, self._take_lock)
             self._load()
         else:
             on_main(self.accelerator, self._create_folder)
@@ -251,6 +253,8 @@ class Run:
     def finish(self) -> None:
         """Close log and trackers, and remove a dry run's folder. The processes cannot communicate afterwards."""
         self._log.close()
+        if self._lock is not None:
+            self._lock.release()
         if self.settings.dry_run:
             on_main(self.accelerator, lambda: shutil.rmtree(self.folder.path))
         self.accelerator.end_training()
@@ -289,7 +293,7 @@ class Run:
     def _create_folder(self) -> None:
         if self.settings.resume:
             self.print(f"The run in {self.folder.path} ended before its first checkpoint: starting it again.")
-        self.folder.create()
+        self._lock = self.folder.create()
         self.folder.write_config(
             to_json(self.settings),
             recipe=self.recipe,
@@ -297,6 +301,9 @@ class Run:
             device=str(self.accelerator.device),
             steps_per_epoch=self.steps_per_epoch,
         )
+
+    def _take_lock(self) -> None:
+        self._lock = FolderLock(self.folder.path)
 
     def _load(self) -> None:
         trainer, own, skipped = self.checkpoints.load()

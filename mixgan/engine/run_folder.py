@@ -1,5 +1,6 @@
 """The run folder: its layout, its records, and writing files so that a reader never sees half of one."""
 
+import fcntl
 import importlib.metadata
 import json
 import math
@@ -160,22 +161,21 @@ class RunFolder:
         if not self.is_unstarted:
             raise ValueError(f"output folder {self.path} is in use; add --resume to resume its run, or choose another")
 
-    def create(self) -> None:
-        """Create the folder, without what an unstarted run left; ValueError if it is in use or cannot be written."""
+    def create(self) -> "FolderLock":
+        """Create the folder, without what an unstarted run left, and lock it; ValueError if it is in use or not writable."""
         self.check_free()
         try:
-            if self.path.is_dir():
-                for leftover in (self.config, self.metrics, self.samples, self.checkpoints, self.weights):
-                    if leftover.is_dir():
-                        shutil.rmtree(leftover)
-                    else:
-                        leftover.unlink(missing_ok=True)
-            for folder in (self.path, self.samples, self.checkpoints, self.weights):
-                folder.mkdir(parents=True, exist_ok=True)
-            (self.path / ".writable").touch()
-            (self.path / ".writable").unlink()
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FolderLock(self.path)
+            for leftover in (self.config, self.metrics):
+                leftover.unlink(missing_ok=True)
+            for folder in (self.samples, self.checkpoints, self.weights):
+                if folder.is_dir():
+                    shutil.rmtree(folder)
+                folder.mkdir()
         except OSError as error:
             raise ValueError(f"cannot write to output folder {self.path}: {error.strerror}") from error
+        return lock
 
     def write_config(self, settings: dict[str, Any], *, recipe: str, **facts: Any) -> None:
         """Write config.json: every resolved setting, versions, the command line, and ``facts`` such as the device."""
@@ -192,6 +192,39 @@ class RunFolder:
                 "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             },
         )
+
+
+class FolderLock:
+    """An advisory lock on a run folder for the life of its run, which names host and process; freed when the process ends.
+
+    A POSIX lock, which data workers do not inherit. File systems without locks are not protected.
+
+    Raises:
+        ValueError: another process works on the folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file = (folder / ".lock").open("a+", encoding="utf-8")
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            self._file.seek(0)
+            holder = self._file.read().strip() or "another process"
+            self._file.close()
+            raise ValueError(
+                f"{folder} is in use by {holder}: wait until it ends or stop it, or choose another --output-dir"
+            ) from error
+        except OSError:  # no locks on this file system
+            return
+        self._file.truncate(0)
+        self._file.write(f"process {os.getpid()} on {platform.node()}\n")
+        self._file.flush()
+
+    def release(self) -> None:
+        """Free the folder for other processes."""
+        if not self._file.closed:
+            self._file.truncate(0)
+            self._file.close()
 
 
 def default_folder(recipe: str) -> Path:

@@ -319,6 +319,24 @@ def test_a_run_that_ended_before_its_first_checkpoint_starts_again_either_way(tm
     assert list((folder / "samples").iterdir()) == []
 
 
+@pytest.mark.parametrize("steps", [1, 5])  # before and after the first checkpoint
+def test_a_second_writer_is_refused_and_disturbs_nothing(tmp_path: Path, monkeypatch, steps: int):
+    # The lock of another process, played: within one process a POSIX lock is shared.
+    folder = tmp_path / "run"
+    with pytest.raises(MemoryError):
+        Training(settings(folder, checkpoint_every=3)).all(at=steps, then=die)
+
+    def locked(*arguments: object) -> None:
+        raise BlockingIOError
+
+    monkeypatch.setattr("mixgan.engine.run_folder.fcntl.lockf", locked)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for resume in (True, False) if steps == 1 else (True,):
+        with pytest.raises(ValueError, match=f"{folder} is in use by process .* on .*: wait"):
+            Training(settings(folder, resume=resume))
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
 def test_networks_begin_equal_and_draws_follow_the_seed(tmp_path: Path):
     first, same, other = (
         Training(settings(tmp_path / name, seed=seed)) for name, seed in (("a", 1), ("b", 1), ("c", 2))

@@ -1,15 +1,17 @@
+import errno
 import json
 import platform
 import re
 import shlex
 import subprocess
+import sys
 from importlib.metadata import version as installed
 from pathlib import Path
 
 import pytest
 
 from mixgan.engine import run_folder
-from mixgan.engine.run_folder import RunFolder, default_folder, git_commit, version
+from mixgan.engine.run_folder import FolderLock, RunFolder, default_folder, git_commit, version
 
 
 def test_a_new_or_empty_folder_gets_its_layout(tmp_path):
@@ -17,7 +19,7 @@ def test_a_new_or_empty_folder_gets_its_layout(tmp_path):
         if path.name == "empty":
             path.mkdir()
         RunFolder(path).create()
-        assert sorted(entry.name for entry in path.iterdir()) == ["checkpoints", "samples", "weights"]
+        assert sorted(entry.name for entry in path.iterdir()) == [".lock", "checkpoints", "samples", "weights"]
 
 
 def test_a_used_folder_is_left_alone(tmp_path):
@@ -45,6 +47,37 @@ def test_a_run_with_a_checkpoint_or_a_result_or_foreign_files_is_in_use(tmp_path
     (folder.checkpoints / "step-00000001").rmdir()
     folder.create()
     assert (folder.path / "thesis.txt").is_file()
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from mixgan.engine.run_folder import FolderLock
+lock = FolderLock(Path(sys.argv[1]))
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_folder_has_one_writer_for_the_life_of_its_process(tmp_path):
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "locked\n"
+        with pytest.raises(ValueError, match=f"in use by process {holder.pid} on {re.escape(platform.node())}: wait"):
+            FolderLock(tmp_path)
+        with pytest.raises(ValueError, match="in use by"):
+            RunFolder(tmp_path).create()
+        holder.kill()
+    FolderLock(tmp_path).release()  # freed by the end of the process, however it came
+    assert (tmp_path / ".lock").read_text() == ""
+
+
+def test_a_file_system_without_locks_is_not_protected(tmp_path, monkeypatch):
+    def refuses(*arguments: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(run_folder.fcntl, "lockf", refuses)
+    FolderLock(tmp_path).release()
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):

@@ -35,6 +35,10 @@ words = sys.argv[1:]
 value = lambda flag, default: words[words.index(flag) + 1] if flag in words else default
 method, epochs = value("--method", ""), int(value("--epochs", 2))
 total = min(3 * epochs, int(value("--max-steps", 10**9)))  # an epoch has three steps
+def write(path, value):  # at once, as the recipes do
+    path.with_name(".partial").write_text(json.dumps(value))
+    path.with_name(".partial").replace(path)
+
 if method == "unknown":
     sys.exit("error: unknown --method 'unknown'")
 if "--dry-run" in words:
@@ -49,11 +53,11 @@ if "--resume" not in words:
     last.parent.mkdir(parents=True)
     settings = {"epochs": epochs, "max_steps": None, "seed": int(value("--seed", 0))}
     config = {"recipe": "stand_in", "command": shlex.join(sys.argv), "settings": settings, "processes": 1, "steps_per_epoch": 3}
-    (folder / "config.json").write_text(json.dumps(config))
+    write(folder / "config.json", config)
 
 def save():
     (last.parent / f"step-{step:08d}").mkdir(exist_ok=True)
-    last.write_text(json.dumps({"checkpoint": f"step-{step:08d}", "step": step}))
+    write(last, {"checkpoint": f"step-{step:08d}", "step": step})
 
 while step < total:
     if method == "diverging" and step == 4:
@@ -72,7 +76,7 @@ while step < total:
         save()
         sys.exit(130)
 save()
-(folder / "summary.json").write_text(json.dumps({"steps": step, "epochs": step / 3}))
+write(folder / "summary.json", {"steps": step, "epochs": step / 3})
 (folder / "report.html").write_text("a report")
 with (folder.parent / "events").open("a") as events:
     events.write(f"end {folder.name}\\n")
