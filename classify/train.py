@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from classify.config import ClassifySettings, as_dict, settings_from
+from classify.config import ClassifySettings, settings_from
 from classify.data import FolderSet, ImageSet, load_dataset
 from classify.evaluation import evaluate
 from classify.loaders import eval_batches, training_loader
@@ -50,8 +50,8 @@ def train(settings: ClassifySettings) -> dict[str, Any]:
         settings.method,
         network,
         num_classes=len(training.classes),
-        mixer=as_dict(settings.mixer),
-        options=as_dict(settings.method_options),
+        mixer=settings.mixer,
+        options=settings.method_options,
         schedule=settings.mix_schedule(),
         mean=training.mean,
         std=training.std,

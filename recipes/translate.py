@@ -5,8 +5,7 @@ from pathlib import Path
 
 sys.path[:] = [path for path in sys.path if Path(path or ".").resolve() != Path(__file__).resolve().parent]
 
-from mixgan.engine.config import run_command  # noqa: E402 - this folder must leave the path first
-from mixgan.gan.translate import main  # noqa: E402
+from mixgan.cli import main  # noqa: E402 - this folder must leave the path first: its files are called like packages
 
 if __name__ == "__main__":
-    run_command(main)
+    main(["translate", *sys.argv[1:]])

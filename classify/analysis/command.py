@@ -4,28 +4,27 @@ import dataclasses
 import inspect
 import shlex
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import tyro
 from rich.console import Console
 
 from classify.analysis import DRIVERS, FIGURES, list_figures
 from classify.analysis.result import Result, Study
 from classify.analysis.trained_run import TrainedRun
 from mixgan.engine.accelerator import make_accelerator
-from mixgan.engine.config import CommonSettings
+from mixgan.engine.config import AtLeast0, AtLeast1, CommonSettings, Positional, Seed, Settings, read_options
 from mixgan.engine.run_folder import RunFolder, default_folder
 from mixgan.report.page import Page
 
 
 @dataclass(kw_only=True)
-class AnalyzeOptions:
+class AnalyzeOptions(Settings):
     """Look inside trained classifiers: the papers' figures, made of runs of the classify command."""
 
-    runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN [RUN ...]")] = ()
+    runs: Annotated[tuple[Path, ...], Positional("RUN")] = ()
     """Run folders of the classify command."""
     figures: str = "all"
     """all, or names separated by commas; --list-figures shows them. all leaves out those that train further runs."""
@@ -37,24 +36,22 @@ class AnalyzeOptions:
     """Write into an --output-dir that is in use; figures that train runs go on with those that are there."""
     data_root: Path | None = None
     """Folder where data sets lie now (default: where the runs found them)."""
-    count: int = 1000
+    count: AtLeast1 = 1000
     """Test images that a figure looks at, at most; they are spread evenly over the test set."""
-    batch_size: int = 250
+    batch_size: AtLeast1 = 250
     """Images per batch."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of everything drawn."""
-    threads: int = 0
+    threads: AtLeast0 = 0
     """CPU threads (default: all cores)."""
 
     def check(self) -> None:
         """ValueError for values out of range and folders that cannot be used."""
-        for name in ("count", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
-        if not self.runs:
+        super().check()
+        if not self.runs and not self.list_figures:
             raise ValueError("analyze needs at least one run folder of the classify command: analyze RUN [RUN ...]")
         if self.resume and self.output_dir is None:
-            raise ValueError("--resume needs --output-dir, the folder of the analysis to go on with")
+            raise ValueError("--resume needs --output-dir, the folder of the analysis to resume")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -64,37 +61,32 @@ def main(argv: Sequence[str]) -> None:
         ValueError: wrong flags, unknown figures, folders that hold no run.
         SystemExit: code 1 where a figure that was asked for by name could not be made, or none at all.
     """
-    options = tyro.cli(with_figures(), args=list(argv), prog="analyze", description=AnalyzeOptions.__doc__)
+    options, of_figures = read_options(AnalyzeOptions, argv, prog="mixgan analyze", options=figure_options())
     if options.list_figures:
         print_figures()
         return
-    options.check()
     names = chosen_figures(options.figures)
     output = options.output_dir or default_folder("analyze")
     if not options.resume:
         RunFolder(output).check_free()
     accelerator = make_accelerator(CommonSettings(threads=options.threads, seed=options.seed))
     runs = trained_runs(options, accelerator.device)
-    results, failures = make_figures(names, runs, options, output)
+    results, failures = make_figures(names, runs, options, of_figures, output)
     write_page(output, runs, results, failures, command=shlex.join([sys.argv[0], *argv]))
     print(f"Page: {output / 'report.html'}")
     if failures and (options.figures != "all" or not results):
         raise SystemExit(1)
 
 
-def with_figures() -> type[AnalyzeOptions]:
-    """AnalyzeOptions with a field of options for each figure that has some, so that --help shows ``--masks.rows``."""
-    fields = []
+def figure_options() -> dict[str, dict[str, inspect.Parameter]]:
+    """The options of each figure that has some: ``--masks.pairs`` and so on."""
+    options = {}
     for name, figure in {**FIGURES, **DRIVERS}.items():
-        own = [
-            (key, parameter.annotation, field(default=parameter.default))
-            for key, parameter in inspect.signature(figure).parameters.items()
-            if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-        ]
+        parameters = inspect.signature(figure).parameters.items()
+        own = {key: parameter for key, parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY}
         if own:
-            kind = dataclasses.make_dataclass("Options", own, kw_only=True)
-            fields.append((name.replace("-", "_"), kind, field(default_factory=kind)))
-    return dataclasses.make_dataclass("AnalyzeOptions", fields, bases=(AnalyzeOptions,), kw_only=True)
+            options[name] = own
+    return options
 
 
 def print_figures() -> None:
@@ -135,16 +127,19 @@ def label_runs(runs: Sequence[TrainedRun]) -> list[str]:
 
 
 def make_figures(
-    names: Sequence[str], runs: Sequence[TrainedRun], options: AnalyzeOptions, output: Path
+    names: Sequence[str],
+    runs: Sequence[TrainedRun],
+    options: AnalyzeOptions,
+    of_figures: Mapping[str, Mapping[str, Any]],
+    output: Path,
 ) -> tuple[dict[str, Result], dict[str, str]]:
     """Results by name, written into the output folder, and one sentence for each figure that could not be made."""
     console = Console()
     results, failures = {}, {}
     for name in names:
-        own = getattr(options, name.replace("-", "_"), None)
         study = Study(count=options.count, batch_size=options.batch_size, seed=options.seed, folder=output / name)
         try:
-            result = {**FIGURES, **DRIVERS}[name](runs, study, **(vars(own) if own is not None else {}))
+            result = {**FIGURES, **DRIVERS}[name](runs, study, **of_figures.get(name, {}))
         except ValueError as error:
             failures[name] = str(error)
             console.print(f"{name}: not made: {error}", highlight=False, markup=False, soft_wrap=True)

@@ -17,7 +17,7 @@ from classify.analysis.lambda_sweep import sweep_of
 from classify.analysis.result import Result, Study, legend_below
 from classify.analysis.trained_run import TrainedRun
 from classify.analysis.training_curves import epoch_means
-from classify.config import with_options
+from classify.config import ClassifySettings
 from classify.methods import METHODS, method_options
 from classify.presets import preset_values
 from mixgan.engine.config import by_flag, read_config, to_json
@@ -149,8 +149,8 @@ def _read(folder: Path, variants: Sequence[str]) -> Grid:
 def _both(run: TrainedRun) -> tuple[dict[str, Any], dict[str, Any]]:
     """The settings that decide a run's result, by flag: the run's, and the defaults on its data set."""
     settings = run.settings
-    usual = with_options(settings.method)()
-    usual = dataclasses.replace(usual, **preset_values(None, dataset=settings.dataset, method=settings.method))
+    preset = preset_values(None, dataset=settings.dataset, method=settings.method)
+    usual = ClassifySettings(method=settings.method, dataset=settings.dataset, **preset)
     return by_flag(to_json(settings)), by_flag(to_json(usual))
 
 

@@ -9,14 +9,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from classify.config import ClassifySettings, as_dict, with_options
+from classify.config import ClassifySettings
 from classify.data import FolderSet, ImageSet, load_dataset
 from classify.loaders import eval_batches
 from classify.methods import Method, build_method
 from classify.networks import build_network
 from classify.weights import saved_network
 from mixgan.engine.checkpoint import pointed
-from mixgan.engine.config import read_config, resumed_defaults
+from mixgan.engine.config import read_config, run_settings
 from mixgan.engine.run_folder import RunFolder, load_weights, read_metrics
 from mixgan.ops.transforms import denormalize, normalize
 
@@ -49,8 +49,7 @@ class TrainedRun:
         config = read_config(self.path)
         if config["recipe"] != "classify":
             raise ValueError(f"{self.path} is a run of {config['recipe']}, not of the classify command")
-        settings_type = with_options(config["settings"]["method"])
-        return settings_type(**resumed_defaults(self.path, settings_type))
+        return ClassifySettings(**run_settings(self.path, ClassifySettings))
 
     @cached_property
     def about(self) -> dict[str, Any]:
@@ -114,8 +113,8 @@ class TrainedRun:
                 self.settings.method,
                 build_network(self.about["network"], num_classes=classes, in_channels=len(mean)),
                 num_classes=classes,
-                mixer=as_dict(self.settings.mixer),
-                options=as_dict(self.settings.method_options),
+                mixer=self.settings.mixer,
+                options=self.settings.method_options,
                 mean=mean,
                 std=std,
             )

@@ -1,55 +1,227 @@
-"""The settings that both training commands share; field names are the flags (underscore = hyphen)."""
+"""Settings: dataclasses that check themselves, and the one path from a command line to them.
 
+``CommandLine`` parses the words once, keeps what they name, and lays it over the resumed run, the --config file, the preset
+and the defaults; then one settings object is built, which converts and checks its fields by their annotations.
+"""
+
+import argparse
+import ast
+import copy
 import dataclasses
+import difflib
+import inspect
 import json
+import math
 import os
 import sys
+import textwrap
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from types import NoneType, UnionType
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Generic,
+    Literal,
+    NoReturn,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
-import tyro
+# ---- What a field may hold: its annotation says it.
+
+
+@dataclass(frozen=True)
+class Range:
+    """Limits of a number, as in ``Annotated[float, Range(least=0, below=1)]``."""
+
+    least: float | None = None
+    above: float | None = None
+    most: float | None = None
+    below: float | None = None
+
+    def __contains__(self, value: float) -> bool:
+        return (
+            (self.least is None or value >= self.least)
+            and (self.above is None or value > self.above)
+            and (self.most is None or value <= self.most)
+            and (self.below is None or value < self.below)
+        )
+
+    def __str__(self) -> str:
+        limits = {"at least": self.least, "above": self.above, "at most": self.most, "below": self.below}
+        return " and ".join(f"{words} {limit}" for words, limit in limits.items() if limit is not None)
+
+
+@dataclass(frozen=True)
+class Positional:
+    """Marks a field as an argument without a flag; help calls it ``metavar``."""
+
+    metavar: str
+
+
+AtLeast0 = Annotated[int, Range(least=0)]
+AtLeast1 = Annotated[int, Range(least=1)]
+Above0 = Annotated[float, Range(above=0)]
+Probability = Annotated[float, Range(least=0, most=1)]
+BelowOne = Annotated[float, Range(least=0, below=1)]
+Seed = Annotated[int, Range(least=0, below=2**32)]  # numpy takes no others
+
+KINDS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text", Path: "a path"}
+
+
+def convert(value: Any, hint: Any, flag: str) -> Any:
+    """A value as its annotation has it: text becomes a number or path, a list a tuple, a whole number a float.
+
+    Args:
+        value: from Python, a JSON or YAML file, or a command line (text, a list of texts, ``Words``).
+        hint: the annotation; knows ``Literal``, unions, tuples, dictionaries, and ``Annotated`` with a ``Range``.
+        flag: what errors call it.
+
+    Raises:
+        ValueError: another type, not one of the choices, out of range, not finite; quotes the flag and the value.
+    """
+    if isinstance(value, Words):
+        value = value.fitting(hint, flag)
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        value = convert(value, args[0], flag)
+        for rule in args[1:]:
+            if isinstance(rule, Range) and value is not None and value not in rule:
+                raise ValueError(f"{flag} must be {rule}, got {value}")
+        return value
+    if origin in (Union, UnionType):
+        if NoneType in args and (value is None or value == "None"):
+            return None
+        kinds = [kind for kind in args if kind is not NoneType]
+        for kind in kinds[:-1]:
+            try:
+                return convert(value, kind, flag)
+            except ValueError:
+                continue
+        return convert(value, kinds[-1], flag)
+    if origin is Literal:
+        for choice in args:
+            if choice == value or str(choice) == value:
+                return choice
+        raise ValueError(f"{flag} must be one of {', '.join(map(str, args))}, got {value!r}")
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"{flag} takes a list of values, got {value!r}")
+        kinds = [args[0]] * len(value) if args[-1] is Ellipsis else list(args)
+        if len(kinds) != len(value):
+            raise ValueError(f"{flag} takes {len(kinds)} values, got {len(value)}: {' '.join(map(str, value))}")
+        return tuple(convert(part, kind, flag) for part, kind in zip(value, kinds, strict=True))
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{flag} takes options by name, got {value!r}")
+        return dict(value)
+    return _simple(value, hint, flag) if hint in KINDS else value
+
+
+def _simple(value: Any, kind: type, flag: str) -> Any:
+    """A value of one of ``KINDS``."""
+    is_bool = isinstance(value, bool)
+    try:
+        if is_bool if kind is bool else isinstance(value, str) and kind is str:
+            return value
+        if kind is int and isinstance(value, int | str) and not is_bool:
+            return int(value)
+        if kind is float and isinstance(value, int | float | str) and not is_bool and math.isfinite(float(value)):
+            return float(value)
+        if kind is Path and isinstance(value, str | os.PathLike):
+            return Path(value)
+    except ValueError:  # a text that is not a number
+        pass
+    raise ValueError(f"{flag} must be {KINDS[kind]}, got {value!r}")
+
+
+def convert_options(values: Mapping[str, Any], known: Mapping[str, inspect.Parameter], prefix: str) -> dict[str, Any]:
+    """Options of a mixer, a method or a figure, as its signature has them; those not given get their defaults.
+
+    Raises:
+        ValueError: an option that it does not have, naming those that it has, or a value that does not fit.
+    """
+    for name in values:
+        if name not in known:
+            flags = ", ".join(f"{prefix}.{option.replace('_', '-')}" for option in known) or "none"
+            raise ValueError(f"unknown option {prefix}.{name.replace('_', '-')}; known: {flags}")
+    return {
+        name: convert(values.get(name, option.default), option.annotation, f"{prefix}.{name.replace('_', '-')}")
+        for name, option in known.items()
+    }
+
+
+class Settings:
+    """Base of the settings dataclasses: building one converts and checks every field.
+
+    Attributes:
+        title: heading of the fields of this class in --help.
+        renamed: old spellings of flags, and of values, with the new ones: ``{"--h-odds": "--h-prob", "--features embedded":
+            "--features bundled", "--mixer.odds": "--mixer.prob"}``. Read in command lines, --config files and config.json.
+    """
+
+    title: ClassVar[str] = "options"
+    renamed: ClassVar[Mapping[str, str]] = {}
+
+    def __post_init__(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """ValueError for a field that does not fit its annotation, or fields that do not fit one another."""
+        hints = get_type_hints(type(self), include_extras=True)
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]  # subclasses are dataclasses, frozen or not
+            value = convert(getattr(self, field.name), hints[field.name], flag_of(field.name))
+            object.__setattr__(self, field.name, value)
 
 
 @dataclass(kw_only=True)
-class CommonSettings:
+class CommonSettings(Settings):
     """Settings of a training run; every field is a flag, its docstring the flag's help."""
 
+    title: ClassVar[str] = "every training command"
+
+    config: Path | None = None
+    """YAML or JSON file of settings, or config.json of a run; flags win over it."""
     data_root: Path = Path("data")
-    """Folder where data sets lie."""
+    """Folder with the data sets."""
     download: bool = False
     """Fetch the data set first if it is not there."""
     preset: str | None = None
     """Defaults for the other flags: quick, paper (default: quick on tiles, paper on real data)."""
-    epochs: int = 1
+    epochs: AtLeast1 = 1
     """Length of the run; learning-rate schedules depend on it alone."""
-    max_steps: int | None = None
-    """Stop after this many optimizer steps, even if the epochs are not over."""
-    batch_size: int = 1
+    max_steps: AtLeast1 | None = None
+    """Stop after this many optimizer steps, even before --epochs is reached."""
+    batch_size: AtLeast1 = 1
     """Images per process and step."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of everything random."""
     output_dir: Path | None = None
     """The run's folder (default: runs/<recipe>-<time>)."""
-    checkpoint_every: int | None = None
+    checkpoint_every: AtLeast1 | None = None
     """Optimizer steps between checkpoints (default: at evaluations and at the end)."""
     resume: bool = False
-    """Go on from the last checkpoint in --output-dir."""
+    """Resume from the last checkpoint in --output-dir."""
     dry_run: bool = False
     """Resolve the settings, build everything, run one batch, write nothing."""
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
-    """Number format of the networks; losses are float32 in any case."""
-    accumulation_steps: int = 1
+    """Mixed precision of the networks; losses are float32 in any case."""
+    accumulation_steps: AtLeast1 = 1
     """Batches per optimizer step."""
-    num_workers: int = 0
+    num_workers: AtLeast0 = 0
     """Worker processes per process for data that is read during training."""
-    threads: int = 0
+    threads: AtLeast0 = 0
     """CPU threads per process (default: all cores, shared by the processes of this machine)."""
-    log_every: int = 10
+    log_every: AtLeast1 = 10
     """Optimizer steps between entries in metrics.jsonl."""
-    keep_checkpoints: int = 2
+    keep_checkpoints: AtLeast1 = 2
     """How many checkpoints to keep besides the best one."""
     on_bad_image: Literal["error", "skip"] = "error"
     """What to do about an image file that cannot be read."""
@@ -57,64 +229,345 @@ class CommonSettings:
     """Log to a tracker of accelerate as well."""
 
     def check(self) -> None:
-        """ValueError for values out of range, quoting flag and value."""
-        for name in ("epochs", "batch_size", "accumulation_steps", "log_every", "keep_checkpoints"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
-        for name in ("max_steps", "checkpoint_every"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
-        for name in ("num_workers", "threads", "seed"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"--{name.replace('_', '-')} must not be negative, got {getattr(self, name)}")
+        """ValueError for a field that does not fit its annotation, or fields that do not fit one another."""
+        super().check()
         if self.resume and self.output_dir is None:
-            raise ValueError("--resume needs --output-dir, the folder of the run to go on with")
+            raise ValueError("--resume needs --output-dir, the folder of the run to resume")
         if self.resume and self.dry_run:
             raise ValueError("--dry-run begins in an empty folder: leave out --resume")
 
 
-#: Settings of one call of the command: a run that goes on does not take them over.
-OF_ONE_CALL = frozenset({"download", "dry_run", "max_steps", "output_dir", "preset", "resume"})
-#: Settings that may change when a run goes on; everything else decides the result.
+#: Settings of one call of the command: a resumed run does not take them over.
+OF_ONE_CALL = frozenset({"config", "download", "dry_run", "max_steps", "output_dir", "preset", "resume"})
+#: Settings that may change when a run is resumed; everything else decides the result.
 FREE_ON_RESUME = OF_ONE_CALL | {
     "checkpoint_every", "data_root", "keep_checkpoints", "num_workers", "threads", "tracker",
 }  # fmt: skip
 
+S = TypeVar("S", bound=Settings)
+C = TypeVar("C", bound=CommonSettings)
+Options = Mapping[str, Mapping[str, inspect.Parameter]]  # by group: --GROUP.NAME
 
-# From command-line words to settings: presets and the resumed run give defaults, flags override them, errors are one line.
-
-
-S = TypeVar("S", bound=CommonSettings)
-
-
-def first_look(settings_type: type[S], argv: Sequence[str], *, defaults: dict[str, Any] | None = None) -> S:
-    """The settings as far as they are known, without help, unknown flags ignored: enough to pick defaults by."""
-    words = [word for word in argv if word not in ("-h", "--help")]
-    default = dataclasses.replace(settings_type(), **(defaults or {}))
-    found, _ = tyro.cli(settings_type, args=words, default=default, return_unknown_args=True)
-    return found
+# ---- From words to settings.
 
 
-def parse(settings_type: type[S], argv: Sequence[str], *, defaults: dict[str, Any], prog: str, description: str) -> S:
-    """Parse ``argv``; ``defaults`` (by field name; a preset or a resumed run) stand where no flag is given."""
-    default = dataclasses.replace(settings_type(), **defaults)
-    return tyro.cli(settings_type, args=list(argv), default=default, prog=prog, description=description)
+class CommandLine(Generic[C]):
+    """One call of a command that has presets, a --config file and runs to resume.
 
+    Precedence: flag, resumed run, --config file, what the launcher asks for, preset, default.
 
-def resumed_defaults(output_dir: Path, settings_type: type[CommonSettings]) -> dict[str, Any]:
-    """The settings of the run in ``output_dir``, as defaults for its continuation.
+    Attributes:
+        resumed: settings of the run to resume, empty where none is.
 
     Raises:
-        ValueError: there is nothing to resume, or the folder is of another recipe or version.
+        ValueError: an unknown flag; nothing to resume; a file that cannot be read.
     """
-    stored = read_config(output_dir)["settings"]
-    fields = {field.name for field in dataclasses.fields(settings_type)}
-    unknown = sorted(set(stored) - fields)
+
+    def __init__(self, settings_type: type[C], argv: Sequence[str], *, prog: str) -> None:
+        self._settings_type, self._prog = settings_type, prog
+        self._help = asks_for_help(argv)
+        self._given, _ = parse(settings_type, argv, prog=prog)
+        folder, file = self._given.get("output_dir"), self._given.get("config")
+        resuming = self._given.get("resume") and folder is not None
+        self.resumed = run_settings(Path(folder), settings_type) if resuming else {}
+        self._file = read_settings_file(Path(file), settings_type) if file else {}
+        method = self._file.get("method")
+        if self._given.get("method", method) != method:  # the file's options are those of its own method
+            self._file = {name: value for name, value in self._file.items() if not isinstance(value, dict)}
+        self._launcher: dict[str, Any] = {}  # the place of what `accelerate launch` asks for
+        self._known = merged(self._launcher, self._file, self.resumed, self._given)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """A setting as far as it is known before presets: given, resumed, of the file, else ``default`` or the field's own."""
+        if name not in self._known:
+            own = self._settings_type.__dataclass_fields__[name].default  # type: ignore[attr-defined]
+            return own if default is None else default
+        hint = get_type_hints(self._settings_type, include_extras=True)[name]
+        return convert(self._known[name], hint, flag_of(name))
+
+    def settings(self, preset: Mapping[str, Any], *, options: Options | None = None, **resolved: Any) -> C:
+        """The settings; with --help their help instead, and the end of the process.
+
+        Args:
+            preset: values of the preset.
+            options: for help, the options of mixers and methods.
+            resolved: values over all others, such as the data set that ``auto`` stands for.
+
+        Raises:
+            ValueError: a value that does not fit, a resumed run's setting changed.
+        """
+        values = merged(preset, self._known, resolved)
+        if self._help:
+            make_parser(self._settings_type, self._prog, options=options or {}, values=values).print_help()
+            raise SystemExit(0)
+        settings = self._settings_type(**values)
+        if self.resumed:
+            check_same_settings(settings, Path(values["output_dir"]))
+        return settings
+
+
+def read_options(
+    settings_type: type[S], argv: Sequence[str], *, prog: str, options: Options | None = None
+) -> tuple[S, dict[str, Any]]:
+    """The settings of a command without presets, and the options by group, each as its signature has it."""
+    options = options or {}
+    if asks_for_help(argv):
+        make_parser(settings_type, prog, options=options).print_help()
+        raise SystemExit(0)
+    values, _ = parse(settings_type, argv, prog=prog, options=options)
+    own = {group: convert_options(values.pop(group, {}), known, f"--{group}") for group, known in options.items()}
+    return settings_type(**values), own
+
+
+def read_known_options(settings_type: type[S], argv: Sequence[str], *, prog: str) -> tuple[S, list[str]]:
+    """The settings of a command that hands all flags it does not know to others, and those words."""
+    if asks_for_help(argv):
+        make_parser(settings_type, prog).print_help()
+        raise SystemExit(0)
+    values, unknown = parse(settings_type, argv, prog=prog, keep_unknown=True)
+    return settings_type(**values), unknown
+
+
+def parse(
+    settings_type: type[S],
+    argv: Sequence[str],
+    *,
+    prog: str,
+    options: Options | None = None,
+    keep_unknown: bool = False,
+) -> tuple[dict[str, Any], list[str]]:
+    """What the words name, as text by field name, and with ``keep_unknown`` the words that are not of this command.
+
+    Raises:
+        ValueError: an unknown flag, naming the nearest one; a value missing or too many.
+    """
+    hints = get_type_hints(settings_type, include_extras=True)
+    groups = {name.removesuffix("_options"): name for name, hint in hints.items() if get_origin(hint) is dict}
+    groups |= {group: group for group in options or {}}
+    words, values = split_options([_hyphens(word) for word in argv if word not in HELP], groups, options or {})
+    parser = make_parser(settings_type, prog)
+    found, unknown = parser.parse_known_args(words)
+    if unknown and not keep_unknown:
+        flag = unknown[0].partition("=")[0]
+        near = difflib.get_close_matches(flag, map(flag_of, settings_type.__dataclass_fields__), 1)
+        hint = f"; did you mean {near[0]}?" if near else "; --help shows all"
+        raise ValueError(f"unknown {'flag' if flag.startswith('-') else 'word'} {flag}{hint}")
+    return rename(settings_type, {**vars(found), **values}, notice=True), unknown
+
+
+HELP = ("-h", "--help")
+
+
+def asks_for_help(argv: Sequence[str]) -> bool:
+    """Whether the words ask for help."""
+    return any(word in HELP for word in argv)
+
+
+class Words(list[str]):
+    """The words behind an option whose type is known only later."""
+
+    def fitting(self, hint: Any, flag: str) -> Any:
+        """A list where the annotation is a tuple, else the one word; True where none is needed."""
+        if get_origin(core(hint)) is tuple:
+            return list(self)
+        if core(hint) is bool and not self:
+            return True
+        if len(self) != 1:
+            raise ValueError(f"{flag} takes one value, got {len(self)}: {' '.join(self)}")
+        return self[0]
+
+
+def split_options(
+    words: Sequence[str], groups: Mapping[str, str], options: Options
+) -> tuple[list[str], dict[str, dict[str, Any]]]:
+    """Take ``--GROUP.NAME value ...`` out of the words; ``--mixer.alpha 1`` gives ``{"mixer": {"alpha": ["1"]}}``.
+
+    An option of a known signature takes as many words as its annotation says, others all until the next flag.
+    """
+    rest: list[str] = []
+    found: dict[str, dict[str, Any]] = {}
+    remaining = list(words)
+    while remaining:
+        word = remaining.pop(0)
+        flag, equals, value = word.removeprefix("--").partition("=")
+        group, *path = flag.split(".")
+        if not (word.startswith("--") and path and group in groups):
+            rest.append(word)
+            continue
+        *outer, name = (part.replace("-", "_") for part in path)
+        known = options.get(group, {}).get(name)
+        most = len(remaining) if known is None else _word_count(known.annotation, len(remaining))
+        taken = Words([value] if equals else [])
+        while not equals and len(taken) < most and remaining and not remaining[0].startswith("--"):
+            taken.append(remaining.pop(0))
+        holder = found.setdefault(groups[group], {})
+        for part in outer:
+            holder = holder.setdefault(part, {})
+        if name.startswith("no_") and not taken:
+            holder[name.removeprefix("no_")] = False
+        else:
+            holder[name] = taken
+    return rest, found
+
+
+def _word_count(hint: Any, most: int) -> int:
+    """How many words a value of this annotation has at most."""
+    kind = core(hint)
+    if get_origin(kind) is not tuple:
+        return 0 if kind is bool else 1
+    return most if get_args(kind)[-1] is Ellipsis else len(get_args(kind))
+
+
+def _hyphens(word: str) -> str:
+    """``--lr_drops=a_b`` as ``--lr-drops=a_b``."""
+    flag, equals, value = word.partition("=")
+    return flag.replace("_", "-") + equals + value if word.startswith("--") else word
+
+
+def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """The layers over one another, later ones on top; dictionaries in them are merged too."""
+    result: dict[str, Any] = {}
+    for key, value in ((key, value) for layer in layers for key, value in layer.items()):
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = merged(result[key], value) if both else value
+    return result
+
+
+def rename(settings_type: type[Settings], values: Mapping[str, Any], *, notice: bool = False) -> dict[str, Any]:
+    """The values with old spellings replaced by new ones, with a line for each where ``notice`` is set."""
+    values = copy.deepcopy(dict(values))
+    for old, new in renamed_of(settings_type).items():
+        (old_flag, _, old_value), (new_flag, _, new_value) = old.partition(" "), new.partition(" ")
+        holder, key = _place(values, old_flag)
+        if key in holder and (not old_value or holder[key] == old_value):
+            value = holder.pop(key)
+            target, key = _place(values, new_flag)
+            target.setdefault(key, new_value or value)
+            if notice:
+                print_once(f"{old} is now called {new}.")
+    return values
+
+
+def renamed_of(settings_type: type[Settings]) -> dict[str, str]:
+    """The tables ``renamed`` of a settings class and its bases."""
+    return {old: new for owner in settings_type.__mro__ for old, new in owner.__dict__.get("renamed", {}).items()}
+
+
+def _place(values: dict[str, Any], flag: str) -> tuple[dict[str, Any], str]:
+    """The dictionary and the key that hold the value of a flag."""
+    *groups, key = flag.removeprefix("--").replace("-", "_").split(".")
+    for number, group in enumerate(groups):
+        is_field = number > 0 or group in values
+        inner = values.get(group if is_field else f"{group}_options", {})
+        values = inner if isinstance(inner, dict) else {}
+    return values, key
+
+
+# ---- The parser and its help.
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+
+def make_parser(
+    settings_type: type[Settings], prog: str, *, options: Options | None = None, values: Mapping[str, Any] | None = None
+) -> argparse.ArgumentParser:
+    """A parser of text by field name, absent where no flag is given; with ``options`` and ``values`` for its help."""
+    parser = _Parser(
+        prog=prog,
+        description=inspect.getdoc(settings_type),
+        add_help=False,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30),
+    )
+    hints, own = get_type_hints(settings_type, include_extras=True), settings_type.__dataclass_fields__
+    done: set[str] = set()
+    for owner in settings_type.__mro__:
+        docs = field_docs(owner)
+        group = parser.add_argument_group(owner.__dict__.get("title", "options")) if docs else parser
+        for name in [name for name in docs if name not in done and get_origin(hints[name]) is not dict]:
+            required = own[name].default is own[name].default_factory is dataclasses.MISSING
+            value = {**{name: None if required else own[name].default}, **(values or {})}[name]
+            _add_flag(group, flag_of(name), hints[name], docs[name], value, required=required)
+            done.add(name)
+    for old, new in renamed_of(settings_type).items():
+        if not {" ", "."} & set(old):
+            _add_flag(parser, old, hints[new.removeprefix("--").replace("-", "_")], argparse.SUPPRESS, None)
+    for prefix, known in (options or {}).items():
+        group = parser.add_argument_group(f"--{prefix}.*")
+        for name, option in known.items():
+            _add_flag(group, f"--{prefix}.{name.replace('_', '-')}", option.annotation, "", option.default)
+    parser.add_argument(*HELP, action="help", help="Show this help and exit.")
+    places = [action.metavar for action in parser._actions if not action.option_strings]
+    parser.usage = " ".join([prog, *map(str, places), "[options]"])
+    return parser
+
+
+def _add_flag(group: Any, flag: str, hint: Any, text: str, value: Any, *, required: bool = False) -> None:
+    """One flag, or positional argument, with its help."""
+    kind = core(hint)
+    if text is not argparse.SUPPRESS and value not in (None, False, ()):
+        shown = " ".join(map(str, value)) if isinstance(value, tuple | list) else value
+        text = f"{text} (default: {shown})".strip()
+    text = text.replace("%", "%%")
+    if kind is bool:
+        group.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
+        return
+    item, nargs = kind, None
+    if get_origin(kind) is tuple:
+        item = core(get_args(kind)[0])
+        nargs = "*" if get_args(kind)[-1] is Ellipsis else len(get_args(kind))
+    metavar = f"{{{','.join(map(str, get_args(item)))}}}" if get_origin(item) is Literal else item.__name__.upper()
+    place = [rule.metavar for rule in getattr(hint, "__metadata__", ()) if isinstance(rule, Positional)]
+    if place:
+        group.add_argument(flag.removeprefix("--").replace("-", "_"), metavar=place[0], nargs=nargs, help=text)
+    else:
+        group.add_argument(flag, metavar=metavar, nargs=nargs, help=text, required=required)
+
+
+def core(hint: Any) -> Any:
+    """An annotation without ``Annotated`` and ``| None``; of a longer union the last member."""
+    while get_origin(hint) in (Annotated, Union, UnionType):
+        hint = [kind for kind in get_args(hint) if kind is not NoneType][0 if get_origin(hint) is Annotated else -1]
+    return hint
+
+
+def field_docs(owner: type) -> dict[str, str]:
+    """The docstrings below the fields that a dataclass itself declares."""
+    names = {field.name for field in dataclasses.fields(owner)} if dataclasses.is_dataclass(owner) else set()
+    if not names & set(owner.__dict__.get("__annotations__", ())):
+        return {}
+    body = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0].body  # type: ignore[attr-defined]
+    docs = {}
+    for statement, following in zip(body, [*body[1:], None], strict=True):
+        if isinstance(statement, ast.AnnAssign) and statement.target.id in names:  # type: ignore[union-attr]
+            text = following.value.value if isinstance(following, ast.Expr) else ""  # type: ignore[attr-defined]
+            docs[statement.target.id] = " ".join(text.split())  # type: ignore[union-attr]
+    return docs
+
+
+def flag_of(name: str) -> str:
+    """``image_size`` as ``--image-size``."""
+    return f"--{name.replace('_', '-')}"
+
+
+# ---- Settings in files.
+
+
+def run_settings(output_dir: Path, settings_type: type[Settings]) -> dict[str, Any]:
+    """The settings of the run in ``output_dir`` by name, as JSON has them, without those of one call.
+
+    Raises:
+        ValueError: there is no run, or it is of another command or version.
+    """
+    stored = rename(settings_type, read_config(output_dir)["settings"])
+    unknown = sorted(set(stored) - set(settings_type.__dataclass_fields__))
     if unknown:
         raise ValueError(f"{output_dir} was made with settings this command does not know: {', '.join(unknown)}")
-    stored = {key: value for key, value in stored.items() if key not in OF_ONE_CALL}
-    return from_json(settings_type, stored)
+    return {key: value for key, value in stored.items() if key not in OF_ONE_CALL}
 
 
 def read_config(output_dir: Path) -> dict[str, Any]:
@@ -125,18 +578,43 @@ def read_config(output_dir: Path) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
+def read_settings_file(path: Path, settings_type: type[Settings]) -> dict[str, Any]:
+    """The settings of a --config file: YAML or JSON by flag or field name, or a run's config.json without its output_dir.
+
+    Raises:
+        ValueError: not such a file, or a setting that the command does not know.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text())  # JSON is YAML
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"--config {path} is not YAML or JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"--config {path} must hold settings by name, got {type(values).__name__}")
+    ignored = {"resume", "config"}
+    if isinstance(values.get("settings"), dict):
+        values, ignored = values["settings"], {*ignored, "output_dir"}
+    values = rename(settings_type, {str(key).replace("-", "_"): value for key, value in values.items()})
+    unknown = sorted(set(values) - set(settings_type.__dataclass_fields__))
+    if unknown:
+        raise ValueError(f"--config {path} has settings that this command does not know: {', '.join(unknown)}")
+    return {key: value for key, value in values.items() if key not in ignored}
+
+
 def check_same_settings(settings: CommonSettings, output_dir: Path) -> None:
     """ValueError naming the flags that differ from the run's own and may not change."""
-    stored, now = (by_flag(values) for values in (read_config(output_dir)["settings"], to_json(settings)))
+    stored = by_flag(rename(type(settings), read_config(output_dir)["settings"]))
+    now = by_flag(to_json(settings))
     texts = [f"{flag} is {now.get(flag)}, was {value}" for flag, value in stored.items() if value != now.get(flag)]
     if texts:
         raise ValueError(f"cannot resume {output_dir} with other settings: {'; '.join(texts)}")
 
 
-def by_flag(settings: dict[str, Any], prefix: str = "--") -> dict[str, Any]:
+def by_flag(settings: Mapping[str, Any], prefix: str = "--") -> dict[str, Any]:
     """What may not change, by flag: ``{"seed": 0, "mixer": {"alpha": 1.0}}`` as ``{"--seed": 0, "--mixer.alpha": 1.0}``, where a
     field ``method_options`` holds ``--method.*`` beside a flag ``--method``."""
-    flags = {}
+    flags: dict[str, Any] = {}
     for key, value in settings.items():
         flag = prefix + key.removesuffix("_options").replace("_", "-")
         if isinstance(value, dict):
@@ -151,19 +629,7 @@ def to_json(settings: CommonSettings) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(settings), default=str))
 
 
-def from_json(settings_type: type[CommonSettings], stored: dict[str, Any]) -> dict[str, Any]:
-    """Undo ``to_json`` for the fields in ``stored``: lists become tuples, objects their dataclass, texts paths."""
-    examples = settings_type()
-    return {key: _restored(getattr(examples, key), value) for key, value in stored.items()}
-
-
-def _restored(example: Any, value: Any) -> Any:
-    """A JSON value in the form of an example: the settings' own default for it."""
-    if dataclasses.is_dataclass(example):
-        return dataclasses.replace(example, **{key: _restored(getattr(example, key), v) for key, v in value.items()})
-    if isinstance(value, list):
-        return tuple(value)
-    return Path(value) if isinstance(example, Path) else value
+# ---- Running a command.
 
 
 def print_once(text: str) -> None:
@@ -173,12 +639,15 @@ def print_once(text: str) -> None:
 
 
 def run_command(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> None:
-    """Run a command; wrong input (ValueError, OSError) ends it with one sentence and exit code 2.
+    """Run a command; wrong input (ValueError, OSError) ends it with one sentence and exit code 2, Ctrl-C with 130.
 
-    ``MIXGAN_DEBUG=1`` in the environment shows the traceback instead.
+    ``MIXGAN_DEBUG=1`` in the environment shows the traceback too.
     """
     try:
         main(sys.argv[1:] if argv is None else argv)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr, flush=True)
+        sys.exit(130)
     except (ValueError, OSError) as error:
         if os.environ.get("MIXGAN_DEBUG"):
             traceback.print_exc()

@@ -1,17 +1,15 @@
 """The command behind recipes/fid.py: two folders in, figures on the terminal, as JSON and as a page."""
 
-import inspect
 import warnings
 from collections.abc import Sequence
 
-import tyro
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from mixgan.engine.accelerator import make_accelerator
-from mixgan.engine.config import CommonSettings
+from mixgan.engine.config import CommonSettings, read_options
 from mixgan.engine.run_folder import write_json
 from mixgan.evaluate.comparison import FidOptions, Figures, ReadCheckpoint, evaluate
 from mixgan.evaluate.page import figure_rows, write_page
@@ -25,8 +23,7 @@ def main(argv: Sequence[str], *, read_checkpoint: ReadCheckpoint | None = None) 
         argv: its words.
         read_checkpoint: makes features of a classifier's checkpoint; None where only the built-in features are known.
     """
-    options = tyro.cli(FidOptions, args=list(argv), prog="fid", description=inspect.getdoc(FidOptions))
-    options.check()
+    options, _ = read_options(FidOptions, argv, prog="mixgan fid")
     accelerator = make_accelerator(CommonSettings(threads=options.threads, seed=options.seed))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "skipped .* image files")  # named among the evaluation's own warnings

@@ -4,16 +4,16 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-import tyro
 from accelerate import Accelerator
 
 from mixgan.engine.accelerator import errors_reach_all, main_first, on_main
+from mixgan.engine.config import AtLeast0, AtLeast1, Positional, Seed, Settings
 from mixgan.engine.progress import Progress
 from mixgan.evaluate.feature_set import (
     FeatureSet,
@@ -35,13 +35,16 @@ from mixgan.evaluate.sources import FolderSource, Preprocessing, folder_source
 
 
 @dataclass(frozen=True, kw_only=True)
-class FidOptions:
+class FidOptions(Settings):
     """Compare generated images with real ones: Frechet and kernel distance, precision and recall, density and coverage,
     Inception Score, and paired figures where file names match."""
 
-    real: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="REAL")]
+    title: ClassVar[str] = "comparison"
+    renamed: ClassVar[Mapping[str, str]] = {"--features embedded": "--features bundled"}
+
+    real: Annotated[Path, Positional("REAL")]
     """Folder of real images, folders in it included, or an .npz file of statistics as pytorch-fid writes it."""
-    fake: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FAKE")]
+    fake: Annotated[Path, Positional("FAKE")]
     """Folder of generated images, or an .npz file."""
     features: str = "auto"
     """auto, inception, bundled, or a checkpoint of the classify command; auto takes inception if its weights are here."""
@@ -61,13 +64,13 @@ class FidOptions:
     """File for the page."""
     save_statistics: Path | None = None
     """.npz file for the statistics of REAL, for this command and for pytorch-fid."""
-    batch_size: int = 50
+    batch_size: AtLeast1 = 50
     """Images per batch."""
-    sample: int = 5000
+    sample: AtLeast1 = 5000
     """How many features of each set are kept for what needs them: all but the Frechet distance."""
-    bootstrap: int = 50
+    bootstrap: AtLeast0 = 50
     """Replicates behind the interval of the Frechet distance; 0 for none."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of samples and draws."""
     on_bad_image: Literal["error", "skip"] = "error"
     """What to do about a file that cannot be read."""
@@ -75,21 +78,16 @@ class FidOptions:
     """Folder where features of REAL are kept between calls (default: ~/.cache/mixgan/statistics)."""
     use_cache: bool = True
     """Keep the features of REAL there, and take them from there if nothing has changed."""
-    threads: int = 0
+    threads: AtLeast0 = 0
     """CPU threads (default: all cores, shared by the processes of this machine)."""
 
     def check(self) -> None:
         """ValueError for values out of range and for files that could not be written in the end."""
+        super().check()
         if self.resize not in ("auto", "none") and not (self.resize.isdigit() and int(self.resize) > 0):
             raise ValueError(f"--resize must be auto, none or a number of pixels, got {self.resize}")
-        for name in ("batch_size", "sample"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
-        if self.bootstrap < 0 or self.bootstrap == 1:
+        if self.bootstrap == 1:
             raise ValueError(f"--bootstrap must be 0 or at least 2, got {self.bootstrap}")
-        for name in ("seed", "threads"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"--{name} must not be negative, got {getattr(self, name)}")
         for name in ("json", "html", "save_statistics"):
             _check_writable(f"--{name.replace('_', '-')}", getattr(self, name))
         if self.save_statistics and self.save_statistics.suffix != ".npz":
@@ -236,7 +234,7 @@ def compare_sets(
     extractor: FeatureExtractor,
     *,
     replicates: int = 50,
-    seed: int = 0,
+    seed: Seed = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Figures:
     """Distances and shares of a generated set against a real one; None where there are too few images, with a warning.
@@ -292,7 +290,7 @@ def _interval(
     fake: FeatureSet,
     fid: float,
     replicates: int,
-    seed: int,
+    seed: Seed,
     progress: Callable[[int, int], None] | None,
 ) -> Figures:
     if replicates < 2:

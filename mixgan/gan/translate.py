@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 import torch
-import tyro
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import pil_to_tensor, resize, to_pil_image
-from tyro.conf import Positional
 
 from mixgan.data.images import BadImageError, list_images, open_image
 from mixgan.engine.accelerator import available_cores, set_threads
+from mixgan.engine.config import AtLeast0, AtLeast1, Positional, Settings, read_options
 from mixgan.engine.progress import Progress
 from mixgan.gan.networks import ResnetGenerator, checked_overlap, translate_images
 from mixgan.gan.weights import GENERATORS, Direction, WeightKind, check_packages, export_onnx, find_generator
@@ -26,14 +25,14 @@ Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TranslateOptions:
+class TranslateOptions(Settings):
     """Translate every image of a folder with a trained generator; PNG files of the same names go to another folder."""
 
-    source: Annotated[Positional[Path], tyro.conf.arg(metavar="RUN_OR_WEIGHTS")]
+    source: Annotated[Path, Positional("RUN_OR_WEIGHTS")]
     """A run folder, or the .safetensors file of one generator."""
-    input: Annotated[Positional[Path], tyro.conf.arg(metavar="INPUT_DIR")]
+    input: Annotated[Path, Positional("INPUT_DIR")]
     """Folder with images of any size; its subfolders count too."""
-    output: Annotated[Positional[Path], tyro.conf.arg(metavar="OUTPUT_DIR")]
+    output: Annotated[Path, Positional("OUTPUT_DIR")]
     """Folder for the translations, with the same subfolders."""
     direction: Direction | None = None
     """AtoB: photo to map; BtoA: map to photo (default: AtoB, or what the weights file is for)."""
@@ -41,13 +40,13 @@ class TranslateOptions:
     """Which weights of a run: ema (moving averages), plain, or auto: ema where there are any."""
     pairs: bool = False
     """The inputs are pix2pix's pairs, A on the left and B on the right: translate the half that the direction reads."""
-    image_size: int | None = None
+    image_size: AtLeast1 | None = None
     """Resize the inputs first, so that the shorter side has so many px (default: keep their size)."""
     tile: int = 512
     """Larger images are translated in overlapping tiles of so many px a side."""
     overlap: int | None = None
     """Least overlap of the tiles in px (default: a quarter of the tile)."""
-    batch_size: int = 4
+    batch_size: AtLeast1 = 4
     """Images of equal size, or tiles, per pass through the generator."""
     mixed_precision: Literal["no", "bf16"] = "no"
     """Number format of the generator."""
@@ -57,15 +56,12 @@ class TranslateOptions:
     """Replace files that are in the output folder already."""
     export: Literal["onnx"] | None = None
     """Write the generator too, as OUTPUT_DIR/G_A.onnx (BtoA: G_B.onnx), compared with torch on the first image."""
-    threads: int = 0
+    threads: AtLeast0 = 0
     """CPU threads (default: all cores)."""
 
     def check(self) -> None:
         """ValueError for values out of range, quoting flag and value."""
-        for name, least in (("image_size", 1), ("batch_size", 1), ("threads", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
+        super().check()
         checked_overlap(self.tile, self.overlap)
         if self.export:
             check_packages()
@@ -85,8 +81,7 @@ def main(argv: Sequence[str]) -> None:
     Raises:
         ValueError: wrong options, no weights, no images, a bad image, or files in the way; nothing is overwritten unasked.
     """
-    options = tyro.cli(TranslateOptions, args=list(argv), prog="translate", description=TranslateOptions.__doc__)
-    options.check()
+    options, _ = read_options(TranslateOptions, argv, prog="mixgan translate")
     set_threads(options.threads)
     found = find_generator(options.source, direction=options.direction, kind=options.weights)
     direction = options.direction or found.direction or "AtoB"

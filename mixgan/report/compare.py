@@ -19,10 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import tyro
-
 from mixgan.engine.accelerator import available_cores
-from mixgan.engine.config import FREE_ON_RESUME, read_config
+from mixgan.engine.config import FREE_ON_RESUME, AtLeast1, Settings, read_config, read_known_options
 from mixgan.engine.progress import Progress
 from mixgan.engine.run import Interrupt
 from mixgan.engine.run_folder import RunFolder, default_folder
@@ -35,7 +33,7 @@ FREE_FLAGS = {f"--{name.replace('_', '-')}" for name in FREE_ON_RESUME - {"prese
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareOptions:
+class CompareOptions(Settings):
     """Train variants with several seeds; compare them in a table and a page. Other flags are passed on to every run."""
 
     recipe: Literal["classify", "mixcyclegan_maps"]
@@ -51,9 +49,9 @@ class CompareOptions:
     """Resume the comparison in --output-dir: finished runs stay, interrupted ones are resumed, failed ones are tried again."""
     dry_run: bool = False
     """Check every variant by a dry run, list the runs, write nothing."""
-    processes: int = 1
+    processes: AtLeast1 = 1
     """Processes of each run."""
-    jobs: int = 1
+    jobs: AtLeast1 = 1
     """Runs at the same time; without --threads they share the cores."""
 
 
@@ -106,13 +104,8 @@ def options_from(argv: Sequence[str]) -> tuple[CompareOptions, list[str]]:
     own, rest = list(argv), []
     if "--" in own:
         own, rest = own[: own.index("--")], own[own.index("--") + 1 :]
-    options, unknown = tyro.cli(
-        CompareOptions, args=own, prog="compare", description=CompareOptions.__doc__, return_unknown_args=True
-    )
+    options, unknown = read_known_options(CompareOptions, own, prog="mixgan compare")
     shared = [*unknown, *rest]
-    for name in ("processes", "jobs"):
-        if getattr(options, name) < 1:
-            raise ValueError(f"--{name} must be at least 1, got {getattr(options, name)}")
     if options.jobs > 1 and "--threads" not in flags_of(shared):
         shared += ["--threads", str(max(1, available_cores() // (options.jobs * options.processes)))]
     return options, shared

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import tyro
 from PIL import Image
 from torch import Tensor
 
 from mixgan.data.tiles import CLASSES, make_tiles
+from mixgan.engine.config import Seed, Settings, read_options
 from mixgan.mixing import build_mixer, list_mixers, static_saliency
 from mixgan.ops.transforms import to_float
 from mixgan.report.grid import image_grid
@@ -22,20 +22,20 @@ SHOWN_TILES = (43, 40)  # a residential one and a coast, unlike each other at fi
 
 
 @dataclass(frozen=True, kw_only=True)
-class GalleryOptions:
+class GalleryOptions(Settings):
     """Draw one row per mixing method on two synthetic tiles: both sources, mixed image, mask, lambda and soft label."""
 
     output: Path
     """The PNG file to write."""
     methods: str = "all"
     """all, or names separated by commas."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of what the methods draw."""
 
 
 def main(argv: Sequence[str]) -> None:
     """The command recipes/gallery.py."""
-    options = tyro.cli(GalleryOptions, args=list(argv), prog="gallery", description=GalleryOptions.__doc__)
+    options, _ = read_options(GalleryOptions, argv, prog="mixgan gallery")
     names = list_mixers() if options.methods == "all" else options.methods.split(",")
     picture = draw_gallery(names, seed=options.seed)
     if not options.output.parent.is_dir():

@@ -9,7 +9,7 @@ import torch
 from accelerate.state import AcceleratorState, PartialState
 from PIL import Image
 
-from classify.config import as_dict, settings_from
+from classify.config import settings_from
 from classify.data import list_datasets
 from classify.methods import build_method
 from classify.networks import build_network
@@ -103,8 +103,8 @@ def test_every_command_resolves_and_its_method_builds(runs: Path):
             settings.method,
             network,
             num_classes=4,
-            mixer=as_dict(settings.mixer),
-            options=as_dict(settings.method_options),
+            mixer=settings.mixer,
+            options=settings.method_options,
             schedule=settings.mix_schedule(),
         )
         assert method.network is network

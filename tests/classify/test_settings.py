@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from classify.config import ClassifySettings, as_dict, settings_from
+from classify.config import ClassifySettings, settings_from
 from classify.methods import list_methods
 from mixgan.engine.config import to_json
 
@@ -52,13 +52,13 @@ def test_flags_override_the_preset(here: Path):
 
 
 def test_mixer_options_are_typed_by_the_method(here: Path):
-    assert as_dict(settings_from(["--mixer.alpha", "0.2", "--mixer.per-batch"]).mixer) == {
+    assert settings_from(["--mixer.alpha", "0.2", "--mixer.per-batch"]).mixer == {
         "alpha": 0.2, "per_batch": True,
     }  # fmt: skip
     ranges = settings_from(["--method", "mixup-x", "--mixer.image-range", "0.5", "1"])
-    assert as_dict(ranges.mixer) == {"image_range": (0.5, 1.0), "per_batch": False}
-    assert as_dict(settings_from(["--method", "erm"]).mixer) == {}
-    assert as_dict(settings_from(["--method", "mixup-c"]).mixer) == {"alpha": 1.0, "per_batch": False}  # an alias
+    assert ranges.mixer == {"image_range": (0.5, 1.0), "per_batch": False}
+    assert settings_from(["--method", "erm"]).mixer == {}
+    assert settings_from(["--method", "mixup-c"]).mixer == {"alpha": 1.0, "per_batch": False}  # an alias
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_a_run_of_a_table_goes_on_without_naming_it(here: Path):
         800,
         0.05,
     )
-    assert as_dict(resumed.method_options) == as_dict(settings_from(words).method_options)
+    assert resumed.method_options == settings_from(words).method_options
 
 
 def test_a_run_goes_on_with_its_own_settings_and_no_flags_repeated(here: Path, capsys):

@@ -11,7 +11,7 @@ from classify.analysis import DRIVERS, sweeps
 from classify.analysis.result import Study
 from classify.analysis.sweeps import Grid, rows_of, run_flags, words_of
 from classify.analysis.trained_run import TrainedRun
-from classify.config import ClassifySettings, as_dict, settings_from
+from classify.config import ClassifySettings, settings_from
 from mixgan.engine.config import to_json
 from mixgan.report.compare import variants_of
 from mixgan.report.plots import PALETTE
@@ -49,7 +49,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> dict[str, ClassifySettings]:
 
 
 def options(settings: ClassifySettings) -> tuple[str, dict, dict]:
-    return settings.method, as_dict(settings.mixer), as_dict(settings.method_options)
+    return settings.method, settings.mixer, settings.method_options
 
 
 def test_beta_is_varied_as_in_the_paper_and_the_runs_other_options_stay(trained, tmp_path):

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classify.config import as_dict, settings_from
+from classify.config import settings_from
 from classify.methods import Method, MixSchedule, build_method
 from classify.methods.method import top2_figures
 
@@ -136,6 +136,6 @@ def test_options_that_do_not_fit(name: str, options: dict[str, object], message:
 def test_options_are_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     words = ["--method", "puzzlemix", "--method.clean-weight", "1", "--method.reuse-forward", "--method.loss", "bce"]
-    assert as_dict(settings_from(words).method_options) == {
+    assert settings_from(words).method_options == {
             "loss": "bce", "clean_weight": 1.0, "reuse_forward": True, "smoothing": 0.0,
         }  # fmt: skip

@@ -1,0 +1,60 @@
+"""The console command: ``mixgan SUBCOMMAND --help`` shows the flags of each subcommand."""
+
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from mixgan.engine.config import run_command
+
+#: Subcommand -> the module whose main(argv) it is, and what it does.
+COMMANDS = {
+    "train-gan": ("mixgan.gan.train", "Train MixCycleGAN, or plain CycleGAN, on images of two domains"),
+    "classify": ("classify.train", "Train a classifier with a mixing method"),
+    "dcgan": ("mixgan.gan.dcgan.train", "Train DCGAN with mixed real and generated images"),
+    "fid": ("mixgan.evaluate.command", "Compare generated images with real ones: Frechet distance and more"),
+    "translate": ("mixgan.gan.translate", "Translate a folder of images with a trained generator"),
+    "compare": ("mixgan.report.compare", "Train variants with several seeds and compare them in a table"),
+    "analyze": ("classify.analysis.command", "Draw the papers' figures of trained classifiers"),
+    "gallery": ("mixgan.report.gallery", "Draw what the mixing methods do to two images"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a subcommand; without one, list them.
+
+    Args:
+        argv: the words after ``mixgan``; default: the process's own.
+    """
+    run_command(dispatch, argv)
+
+
+def dispatch(argv: Sequence[str]) -> None:
+    """Import the module of the subcommand and run it; ValueError for an unknown one."""
+    name, words = (argv[0], argv[1:]) if argv else ("--help", [])
+    if name in ("-h", "--help"):
+        print("usage: mixgan SUBCOMMAND [options]\n")
+        for command, (_, text) in COMMANDS.items():
+            print(f"  {command:12s}{text}")
+        print("\nmixgan SUBCOMMAND --help shows its options.")
+        return
+    if name == "--version":
+        print(f"mixgan {import_module('mixgan').__version__}")
+        return
+    if name not in COMMANDS:
+        raise ValueError(f"unknown subcommand {name!r}; known: {', '.join(COMMANDS)}")
+    command: Callable[..., None] = import_module(COMMANDS[name][0]).main
+    if name == "fid":
+        command = partial(command, read_checkpoint=checkpoint_features)
+    command(words)
+
+
+def checkpoint_features(path: Path) -> Any:
+    """The embedding of a classifier's run as features for fid."""
+    return import_module("classify.weights").checkpoint_features(path)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
