@@ -509,7 +509,7 @@ def make_parser(
 def _add_flag(group: Any, flag: str, hint: Any, text: str, value: Any, *, required: bool = False) -> None:
     """One flag, or positional argument, with its help."""
     kind = core(hint)
-    if text is not argparse.SUPPRESS and value not in (None, False, ()):
+    if text is not argparse.SUPPRESS and not (value is None or value is False or value == ()):
         shown = " ".join(map(str, value)) if isinstance(value, tuple | list) else value
         text = f"{text} (default: {shown})".strip()
     text = text.replace("%", "%%")
@@ -537,9 +537,9 @@ def core(hint: Any) -> Any:
 
 def field_docs(owner: type) -> dict[str, str]:
     """The docstrings below the fields that a dataclass itself declares."""
-    names = {field.name for field in dataclasses.fields(owner)} if dataclasses.is_dataclass(owner) else set()
-    if not names & set(owner.__dict__.get("__annotations__", ())):
+    if "__dataclass_fields__" not in vars(owner):
         return {}
+    names = {field.name for field in dataclasses.fields(owner)}
     body = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0].body  # type: ignore[attr-defined]
     docs = {}
     for statement, following in zip(body, [*body[1:], None], strict=True):
