@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import tyro
 from PIL import Image
 from scipy import linalg
 
+from mixgan.engine.config import read_options
 from mixgan.evaluate.comparison import FidOptions
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -144,7 +144,7 @@ def test_commands_are_run_once_as_a_user_would(commands, tmp_path):
     assert first == f"{tmp_path} 3 -m pytorch_fid a b --dims 64"
     home, threads, script, *words = second.split()
     assert (home, threads, script) == (str(tmp_path), "3", str(ROOT / "recipes" / "fid.py"))
-    options = tyro.cli(FidOptions, args=words)  # mixgan's own reading of them
+    options, _ = read_options(FidOptions, words, prog="fid")
     assert (options.real, options.fake, options.features, options.dims) == (*paths, "inception", 192)
     assert options.fast
     assert not options.use_cache

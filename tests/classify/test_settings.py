@@ -71,11 +71,9 @@ def test_mixer_options_are_typed_by_the_method(here: Path):
         ["--schedule", "warp"],
     ],
 )
-def test_flags_that_do_not_fit_end_the_command_with_their_name(here: Path, capsys, words: list[str]):
-    with pytest.raises(SystemExit) as ended:
+def test_flags_that_do_not_fit_are_named(here: Path, words: list[str]):
+    with pytest.raises(ValueError, match=words[-2]):
         settings_from(words)
-    assert ended.value.code == 2
-    assert words[-2] in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -86,16 +84,16 @@ def test_flags_that_do_not_fit_end_the_command_with_their_name(here: Path, capsy
         ("--preset fast", "unknown preset 'fast'; known: quick, paper"),
         ("--dataset imagenette", "unknown dataset 'imagenette'; known: auto, tiles, cifar10, .*imagefolder"),
         ("--lr 0", "--lr must be above 0, got 0.0"),
-        ("--momentum 1", r"--momentum must lie in \[0, 1\), got 1.0"),
-        ("--warmup -0.1", r"--warmup must lie in \[0, 1\), got -0.1"),
+        ("--momentum 1", "--momentum must be at least 0 and below 1, got 1.0"),
+        ("--warmup -0.1", "--warmup must be at least 0 and below 1, got -0.1"),
         ("--ema 1", "--ema must be at least 0 and below 1, got 1.0"),
-        ("--min-lr 0.2", "--min-lr must lie between 0 and --lr, which is 0.1, got 0.2"),
-        ("--side-min-lr -1", "--side-min-lr must lie between 0 and --lr, which is 0.1, got -1"),
+        ("--min-lr 0.2", "--min-lr must be at most --lr, which is 0.1, got 0.2"),
+        ("--side-min-lr -1", "--side-min-lr must be at least 0, got -1.0"),
         (
             "--min-lr 0.01 --schedule steps",
             "--min-lr is where the schedule cosine ends; --schedule steps has no such end",
         ),
-        ("--mix-off-last 41", r"--mix-off-last must lie in 0..40 \(--epochs\), got 41"),
+        ("--mix-off-last 41", "--mix-off-last must be at most --epochs, 40, got 41"),
         ("--mix-off-last 3 --mix-off-epoch 3", "--mix-off-epoch and --mix-off-last both say when mixing ends"),
         ("--image-size 0", "--image-size must be at least 1, got 0"),
         ("--train-count 0", "--train-count must be at least 1, got 0"),
@@ -189,10 +187,8 @@ def test_every_method_has_settings_that_survive_a_run_folder(here: Path):
 def test_a_composite_takes_its_methods_options_and_resumes_with_them(tmp_path):
     words = ["--method", "mixup+mixup-hv", "--mixer.mixup.alpha", "0.2", "--mixer.weights", "1", "3"]
     settings = settings_from(words)
-    assert settings.mixer.mixup.alpha == 0.2
-    assert settings.mixer.weights == (1.0, 3.0)
+    assert settings.mixer["mixup"] == {"alpha": 0.2, "per_batch": False}
+    assert settings.mixer["weights"] == (1.0, 3.0)
     (tmp_path / "config.json").write_text(json.dumps({"settings": to_json(settings)}))
     resumed = settings_from(["--resume", "--output-dir", str(tmp_path)])
-    assert resumed.mixer == type(resumed.mixer)(
-        weights=(1.0, 3.0), mixup=type(resumed.mixer.mixup)(alpha=0.2), mixup_hv=resumed.mixer.mixup_hv
-    )
+    assert resumed.mixer == settings.mixer

@@ -13,9 +13,10 @@ OUT_OF_RANGE = [
     ("keep_checkpoints", 0, "--keep-checkpoints must be at least 1, got 0"),
     ("max_steps", 0, "--max-steps must be at least 1, got 0"),
     ("checkpoint_every", 0, "--checkpoint-every must be at least 1, got 0"),
-    ("num_workers", -1, "--num-workers must not be negative, got -1"),
-    ("threads", -1, "--threads must not be negative, got -1"),
-    ("seed", -1, "--seed must not be negative, got -1"),
+    ("num_workers", -1, "--num-workers must be at least 0, got -1"),
+    ("threads", -1, "--threads must be at least 0, got -1"),
+    ("seed", -1, "--seed must be at least 0 and below 4294967296, got -1"),
+    ("seed", 2**32, "--seed must be at least 0 and below 4294967296, got 4294967296"),
 ]
 
 

@@ -26,10 +26,10 @@ def test_where_cifar10_lies_it_is_the_paper_preset_on_it(tmp_path, capsys):
     [
         ({"alpha": 0.0}, "--alpha must be above 0, got 0.0"),
         ({"ema": 1.0}, "--ema must be at least 0 and below 1, got 1.0"),
-        ({"image_size": 48}, "--image-size must be 32, 64, 128 or 256, got 48"),
+        ({"image_size": 48}, "--image-size must be one of 32, 64, 128, 256, got 48"),
         ({"batch_size": 1}, "--batch-size must be at least 2, got 1"),
         ({"eval_count": 1}, "--eval-count must be at least 2, got 1"),
-        ({"dataset": "tiles", "features": "inception"}, "--features inception judges photographs"),
+        ({"dataset": "tiles", "features": "inception"}, "--features inception is made for photographs"),
         ({"mixed_precision": "fp16", "accumulation_steps": 2}, "does not go with --accumulation-steps 2"),
     ],
 )
