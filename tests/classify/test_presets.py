@@ -80,9 +80,9 @@ def test_flags_choose_the_row_and_win_over_it(capsys):
     first = settings_from(["--preset", "automix-table1"])
     assert (first.dataset, first.network, first.method, first.epochs) == ("cifar10", "resnet18", "erm", 800)
     birds = settings_from(["--preset", "automix-table1", "--dataset", "cub-200", "--method", "automix"])
-    assert (birds.network, birds.lr, birds.method_options.alpha) == ("resnet18-imagenet", 0.001, 2.0)
+    assert (birds.network, birds.lr, birds.method_options["alpha"]) == ("resnet18-imagenet", 0.001, 2.0)
     own = settings_from(["--preset", "automix-table3", "--method", "mixup", "--lr", "0.3", "--mixer.alpha", "0.2"])
-    assert (own.dataset, own.lr, own.mixer.alpha, own.epochs) == ("tiny-imagenet", 0.3, 0.2, 400)
+    assert (own.dataset, own.lr, own.mixer["alpha"], own.epochs) == ("tiny-imagenet", 0.3, 0.2, 400)
     assert capsys.readouterr().out == ""
 
 

@@ -98,7 +98,7 @@ def test_a_grid_trains_by_compare_and_goes_on_where_it_is(compared, tmp_path):
     assert (options.processes, options.resume, options.seeds) == (2, False, "0,4")
     assert [settings_from(run.words).epochs for run in runs] == [3] * 4
     assert [settings_from(run.words).seed for run in runs] == [0, 0, 4, 4]
-    assert settings_from(runs[1].words).mixer.alpha == 0.2
+    assert settings_from(runs[1].words).mixer["alpha"] == 0.2
     assert Path(name).name == "compare.py"
     assert sys.argv[0] == called
     assert grid.figures == {"erm": {"test_accuracy": {"mean": 0.5, "sd": None, "n": 1}}, other: {}}
