@@ -1,23 +1,26 @@
-"""Test figures of a classifier: accuracy, loss and calibration error, exact over any number of processes."""
+"""Test metrics of a classifier: accuracy, loss and calibration error, exact over any number of processes."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 BINS = 15
 
 
 @torch.no_grad()
 def evaluate(
-    network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, accelerator: Accelerator
+    network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, accelerator: "Accelerator"
 ) -> dict[str, float]:
-    """Accuracy, mean cross-entropy and expected calibration error over all processes' batches; each sample counts once.
+    """Accuracy, mean cross-entropy and expected calibration error over the batches of all processes.
 
     Args:
-        network: gives logits (B,K); evaluated in eval mode, its mode restored afterwards.
+        network: images -> logits (B,K); it is evaluated in eval mode, its mode is restored.
         batches: this process's share of the set, (images, labels).
 
     Returns:
@@ -34,7 +37,7 @@ def evaluate(
     sums = accelerator.reduce(sums, reduction="sum")
     count, correct, loss = sums[:3].tolist()
     if count == 0:
-        raise ValueError("there is nothing to evaluate: the test set is empty")
+        raise ValueError("nothing to evaluate: the test set is empty")
     bins = sums[3:].view(3, BINS)
     return {
         "test_accuracy": correct / count,
@@ -45,12 +48,12 @@ def evaluate(
 
 
 def calibration_error(number: Tensor, confidence: Tensor, correct: Tensor) -> float:
-    """Sum over bins of (n_bin / n) * |accuracy - confidence|, from each bin's sums (BINS,) over at least one sample."""
+    """Sum over bins of (n_bin / n) * |accuracy - confidence|, from sums per bin (BINS,) over at least one sample."""
     return float((correct - confidence).abs().sum() / number.sum())
 
 
 def equal_width_bins(confidence: Tensor, bins: int) -> Tensor:
-    """The bin (k/bins, (k+1)/bins] of each confidence (N,) in 0..1 (Guo et al. 2017); 0 falls into the first."""
+    """The bin (k/bins, (k+1)/bins] of each confidence (N,) in 0..1 (Guo et al. 2017); 0 belongs to the first."""
     return (confidence * bins).ceil().long().clamp(1, bins) - 1
 
 

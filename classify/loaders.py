@@ -1,21 +1,22 @@
-"""Batches for training and evaluation: small sets live on the device, large class folders stream through worker processes.
+"""Batches for training and evaluation: small sets stay on the device, large class folders are read by worker processes.
 
-Both training feeds keep one promise: a batch is a function of (seed, epoch, step, rank) alone. Starting an epoch at step k gives
-exactly the batches that a full epoch gives from k on, with any number of workers, and never touches torch's global random state.
+A training batch depends on (seed, epoch, step, rank) only, so that an epoch can be resumed at any step, with any number of
+workers, and torch's global random state is not touched.
 """
 
 import signal
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import v2
 
 from classify.data import FolderSet, ImageSet, resized_side
 from mixgan.data.images import BadImageError, read_image
@@ -25,11 +26,11 @@ from mixgan.ops.transforms import Normalization, crop_flip
 Batches = Iterator[tuple[Tensor, Tensor]]  # images (B,C,H,W) float32 and labels (B,) int64
 
 
-class _Loader:
-    """What both training feeds share: how the set is dealt out to ranks and steps.
+class _Loader(ABC):
+    """Base of both training loaders: divides the set among ranks and steps.
 
     Attributes:
-        steps_per_epoch: full batches of all ranks together; what is left over is not used in that epoch.
+        steps_per_epoch: full batches of all ranks together; the remaining samples are not used in that epoch.
     """
 
     def __init__(self, count: int, *, batch_size: int, seed: int, rank: int, world: int) -> None:
@@ -41,7 +42,7 @@ class _Loader:
         self.count, self.batch_size, self.seed, self.rank, self.world = count, batch_size, seed, rank, world
 
     def epoch(self, epoch: int, *, first_step: int = 0) -> Batches:
-        """The batches ``first_step``, ``first_step + 1``, ... of one epoch; nothing is done for those before.
+        """The batches of one epoch from ``first_step`` on; the ones before are skipped without being computed.
 
         Yields:
             (B,C,H,W) float32 normalised images and (B,) int64 labels, on the device.
@@ -50,28 +51,29 @@ class _Loader:
             raise ValueError(f"first_step must be within 0..{self.steps_per_epoch}, got {first_step}")
         return self._batches(epoch, first_step)
 
+    @abstractmethod
     def _batches(self, epoch: int, first_step: int) -> Batches: ...
 
     def _indices(self, epoch: int, first_step: int, device: torch.device | str = "cpu") -> Iterator[Tensor]:
-        """The samples of this rank's batches: (B,) int64 per step, moved to the device all at once."""
+        """Sample indices (B,) int64 of this rank's batches."""
         order = epoch_order(self.count, seed=self.seed, epoch=epoch).to(device)
         for step in range(first_step, self.steps_per_epoch):
             yield rank_batch(order, step, batch_size=self.batch_size, rank=self.rank, world=self.world)
 
 
 class MemoryLoader(_Loader):
-    """Training batches of a set that is kept as one uint8 tensor on the device and augmented there, a batch at a time.
+    """Training batches of a set that is kept on the device as one uint8 tensor and augmented there.
 
-    Augmentation is the usual one of small images: zero-pad by ``pad`` pixels, crop a random window of the original size, mirror
-    half of the images. It is drawn on the CPU once per epoch, for every sample of the set.
+    Augmentation: zero-pad by ``pad`` pixels, crop a random window of the original size, mirror half of the images. It is drawn
+    on the CPU once per epoch, for every sample of the set.
 
     Args:
         images: (N,C,H,W) uint8, and labels (N,) int64; both are moved to ``device`` and stay there.
         batch_size: of each rank; the ranks' batches are disjoint.
         rank, world: this process and the number of processes.
         mean, std: per channel, for images in 0..1.
-        pad: 0 switches cropping off.
-        flip: False for sets that a mirror changes, such as digits.
+        pad: 0 disables random cropping.
+        flip: False for sets whose images must not be mirrored, such as digits.
 
     Raises:
         ValueError: the set is smaller than one batch of all ranks.
@@ -98,15 +100,15 @@ class MemoryLoader(_Loader):
         self.normalise = Normalization(mean, std).to(device)
 
     def _batches(self, epoch: int, first_step: int) -> Batches:
-        device, size = self.images.device, self.images.shape[-2:]
+        device, (height, width) = self.images.device, self.images.shape[-2:]
         top, left, mirrored = (draw.to(device) for draw in self._draw(epoch))
         for index in self._indices(epoch, first_step, device):
             padded = F.pad(self.images[index], (self.pad,) * 4)
-            images = crop_flip(padded, top[index], left[index], mirrored[index], size)
+            images = crop_flip(padded, top[index], left[index], mirrored[index], (height, width))
             yield self.normalise(images), self.labels[index]
 
     def _draw(self, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Upper left corner and mirroring of every sample in this epoch, by sample index: (N,) each, on the CPU."""
+        """Upper left corner and mirroring of every sample in this epoch: (N,) each, on the CPU."""
         generator = seeded_generator(self.seed, "augment", epoch)
         top, left = torch.randint(2 * self.pad + 1, (2, self.count), generator=generator)
         mirrored = torch.rand(self.count, generator=generator) < 0.5
@@ -114,7 +116,7 @@ class MemoryLoader(_Loader):
 
 
 class StreamLoader(_Loader):
-    """Training batches of a set too large for memory: files are read, cropped and resized by worker processes, ahead of use.
+    """Training batches of a set too large for memory: worker processes read, crop and resize the files ahead of use.
 
     Augmentation is torchvision's ``RandomResizedCrop`` and mirroring as the set allows, drawn from (seed, epoch, sample).
 
@@ -123,8 +125,8 @@ class StreamLoader(_Loader):
         workers: processes that read; 0 reads in this process. The batches do not depend on it.
 
     Attributes:
-        skipped: unreadable files met so far by this rank, if the set's ``on_bad_image`` is ``"skip"``; the next readable sample
-            stands in for each. If it is ``"error"``, iterating ends at the first with a BadImageError.
+        skipped: unreadable files so far on this rank if the set's ``on_bad_image`` is ``"skip"``; each is replaced by the next
+            readable sample. If it is ``"error"``, the first raises a BadImageError.
     """
 
     def __init__(
@@ -150,7 +152,7 @@ class StreamLoader(_Loader):
             _report_bad(bad, self.dataset)
             if not len(images):
                 raise BadImageError(f"none of the {self.count} images of {self.dataset.name} can be read")
-            self.skipped.update(error.path for error in bad)
+            self.skipped.update(error.path for error in bad if error.path)
             images, labels = (batch.to(self.device, non_blocking=True) for batch in (images, labels))
             yield self.normalise(images), labels
 
@@ -165,12 +167,12 @@ def training_loader(
     world: int = 1,
     workers: int = 2,
 ) -> MemoryLoader | StreamLoader:
-    """The loader that suits the set: in memory or streaming, with the set's own normalisation and mirroring."""
-    common = {"batch_size": batch_size, "seed": seed, "device": device, "rank": rank, "world": world}
+    """The training loader of a set, in memory or streaming, with the set's own normalisation and mirroring."""
+    common: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "device": device, "rank": rank, "world": world}
     if isinstance(dataset, FolderSet):
         return StreamLoader(dataset, workers=workers, **common)
-    own = {"mean": dataset.mean, "std": dataset.std, "flip": dataset.flip}
-    return MemoryLoader(dataset.images, dataset.labels, **common, **own)
+    common |= {"mean": dataset.mean, "std": dataset.std, "flip": dataset.flip}
+    return MemoryLoader(dataset.images, dataset.labels, **common)
 
 
 def eval_batches(
@@ -184,8 +186,8 @@ def eval_batches(
 ) -> Batches:
     """Every sample exactly once over all ranks, without augmentation: rank r takes the samples r, r + world, ...
 
-    Ranks may get different numbers of batches (the last may be short or absent): sum over ranks after the loop, not in it.
-    Files are resized to size/0.875 and cut out of the centre; unreadable ones are an error or left out, as the set says.
+    Ranks may get different numbers of batches, so sum over ranks after the loop, not in it. Files are resized to size/0.875,
+    then the centre is cropped; unreadable ones are an error or skipped, according to the set's ``on_bad_image``.
 
     Yields:
         (B,C,H,W) float32 normalised images and (B,) int64 labels, on the device.
@@ -204,17 +206,17 @@ def eval_batches(
             yield normalise(images.to(device)), labels.to(device)
 
 
-# What a reader gives per batch: (B,3,S,S) uint8, (B,) int64, and what was wrong with unreadable files.
+# One batch: (B,3,S,S) uint8, (B,) int64, and the errors of unreadable files.
 _Read = tuple[Tensor, Tensor, list[BadImageError]]
 
 
 @dataclass
 class _Reader(Dataset):
-    """Reads one whole batch per item, so that a worker process needs no state; nothing is drawn but from ``draws``.
+    """Reads one batch per item, in a worker process.
 
     Args:
         batches: the samples of each batch.
-        draws: (seed, epoch) of the augmentation; None for evaluation.
+        draws: (seed, epoch), all that the random augmentation depends on; None for evaluation.
     """
 
     dataset: FolderSet
@@ -222,6 +224,8 @@ class _Reader(Dataset):
     draws: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
+        from torchvision.transforms import v2  # slow to import
+
         size = self.dataset.size
         if self.draws is None:
             steps = [v2.Resize(resized_side(size), antialias=True), v2.CenterCrop(size)]
@@ -244,9 +248,9 @@ class _Reader(Dataset):
         return torch.stack(images), torch.stack(labels), bad
 
     def _read(self, index: int, bad: list[BadImageError]) -> list[tuple[Tensor, Tensor]]:
-        """The sample; in place of an unreadable one the next readable one in training, none in evaluation.
+        """One sample; an unreadable one is replaced by the next readable one in training, by none in evaluation.
 
-        Errors are noted, as those raised in a worker process would reach the user wrapped in a traceback.
+        Errors are collected: raised in a worker process they would reach the user with a traceback.
         """
         for candidate in [index] if self.draws is None else chain(range(index, len(self.dataset)), range(index)):
             try:
@@ -258,7 +262,7 @@ class _Reader(Dataset):
         return []
 
     def _transformed(self, image: Tensor, index: int) -> Tensor:
-        # torchvision's transforms draw from the global state only: lend it this sample's seed, on the CPU alone.
+        # torchvision's transforms draw from the global generator only: seed it for this sample.
         with torch.random.fork_rng(devices=[]):
             if self.draws is not None:
                 seed, epoch = self.draws
@@ -278,7 +282,7 @@ def _read_ahead(reader: _Reader, workers: int, device: torch.device) -> Iterator
         reader,
         num_workers=workers,
         batch_size=None,  # an item is a batch already
-        generator=torch.Generator().manual_seed(0),  # else it would draw from the global one
+        generator=torch.Generator().manual_seed(0),  # the default would draw from the global one
         pin_memory=device.type == "cuda",
         worker_init_fn=_leave_interrupts_to_parent,
     )
@@ -286,5 +290,5 @@ def _read_ahead(reader: _Reader, workers: int, device: torch.device) -> Iterator
 
 
 def _leave_interrupts_to_parent(worker: int) -> None:
-    # Ctrl-C reaches the whole process group; a worker that dies of it would keep the loop from saving its state.
+    # Ctrl-C reaches the whole process group; a worker killed by it would keep the main process from saving its state.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,11 +1,11 @@
-"""The classify command: data -> method -> prepare -> loop -> summary, on one page."""
+"""The classify command: one run from the data sets to the report; it trains any method without knowing which."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from classify.config import ClassifySettings, settings_from
 from classify.data import FolderSet, ImageSet, load_dataset
@@ -13,7 +13,7 @@ from classify.evaluation import evaluate
 from classify.loaders import eval_batches, training_loader
 from classify.methods import Method, build_method
 from classify.networks import build_network
-from classify.networks.contract import first_convolution
+from classify.networks.contract import Network, first_convolution, linear_classifier
 from classify.optimizer import averaged, make_optimizer, make_schedule, moving_average
 from classify.report import picture_mixing, print_methods, print_presets, summarise, write_report
 from classify.weights import load_pretrained, network_for_finetuning
@@ -22,9 +22,11 @@ from mixgan.engine.ema import MovingAverage
 from mixgan.engine.run import Run
 from mixgan.engine.run_folder import save_weights
 
+TestBatches = Callable[[], Iterator[tuple[Tensor, Tensor]]]
+
 
 def main(argv: Sequence[str]) -> None:
-    """Train one classifier as the command line says."""
+    """Run the classify command with these command-line arguments."""
     settings = settings_from(argv)
     if settings.list_methods:
         print_methods()
@@ -35,20 +37,25 @@ def main(argv: Sequence[str]) -> None:
 
 
 def train(settings: ClassifySettings) -> dict[str, Any]:
-    """One training run; returns its summary.
+    """Train and test one classifier; returns the run's summary.
 
     Raises:
-        ValueError: wrong settings, missing data, a folder that cannot be used.
+        ValueError: invalid settings, missing data, an output folder that cannot be used.
     """
     run = Run.start(settings, recipe="classify")
     accelerator = run.accelerator
     training, test = load_sets(settings, run)
-    loader = training_loader(training, batch_size=settings.batch_size, seed=settings.seed, **place(run))
-
-    network = starting_network(settings, training, run)
+    device, workers = accelerator.device, settings.num_workers
+    share: dict[str, Any] = {"rank": accelerator.process_index, "world": accelerator.num_processes}
+    loader = training_loader(
+        training, batch_size=settings.batch_size, seed=settings.seed, device=device, workers=workers, **share
+    )
+    test_batches = partial(
+        eval_batches, test, batch_size=settings.eval_batch_size, device=device, workers=workers, **share
+    )
     method = build_method(
         settings.method,
-        network,
+        starting_network(settings, training, run),
         num_classes=len(training.classes),
         mixer=settings.mixer,
         options=settings.method_options,
@@ -71,7 +78,7 @@ def train(settings: ClassifySettings) -> dict[str, Any]:
     run.begin(loader.steps_per_epoch)
     picture_mixing(run, method, training)
 
-    figures = None
+    metrics = None
     for images, labels in run.batches(loader, description=f"{settings.method} on {settings.dataset}"):
         method.before_step(run.epoch, min(1.0, run.step / max(1, horizon)))
         with accelerator.accumulate(trained):
@@ -83,121 +90,105 @@ def train(settings: ClassifySettings) -> dict[str, Any]:
             method.after_step()
             if average is not None:
                 average.update(method.network)
-            rate = schedule.get_last_lr()[0]
+            lr = schedule.get_last_lr()[0]
             schedule.step()
-            run.end_step({**output.logs, "lr": rate}, images=len(images) * settings.accumulation_steps)
+            run.end_step({**output.logs, "lr": lr}, images=len(images) * settings.accumulation_steps)
             if run.at_epoch_end or run.at_end:
-                figures = evaluate_epoch(run, method, test, average)
-    return finish(run, method, figures or test_figures(run, method, test, average), training, average)
+                metrics = evaluate_epoch(run, method, test_batches, average)
+    if metrics is None:  # a resumed run that was complete
+        metrics = test_metrics(run, method, test_batches, average)
+    return finish(settings, run, method, metrics, training, average)
 
 
 def compile_networks(method: Method) -> None:
-    """Compile the network, and the copies of it that a method has (AutoMix's teacher), in place: weights keep their names."""
+    """Compile a method's network, and copies of it such as AutoMix's teacher, in place: weights keep their names."""
     networks = [module for module in method.modules() if type(module) is type(method.network)]
     for network in networks:
         network.compile()
-        if hasattr(network, "embedding"):  # LaMix classifies by it
-            network.embedding = torch.compile(network.embedding)
+        if isinstance(network, Network):  # LaMix classifies by the embedding
+            network.embedding = torch.compile(network.embedding)  # type: ignore[method-assign]
 
 
 def starting_network(settings: ClassifySettings, training: ImageSet | FolderSet, run: Run) -> nn.Module:
     """A new network, or one with the weights that a flag names; a resumed run fills it from its checkpoint."""
-    shape = {"num_classes": len(training.classes), "in_channels": training.channels}
+    num_classes, channels = len(training.classes), training.channels
     if settings.finetune_from is not None and not settings.resume:
-        return network_for_finetuning(settings.finetune_from, **shape)
-    network = build_network(settings.network, **shape)
+        return network_for_finetuning(settings.finetune_from, num_classes=num_classes, in_channels=channels)
+    network = build_network(settings.network, num_classes=num_classes, in_channels=channels)
     if settings.init_from is not None and not settings.resume:
-        # The other processes get the main one's weights when the network is prepared.
-        load = partial(load_pretrained, network, settings.init_from, network_name=settings.network)
-        on_main(run.accelerator, load)
+        # Preparing the network copies the main process's weights to the others.
+        on_main(run.accelerator, partial(load_pretrained, network, settings.init_from, network_name=settings.network))
     return network
 
 
 def load_sets(settings: ClassifySettings, run: Run) -> tuple[ImageSet | FolderSet, ImageSet | FolderSet]:
     """Training and test set; with --download the main process fetches them first."""
-    tiles = {"tiles_view": settings.tiles_view} if settings.dataset == "tiles" else {}
-    common: dict[str, Any] = {
+    options: dict[str, Any] = {
         "size": settings.image_size,
         "on_bad_image": settings.on_bad_image,
         "normalise": settings.normalise,
-        **tiles,
+        **({"tiles_view": settings.tiles_view} if settings.dataset == "tiles" else {}),
     }
-    if settings.download:
-        on_main(run.accelerator, lambda: fetch(settings, common))
-    count = {"count": settings.train_count} if tiles else {}
-    training = load_dataset(settings.dataset, settings.data_root, split="train", **common, **count)
-    test = load_dataset(settings.dataset, settings.data_root, split="test", **common)
-    return training, test
+    load = partial(load_dataset, settings.dataset, settings.data_root, **options)
+    if settings.download:  # both splits, as SVHN has a file for each
+        on_main(run.accelerator, lambda: [load(split="train", download=True), load(split="test", download=True)])
+    return load(split="train", count=settings.train_count), load(split="test")
 
 
-def fetch(settings: ClassifySettings, common: dict[str, Any]) -> None:
-    """Download what is missing; SVHN has a file for each split."""
-    for split in ("train", "test"):
-        load_dataset(settings.dataset, settings.data_root, split=split, download=True, **common)
-
-
-def place(run: Run) -> dict[str, Any]:
-    """What training and test batches have in common: this process's device and share, and who reads the files."""
-    accelerator = run.accelerator
-    share = {"rank": accelerator.process_index, "world": accelerator.num_processes}
-    return {"device": accelerator.device, "workers": run.settings.num_workers, **share}
-
-
-def evaluate_epoch(
-    run: Run, method: Method, test: ImageSet | FolderSet, average: MovingAverage | None
-) -> dict[str, Any]:
-    """Test figures into metrics.jsonl; the best accuracy keeps its checkpoint."""
+def evaluate_epoch(run: Run, method: Method, batches: TestBatches, average: MovingAverage | None) -> dict[str, Any]:
+    """Test the network, write its metrics to metrics.jsonl, and keep the checkpoint of the best accuracy."""
     with run.pause():
-        figures = test_figures(run, method, test, average)
-    run.record({"epoch": run.epoch, **figures, **method.epoch_records()})
-    run.print(f"epoch {run.epoch}: test accuracy {figures['test_accuracy']:.4f}, loss {figures['test_loss']:.4f}")
-    run.track_best("test_accuracy", figures["test_accuracy"], higher_is_better=True)
-    return figures
+        metrics = test_metrics(run, method, batches, average)
+    run.record({"epoch": run.epoch, **metrics, **method.epoch_records()})
+    run.print(f"epoch {run.epoch}: test accuracy {metrics['test_accuracy']:.4f}, loss {metrics['test_loss']:.4f}")
+    run.track_best("test_accuracy", metrics["test_accuracy"], higher_is_better=True)
+    return metrics
 
 
-def test_figures(run: Run, method: Method, test: ImageSet | FolderSet, average: MovingAverage | None) -> dict[str, Any]:
-    """Accuracy, loss and calibration error of the network as it is now, or of its moving average, which "weights" says; and
-    what else the method measures."""
-    accelerator = run.accelerator
-    batches = partial(eval_batches, test, batch_size=run.settings.eval_batch_size, **place(run))
+def test_metrics(run: Run, method: Method, batches: TestBatches, average: MovingAverage | None) -> dict[str, Any]:
+    """Accuracy, loss, calibration error, and what else the method measures; of the moving average where there is one."""
     with averaged(method, average):
-        synchronise_buffers(accelerator, method)  # batch-norm statistics differ by process between two steps
-        figures = evaluate(method.predictor(), batches(), accelerator=accelerator)
-        figures |= method.test_figures(batches(), accelerator)
-    return {**figures, "weights": "plain" if average is None else "ema"}
+        synchronise_buffers(run.accelerator, method)  # batch-norm statistics differ by process between two steps
+        metrics: dict[str, Any] = evaluate(method.predictor(), batches(), accelerator=run.accelerator)
+        metrics |= method.test_figures(batches(), run.accelerator)
+    return {**metrics, "weights": "plain" if average is None else "ema"}
 
 
 def finish(
-    run: Run, method: Method, figures: dict[str, Any], training: ImageSet | FolderSet, average: MovingAverage | None
+    settings: ClassifySettings,
+    run: Run,
+    method: Method,
+    metrics: dict[str, Any],
+    training: ImageSet | FolderSet,
+    average: MovingAverage | None,
 ) -> dict[str, Any]:
-    """Weights, summary and report."""
-    settings = run.settings
-    summary = summarise(run, figures)
-    about = {
-        "network": settings.network,
-        "num_classes": method.network.classifier.out_features,  # a method may have doubled input and output
-        "in_channels": first_convolution(method.network).in_channels,
-        "classes": training.classes,
-        "mean": training.mean,
-        "std": training.std,
-        "image_size": training.size,
-        "method": settings.method,
-        "dataset": settings.dataset,
-    }
-    if not settings.dry_run:
-        on_main(run.accelerator, lambda: save_networks(run, method.saved_network(), average, about))
-        run.write_summary(summary)
-        picture_mixing(run, method, training)  # again: what saliency and learned masks make of it after training
-        on_main(run.accelerator, lambda: write_report(run, summary))
-        run.print(f"Test accuracy {summary['test_accuracy']:.4f}. Report: {run.folder.report}")
-    else:
+    """Write weights, summary and report; returns the summary."""
+    summary = summarise(settings, run, metrics)
+    if settings.dry_run:
         run.print("Dry run: settings resolve, everything builds, one batch trained and evaluated.")
+    else:
+        metadata = {
+            "network": settings.network,
+            "num_classes": linear_classifier(method.network).out_features,  # a method may have doubled input and output
+            "in_channels": first_convolution(method.network).in_channels,
+            "classes": training.classes,
+            "mean": training.mean,
+            "std": training.std,
+            "image_size": training.size,
+            "method": settings.method,
+            "dataset": settings.dataset,
+        }
+        on_main(run.accelerator, lambda: save_networks(run, method.saved_network(), average, metadata))
+        run.write_summary(summary)
+        picture_mixing(run, method, training)  # again: saliency and learned masks have changed
+        on_main(run.accelerator, lambda: write_report(settings, run, summary))
+        run.print(f"Test accuracy {summary['test_accuracy']:.4f}. Report: {run.folder.report}")
     run.finish()
     return summary
 
 
-def save_networks(run: Run, network: nn.Module, average: MovingAverage | None, about: dict[str, Any]) -> None:
-    """weights/network.safetensors and, where there is an average, network_ema.safetensors."""
-    save_weights(run.folder.weights / "network.safetensors", network, about)
+def save_networks(run: Run, network: nn.Module, average: MovingAverage | None, metadata: dict[str, Any]) -> None:
+    """Write weights/network.safetensors and, where there is an average, network_ema.safetensors."""
+    save_weights(run.folder.weights / "network.safetensors", network, metadata)
     if average is not None:
-        save_weights(run.folder.weights / "network_ema.safetensors", average.network, about | {"ema": average.decay})
+        save_weights(run.folder.weights / "network_ema.safetensors", average.network, metadata | {"ema": average.decay})

@@ -1,100 +1,131 @@
-"""The weight file that a run of the classify command leaves, and what it says of its network."""
+"""Trained classifiers: ``load`` them, train them further, begin with their weights, or use them as features of an evaluation."""
 
-import hashlib
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision.models
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from classify.networks import build_network
 from classify.networks.contract import first_convolution, single_input, single_output
+from mixgan.data.download import file_sha256
+from mixgan.engine.config import read_config
 from mixgan.engine.run_folder import load_weights, read_metadata, weights_file
 from mixgan.evaluate.features import FeatureExtractor, module_features
 
-#: What the classify command notes in a weight file.
-NOTED = {"network", "num_classes", "in_channels", "classes", "mean", "std", "image_size", "method", "dataset"}
+#: Metadata that the classify command writes into its weight files.
+METADATA = {"network", "num_classes", "in_channels", "classes", "mean", "std", "image_size", "method", "dataset"}
 
 
-def saved_network(path: Path) -> tuple[Path, dict[str, Any]]:
-    """The file of the network that a run was tested with (its moving average where there is one), and what it says of it.
+def load(source: str | Path, *, ema: bool = True) -> nn.Module:
+    """The network of a trained classifier, on the CPU in eval mode: normalised images (B,C,H,W) -> logits (B,K).
+
+    Args:
+        source: a run folder of the classify command, a .safetensors file in its ``weights/``, or one of its ``checkpoints/``.
+        ema: load the moving average of the weights where the run or checkpoint has one.
+
+    Returns:
+        The network as it was trained: that of ``multi-sample`` takes two images concatenated on channels, or has two heads.
+        Unless it comes from a checkpoint, its attribute ``metadata`` holds classes (names), mean and std (of the normalisation),
+        image_size, network, method and dataset.
+
+    Raises:
+        ValueError: no weights there, or weights of something else.
+    """
+    path = Path(source)
+    with torch.random.fork_rng(devices=[]):  # building a network draws initial weights
+        if (path / "trainer.pt").is_file():
+            network = _checkpointed(path, ema=ema)
+        else:
+            file, metadata = saved_network(path, ema=ema)
+            network = _build(file, metadata)
+            network.metadata = metadata  # type: ignore[assignment]  # torch declares modules and tensors only
+    return network.eval()
+
+
+def saved_network(path: Path, *, ema: bool = True) -> tuple[Path, dict[str, Any]]:
+    """The weight file of a run's network, and its metadata.
 
     Args:
         path: a run folder of the classify command, or a .safetensors file in its ``weights/``.
+        ema: prefer the moving average, by which the run was tested, where there is one.
 
     Raises:
         ValueError: no weights there, or weights of something else.
     """
     averaged = weights_file(path, "network_ema")
-    file = averaged if averaged.is_file() else weights_file(path, "network")
-    about = read_metadata(file)
-    if not about.keys() >= NOTED:
-        raise ValueError(f"{file} holds weights, but not of a classifier")
-    return file, about
-
-
-# Fine-tuning of a trained classifier; one that classifies two images at once becomes one for single images.
+    file = averaged if ema and averaged.is_file() else weights_file(path, "network")
+    metadata = read_metadata(file)
+    if not metadata.keys() >= METADATA:
+        raise ValueError(f"{file} contains weights, but not of a classifier")
+    return file, metadata
 
 
 def network_for_finetuning(path: Path, *, num_classes: int, in_channels: int) -> nn.Module:
     """A run's trained network, ready for training on single images (Multi-Sample 5.5 and table 1).
 
-    Doubled ends, those of the method ``multi-sample``, are replaced by single ones that treat an image as the network treated
-    it paired with itself, so that fine-tuning begins at the accuracy that the run ended with. Other runs' networks stay as
-    they are.
+    The doubled input or output of ``multi-sample`` is replaced by a single one that treats an image as the network treated it
+    paired with itself, so that fine-tuning starts at the accuracy of the run. Other runs' networks are not changed.
 
     Args:
-        path: a run folder of the classify command, or the .safetensors file in its ``weights/``.
+        path: a run folder of the classify command, or a .safetensors file in its ``weights/``.
         num_classes, in_channels: of the data set to train on.
 
     Raises:
         ValueError: no weights there, weights of something else, or of a network for other classes or channels.
     """
-    file, about = saved_network(path)
-    classes, channels = len(about["classes"]), len(about["mean"])
+    file, metadata = saved_network(path)
+    classes, channels = len(metadata["classes"]), len(metadata["mean"])
     if (classes, channels) != (num_classes, in_channels):
         raise ValueError(
             f"{file} was trained on {classes} classes and {channels} channels, the data set has {num_classes} and "
             f"{in_channels}: --finetune-from needs a run on the same classes"
         )
-    network = build_network(about["network"], num_classes=about["num_classes"], in_channels=about["in_channels"])
-    load_weights(file, network)
-    if about["in_channels"] == 2 * channels:
+    network = _build(file, metadata)
+    if metadata["in_channels"] == 2 * channels:
         single_input(network)
-    if about["num_classes"] == 2 * classes:
+    if metadata["num_classes"] == 2 * classes:
         single_output(network)
     return network
 
 
-# A trained classifier as the feature network of an evaluation.
-
-
-def checkpoint_features(path: Path) -> FeatureExtractor:
-    """The embedding of a run's network; images are normalised as in its training, but not resized.
+def load_pretrained(network: nn.Module, source: str, *, network_name: str) -> None:
+    """Fill a new network with pretrained weights; its classifier stays new where the number of classes differs.
 
     Args:
-        path: a run folder of the classify command, or the .safetensors file in its ``weights/``.
+        network: just built by ``build_network``.
+        source: ``"torchvision"`` = its IMAGENET1K_V1 weights (AutoMix 5.2: "the pretrained model provided on the Pytorch
+            website"), for 3 channels, downloaded into torch's hub folder if they are not there; or a run folder of the
+            classify command, or a .safetensors file in its ``weights/``.
+        network_name: the name that it was built by.
 
     Raises:
-        ValueError: no weights there, weights of something else, or of a network for images without three channels.
+        ValueError: torchvision has no weights of this network, or they cannot be fetched or are not the published ones; no
+            weights at the path, or those of another network or for other channels.
     """
-    file, about = saved_network(path)
-    if about["in_channels"] != 3:
-        raise ValueError(f"{file} is a network for images of {about['in_channels']} channel, evaluation needs 3")
-    network = build_network(about["network"], num_classes=about["num_classes"], in_channels=about["in_channels"])
-    load_weights(file, network)
-    name = f"{about['network']}-{about['dataset']}"
-    features = module_features(name, network, mean=about["mean"], std=about["std"])
-    features.weights_sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-    features.note = (
-        f"features: {name}, from {file}, trained with {about['method']} on images of {about['image_size']} px"
-    )
-    return features
-
-
-# Weights to begin with: torchvision's, trained on ImageNet, or those of an earlier run of the classify command.
+    if source == "torchvision":
+        state = torchvision_weights(network_name)
+    else:
+        file, metadata = saved_network(Path(source), ema=False)
+        if metadata["network"] != network_name:
+            raise ValueError(
+                f"--init-from {source} has weights of {metadata['network']}, not of --network {network_name}"
+            )
+        state = _read(file)
+    own = network.state_dict()
+    key = _first_weight(network)
+    if state[key].shape != own[key].shape:
+        raise ValueError(
+            f"--init-from {source} has weights for {state[key].shape[1]}-channel images, the data set has "
+            f"{own[key].shape[1]}-channel ones"
+        )
+    if state["classifier.weight"].shape != own["classifier.weight"].shape:
+        state |= {key: value for key, value in own.items() if key.startswith("classifier.")}
+    network.load_state_dict(state)
 
 
 #: torchvision's name of each network that it has weights for.
@@ -109,61 +140,92 @@ _TORCHVISION = {
 }
 
 
-def load_pretrained(network: nn.Module, source: str, *, network_name: str) -> None:
-    """Fill a network from pretrained weights; its classifier stays new where the weights' is for another number of classes.
-
-    Args:
-        network: just built by ``build_network``.
-        source: ``"torchvision"`` = its IMAGENET1K_V1 weights (AutoMix 5.2: "the pretrained model provided on the Pytorch
-            website"), for 3 channels, downloaded into torch's hub folder unless they lie there; or a run folder of the
-            classify command, or the .safetensors file in its ``weights/``.
-        network_name: the name that it was built by.
-
-    Raises:
-        ValueError: torchvision has no weights of this network or they cannot be had; no weights at the path, or those of
-            another network or for other channels.
-    """
-    state, channels = (
-        torchvision_weights(network_name) if source == "torchvision" else run_weights(source, network_name)
-    )
-    own = network.state_dict()
-    own_channels = first_convolution(network).in_channels
-    if channels != own_channels:
-        raise ValueError(
-            f"--init-from {source} has weights for {channels}-channel images, the data set has {own_channels}-channel ones"
-        )
-    if state["classifier.weight"].shape != own["classifier.weight"].shape:
-        state.update({key: value for key, value in own.items() if key.startswith("classifier.")})
-    network.load_state_dict(state)
-
-
-def torchvision_weights(network_name: str) -> tuple[dict[str, Tensor], int]:
-    """torchvision's weights under our names, and their number of channels; errors as above."""
+def torchvision_weights(network_name: str) -> dict[str, Tensor]:
+    """torchvision's weights under our names, from a file whose checksum is the published one; errors as above."""
     if network_name not in _TORCHVISION:
         raise ValueError(
             f"--init-from torchvision has no weights for --network {network_name}, only for {', '.join(_TORCHVISION)}"
         )
-    builder = _TORCHVISION[network_name]
-    weights = torchvision.models.get_model_weights(builder)["IMAGENET1K_V1"]
-    file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
+    from torchvision.models import get_model_weights  # slow to import
+
+    url = get_model_weights(_TORCHVISION[network_name])["IMAGENET1K_V1"].url
+    name = url.rpartition("/")[2]
+    prefix = name.rpartition("-")[2].removesuffix(".pth")  # of the file's sha256
+    file = Path(torch.hub.get_dir()) / "checkpoints" / name
     try:
-        model = torchvision.models.get_model(builder, weights=weights, progress=True)
+        if not file.is_file():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(file), hash_prefix=prefix)
+        if not file_sha256(file).startswith(prefix):
+            raise ValueError(
+                f"--init-from torchvision: {file} is damaged or not torchvision's, its sha256 does not start with {prefix}: "
+                f"delete it, or fetch {url} and put it at {file}"
+            )
+        state = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise ValueError(
-            f"--init-from torchvision cannot get {weights.url} ({error}): fetch it elsewhere and put it at {file}"
+            f"--init-from torchvision cannot get {url} ({error}): fetch it elsewhere and put it at {file}"
         ) from error
-    return {key.replace("fc.", "classifier."): value for key, value in model.state_dict().items()}, 3
+    # Old DenseNet files call norm1 norm.1; torchvision renames them likewise.
+    return {re.sub(r"(norm|conv)\.([12])\.", r"\1\2.", key).replace("fc.", "classifier."): state[key] for key in state}
 
 
-def run_weights(source: str, network_name: str) -> tuple[dict[str, Tensor], int]:
-    """The weights of a run's network, and their number of channels; errors as above."""
-    path = Path(source)
-    file = weights_file(path, "network")
-    about = read_metadata(file)
-    if about.get("network") != network_name:
-        raise ValueError(
-            f"--init-from {source} has weights of {about.get('network', 'no classifier')}, not of --network {network_name}"
-        )
-    trained = build_network(network_name, num_classes=about["num_classes"], in_channels=about["in_channels"])
-    load_weights(file, trained)
-    return trained.state_dict(), about["in_channels"]
+def checkpoint_features(path: Path) -> FeatureExtractor:
+    """The embedding of a run's network as features of an evaluation; images are normalised as in training, not resized.
+
+    Args:
+        path: a run folder of the classify command, or a .safetensors file in its ``weights/``.
+
+    Raises:
+        ValueError: no weights there, weights of something else, or of a network for images without three channels.
+    """
+    file, metadata = saved_network(path)
+    if metadata["in_channels"] != 3:
+        raise ValueError(f"{file} is a network for images of {metadata['in_channels']} channel, evaluation needs 3")
+    name = f"{metadata['network']}-{metadata['dataset']}"
+    features = module_features(name, _build(file, metadata), mean=metadata["mean"], std=metadata["std"])
+    features.weights_sha256 = file_sha256(file)
+    features.note = (
+        f"features: {name}, from {file}, trained with {metadata['method']} on images of {metadata['image_size']} px"
+    )
+    return features
+
+
+def _build(file: Path, metadata: dict[str, Any]) -> nn.Module:
+    """The network that a weight file belongs to, with its weights."""
+    shape = {"num_classes": metadata["num_classes"], "in_channels": metadata["in_channels"]}
+    network = build_network(metadata["network"], **shape)
+    load_weights(file, network)
+    return network
+
+
+def _checkpointed(folder: Path, *, ema: bool) -> nn.Module:
+    """The network of a checkpoint, whose method may have doubled its input or output: the weights' shapes decide."""
+    run = folder.resolve().parents[1]
+    config = read_config(run)
+    settings = config["settings"]
+    if config["recipe"] != "classify":
+        raise ValueError(f"{run} is a run of {config['recipe']}, not of the classify command")
+    trainer = torch.load(folder / "trainer.pt", map_location="cpu", weights_only=True)["trainer"]
+    average = trainer["items"].get("average") if ema else None
+    # AutoMix may be tested by its teacher, which is then the run's network.
+    prefix = "teacher.network." if settings["method_options"].get("tested") == "teacher" else "network."
+    state = average["network"] if average else _read(folder / "model.safetensors", prefix)
+    channels = state[_first_weight(build_network(settings["network"], num_classes=1))].shape[1]
+    network = build_network(settings["network"], num_classes=len(state["classifier.weight"]), in_channels=channels)
+    network.load_state_dict(state)
+    return network
+
+
+def _first_weight(network: nn.Module) -> str:
+    """The name of the weights (O,C,h,w) that take the images."""
+    first = first_convolution(network)
+    return next(f"{name}.weight" for name, module in network.named_modules() if module is first)
+
+
+def _read(file: Path, prefix: str = "") -> dict[str, Tensor]:
+    """The weights in a file whose names begin with ``prefix``, which is removed."""
+    try:
+        return {key.removeprefix(prefix): tensor for key, tensor in load_file(file).items() if key.startswith(prefix)}
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{file} is not a safetensors file: {error}") from error

@@ -1,12 +1,10 @@
-"""The data sets of the classifiers: which exist, where they are looked for, and how each becomes tensors.
-
-load.py finds a set by its name; the other files are one family of sets each. docs/datasets.md has them in a table.
-"""
+"""Data sets of the classifiers: registry.py loads one by name, sets.py has their two forms; docs/datasets.md lists them."""
 
 from classify.data.boxes import boxes_in_crop, evaluation_boxes, resized_side
 from classify.data.official import list_corruptions, load_corrupted
 from classify.data.registry import DEFAULT_SIZE, TILES_COUNT, TILES_START, list_datasets, load_dataset, resolve_dataset
-from classify.data.sets import FolderSet, ImageSet, Moments, Normalise, OnBadImage, Split
+from classify.data.sets import FolderSet, ImageSet, Moments, Normalise, Split
+from mixgan.data.images import OnBadImage
 
 __all__ = [
     "DEFAULT_SIZE",

@@ -1,4 +1,4 @@
-"""Where the boxes of objects lie in the squares that evaluation cuts out of a file."""
+"""Boxes of objects in the squares that evaluation crops from a file."""
 
 import torch
 from torch import Tensor
@@ -6,16 +6,16 @@ from torch import Tensor
 from classify.data.sets import FolderSet, ImageSet
 from mixgan.data.images import image_size
 
-SHOWN = 0.875  # share of a picture's shorter side that the square shows: 224 of 256 px, as usual for ImageNet
+CROPPED = 0.875  # share of a picture's shorter side in the square: 224 of 256 px, as usual for ImageNet
 
 
 def resized_side(size: int) -> int:
-    """The shorter side, in px, to which evaluation resizes a file before it cuts the square of ``size`` out of the centre."""
-    return round(size / SHOWN)
+    """The shorter side, in px, to which evaluation resizes a file before it crops the square of ``size`` from the centre."""
+    return round(size / CROPPED)
 
 
 def boxes_in_crop(boxes: Tensor, sizes: Tensor, size: int) -> Tensor:
-    """Boxes of pictures as they lie in the evaluation square: resized, moved and clipped as ``feeds.eval_batches`` does.
+    """Boxes of pictures in the evaluation square: resized, moved and clipped as ``loaders.eval_batches`` does.
 
     Args:
         boxes: (N,4) x0, y0, x1, y1 in pixels of the pictures; edges, so that x1 - x0 is the width.
@@ -23,7 +23,7 @@ def boxes_in_crop(boxes: Tensor, sizes: Tensor, size: int) -> Tensor:
         size: side of the square.
 
     Returns:
-        (N,4) float32 within 0..size; a box that the square does not show has no area.
+        (N,4) float32 in 0..size; a box outside the square has no area.
 
     Raises:
         ValueError: boxes and sizes are not of these shapes.
@@ -39,9 +39,9 @@ def boxes_in_crop(boxes: Tensor, sizes: Tensor, size: int) -> Tensor:
 
 
 def evaluation_boxes(dataset: ImageSet | FolderSet) -> Tensor:
-    """The boxes of a set in pixels of the images that ``feeds.eval_batches`` gives, in the order of the set.
+    """The boxes of a set in pixels of the images of ``loaders.eval_batches``, in the order of the set.
 
-    Of a FolderSet the size of every file is read, from its header alone.
+    For a FolderSet the header of every file is read for its size.
 
     Returns:
         (N,4) float32 x0, y0, x1, y1; edges, so that x1 - x0 is the width.

@@ -1,4 +1,4 @@
-"""Sets of class folders, ``<split>/<class>/*``: the user's own, and CIFAR-10 stored so."""
+"""Sets of class folders, ``<split>/<class>/*``: the user's own, CIFAR-10, ImageNet and Tiny-ImageNet."""
 
 import re
 from collections.abc import Sequence
@@ -14,32 +14,31 @@ from mixgan.data.images import list_images, read_images
 
 
 def has_cifar_folders(root: Path) -> bool:
-    """Whether CIFAR-10 lies under the data root as class folders."""
+    """Whether the data root contains CIFAR-10 as class folders."""
     return all((root / "cifar10" / split).is_dir() for split in ("train", "test"))
 
 
 def load_cifar_folders(root: Path, split: Split, *, size: int, on_bad_image: OnBadImage) -> ImageSet:
     """CIFAR-10 from ``<root>/cifar10/{train,test}/<class>/*``, in memory."""
-    train, folder = root / "cifar10" / "train", root / "cifar10" / split
-    classes = class_names(train)
-    paths, labels = list_classes(folder, classes)
-    images, labels, skipped = read_labelled(paths, labels, on_bad_image=on_bad_image, what=f"cifar10 {split}")
+    classes = class_names(root / "cifar10" / "train")
+    files = list_classes(root / "cifar10" / split, classes)
+    images, labels, skipped = read_labelled(*files, on_bad_image=on_bad_image, what=f"cifar10 {split}")
     spec = OFFICIAL["cifar10"]
     return ImageSet("cifar10", resized(images, size), labels, classes, spec.mean, spec.std, spec.flip, skipped)
 
 
 def load_image_folder(root: Path, split: Split, *, size: int, on_bad_image: OnBadImage) -> FolderSet:
-    """Class folders ``{train,test}/<class>/*`` below ``<root>/imagefolder`` or the root itself, streamed."""
+    """Class folders ``{train,test}/<class>/*`` in ``<root>/imagefolder`` or the root itself, streamed."""
     for base in (root / "imagefolder", root):
         train = base / "train"
-        # ImageNet's own test folder has no classes: there val is what results are reported on.
+        # ImageNet's own test folder has no classes: results are reported on val.
         tests = [base / name for name in ("test", "val") if class_names(base / name)]
         if class_names(train) and tests:
             break
     else:
         raise ValueError(
-            f"imagefolder is not there: looked for class folders train/<class>/ and test/<class>/ (or val/<class>/) in"
-            f" {str(root / 'imagefolder')!r} and in {str(root)!r}; --data-root names another place"
+            f"imagefolder not found: searched for class folders train/<class>/ and test/<class>/ (or val/<class>/) in"
+            f" {str(root / 'imagefolder')!r} and in {str(root)!r}; --data-root gives another folder"
         )
     folder = train if split == "train" else tests[0]
     return stream_classes("imagefolder", folder, class_names(train), size=size, on_bad_image=on_bad_image)
@@ -55,18 +54,19 @@ def stream_classes(
 
 
 def class_names(folder: Path) -> tuple[str, ...]:
-    """The sub-folders of a folder, sorted; none if there is no such folder."""
+    """The sub-folders of a folder, sorted; none if the folder does not exist."""
     if not folder.is_dir():
         return ()
     return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")))
 
 
 def list_classes(folder: Path, classes: tuple[str, ...]) -> tuple[list[Path], list[int]]:
-    """Every image below ``folder/<class>`` with its label; ``classes`` are the training split's, so that labels agree."""
+    """Every image in ``folder/<class>`` with its label; ``classes`` are the training split's, so that labels agree."""
     unknown = [name for name in class_names(folder) if name not in classes]
     if unknown:
         raise ValueError(f"{str(folder)!r} has classes that the training folder lacks: {', '.join(unknown)}")
-    paths, labels = [], []
+    paths: list[Path] = []
+    labels: list[int] = []
     for label, name in enumerate(classes):
         if (folder / name).is_dir():
             found = list_images(folder / name)
@@ -76,7 +76,7 @@ def list_classes(folder: Path, classes: tuple[str, ...]) -> tuple[list[Path], li
 
 
 class Labelled(NamedTuple):
-    """What ``read_labelled`` returns."""
+    """Result of ``read_labelled``."""
 
     images: Tensor  # (N,3,H,W) uint8
     labels: Tensor  # (N,) int64
@@ -84,50 +84,43 @@ class Labelled(NamedTuple):
 
 
 def read_labelled(paths: Sequence[Path], labels: Sequence[int], *, on_bad_image: OnBadImage, what: str) -> Labelled:
-    """Equally large files in memory, with the labels of those that could be read."""
-    loaded = read_images(paths, on_bad_image=on_bad_image, description=f"reading {what}")
+    """Files of one size in memory, with the labels of those that could be read."""
+    loaded = read_images(paths, on_bad_image=on_bad_image, description=f"Reading {what}")
     label_of = dict(zip(paths, labels, strict=True))
     return Labelled(loaded.images, torch.tensor([label_of[path] for path in loaded.kept]), loaded.skipped)
 
 
-# ImageNet (ILSVRC 2012) in class folders, as ``torchvision.datasets.ImageNet`` unpacks it.
-
-
 def load_imagenet(root: Path, split: Split, *, size: int, on_bad_image: OnBadImage) -> FolderSet:
-    """``{train,val}/<wnid>/*`` below ``<root>/imagenet`` or the root itself, streamed; ``test`` is ImageNet's val.
+    """ImageNet (ILSVRC 2012) in ``<root>/imagenet`` or the root itself, streamed; ``test`` is ImageNet's val.
+
+    The layout is that of ``torchvision.datasets.ImageNet``: ``{train,val}/<wnid>/*``.
 
     Raises:
-        ValueError: the folders are missing, hold no classes, or are not named by WordNet ids.
+        ValueError: the folders are missing, contain no classes, or are not named by WordNet ids.
     """
     for base in (root / "imagenet", root):
         if class_names(base / "train") and (base / "val").is_dir():
             break
     else:
         raise ValueError(
-            f"imagenet is not there: looked for train/<wnid>/ and val/<wnid>/ in {str(root / 'imagenet')!r} and in"
-            f" {str(root)!r}; it is to be had from https://image-net.org after registration only, and"
-            " torchvision.datasets.ImageNet unpacks its archives so; --data-root names another place"
+            f"imagenet not found: searched for train/<wnid>/ and val/<wnid>/ in {str(root / 'imagenet')!r} and in"
+            f" {str(root)!r}; download it from https://image-net.org (registration required) and unpack it with"
+            " torchvision.datasets.ImageNet; --data-root gives another folder"
         )
     train, val = base / "train", base / "val"
     classes = class_names(train)
     strange = [name for name in classes if not re.fullmatch(r"n\d{8}", name)]
     if strange:
         raise ValueError(
-            f"imagenet: {str(train)!r} has the folder {strange[0]!r}, which is no WordNet id such as n01440764;"
+            f"imagenet: {str(train)!r} has the folder {strange[0]!r}, which is not a WordNet id such as n01440764;"
             " --dataset imagefolder takes class folders of any name"
         )
     if not class_names(val):
         raise ValueError(
-            f"imagenet: {str(val)!r} holds no class folders; torchvision.datasets.ImageNet sorts the validation images"
-            " into theirs"
+            f"imagenet: {str(val)!r} contains no class folders; torchvision.datasets.ImageNet sorts the validation images"
+            " into them"
         )
     return stream_classes("imagenet", train if split == "train" else val, classes, size=size, on_bad_image=on_bad_image)
-
-
-# Tiny-ImageNet: 200 classes of 500 training and 50 validation images of 64 px.
-#
-# Kept in memory although it takes 1.2 GB as bytes: so its 100,000 files are decoded once and not in every epoch, and
-# the images are augmented on the device like those of the other small sets.
 
 
 TINY_IMAGENET = Archive(
@@ -136,9 +129,10 @@ TINY_IMAGENET = Archive(
 
 
 def load_tiny_imagenet(root: Path, split: Split, *, size: int, download: bool, on_bad_image: OnBadImage) -> ImageSet:
-    """``tiny-imagenet-200/`` in its official layout; ``test`` is its val, as its own test images have no labels.
+    """``tiny-imagenet-200/``: 200 classes (WordNet ids) of 500 training and 50 validation images of 64 px.
 
-    Normalised by 0.5 as in PuzzleMix's code, whose settings LaMix took over. Classes are WordNet ids, sorted.
+    ``test`` is its val, as its test images have no labels. Kept in memory (1.2 GB), so that its 100,000 files are decoded once
+    and augmented on the device. Normalised by 0.5 as in PuzzleMix's code, whose settings LaMix uses.
 
     Raises:
         ValueError: the set, or a part of it, is missing or damaged.
@@ -146,10 +140,10 @@ def load_tiny_imagenet(root: Path, split: Split, *, size: int, download: bool, o
     folder = locate("tiny-imagenet", TINY_IMAGENET, root, fetch=download)
     classes = tuple(sorted(read_lines("tiny-imagenet", folder / "wnids.txt")))
     wanted = _training_files(folder, classes) if split == "train" else _validation_files(folder, classes)
-    paths, labels = zip(*wanted, strict=True)
-    images, labels, skipped = read_labelled(paths, labels, on_bad_image=on_bad_image, what=f"tiny-imagenet {split}")
-    moments = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
-    return ImageSet("tiny-imagenet", resized(images, size), labels, classes, **moments, skipped=skipped)
+    paths, numbers = zip(*wanted, strict=True)
+    images, labels, skipped = read_labelled(paths, numbers, on_bad_image=on_bad_image, what=f"tiny-imagenet {split}")
+    half = (0.5,) * 3
+    return ImageSet("tiny-imagenet", resized(images, size), labels, classes, mean=half, std=half, skipped=skipped)
 
 
 def _training_files(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]:
@@ -161,7 +155,7 @@ def _training_files(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, 
 
 
 def _validation_files(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]:
-    """By val_annotations.txt, whose lines are a file name, a class and a box."""
+    """From val_annotations.txt, whose lines are a file name, a class and a box."""
     annotations = folder / "val" / "val_annotations.txt"
     label_of = {name: label for label, name in enumerate(classes)}
     wanted = []

@@ -1,16 +1,14 @@
-"""Fetching the official archive of a data set and unpacking it below the data root."""
+"""Official data sets: CIFAR, MNIST, SVHN by torchvision, CIFAR-C, FGVC-Aircraft, CUB-200; and downloading their archives."""
 
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision import datasets
-from torchvision.datasets.utils import check_integrity
 
 from classify.data.sets import (
     IMAGENET_MEAN,
@@ -22,7 +20,6 @@ from classify.data.sets import (
     OnBadImage,
     Split,
     check_choice,
-    normalised,
     resized,
 )
 from mixgan.data.download import download, extract
@@ -30,13 +27,7 @@ from mixgan.data.download import download, extract
 
 @dataclass(frozen=True)
 class Archive:
-    """Where a set comes from.
-
-    Attributes:
-        url: of the official archive.
-        md5: its published digest.
-        folder: what it unpacks to below the data root.
-    """
+    """The official archive of a set, its published digest, and the folder that it unpacks to in the data root."""
 
     url: str
     md5: str
@@ -44,27 +35,27 @@ class Archive:
 
 
 def locate(name: str, archive: Archive, root: Path, *, fetch: bool) -> Path:
-    """The set's folder below the data root, fetched and unpacked first if it is missing and ``fetch`` is set.
+    """The set's folder in the data root; with ``fetch`` a missing one is downloaded and unpacked.
 
     Raises:
-        ValueError: it is missing, or could not be fetched.
+        ValueError: it is missing or cannot be fetched.
     """
     folder = root / archive.folder
     if fetch and not folder.is_dir():
         _fetch(archive, root)
     if not folder.is_dir():
         raise ValueError(
-            f"{name} is not there: looked for {str(folder)!r}; --download fetches it, or unpack {archive.url} in"
-            f" {str(root)!r}, or name another place by --data-root"
+            f"{name} not found: searched for {str(folder)!r}; --download fetches it, or unpack {archive.url} in"
+            f" {str(root)!r}, or give another --data-root"
         )
     return folder
 
 
 def read_lines(name: str, path: Path) -> list[str]:
-    """The lines of a list that comes with a set, without empty ones.
+    """The non-empty lines of a text file of a set.
 
     Raises:
-        ValueError: it is missing, empty, or no text.
+        ValueError: it is missing, empty, or not text.
     """
     try:
         lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
@@ -78,15 +69,17 @@ def read_lines(name: str, path: Path) -> list[str]:
 
 
 def damaged_line(name: str, path: Path, line: str) -> ValueError:
-    """What to raise at a line that does not fit its list."""
+    """The error for an invalid line of a list."""
     return ValueError(f"{name} is damaged: {str(path)!r} has the line {line!r}; unpack it again")
 
 
 def _fetch(archive: Archive, root: Path) -> None:
+    from torchvision.datasets.utils import check_integrity  # slow to import
+
     file = download(archive.url, root / archive.url.rsplit("/", 1)[1])
     if not check_integrity(file, archive.md5):
         raise ValueError(f"{str(file)!r} is not the official archive (md5 {archive.md5}): delete it to fetch it again")
-    # Unpacked aside and moved when complete, so that a stop in the middle never leaves half a data set in place.
+    # Unpacked elsewhere and moved when complete, so that an interruption never leaves half a data set in place.
     aside = root / f".{archive.folder}-unpacking"
     shutil.rmtree(aside, ignore_errors=True)
     extract(file, aside)
@@ -99,9 +92,9 @@ def _fetch(archive: Archive, root: Path) -> None:
 
 @dataclass(frozen=True)
 class Official:
-    """One of torchvision's sets: its class, where its files lie below the data root, and the set's own figures."""
+    """One of torchvision's sets: the name of its class, its files in the data root, its moments, whether mirroring is valid."""
 
-    source: Callable[..., Any]
+    source: str
     files: str
     mean: Moments
     std: Moments
@@ -109,26 +102,24 @@ class Official:
 
 
 OFFICIAL = {
-    "cifar10": Official(
-        datasets.CIFAR10, "cifar-10-batches-py", mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)
-    ),
-    "cifar100": Official(
-        datasets.CIFAR100, "cifar-100-python", mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762)
-    ),
-    "mnist": Official(datasets.MNIST, "MNIST/raw", mean=(0.1307,), std=(0.3081,), flip=False),
-    "fashion-mnist": Official(datasets.FashionMNIST, "FashionMNIST/raw", mean=(0.2860,), std=(0.3530,)),
+    "cifar10": Official("CIFAR10", "cifar-10-batches-py", mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)),
+    "cifar100": Official("CIFAR100", "cifar-100-python", mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762)),
+    "mnist": Official("MNIST", "MNIST/raw", mean=(0.1307,), std=(0.3081,), flip=False),
+    "fashion-mnist": Official("FashionMNIST", "FashionMNIST/raw", mean=(0.2860,), std=(0.3530,)),
     "svhn": Official(
-        datasets.SVHN, "{split}_32x32.mat", mean=(0.4377, 0.4438, 0.4728), std=(0.1980, 0.2010, 0.1970), flip=False
+        "SVHN", "{split}_32x32.mat", mean=(0.4377, 0.4438, 0.4728), std=(0.1980, 0.2010, 0.1970), flip=False
     ),
 }
 
 
 def load_official(name: str, root: Path, split: Split, *, size: int, download: bool) -> ImageSet:
     """One of torchvision's sets, in memory."""
+    from torchvision import datasets  # slow to import
+
     spec = OFFICIAL[name]
     choice = {"split": split} if name == "svhn" else {"train": split == "train"}
     try:
-        found = spec.source(str(root), download=download, **choice)
+        found = getattr(datasets, spec.source)(str(root), download=download, **choice)
     except (RuntimeError, OSError) as error:
         raise ValueError(_missing(name, root, split, download, error)) from error
     labels = torch.as_tensor(found.labels if name == "svhn" else found.targets, dtype=torch.int64)
@@ -144,8 +135,8 @@ def _missing(name: str, root: Path, split: Split, download: bool, error: Excepti
     if name == "cifar10":
         places.append(f"{root / 'cifar10' / '{train,test}' / '<class>'}")
     return (
-        f"{name} is not there or damaged: looked for {' and '.join(places)}; --download fetches it, --data-root names"
-        " another place"
+        f"{name} not found or corrupted; searched {' and '.join(places)}; --download fetches it, --data-root gives another"
+        " folder"
     )
 
 
@@ -177,7 +168,7 @@ CORRUPTIONS = (
     "pixelate",
     "jpeg_compression",
 )
-#: By name: the set's folder below the data root, the set it is a test of, the number of classes, and where it is to be had.
+#: By name: folder in the data root, the clean set, number of classes, download page.
 CORRUPTED = {
     "cifar10-c": ("CIFAR-10-C", "cifar10", 10, "https://zenodo.org/records/2535967"),
     "cifar100-c": ("CIFAR-100-C", "cifar100", 100, "https://zenodo.org/records/3555552"),
@@ -185,7 +176,7 @@ CORRUPTED = {
 
 
 def list_corruptions() -> list[str]:
-    """The 15 corruptions of the benchmark, in its order; the files of the four extra ones are not used."""
+    """The 15 corruptions of the benchmark, in its order, without the four extra ones."""
     return list(CORRUPTIONS)
 
 
@@ -199,13 +190,13 @@ def load_corrupted(
         root: the data root, with ``CIFAR-10-C/<corruption>.npy`` and ``CIFAR-10-C/labels.npy``.
         corruption: one of ``list_corruptions()``.
         severity: 1 to 5.
-        normalise: as of ``load_dataset``; it should be the trained run's.
+        normalise: as in ``load_dataset``; use the trained run's.
 
     Returns:
-        10,000 images, with the moments of the clean set and classes named by their numbers.
+        10,000 images, with the moments of the clean set; classes are named by their numbers.
 
     Raises:
-        ValueError: an unknown name or a value out of range; files that are missing or damaged.
+        ValueError: an unknown name, a value out of range, missing or corrupted files.
     """
     if name not in CORRUPTED:
         raise ValueError(f"unknown corrupted set {name!r}; known: {', '.join(CORRUPTED)}")
@@ -213,36 +204,36 @@ def load_corrupted(
         raise ValueError(f"unknown corruption {corruption!r}; known: {', '.join(CORRUPTIONS)}")
     if not 1 <= severity <= SEVERITIES:
         raise ValueError(f"severity must be within 1..{SEVERITIES}, got {severity}")
-    check_choice("normalise", normalise, "mean-std", "mean")
+    check_choice("normalise", normalise, Normalise)
     folder, clean, classes, _ = CORRUPTED[name]
     file = Path(root) / folder / f"{corruption}.npy"
     images, labels = _read(name, file), _read(name, file.with_name("labels.npy"))
     count = len(labels) // SEVERITIES
     if images.dtype != np.uint8 or images.shape != (SEVERITIES * count, 32, 32, 3) or labels.shape != images.shape[:1]:
         raise ValueError(
-            f"{name} is damaged: {str(file)!r} holds {images.dtype} {images.shape} with labels {labels.shape}, not uint8"
+            f"{name} is damaged: {str(file)!r} contains {images.dtype} {images.shape} with labels {labels.shape}, not uint8"
             " (5 N, 32, 32, 3) with labels (5 N,)"
         )
-    rows = slice((severity - 1) * count, severity * count)  # severities lie one after the other
+    rows = slice((severity - 1) * count, severity * count)  # sorted by severity
     pixels = torch.from_numpy(images[rows].transpose(0, 3, 1, 2).copy())
-    labels = torch.from_numpy(labels[rows].astype(np.int64))
-    numbers = tuple(str(label) for label in range(classes))
-    spec = OFFICIAL[clean]
-    return normalised(ImageSet(name, pixels, labels, numbers, spec.mean, spec.std, spec.flip), normalise)
+    targets = torch.from_numpy(labels[rows].astype(np.int64))
+    spec, names = OFFICIAL[clean], tuple(map(str, range(classes)))
+    std = spec.std if normalise == "mean-std" else (1.0,) * len(spec.std)
+    return ImageSet(name, pixels, targets, names, spec.mean, std, spec.flip)
 
 
 def _read(name: str, file: Path) -> np.ndarray:
-    """An array of the set, on disk until it is used: of 150 MB only one severity is read."""
+    """An array of the set, memory-mapped: only one severity of its 150 MB is read."""
     try:
         return np.load(file, mmap_mode="r")
     except FileNotFoundError as error:
         folder, _, _, source = CORRUPTED[name]
         raise ValueError(
-            f"{name} is not there: looked for {str(file)!r}; unpack {folder}.tar from {source} in"
-            f" {str(file.parents[1])!r}, or name another place by --data-root"
+            f"{name} not found: searched for {str(file)!r}; unpack {folder}.tar from {source} in"
+            f" {str(file.parents[1])!r}, or give another --data-root"
         ) from error
     except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{name} is damaged: {str(file)!r} is no array ({error}); unpack it again") from error
+        raise ValueError(f"{name} is damaged: {str(file)!r} is not an array ({error}); unpack it again") from error
 
 
 # FGVC-Aircraft (2013b): 10,000 photos of 100 variants of aircraft.
@@ -257,9 +248,9 @@ _LISTS = {"train": "images_variant_trainval.txt", "test": "images_variant_test.t
 
 
 def load_aircraft(root: Path, split: Split, *, size: int, download: bool, on_bad_image: OnBadImage) -> FolderSet:
-    """``fgvc-aircraft-2013b/data/`` as torchvision's FGVCAircraft reads it: variants, trained on train and val together.
+    """``fgvc-aircraft-2013b/data/`` as in torchvision's FGVCAircraft: variants; train and val together are the training set.
 
-    Streamed; training crops show at least half of a picture.
+    Streamed; training crops contain at least half of a picture.
 
     Raises:
         ValueError: the set, or a part of it, is missing or damaged.
@@ -269,7 +260,7 @@ def load_aircraft(root: Path, split: Split, *, size: int, download: bool, on_bad
     label_of = {name: label for label, name in enumerate(classes)}
     paths, labels = [], []
     for line in read_lines("aircraft", folder / _LISTS[split]):
-        image, _, variant = line.strip().partition(" ")  # variants have blanks in their names
+        image, _, variant = line.strip().partition(" ")  # names of variants contain spaces
         if variant not in label_of:
             raise damaged_line("aircraft", folder / _LISTS[split], line)
         paths.append(folder / "images" / f"{image}.jpg")
@@ -299,7 +290,7 @@ _T = TypeVar("_T")
 
 
 def load_cub(root: Path, split: Split, *, size: int, download: bool, on_bad_image: OnBadImage) -> FolderSet:
-    """``CUB_200_2011/`` in its official layout, streamed, with boxes; training crops show at least half of a picture.
+    """``CUB_200_2011/`` in its official layout, streamed, with boxes; training crops contain at least half of a picture.
 
     Raises:
         ValueError: the set, or a part of it, is missing or damaged.
@@ -309,8 +300,8 @@ def load_cub(root: Path, split: Split, *, size: int, download: bool, on_bad_imag
     labels = _read_table(folder / "image_class_labels.txt", lambda words: int(_one(words)))
     training = _read_table(folder / "train_test_split.txt", lambda words: bool(int(_one(words))))
     boxes = _read_table(folder / "bounding_boxes.txt", _edges)
-    for what, table in {"class": labels, "split": training, "box": boxes}.items():
-        lacking = names.keys() - table.keys()
+    for what, listed in (("class", labels.keys()), ("split", training.keys()), ("box", boxes.keys())):
+        lacking = names.keys() - listed
         if lacking:
             raise ValueError(
                 f"cub-200 is damaged: no {what} is listed for image {min(lacking)} in {str(folder)!r}; unpack it again"
@@ -335,7 +326,7 @@ def load_cub(root: Path, split: Split, *, size: int, download: bool, on_bad_imag
 
 
 def _read_table(path: Path, parse: Callable[[list[str]], _T]) -> dict[int, _T]:
-    """Number of the image -> what the rest of its line says."""
+    """Number of the image -> the parsed rest of its line."""
     table = {}
     for line in read_lines("cub-200", path):
         try:

@@ -1,5 +1,6 @@
-"""The synthetic tiles as a classification set."""
+"""Data sets by name: ``load_dataset``, ``list_datasets``, ``resolve_dataset``; and the synthetic tiles as one of them."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -16,18 +17,18 @@ from classify.data.official import CORRUPTED, OFFICIAL, load_aircraft, load_cub,
 from classify.data.sets import FolderSet, ImageSet, Normalise, OnBadImage, Split, check_choice, normalised
 from mixgan.data.tiles import CLASSES, make_tiles
 
+TilesView = Literal["photo", "map", "both"]
 TILES_COUNT = {"train": 5000, "test": 1000}
 TILES_START = {"train": 0, "test": 1_000_000}
 
 
 def load_tiles(split: Split, *, size: int, seed: int, count: int | None, view: str) -> ImageSet:
-    """Tiles made on the spot, with the boxes of their landmarks; training and test tiles never coincide."""
-    if view not in ("photo", "map", "both"):
-        raise ValueError(f"tiles_view must be 'photo', 'map' or 'both', got {view!r}")
+    """Generate tiles, with the boxes of their landmarks; training and test tiles never coincide."""
+    check_choice("tiles_view", view, TilesView)
     tiles = make_tiles(TILES_COUNT[split] if count is None else count, size=size, seed=seed, start=TILES_START[split])
     images = {"photo": tiles.photos, "map": tiles.maps, "both": torch.cat([tiles.photos, tiles.maps])}[view]
     views = 2 if view == "both" else 1
-    edges = tiles.boxes.float() + torch.tensor([0.0, 0.0, 1.0, 1.0])  # the tiles name the last pixel inside
+    edges = tiles.boxes.float() + torch.tensor([0.0, 0.0, 1.0, 1.0])  # tiles give the last pixel inside
     return ImageSet(
         "tiles",
         images,
@@ -39,9 +40,6 @@ def load_tiles(split: Split, *, size: int, seed: int, count: int | None, view: s
     )
 
 
-# Data sets by name.
-
-
 #: Default side of the images in px; all others: 32.
 DEFAULT_SIZE = {
     "tiles": 64,
@@ -51,20 +49,21 @@ DEFAULT_SIZE = {
     "aircraft": 224,
     "imagefolder": 224,
 }
-_FETCHED = {"tiny-imagenet": load_tiny_imagenet, "cub-200": load_cub, "aircraft": load_aircraft}
-_BY_HAND = {"imagenet": load_imagenet, "imagefolder": load_image_folder}  # nothing that --download could fetch
+Loader = Callable[..., ImageSet | FolderSet]
+_FETCHED: dict[str, Loader] = {"tiny-imagenet": load_tiny_imagenet, "cub-200": load_cub, "aircraft": load_aircraft}
+_BY_HAND: dict[str, Loader] = {"imagenet": load_imagenet, "imagefolder": load_image_folder}  # not by --download
 
 
 def list_datasets() -> list[str]:
-    """The names that ``load_dataset`` knows; ``resolve_dataset`` knows ``auto`` besides."""
+    """The names that ``load_dataset`` takes."""
     return ["tiles", *OFFICIAL, *_FETCHED, *_BY_HAND]
 
 
 def resolve_dataset(name: str, data_root: Path) -> str:
-    """``auto`` becomes ``cifar10`` where that lies under the data root, else ``tiles``; other names stay. Never downloads.
+    """``auto`` -> ``cifar10`` where that is in the data root, else ``tiles``; other names are returned. Never downloads.
 
     Raises:
-        ValueError: no set for training has this name.
+        ValueError: not the name of a training set.
     """
     if name != "auto":
         _check_name(name, ["auto", *list_datasets()])
@@ -82,16 +81,16 @@ def load_dataset(
     download: bool = False,
     seed: int = 0,
     count: int | None = None,
-    tiles_view: Literal["photo", "map", "both"] = "photo",
+    tiles_view: TilesView = "photo",
     on_bad_image: OnBadImage = "error",
     normalise: Normalise = "mean-std",
 ) -> ImageSet | FolderSet:
     """One split of a data set, by name.
 
-    - ``tiles``: the synthetic tiles, made on the spot, with boxes; training and test tiles never coincide.
-    - ``cifar10``, ``cifar100``, ``mnist``, ``fashion-mnist``, ``svhn``: torchvision's files under the data root, at 32 px; the
-      28 px sets are resized to 32 px as in the LaMix paper and keep their one channel. ``cifar10`` is also found as class
-      folders of equally large images, ``<root>/cifar10/{train,test}/<class>/*``.
+    - ``tiles``: the synthetic tiles, generated, with boxes; training and test tiles never coincide.
+    - ``cifar10``, ``cifar100``, ``mnist``, ``fashion-mnist``, ``svhn``: torchvision's files in the data root, at 32 px; the
+      28 px sets are resized to 32 px as in the LaMix paper and keep their one channel. ``cifar10`` may also be class folders
+      of images of one size, ``<root>/cifar10/{train,test}/<class>/*``.
     - ``tiny-imagenet``: ``<root>/tiny-imagenet-200/``, at 64 px, in memory.
     - ``cub-200``, ``aircraft``: ``<root>/CUB_200_2011/`` (with boxes) and ``<root>/fgvc-aircraft-2013b/``, streamed from disk.
     - ``imagenet``: ``<root>/imagenet/{train,val}/<wnid>/*`` or ``<root>/{train,val}/<wnid>/*``, streamed.
@@ -100,23 +99,23 @@ def load_dataset(
 
     Args:
         size: side in px; default 64 for tiles and Tiny-ImageNet, 32 for the other small sets, 224 for streamed ones.
-        download: fetch the files of a set that is missing, where that can be done. With several processes let one come first.
+        download: fetch a missing set, where possible. With several processes call it on one first.
         seed: of the tiles.
-        count: tiles to make; default 5000 for training, 1000 for testing.
+        count: number of tiles; default 5000 for training, 1000 for testing.
         tiles_view: ``both`` gives every photo, then every map, with 2 * count images in all.
-        on_bad_image: unreadable files are an error, or left out.
-        normalise: ``mean`` subtracts the channel means and leaves the range as it is, as Understanding Mixup V-A does.
+        on_bad_image: unreadable files are an error, or skipped.
+        normalise: ``mean`` only subtracts the channel means, as Understanding Mixup V-A does.
 
     Returns:
-        A FolderSet for what is streamed, else an ImageSet.
+        A FolderSet for streamed sets, else an ImageSet.
 
     Raises:
         ValueError: unknown name or option, a set that is missing, a damaged file.
     """
     _check_name(name, list_datasets())
-    check_choice("split", split, "train", "test")
-    check_choice("on_bad_image", on_bad_image, "error", "skip")
-    check_choice("normalise", normalise, "mean-std", "mean")
+    check_choice("split", split, Split)
+    check_choice("on_bad_image", on_bad_image, OnBadImage)
+    check_choice("normalise", normalise, Normalise)
     size = DEFAULT_SIZE.get(name, 32) if size is None else size
     if size < 1:
         raise ValueError(f"size must be at least 1, got {size}")
@@ -144,8 +143,8 @@ def _check_name(name: str, known: list[str]) -> None:
     if name in CORRUPTED:
         folder, clean, _, _ = CORRUPTED[name]
         raise ValueError(
-            f"{name} is no data set to train on: its files in {folder} are for the figure `corruption` of"
-            f" recipes/analyze.py, made from a run on {clean}"
+            f"{name} is not a training set: its files in {folder} are for the figure `corruption` of recipes/analyze.py, of a"
+            f" run on {clean}"
         )
     if name not in known:
         raise ValueError(f"unknown dataset {name!r}; known: {', '.join(known)}")

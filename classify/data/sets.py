@@ -1,15 +1,15 @@
-"""The two forms of a data set: one tensor in memory, or files that are read when a batch needs them."""
+"""The two forms of a data set: an ``ImageSet`` in memory, or a ``FolderSet`` of files that batches read."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2.functional import resize
+
+from mixgan.data.images import OnBadImage
 
 Split = Literal["train", "test"]
-OnBadImage = Literal["error", "skip"]
 Normalise = Literal["mean-std", "mean"]
 Moments = tuple[float, ...]
 
@@ -24,8 +24,8 @@ class ImageSet:
         images: (N,C,H,W) uint8.
         labels: (N,) int64, positions in ``classes``.
         mean, std: per channel, of images in 0..1.
-        flip: whether a mirrored image still belongs to its class (not so for digits).
-        skipped: unreadable files that were left out.
+        flip: whether a mirrored image is still of its class (not so for digits).
+        skipped: unreadable files.
         boxes: (N,4) float32 x0, y0, x1, y1 of the object, in pixels of ``images``; edges, so that x1 - x0 is its width.
     """
 
@@ -58,10 +58,10 @@ class FolderSet:
     Attributes:
         labels: (N,) int64, positions in ``classes``.
         mean, std: per channel, of images in 0..1.
-        size: side of the squares that batches are made of.
-        on_bad_image: what feeds do at an unreadable file.
+        size: side of the squares in batches.
+        on_bad_image: what loaders do with an unreadable file.
         boxes: as of ImageSet, but in pixels of the files; ``evaluation_boxes`` maps them to the squares of evaluation.
-        smallest_crop: in training, the least share of a picture's area that a random crop shows.
+        smallest_crop: smallest share of a picture's area in random crops for training.
     """
 
     name: str
@@ -81,22 +81,21 @@ class FolderSet:
         return len(self.paths)
 
 
-AnySet = TypeVar("AnySet", ImageSet, FolderSet)
-
-
-def normalised(dataset: AnySet, normalise: Normalise) -> AnySet:
-    """The set as it is, or with ``"mean"`` one of which feeds only subtract the mean (Understanding Mixup V-A)."""
+def normalised(dataset: ImageSet | FolderSet, normalise: Normalise) -> ImageSet | FolderSet:
+    """The same set; with ``"mean"`` loaders only subtract the mean (Understanding Mixup V-A)."""
     return replace(dataset, std=(1.0,) * dataset.channels) if normalise == "mean" else dataset
 
 
-def check_choice(name: str, value: str, first: str, second: str) -> None:
-    """ValueError quoting an option that is neither of its two values."""
-    if value not in (first, second):
-        raise ValueError(f"{name} must be {first!r} or {second!r}, got {value!r}")
+def check_choice(name: str, value: str, choices: Any) -> None:
+    """ValueError quoting an option that is not one of the values of ``choices``, a ``Literal``."""
+    if value not in get_args(choices):
+        raise ValueError(f"{name} must be {' or '.join(map(repr, get_args(choices)))}, got {value!r}")
 
 
 def resized(images: Tensor, size: int) -> Tensor:
-    """All images at ``size`` x ``size``, bilinear with antialiasing; in pieces, as it passes through float32."""
+    """Images (N,C,H,W) at ``size`` x ``size``, bilinear with antialiasing; in chunks, as it computes in float32."""
     if images.shape[-2:] == (size, size):
         return images
+    from torchvision.transforms.v2.functional import resize  # slow to import
+
     return torch.cat([resize(piece, [size, size], antialias=True) for piece in images.split(4096)])

@@ -65,7 +65,7 @@ SMALL_NETWORKS = ("resnet18", "resnext50-32x4d")
 LARGE_NETWORKS = ("resnet18-imagenet", "resnext50-32x4d-imagenet")
 
 OPEN = (
-    "Figures are means of 3 runs, each the median of the last 10 epochs (test_accuracy_last10). The floor of AutoMix's rate is "
+    "Results are means of 3 runs, each the median of the last 10 epochs (test_accuracy_last10). The floor of AutoMix's rate is "
     "the Mix Block's (--side-min-lr), as in the authors' code: 0.05 on CIFAR, elsewhere a tenth of the rate (5.3). CutMix mixes "
     "half of the batches on CIFAR, as published. Nesterov momentum is not mentioned. Tiny-ImageNet is padded by 4 px "
     "and cropped, as CIFAR is, where the paper has random resized crops."

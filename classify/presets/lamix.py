@@ -1,6 +1,6 @@
 """How the tables of "Bypassing the Random Input Mixing in Mixup" (LaMix) were trained."""
 
-from classify.presets.table import Table
+from classify.presets.table import Settings, Table
 
 #: 3.1: batches of 128 "with the exact settings as in the Facebook codes, for 400 epochs". That code (mixup-cifar10) has no
 #: Nesterov momentum and divides the rate by 10 after 100 and 150 epochs.
@@ -23,7 +23,8 @@ PUZZLE = {
     "lr_drops": (350 / 600, 500 / 600),
 }
 
-VANILLA, MIXUP = {}, {"mixer": {"alpha": 1.0}}  # lambda ~ U(0, 1) for all of them (3.1)
+VANILLA: Settings = {}
+MIXUP: Settings = {"mixer": {"alpha": 1.0}}  # lambda ~ U(0, 1) for all of them (3.1)
 CUTMIX = {"mixer": {"alpha": 1.0}}
 HALF_OF_THE_BATCHES = {"mix_prob": 0.5}
 LAMIX = {"method_options": {"beta": 0.5}}

@@ -1,4 +1,4 @@
-"""How the table of "Understanding Mixup Training Methods" was trained."""
+"""How the tables of "Understanding Mixup Training Methods" and of "Multi-Sample" were trained."""
 
 from classify.presets.table import Table
 
@@ -38,10 +38,6 @@ UNDERSTANDING_TABLES = {
         ),
     )
 }
-
-
-# How the table of "Multi-Sample" (prediction of two samples at once) was trained.
-
 
 MULTI_SAMPLE_TABLES = {
     "multi-sample-table1": Table(

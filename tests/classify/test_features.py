@@ -61,14 +61,14 @@ def test_other_files_are_refused_in_a_sentence(tmp_path, network):
     with refused(match=r"no weights at .*weights/network\.safetensors"):
         checkpoint_features(tmp_path)
     save_weights(tmp_path / "G_A.safetensors", ResnetGenerator(width=4, blocks=1), {"role": "generator", "width": 4})
-    with refused(match=r"G_A\.safetensors holds weights, but not of a classifier"):
+    with refused(match=r"G_A\.safetensors contains weights, but not of a classifier"):
         checkpoint_features(tmp_path / "G_A.safetensors")
     grey = save(
         tmp_path / "grey", build_network("bundled", num_classes=5, in_channels=1), network="bundled", in_channels=1
     )
     with refused(match="is a network for images of 1 channel, evaluation needs 3"):
         checkpoint_features(grey)
-    with refused(match="does not hold weights for BundledNetwork"):
+    with refused(match="does not contain weights for BundledNetwork"):
         checkpoint_features(save(tmp_path / "other", network, network="bundled"))
     (tmp_path / "text.safetensors").write_text("no weights")
     with refused(match=r"text\.safetensors is not a safetensors file"):

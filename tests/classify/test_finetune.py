@@ -68,5 +68,5 @@ def test_other_data_and_other_files_are_errors(tmp_path: Path):
     with pytest.raises(ValueError, match="no weights at"):
         network_for_finetuning(tmp_path / "nowhere", num_classes=CLASSES, in_channels=3)
     save_weights(tmp_path / "other.safetensors", nn.Linear(2, 2), {"generator": "resnet9"})
-    with pytest.raises(ValueError, match=r"other\.safetensors holds weights, but not of a classifier"):
+    with pytest.raises(ValueError, match=r"other\.safetensors contains weights, but not of a classifier"):
         network_for_finetuning(tmp_path / "other.safetensors", num_classes=CLASSES, in_channels=3)

@@ -35,9 +35,7 @@ def test_both_splits(tmp_path: Path) -> None:
 
 
 def test_missing(tmp_path: Path) -> None:
-    with pytest.raises(
-        ValueError, match=r"^aircraft is not there: .*fgvc-aircraft-2013b'; --download .*robots\.ox\.ac"
-    ):
+    with pytest.raises(ValueError, match=r"^aircraft not found: .*fgvc-aircraft-2013b'; --download .*robots\.ox\.ac"):
         load_dataset("aircraft", tmp_path, split="train")
 
 

@@ -26,7 +26,7 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Archive:
 def test_fetched_and_unpacked_once(archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "data"
     root.mkdir()
-    with pytest.raises(ValueError, match=r"^birds is not there: looked for '.*data/birds'; --download .*birds\.zip"):
+    with pytest.raises(ValueError, match=r"^birds not found: searched for '.*data/birds'; --download .*birds\.zip"):
         locate("birds", archive, root, fetch=False)
     assert locate("birds", archive, root, fetch=True) == root / "birds"
     assert sorted(path.name for path in root.iterdir()) == ["birds", "birds.zip"]

@@ -48,7 +48,7 @@ def test_the_benchmark_has_fifteen_corruptions() -> None:
         ({"normalise": "std"}, "normalise must be 'mean-std' or 'mean', got 'std'"),
         (
             {"corruption": "snow"},
-            r"cifar10-c is not there: looked for '.*snow\.npy'; unpack CIFAR-10-C\.tar from https://zen",
+            r"cifar10-c not found: searched for '.*snow\.npy'; unpack CIFAR-10-C\.tar from https://zen",
         ),
     ],
 )
@@ -62,7 +62,7 @@ def test_wrong_options_are_quoted(options: dict[str, object], message: str, tmp_
 def test_other_arrays_are_refused(array: np.ndarray, folder: Path, tmp_path: Path) -> None:
     np.save(folder / "fog.npy", array)
     with pytest.raises(
-        ValueError, match=r"^cifar10-c is damaged: '.*fog\.npy' holds .* with labels \(20,\), not uint8"
+        ValueError, match=r"^cifar10-c is damaged: '.*fog\.npy' contains .* with labels \(20,\), not uint8"
     ):
         load_corrupted("cifar10-c", tmp_path, corruption="fog", severity=1)
 
@@ -70,5 +70,5 @@ def test_other_arrays_are_refused(array: np.ndarray, folder: Path, tmp_path: Pat
 @pytest.mark.parametrize("content", [b"", b"nothing like it", b"\x93NUMPY\x01\x00v\x00"])
 def test_damaged_files(content: bytes, folder: Path, tmp_path: Path) -> None:
     (folder / "fog.npy").write_bytes(content)
-    with pytest.raises(ValueError, match=r"^cifar10-c is damaged: '.*fog\.npy' is no array"):
+    with pytest.raises(ValueError, match=r"^cifar10-c is damaged: '.*fog\.npy' is not an array"):
         load_corrupted("cifar10-c", tmp_path, corruption="fog", severity=1)

@@ -52,7 +52,7 @@ def test_unreadable_files_are_found_when_they_are_read(folder: Path, tmp_path: P
 
 
 def test_missing(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"^cub-200 is not there: .*CUB_200_2011'; --download .*data\.caltech\.edu"):
+    with pytest.raises(ValueError, match=r"^cub-200 not found: .*CUB_200_2011'; --download .*data\.caltech\.edu"):
         load_dataset("cub-200", tmp_path, split="train")
 
 

@@ -67,5 +67,5 @@ def test_imagefolder_places(base: str, tmp_path: Path, write_picture: WritePictu
 
 def test_missing_imagefolder(tmp_path: Path, write_picture: WritePicture) -> None:
     write_picture(tmp_path / "train" / "a" / "1.png")
-    with pytest.raises(ValueError, match=r"imagefolder is not there: looked for .*train/<class>/.*--data-root"):
+    with pytest.raises(ValueError, match=r"imagefolder not found: searched for .*train/<class>/.*--data-root"):
         load_dataset("imagefolder", tmp_path, split="train")

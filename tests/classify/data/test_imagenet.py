@@ -25,9 +25,9 @@ def test_places(base: str, tmp_path: Path, write_picture: WritePicture) -> None:
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ([], r"imagenet is not there: looked for train/<wnid>/ .*https://image-net\.org.*--data-root"),
-        (["train/n01440764/1.JPEG"], r"imagenet is not there"),
-        (["train/n01440764/1.JPEG", "val/ILSVRC2012_val_00000001.JPEG"], r"val' holds no class folders; torchvision"),
+        ([], r"imagenet not found: searched for train/<wnid>/ .*https://image-net\.org.*--data-root"),
+        (["train/n01440764/1.JPEG"], r"imagenet not found"),
+        (["train/n01440764/1.JPEG", "val/ILSVRC2012_val_00000001.JPEG"], r"val' contains no class folders; torchvision"),
         (["train/tench/1.JPEG", "val/tench/2.JPEG"], r"train' has the folder 'tench', .*--dataset imagefolder"),
         (["train/n01440764/1.JPEG", "val/n01443537/2.JPEG"], r"classes that the training folder lacks: n01443537"),
     ],

@@ -31,7 +31,7 @@ def test_named_sets_stay_and_unknown_ones_are_quoted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["cifar10-c", "cifar100-c"])
 def test_corrupted_sets_are_not_for_training(name: str, tmp_path: Path) -> None:
-    message = rf"{name} is no data set to train on: .*figure `corruption` of recipes/analyze.py"
+    message = rf"{name} is not a training set: .*figure `corruption` of recipes/analyze.py"
     with pytest.raises(ValueError, match=message):
         load_dataset(name, tmp_path, split="train")
     with pytest.raises(ValueError, match=message):
@@ -55,7 +55,7 @@ def test_mean_only_normalisation_keeps_the_range(tmp_path: Path) -> None:
         ({"normalise": "std"}, "normalise must be 'mean-std' or 'mean', got 'std'"),
         ({"on_bad_image": "ignore"}, "on_bad_image must be 'error' or 'skip', got 'ignore'"),
         ({"count": 5}, "count and tiles_view are options of the tiles, not of 'mnist'"),
-        ({"name": "tiles", "tiles_view": "boxes"}, "tiles_view must be 'photo', 'map' or 'both', got 'boxes'"),
+        ({"name": "tiles", "tiles_view": "boxes"}, "tiles_view must be 'photo' or 'map' or 'both', got 'boxes'"),
     ],
 )
 def test_wrong_options_are_quoted(options: dict[str, object], message: str, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_cifar(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert (loaded.classes, loaded.channels, loaded.size, loaded.flip) == (("a", "b", "c", "d"), 3, 32, True)
 
     (folder / "one").write_bytes(b"cut short")
-    with pytest.raises(ValueError, match=f"{name} is not there or damaged"):
+    with pytest.raises(ValueError, match=f"{name} not found or corrupted"):
         load_dataset(name, tmp_path, split="test")
 
 
@@ -83,7 +83,7 @@ def test_svhn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "mnist", "fashion-mnist", "svhn"])
 def test_a_missing_set_says_where_and_how(name: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=f"^{name} is not there.*looked for .*{tmp_path.name}.*--download") as caught:
+    with pytest.raises(ValueError, match=f"^{name} not found.*searched .*{tmp_path.name}.*--download") as caught:
         load_dataset(name, tmp_path, split="train")
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []

@@ -54,7 +54,7 @@ def test_unreadable_files(tmp_path: Path) -> None:
 
 def test_missing(tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"^tiny-imagenet is not there: .*tiny-imagenet-200'; --download .*cs231n\.stanford\.edu"
+        ValueError, match=r"^tiny-imagenet not found: .*tiny-imagenet-200'; --download .*cs231n\.stanford\.edu"
     ):
         load_dataset("tiny-imagenet", tmp_path, split="train")
 

@@ -1,5 +1,7 @@
 """Pretrained weights, without a network connection: files of torchvision's names are put where it looks for them."""
 
+import pickle
+import re
 from pathlib import Path
 from urllib.error import URLError
 
@@ -8,6 +10,7 @@ import torch
 import torchvision.models
 from torch import nn
 
+from classify import weights
 from classify.networks import build_network, list_networks
 from classify.weights import load_pretrained
 from mixgan.engine.run_folder import save_weights
@@ -32,16 +35,20 @@ def run(folder: Path, name: str, *, num_classes: int, in_channels: int = 3) -> n
     """A run folder with the weights of an untrained network, which is returned."""
     network = build_network(name, num_classes=num_classes, in_channels=in_channels)
     (folder / "weights").mkdir(parents=True)
-    about = {"network": name, "num_classes": num_classes, "in_channels": in_channels}
+    about = {
+        "network": name, "num_classes": num_classes, "in_channels": in_channels, "classes": [], "mean": [], "std": [],
+        "image_size": 32, "method": "erm", "dataset": "tiles",
+    }  # fmt: skip
     save_weights(folder / "weights" / "network.safetensors", network, about)
     return network
 
 
-def test_torchvisions_weights(hub: Path):
+def test_torchvisions_weights(hub: Path, monkeypatch: pytest.MonkeyPatch):
     """Oracle: torchvision's network with the same weights gives the same logits; for 5 classes only the classifier is new."""
     torch.manual_seed(0)
     peer = torchvision.models.resnet18().eval()
     torch.save(peer.state_dict(), hub / FILE)
+    monkeypatch.setattr(weights, "file_sha256", lambda _: "f37072fd" + 56 * "0")  # as if it were the published file
     network = build_network("resnet18-imagenet", num_classes=1000).eval()
     load_pretrained(network, "torchvision", network_name="resnet18-imagenet")
     images = torch.randn(2, 3, 64, 64)
@@ -63,8 +70,46 @@ def test_offline_the_error_says_which_file_belongs_where(hub: Path):
         f"fetch it elsewhere and put it at {hub / FILE}"
     )
     (hub / FILE).write_bytes(b"half a file")
-    with pytest.raises(ValueError, match=f"put it at {hub / FILE}"):
+    with pytest.raises(ValueError, match=rf"is damaged or not torchvision's.* put it at {hub / FILE}"):
         load_pretrained(network, "torchvision", network_name="resnet18-imagenet")
+
+
+def test_a_file_with_another_checksum_is_not_unpickled(hub: Path, monkeypatch: pytest.MonkeyPatch):
+    (hub / FILE).write_bytes(pickle.dumps(Trap(hub / "ran")))
+    network = build_network("resnet18-imagenet", num_classes=5)
+    with pytest.raises(ValueError, match="sha256 does not start with f37072fd"):
+        load_pretrained(network, "torchvision", network_name="resnet18-imagenet")
+    # Even a file with the right checksum must not run code.
+    monkeypatch.setattr(weights, "file_sha256", lambda _: "f37072fd" + 56 * "0")
+    torch.save(Trap(hub / "ran"), hub / FILE)
+    with pytest.raises(ValueError, match="cannot get"):
+        load_pretrained(network, "torchvision", network_name="resnet18-imagenet")
+    assert not (hub / "ran").exists()
+
+
+class Trap:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.path,)
+
+
+def test_old_densenet_names_are_translated(hub: Path, monkeypatch: pytest.MonkeyPatch):
+    """Oracle: torchvision's DenseNet, whose published file has keys such as norm.1 for its norm1."""
+    torch.manual_seed(0)
+    peer = torchvision.models.densenet121().eval()
+    old = {re.sub(r"(denselayer\d+\.(?:norm|conv))([12])\.", r"\1.\2.", key): t for key, t in peer.state_dict().items()}
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old
+    url = torchvision.models.DenseNet121_Weights.IMAGENET1K_V1.url
+    torch.save(old, hub / url.rpartition("/")[2])
+    monkeypatch.setattr(weights, "file_sha256", lambda _: url.rpartition("-")[2])
+    network = build_network("densenet121-imagenet", num_classes=1000).eval()
+    load_pretrained(network, "torchvision", network_name="densenet121-imagenet")
+    images = torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(network(images), peer(images))
 
 
 @pytest.mark.parametrize("name", [name for name in list_networks() if name.endswith("-imagenet")])
