@@ -27,7 +27,10 @@ def test_places(base: str, tmp_path: Path, write_picture: WritePicture) -> None:
     [
         ([], r"imagenet not found: searched for train/<wnid>/ .*https://image-net\.org.*--data-root"),
         (["train/n01440764/1.JPEG"], r"imagenet not found"),
-        (["train/n01440764/1.JPEG", "val/ILSVRC2012_val_00000001.JPEG"], r"val' contains no class folders; torchvision"),
+        (
+            ["train/n01440764/1.JPEG", "val/ILSVRC2012_val_00000001.JPEG"],
+            r"val' contains no class folders; torchvision",
+        ),
         (["train/tench/1.JPEG", "val/tench/2.JPEG"], r"train' has the folder 'tench', .*--dataset imagefolder"),
         (["train/n01440764/1.JPEG", "val/n01443537/2.JPEG"], r"classes that the training folder lacks: n01443537"),
     ],
