@@ -1,11 +1,9 @@
-"""How different a generator's images are from each other, and whether it turned light and dark around.
+"""How good the translations of a test set are: distances, paired metrics and diversity; warnings about failing training."""
 
-Both are noted on 8-bit values while a test set is translated for the other figures anyway.
-"""
-
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -18,13 +16,169 @@ from mixgan.evaluate.frechet import frechet_distance_from_features
 from mixgan.evaluate.inception import choose_features
 from mixgan.evaluate.kernel import kernel_distance
 from mixgan.evaluate.paired import PairedMeans
-from mixgan.gan.mixcyclegan import Generators
 from mixgan.ops.transforms import to_bytes, to_signed
 
+PAIRED = ("rmse", "rmse_gcgan", "acc5", "acc10", "ssim")
 #: Red, green and blue in the luminance of ITU-R BT.601.
 LUMINANCE = (0.299, 0.587, 0.114)
 #: Deviation of the luminance, of 255, below which an image counts as flat.
 FLAT = 0.25
+#: Generated images count as collapsed below this share of the real ones' pairwise distance.
+COLLAPSED = 0.1
+#: A discriminator is saturated when its loss stays below LOW_LOSS for LONG steps.
+LOW_LOSS, LONG = 0.01, 200
+
+
+def test_features(dataset: str, features: str, inception_weights: Path | None) -> FeatureExtractor:
+    """The features that a run's metrics use: on tiles the bundled ones, whose network was trained on them."""
+    if dataset != "tiles":
+        return choose_features(features, inception_weights=inception_weights)
+    extractor = choose_features("bundled")
+    extractor.note = "features: bundled, whose network was trained on tiles"
+    return extractor
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Real images of one domain, their features (N,D) and their diversity, computed once per run."""
+
+    images: Tensor
+    features: Tensor
+    diversity: float
+
+
+class TestSet:
+    """The test images of both domains on the device, with the features of the real ones.
+
+    Every process works on its own share; all metrics are of the whole set and the same on all processes.
+
+    Raises:
+        ValueError: a domain has fewer than two images, too few for a Frechet distance.
+    """
+
+    __test__ = False  # not a test, whatever pytest thinks of the name
+
+    def __init__(
+        self, domains: Domains, extractor: FeatureExtractor, accelerator: Accelerator, *, batch_size: int
+    ) -> None:
+        if min(len(domains.a), len(domains.b)) < 2:
+            raise ValueError(f"a test set needs two images a domain, got {len(domains.a)} and {len(domains.b)}")
+        self.accelerator = accelerator
+        self.batch_size = batch_size
+        self.paired = domains.paired
+        self.extractor = extractor.to(accelerator.device)
+        self.warnings = [*extractor.warnings]
+        self.has_kernel_distance = enough(KID, min(len(domains.a), len(domains.b)), self.warnings)
+        self.a, self.b = self._reference(domains.a), self._reference(domains.b)
+
+    def metrics(self, generators: Any) -> dict[str, Any]:
+        """The metrics of summary.json: AtoB is the quality of generated images of B, BtoA of generated images of A.
+
+        ``diversity_AtoB`` is the pairwise distance of generated images of B and ``diversity_real_AtoB`` that of real ones;
+        ``luminance_correlation_AtoB`` compares images of A with their translations.
+
+        Args:
+            generators: with the generators as ``G_A`` and ``G_B``.
+        """
+        a_to_b = self._direction(generators.G_A, self.a, self.b)
+        b_to_a = self._direction(generators.G_B, self.b, self.a)
+        both = {f"{name}_{way}": side[name] for name in a_to_b for way, side in (("AtoB", a_to_b), ("BtoA", b_to_a))}
+        counts = {"n_real": len(self.b.images), "n_fake": len(self.a.images)}
+        warnings = {"warnings": [*self.warnings]} if self.warnings else {}
+        return {"features": self.extractor.name, **counts, **both, **warnings}
+
+    @torch.no_grad()
+    def _direction(
+        self, generator: Callable[[Tensor], Tensor], source: Reference, target: Reference
+    ) -> dict[str, float | None]:
+        paired, features = PairedMeans(), []
+        distance = PairwiseDistance(source.images.shape[-1])
+        correlations = torch.zeros((), dtype=torch.float64)
+        for index in self._own_batches(len(source.images)):
+            images = source.images[index]
+            with self.accelerator.autocast():
+                fake = to_bytes(generator(to_signed(images)))
+            features.append(self.extractor(fake))
+            distance.update(fake)
+            correlations += luminance_correlation(images, fake).sum().cpu()
+            if self.paired:
+                paired.update(fake, target.images[index])
+        fake_features = self._gather(features, len(source.images))
+        metrics: dict[str, float | None] = {
+            "fid": frechet_distance_from_features(target.features, fake_features),
+            "kid": kernel_distance(target.features, fake_features).mean if self.has_kernel_distance else None,
+        }
+        if self.paired:
+            means = paired.reduce(self.accelerator).means()
+            metrics |= {name: means[name] for name in PAIRED}
+        return metrics | {
+            "diversity": distance.value(self.accelerator),
+            "diversity_real": target.diversity,
+            "luminance_correlation": (sum_over_processes(correlations, self.accelerator) / len(source.images)).item(),
+        }
+
+    def _reference(self, images: Tensor) -> Reference:
+        images = images.to(self.accelerator.device)
+        features, distance = [], PairwiseDistance(images.shape[-1])
+        for index in self._own_batches(len(images)):
+            features.append(self.extractor(images[index]))
+            distance.update(images[index])
+        return Reference(images, self._gather(features, len(images)), distance.value(self.accelerator))
+
+    def _own_batches(self, count: int) -> list[Tensor]:
+        """This process's share of the indices, rank::world, in batches; none where there are more processes than images."""
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        own = torch.arange(count, device=self.accelerator.device)[rank::world]
+        return list(own.split(self.batch_size)) if len(own) else []
+
+    def _gather(self, pieces: list[Tensor], count: int) -> Tensor:
+        """The features (N,D) of all processes in the order of the images; nothing counts twice."""
+        world = self.accelerator.num_processes
+        own = torch.cat(pieces) if pieces else torch.empty(0, self.extractor.dims, device=self.accelerator.device)
+        if world == 1:
+            return own
+        padded = own.new_zeros(-(-count // world), self.extractor.dims)
+        padded[: len(own)] = own
+        together = self.accelerator.gather(padded).view(world, -1, self.extractor.dims)
+        return together.transpose(0, 1).reshape(-1, self.extractor.dims)[:count]
+
+
+class PairwiseDistance:
+    """Root of the mean squared distance over all pairs of images, as an RMSE of 0..255: how diverse images are.
+
+    From running sums, as sum over pairs of |x_i - x_j|^2 = n sum |x|^2 - |sum x|^2, so that no image is kept.
+
+    Args:
+        size: side of the images.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.count = 0
+        self.squares = torch.zeros((), dtype=torch.float64)
+        self.sum = torch.zeros(3, size, size, dtype=torch.float64)
+
+    def update(self, images: Tensor) -> None:
+        """Add images (B,3,size,size) uint8."""
+        values = images.cpu().double()
+        self.count += len(values)
+        self.squares += values.square().sum()
+        self.sum += values.sum(0)
+
+    def value(self, accelerator: Accelerator) -> float:
+        """Over the images of all processes; call it on all of them. 0 for fewer than two images."""
+        own = torch.tensor([self.count, self.squares], dtype=torch.float64)
+        sums = sum_over_processes(torch.cat((own, self.sum.flatten())), accelerator)
+        count, squares, total = sums[0], sums[1], sums[2:]
+        pairs = count * (count - 1) / 2
+        mean_square = (count * squares - total.square().sum()) / (pairs * len(total)).clamp_min(1)
+        return mean_square.clamp_min(0).sqrt().item()
+
+
+def sum_over_processes(own: Tensor, accelerator: Accelerator) -> Tensor:
+    """The sum of a CPU tensor over all processes."""
+    if accelerator.num_processes == 1:
+        return own
+    return accelerator.reduce(own.to(accelerator.device), reduction="sum").cpu()
 
 
 def luminance_correlation(images: Tensor, others: Tensor) -> Tensor:
@@ -48,185 +202,57 @@ def _centred_luminance(images: Tensor) -> Tensor:
     return luminance - luminance.mean(1, keepdim=True)
 
 
-class PairwiseDistance:
-    """Root of the mean squared distance over all pairs of images, as an RMSE of 0..255.
-
-    From running sums, as sum over pairs of |x_i - x_j|^2 = n sum |x|^2 - |sum x|^2, so that no image is kept.
-
-    Args:
-        size: side of the images.
-    """
-
-    def __init__(self, size: int) -> None:
-        self.count = 0
-        self.squares = torch.zeros((), dtype=torch.float64)
-        self.sum = torch.zeros(3, size, size, dtype=torch.float64)
-
-    def update(self, images: Tensor) -> None:
-        """Add images (B,3,size,size) uint8."""
-        values = images.cpu().double()
-        self.count += len(values)
-        self.squares += values.square().sum()
-        self.sum += values.sum(0)
-
-    def value(self, accelerator: Accelerator) -> float:
-        """Over the images of all processes; call it on all of them. 0 for fewer than two images."""
-        count = torch.tensor([self.count, self.squares], dtype=torch.float64)
-        sums = torch.cat((count, self.sum.flatten()))
-        if accelerator.num_processes > 1:
-            sums = accelerator.reduce(sums.to(accelerator.device), reduction="sum").cpu()
-        count, squares, total = sums[0], sums[1], sums[2:]
-        pairs = count * (count - 1) / 2
-        mean_square = (count * squares - total.square().sum()) / (pairs * len(total)).clamp_min(1)
-        return mean_square.clamp_min(0).sqrt().item()
+def collapse_warnings(metrics: Mapping[str, Any]) -> list[str]:
+    """One sentence for each generator whose images of the test set are nearly all the same."""
+    ways = (("AtoB", "G_A"), ("BtoA", "G_B"))
+    return [
+        text
+        for way, name in ways
+        for text in collapse_warning(name, metrics[f"diversity_{way}"], metrics[f"diversity_real_{way}"])
+    ]
 
 
-class WatchedGenerator:
-    """Takes a generator's place and keeps notes of what goes in and comes out."""
-
-    def __init__(self, generator: Callable[[Tensor], Tensor], size: int) -> None:
-        self.generator = generator
-        self.inputs, self.outputs = PairwiseDistance(size), PairwiseDistance(size)
-        self.correlations = torch.zeros((), dtype=torch.float64)
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """What the generator makes of images (B,3,size,size) in [-1,1]."""
-        made = self.generator(images)
-        seen, shown = to_bytes(images), to_bytes(made)
-        self.inputs.update(seen)
-        self.outputs.update(shown)
-        self.correlations += luminance_correlation(seen, shown).sum().cpu()
-        return made
-
-    def mean_correlation(self, accelerator: Accelerator) -> float:
-        """Over the images of all processes; call it on all of them."""
-        sums = torch.tensor([self.correlations, self.outputs.count], dtype=torch.float64)
-        if accelerator.num_processes > 1:
-            sums = accelerator.reduce(sums.to(accelerator.device), reduction="sum").cpu()
-        return (sums[0] / sums[1].clamp_min(1)).item()
+def collapse_warning(name: str, diversity: float, real_diversity: float) -> list[str]:
+    """A sentence if a generator's images are nearly all the same, by the pairwise distances of generated and real images."""
+    if diversity >= COLLAPSED * real_diversity:
+        return []
+    return [
+        f"{name} has collapsed: its images differ by {diversity:.1f} of 255 on average, real ones by {real_diversity:.1f}; "
+        "a lower --lr or another --seed may help"
+    ]
 
 
-class WatchedGenerators:
-    """Both generators, watched; for ``TestSet.figures``.
+class Health:
+    """Warns once about mode collapse and discriminator saturation.
 
     Args:
-        size: side of the images.
+        warn: takes a line for the user.
     """
 
-    def __init__(self, generators: Generators, *, size: int) -> None:
-        self.G_A = WatchedGenerator(generators.G_A, size)
-        self.G_B = WatchedGenerator(generators.G_B, size)
+    def __init__(self, warn: Callable[[str], None]) -> None:
+        self._warn = warn
+        self._low_since: dict[str, int] = {}
+        self._warned: set[str] = set()
 
-    def figures(self, accelerator: Accelerator) -> dict[str, float]:
-        """What was noted, both ways; call it on all processes.
+    def after_evaluation(self, metrics: Mapping[str, Any]) -> None:
+        """Check for collapse."""
+        for text in collapse_warnings(metrics):
+            self._warn_once(text.partition(":")[0], text)
 
-        ``diversity_AtoB`` is the pairwise distance of the generated maps and ``diversity_real_AtoB`` that of the real maps;
-        ``luminance_correlation_AtoB`` compares photos with the maps made of them.
-        """
-        figures = {}
-        for way, watched, imitated in (("AtoB", self.G_A, self.G_B), ("BtoA", self.G_B, self.G_A)):
-            figures[f"diversity_{way}"] = watched.outputs.value(accelerator)
-            figures[f"diversity_real_{way}"] = imitated.inputs.value(accelerator)
-            figures[f"luminance_correlation_{way}"] = watched.mean_correlation(accelerator)
-        return figures
+    def after_log(self, step: int, losses: Mapping[str, Tensor]) -> None:
+        """Check for saturation. Reads D_A and D_B from the device, so call it where the log has just done so anyway."""
+        names = ("D_A", "D_B")
+        for name, loss in zip(names, torch.stack([losses[name] for name in names]).tolist(), strict=True):
+            if loss >= LOW_LOSS:
+                self._low_since.pop(name, None)
+            elif step - self._low_since.setdefault(name, step) >= LONG:
+                self._warn_once(
+                    name,
+                    f"{name} is saturated: its loss has stayed below {LOW_LOSS} since step {self._low_since[name]}, so its "
+                    "generator learns little from it; a lower --lr may help",
+                )
 
-
-# How good the translations of a test set are: Frechet and kernel distance both ways, paired figures where pairs exist.
-
-
-PAIRED = ("rmse", "rmse_gcgan", "acc5", "acc10", "ssim")
-
-
-def test_features(dataset: str, features: str, inception_weights: Path | None) -> FeatureExtractor:
-    """The features that the figures of a run are of: on tiles the bundled ones, whose network knows them."""
-    if dataset != "tiles":
-        return choose_features(features, inception_weights=inception_weights)
-    extractor = choose_features("bundled")
-    extractor.note = "features: bundled, whose network was trained on tiles"
-    return extractor
-
-
-@dataclass(frozen=True)
-class Reference:
-    """Real images of one domain and their features (N,D), made once per run."""
-
-    images: Tensor
-    features: Tensor
-
-
-class TestSet:
-    """The test images of both domains on the device, with the features of the real ones.
-
-    Every process works on its own share; all figures are of the whole set and the same on all processes.
-
-    Raises:
-        ValueError: a domain has fewer than two images, too few for a Frechet distance.
-    """
-
-    __test__ = False  # not a test, whatever pytest thinks of the name
-
-    def __init__(
-        self, domains: Domains, extractor: FeatureExtractor, accelerator: Accelerator, *, batch_size: int
-    ) -> None:
-        if min(len(domains.a), len(domains.b)) < 2:
-            raise ValueError(f"a test set needs two images a domain, got {len(domains.a)} and {len(domains.b)}")
-        self.accelerator = accelerator
-        self.batch_size = batch_size
-        self.paired = domains.paired
-        self.extractor = extractor.to(accelerator.device)
-        self.warnings = [*extractor.warnings]
-        self.has_kernel_distance = enough(KID, min(len(domains.a), len(domains.b)), self.warnings)
-        self.a = self._reference(domains.a)
-        self.b = self._reference(domains.b)
-
-    def figures(self, generators: Generators) -> dict[str, float | int | str | None]:
-        """The figures of summary.json: AtoB is the quality of generated maps, BtoA of generated photos."""
-        a_to_b = self._direction(generators.G_A, self.a, self.b)
-        b_to_a = self._direction(generators.G_B, self.b, self.a)
-        names = [*a_to_b]
-        both = {f"{name}_{way}": side[name] for name in names for way, side in (("AtoB", a_to_b), ("BtoA", b_to_a))}
-        counts = {"n_real": len(self.b.images), "n_fake": len(self.a.images)}
-        told = {"warnings": [*self.warnings]} if self.warnings else {}
-        return {"features": self.extractor.name, **counts, **both, **told}
-
-    @torch.no_grad()
-    def _direction(
-        self, generator: Callable[[Tensor], Tensor], source: Reference, target: Reference
-    ) -> dict[str, float | None]:
-        paired, features = PairedMeans(), []
-        for index in self._own_batches(len(source.images)):
-            with self.accelerator.autocast():
-                fake = to_bytes(generator(to_signed(source.images[index])))
-            features.append(self.extractor(fake))
-            if self.paired:
-                paired.update(fake, target.images[index])
-        made = self._gather(features, len(source.images))
-        figures: dict[str, float | None] = {"fid": frechet_distance_from_features(target.features, made), "kid": None}
-        if self.has_kernel_distance:
-            figures["kid"] = kernel_distance(target.features, made).mean
-        if self.paired:
-            means = paired.reduce(self.accelerator).means()
-            figures |= {name: means[name] for name in PAIRED}
-        return figures
-
-    def _reference(self, images: Tensor) -> Reference:
-        images = images.to(self.accelerator.device)
-        features = [self.extractor(images[index]) for index in self._own_batches(len(images))]
-        return Reference(images, self._gather(features, len(images)))
-
-    def _own_batches(self, count: int) -> list[Tensor]:
-        """This process's share of the indices, rank::world, in batches; none where there are more processes than images."""
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        own = torch.arange(count, device=self.accelerator.device)[rank::world]
-        return list(own.split(self.batch_size)) if len(own) else []
-
-    def _gather(self, pieces: list[Tensor], count: int) -> Tensor:
-        """The features (N,D) of all processes in the order of the images; nothing counts twice."""
-        world = self.accelerator.num_processes
-        own = torch.cat(pieces) if pieces else torch.empty(0, self.extractor.dims, device=self.accelerator.device)
-        if world == 1:
-            return own
-        padded = own.new_zeros(-(-count // world), self.extractor.dims)
-        padded[: len(own)] = own
-        together = self.accelerator.gather(padded).view(world, -1, self.extractor.dims)
-        return together.transpose(0, 1).reshape(-1, self.extractor.dims)[:count]
+    def _warn_once(self, trouble: str, text: str) -> None:
+        if trouble not in self._warned:
+            self._warned.add(trouble)
+            self._warn(f"warning: {text}")

@@ -1,7 +1,6 @@
-"""The objectives of CycleGAN and MixCycleGAN; adversarial ones take soft targets, as mixed samples need them.
+"""The losses of CycleGAN and MixCycleGAN, and the image pool. Adversarial losses take soft targets, as mixed samples need them.
 
-All of them compute in float32 (float64 for float64) outside autocast, whatever the networks gave out: a mean over
-bfloat16 logits would keep two or three digits.
+All losses compute in float32 (float64 for float64) outside autocast: a mean over bfloat16 logits would keep two or three digits.
 """
 
 from typing import Any, Literal, get_args
@@ -12,8 +11,8 @@ from torch import Tensor
 
 GanKind = Literal["lsgan", "bce", "hinge"]
 WHY_NO_CONSISTENT_HINGE = (
-    "the hinge loss does not say how far beyond its margins an answer lies, so lam * D(real) + (1 - lam) * D(fake) is no "
-    "answer that D should give to a mix, and no share of hard labels leads to it"
+    "the hinge loss does not say how far beyond its margins a logit should be, so no logit of a mixed image follows from "
+    "those of the real and the generated one"
 )
 
 
@@ -21,19 +20,15 @@ def gan_loss(logits: Tensor, target: float | Tensor, *, kind: GanKind = "lsgan")
     """How far a discriminator's logits are from ``target``, the share of real image in what it saw.
 
     1 is real, 0 is fake. The discriminator of MixCycleGAN sees ``lam * real + (1 - lam) * fake`` with target lam
-    (Understanding Mixup Training Methods, Eq. 3: ``L(D(lam * x + (1 - lam) * G(x)), lam)``).
+    (Understanding Mixup Training Methods, Eq. 3: ``L(D(lam * x + (1 - lam) * G(x)), lam)``). All kinds are, up to a constant, the
+    mean over hard labels y ~ Bernoulli(lam): see docs/mixcyclegan.md.
 
     Args:
-        logits: (B,1,h,w), any float type.
+        logits: (B,1,h,w), or any other shape that begins with B; any float type.
         target: a number in [0, 1], one number per sample (B,), or a tensor that broadcasts to the logits, e.g. (B,1,h,w).
-        kind: "lsgan" (mean squared error, Mao et al. 2017), "bce" (cross-entropy of the sigmoid) or "hinge" (discriminator
-            side of Lim & Ye 2017). Hinge has a margin for real and one for fake and none between, so a soft target is
-            the odds of a hard one: lam * relu(1 - D) + (1 - lam) * relu(1 + D).
-
-    All three are, up to a constant, the mean over hard labels y ~ Bernoulli(lam): bce and hinge are just that, and
-    lam (D - 1)^2 + (1 - lam) D^2 = (D - lam)^2 + lam (1 - lam). With lam ~ Beta(alpha, alpha) they therefore equal, in
-    expectation, training with hard labels at even odds, where lam ~ Beta(alpha + 1, alpha) for y = 1 and
-    lam ~ Beta(alpha, alpha + 1) for y = 0, since p(lam | y = 1) is proportional to lam p(lam).
+        kind: "lsgan" (mean squared error, Mao et al. 2017), "bce" (cross-entropy of the sigmoid) or "hinge" (Lim & Ye 2017;
+            it has no target between its margins, so a soft one is the probability of a hard one:
+            lam * relu(1 - D) + (1 - lam) * relu(1 + D)).
 
     Returns:
         A float32 scalar, the mean over samples and patches.
@@ -41,7 +36,8 @@ def gan_loss(logits: Tensor, target: float | Tensor, *, kind: GanKind = "lsgan")
     Raises:
         ValueError: for an unknown kind or a target of another shape.
     """
-    _check_kind(kind)
+    if kind not in get_args(GanKind):
+        raise ValueError(f"unknown gan_loss {kind!r}; choose one of {', '.join(get_args(GanKind))}")
     with torch.autocast(logits.device.type, enabled=False):
         logits = _at_least_float32(logits)
         target = _expand_target(target, logits)
@@ -52,8 +48,8 @@ def gan_loss(logits: Tensor, target: float | Tensor, *, kind: GanKind = "lsgan")
         return F.mse_loss(logits, target)
 
 
-def judgement(logits: Tensor, *, kind: GanKind = "lsgan") -> Tensor:
-    """A discriminator's answer on the scale of its loss, in float32: the probability of real for "bce", else the logits.
+def realness(logits: Tensor, *, kind: GanKind = "lsgan") -> Tensor:
+    """A discriminator's output on the scale of its loss, in float32: the probability of real for "bce", else the logits.
 
     "lsgan" and "bce" want 1 for real and 0 for fake, "hinge" at least 1 and at most -1.
     """
@@ -62,27 +58,25 @@ def judgement(logits: Tensor, *, kind: GanKind = "lsgan") -> Tensor:
 
 
 def generator_loss(fake_logits: Tensor, *, kind: GanKind = "lsgan") -> Tensor:
-    """What a generator pays for being recognised: its images should be judged real.
+    """A generator's adversarial loss: the discriminator should take its images for real.
 
     ``gan_loss(fake_logits, 1)`` for "lsgan" and "bce" (non-saturating); ``-mean(fake_logits)`` for "hinge", whose
     margin belongs to the discriminator alone.
 
     Args:
-        fake_logits: (B,1,h,w) the discriminator's answer to generated images, with gradients to the generator.
+        fake_logits: (B,1,h,w) the discriminator's logits of generated images, with gradients to the generator.
 
     Returns:
         A float32 scalar.
     """
-    if kind == "hinge":
-        return -_at_least_float32(fake_logits).mean()
-    return gan_loss(fake_logits, 1.0, kind=kind)
+    return -_at_least_float32(fake_logits).mean() if kind == "hinge" else gan_loss(fake_logits, 1.0, kind=kind)
 
 
 def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, *, kind: GanKind = "lsgan") -> Tensor:
     """CycleGAN's own discriminator loss, ``(gan_loss(real, 1) + gan_loss(fake, 0)) / 2``, for every kind.
 
     Args:
-        real_logits, fake_logits: (B,1,h,w); the fakes come detached, or the generator would be trained to be found out.
+        real_logits, fake_logits: (B,1,h,w); of detached fakes, or the generator would be trained to be found out.
 
     Returns:
         A float32 scalar. With mixed samples ``gan_loss(mixed_logits, lam)`` takes its place.
@@ -93,10 +87,9 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, *, kind: GanKin
 def consistency_loss(
     mixed: Tensor, real: Tensor, fake: Tensor, lam: Tensor, *, kind: GanKind = "lsgan", weight: float = 1.0
 ) -> Tensor:
-    """``weight * mean (D(mixed) - lam * D(real) - (1 - lam) * D(fake))^2``: mixing and judging should commute.
+    """``weight * mean (D(mixed) - lam * D(real) - (1 - lam) * D(fake))^2``: mixing and discriminating should commute.
 
-    Where D answers 1 to real and 0 to fake images, this asks for lam, as Eq. 3 does. The answers compared are those of
-    ``judgement``; the gradient flows through all three.
+    Where D(real) = 1 and D(fake) = 0, this asks for lam, as Eq. 3 does. D is ``realness``; the gradient flows through all three.
 
     Args:
         mixed, real, fake: (B,1,h,w) logits of lam * x + (1 - lam) * y, of x and of y.
@@ -107,12 +100,12 @@ def consistency_loss(
         A float32 scalar.
 
     Raises:
-        ValueError: for "hinge", whose answers beyond the margins mean nothing.
+        ValueError: for "hinge", whose logits beyond the margins mean nothing.
     """
     if kind == "hinge":
         raise ValueError(WHY_NO_CONSISTENT_HINGE)
     with torch.autocast(mixed.device.type, enabled=False):
-        mixed, real, fake = (judgement(logits, kind=kind) for logits in (mixed, real, fake))
+        mixed, real, fake = (realness(logits, kind=kind) for logits in (mixed, real, fake))
         share = _expand_target(lam, mixed)
         return weight * F.mse_loss(mixed, share * real + (1.0 - share) * fake)
 
@@ -127,7 +120,10 @@ def cycle_loss(cycled: Tensor, real: Tensor, *, weight: float = 10.0) -> Tensor:
     Returns:
         A float32 scalar.
     """
-    return weight * _l1(cycled, real)
+    if cycled.shape != real.shape:
+        raise ValueError(f"both images must have one shape, got {tuple(cycled.shape)} and {tuple(real.shape)}")
+    with torch.autocast(cycled.device.type, enabled=False):
+        return weight * F.l1_loss(_at_least_float32(cycled), _at_least_float32(real))
 
 
 def identity_loss(same: Tensor, real: Tensor, *, weight: float = 0.5, cycle_weight: float = 10.0) -> Tensor:
@@ -141,29 +137,17 @@ def identity_loss(same: Tensor, real: Tensor, *, weight: float = 0.5, cycle_weig
     Returns:
         A float32 scalar.
     """
-    return cycle_weight * weight * _l1(same, real)
-
-
-def _l1(images: Tensor, reference: Tensor) -> Tensor:
-    if images.shape != reference.shape:
-        raise ValueError(f"both images must have one shape, got {tuple(images.shape)} and {tuple(reference.shape)}")
-    with torch.autocast(images.device.type, enabled=False):
-        return F.l1_loss(_at_least_float32(images), _at_least_float32(reference))
+    return cycle_loss(same, real, weight=cycle_weight * weight)
 
 
 def _at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def _check_kind(kind: str) -> None:
-    if kind not in get_args(GanKind):
-        raise ValueError(f"unknown GAN loss {kind!r}, choose one of {', '.join(get_args(GanKind))}")
-
-
 def _expand_target(target: float | Tensor, logits: Tensor) -> Tensor:
+    """The target in the logits' type and shape; (B,) is one number per sample even where B equals the patch columns."""
     if not isinstance(target, Tensor):
         return torch.full_like(logits, target)
-    # (B,) is one number per sample even where B equals the patch columns, so torch's own alignment must not decide.
     expandable = target.view(-1, *[1] * (logits.ndim - 1)) if target.shape == logits.shape[:1] else target
     sizes = zip(expandable.shape, logits.shape, strict=False)
     if expandable.ndim not in (0, logits.ndim) or any(size not in (1, wanted) for size, wanted in sizes):
@@ -174,17 +158,14 @@ def _expand_target(target: float | Tensor, logits: Tensor) -> Tensor:
     return expandable.to(logits.dtype).expand_as(logits)
 
 
-# The history of generated images that discriminators are trained on (Shrivastava et al. 2017; CycleGAN keeps 50).
-
-
 class ImagePool:
-    """Hands out generated images of which half are old ones, so that a discriminator does not forget earlier fakes.
+    """Returns generated images of which half are older ones, so that a discriminator does not forget earlier fakes.
 
-    The stored images lie detached in one tensor (size,C,H,W), allocated by the first query on the device and in the
-    type of its images. Random numbers are drawn on the CPU, so nothing waits for the device.
+    From Shrivastava et al. 2017; CycleGAN keeps 50. The images are stored detached in one tensor (size,C,H,W), allocated by the
+    first query on the device and in the type of its images. Random numbers are drawn on the CPU, without waiting for the device.
 
     Args:
-        size: number of images kept; 0 keeps none and hands every image back.
+        size: number of images kept; 0 keeps none and returns every image.
         generator: CPU generator, from then on part of the pool's state; None makes one, seeded from torch's
             global stream, so that two pools and two ranks differ.
 
@@ -205,11 +186,11 @@ class ImagePool:
         self.generator = generator
 
     def query(self, images: Tensor) -> Tensor:
-        """Store new images and hand out as many, new or old.
+        """Store new images and return as many, new or old.
 
-        Image by image, as published: while the pool has room, the new image is stored and handed out; afterwards, with
-        probability 1/2, a random stored image is handed out and the new one takes its place, else the new one
-        is handed out and not stored. An image may thus be displaced by a later one of its own batch.
+        Image by image, as published: while the pool has room, the new image is stored and returned; afterwards, with
+        probability 1/2, a random stored image is returned and the new one takes its place, else the new one
+        is returned and not stored. An image may thus be displaced by a later one of its own batch.
 
         Args:
             images: (B,C,H,W) float; C, H, W and the type stay the same over the pool's life.
@@ -224,17 +205,17 @@ class ImagePool:
         if self.size == 0:
             return images
         stored = self._storage(images)
-        handed_out = images.clone()
+        returned = images.clone()
         # Indexing by Python ints: at most two device copies per image, no index tensors to send over.
         for index, image in enumerate(images):
             if self.count < self.size:
                 stored[self.count].copy_(image)
                 self.count += 1
-            elif self._draw_swap():
-                slot = self._draw_slot()
-                handed_out[index].copy_(stored[slot])
+            elif torch.rand((), generator=self.generator).item() > 0.5:
+                slot = int(torch.randint(self.size, (), generator=self.generator))
+                returned[index].copy_(stored[slot])
                 stored[slot].copy_(image)
-        return handed_out
+        return returned
 
     def state_dict(self) -> dict[str, Any]:
         """A snapshot for exact resume: size, count, a copy of the stored images (or None) and the generator's state."""
@@ -246,7 +227,7 @@ class ImagePool:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a snapshot of a pool of the same size. Images on another device move with the next query.
+        """Restore a snapshot of a pool of the same size. Images on another device move with the next query.
 
         Raises:
             ValueError: if the snapshot is of a pool of another size.
@@ -270,9 +251,3 @@ class ImagePool:
             )
         self.images = self.images.to(images.device)
         return self.images
-
-    def _draw_swap(self) -> bool:
-        return torch.rand((), generator=self.generator).item() > 0.5
-
-    def _draw_slot(self) -> int:
-        return int(torch.randint(self.size, (), generator=self.generator))

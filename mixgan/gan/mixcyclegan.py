@@ -1,7 +1,18 @@
-"""What both GANs do around an optimizer step."""
+"""MixCycleGAN: CycleGAN trained on stitched images, its discriminators on mixes of real and generated images.
 
-from dataclasses import dataclass
-from typing import NamedTuple
+The method of "Understanding Mixup Training Methods" (V-B, Eq. 3), one training step from top to bottom:
+
+    lam ~ Beta(alpha, alpha), one per sample
+    stitch                a~ = [a1 | a2], b~ = [b1 | b2]       mixup-HV, cut at lam; replace the real images everywhere
+    forward               G_A(a~), G_B(G_A(a~)), G_A(b~) and G_B(b~), G_A(G_B(b~)), G_B(a~)
+    generator loss        CycleGAN's own six terms, unchanged
+    discriminator loss    L(D_A(lam b~ + (1 - lam) G_A(a~)), lam) + L(D_B(lam a~ + (1 - lam) G_B(b~)), lam)
+
+As in CycleGAN's code, G_A translates A to B, G_B translates B to A, D_A judges images of B and D_B images of A.
+"""
+
+import functools
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from accelerate import Accelerator
@@ -11,9 +22,9 @@ from torch.optim import Optimizer
 
 from mixgan.data.order import seeded_generator
 from mixgan.engine.ema import MovingAverage
-from mixgan.gan.config import GanSettings
-from mixgan.gan.data import DomainBatch
 from mixgan.gan.losses import (
+    WHY_NO_CONSISTENT_HINGE,
+    GanKind,
     ImagePool,
     consistency_loss,
     cycle_loss,
@@ -21,18 +32,369 @@ from mixgan.gan.losses import (
     gan_loss,
     generator_loss,
     identity_loss,
-    judgement,
+    realness,
 )
-from mixgan.gan.networks import PatchDiscriminator, ResnetGenerator, init_weights, patch_shares
-from mixgan.mixing import build_mixer
-from mixgan.mixing.mixer import blend, constant_mask
+from mixgan.gan.networks import patch_shares
+from mixgan.mixing import Plan, build_mixer
 from mixgan.mixing.sampling import Draws
 
+Mixing = Literal["mixcyclegan", "none", "stitch-only", "dmix-only", "stitch-d", "consistency"]
+DTerm = Literal["replace", "add"]
+#: Whether the generators' inputs are stitched, and the mixer of the discriminators' inputs.
+VARIANTS: dict[str, tuple[bool, str | None]] = {
+    "mixcyclegan": (True, "mixup"),
+    "none": (False, None),
+    "stitch-only": (True, None),
+    "dmix-only": (False, "mixup"),
+    "stitch-d": (True, "mixup-hv"),
+    "consistency": (True, "mixup"),
+}
 
-def check_precision(mixed_precision: str, accelerator: Accelerator) -> None:
-    """ValueError for fp16 where there is no GPU; accelerate would train in float32 without a word."""
-    if mixed_precision == "fp16" and accelerator.scaler is None:
-        raise ValueError("--mixed-precision fp16 needs a GPU and there is none; bf16 works on CPUs too")
+
+class Inputs(NamedTuple):
+    """What a step trains on in place of real images.
+
+    Attributes:
+        a, b: (B,C,S,S), stitched where the variant stitches.
+        plan_a, plan_b: how D_A's input (b and generated b) and D_B's (a and generated a) are mixed; None where they are not.
+        lam: (B,) lambda of D_A, for the log.
+        own_area: (2B,) share of a and of b that shows the first draw of the domain.
+    """
+
+    a: Tensor
+    b: Tensor
+    plan_a: Plan | None
+    plan_b: Plan | None
+    lam: Tensor
+    own_area: Tensor
+
+
+class Translations(NamedTuple):
+    """Both generators' images of a batch, (B,C,S,S) each; the identity images are None for domains of unequal channels."""
+
+    fake_b: Tensor  # G_A(a)
+    cycled_a: Tensor  # G_B(G_A(a))
+    same_b: Tensor | None  # G_A(b)
+    fake_a: Tensor  # G_B(b)
+    cycled_b: Tensor  # G_A(G_B(b))
+    same_a: Tensor | None  # G_B(a)
+
+
+class Generators(nn.Module):
+    """Both generators as one module, so that several processes synchronise once per step."""
+
+    def __init__(self, G_A: nn.Module, G_B: nn.Module) -> None:
+        super().__init__()
+        self.G_A, self.G_B = G_A, G_B
+
+    def forward(self, a: Tensor, b: Tensor) -> Translations:
+        """Translate both domains to the other one, back, and to themselves."""
+        if a.shape[1] != b.shape[1]:
+            fake_b, fake_a = self.G_A(a), self.G_B(b)
+            return Translations(fake_b, self.G_B(fake_b), None, fake_a, self.G_A(fake_a), None)
+        fake_b, same_b = self.G_A(torch.cat((a, b))).chunk(2)
+        fake_a, same_a = self.G_B(torch.cat((b, a))).chunk(2)
+        return Translations(fake_b, self.G_B(fake_b), same_b, fake_a, self.G_A(fake_a), same_a)
+
+
+class Discriminators(nn.Module):
+    """Both discriminators as one module."""
+
+    def __init__(self, D_A: nn.Module, D_B: nn.Module) -> None:
+        super().__init__()
+        self.D_A, self.D_B = D_A, D_B
+
+    def forward(self, b: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        """D_A's logits of images of domain B, and D_B's of images of domain A."""
+        return self.D_A(b), self.D_B(a)
+
+
+class MixCycleGAN:
+    """Trains four networks with MixCycleGAN, plain CycleGAN or a variant between them.
+
+    | mixing | generators see | discriminators see | their loss |
+    |---|---|---|---|
+    | none | whole images | real; fake | (L(D(real), 1) + L(D(fake), 0)) / 2, CycleGAN's own |
+    | mixcyclegan | stitched | lam * real + (1 - lam) * fake | L(D(mixed), lam), Eq. 3 |
+    | stitch-only | stitched | real; fake | CycleGAN's own |
+    | dmix-only | whole images | lam * real + (1 - lam) * fake | L(D(mixed), lam) |
+    | stitch-d | stitched | m * real + (1 - m) * fake, m the mask of a cut | L(D(mixed), m pooled to D's logits) |
+    | consistency | stitched | mixed; real; fake | CycleGAN's own + w * (D(mixed) - lam * D(real) - (1 - lam) * D(fake))^2 |
+
+    Args:
+        G_A, G_B: generators, (B,C,S,S) images in [-1,1] to images of the other domain. A generator's fake and identity passes
+            are one call; a layer that looks across the batch (batch norm) sees both domains.
+        D_A, D_B: discriminators, images to logits (B,1,h,w), or (B,1); one call on all that they see in a step.
+        accelerator: of the training loop; by default a plain one.
+        mixing: see the table.
+        alpha: lambda ~ Beta(alpha, alpha).
+        d_alpha: alpha of the discriminators' own lambdas, without ``shared_lambda``; by default ``alpha``.
+        shared_lambda: one lambda per sample for both stitches and both discriminators (Eq. 3), else four.
+        h_prob: probability of stitching side by side rather than one above the other.
+        unstitched: probability of leaving a sample whole where the others are stitched.
+        d_term: whether the mixed term replaces CycleGAN's own or is added to it.
+        gan_loss: L.
+        cycle_weight, identity_weight: lambda_A = lambda_B, and lambda_idt relative to it. Domains of unequal numbers of
+            channels need an identity weight of 0.
+        consistency_weight: w in the table.
+        pool_size: generated images that each discriminator's pool keeps.
+        seed: of the pools; domains and processes draw differently.
+        ema: decay of a moving average of the generators' weights; 0 for none.
+        lr: learning rate of Adam (betas 0.5 and 0.999), where the optimizers are not given.
+        optimizer_g, optimizer_d: of both generators' parameters, of both discriminators'.
+
+    Attributes:
+        generators, discriminators: the plain modules, which hold the networks by name.
+        optimizer_g, optimizer_d: prepared by the accelerator.
+        pool_a, pool_b: generated images of either domain; their state belongs in a checkpoint.
+        average: moving average of the generators, or None; likewise.
+
+    Raises:
+        ValueError: an unknown choice, a value out of range, fp16 without a GPU.
+    """
+
+    def __init__(
+        self,
+        G_A: nn.Module,
+        G_B: nn.Module,
+        D_A: nn.Module,
+        D_B: nn.Module,
+        *,
+        accelerator: Accelerator | None = None,
+        mixing: Mixing = "mixcyclegan",
+        alpha: float = 1.0,
+        d_alpha: float | None = None,
+        shared_lambda: bool = True,
+        h_prob: float = 0.5,
+        unstitched: float = 0.0,
+        d_term: DTerm = "replace",
+        gan_loss: GanKind = "lsgan",
+        cycle_weight: float = 10.0,
+        identity_weight: float = 0.5,
+        consistency_weight: float = 1.0,
+        pool_size: int = 50,
+        seed: int = 0,
+        ema: float = 0.0,
+        lr: float = 2e-4,
+        optimizer_g: Optimizer | None = None,
+        optimizer_d: Optimizer | None = None,
+    ) -> None:
+        _check_choice("mixing", mixing, get_args(Mixing))
+        _check_choice("d_term", d_term, get_args(DTerm))
+        _check_choice("gan_loss", gan_loss, get_args(GanKind))
+        if gan_loss == "hinge" and mixing == "consistency":
+            raise ValueError(f"gan_loss='hinge' does not go with mixing='consistency': {WHY_NO_CONSISTENT_HINGE}")
+        if d_alpha is not None and shared_lambda:
+            raise ValueError(f"d_alpha={d_alpha} is for the discriminators' own lambdas: use shared_lambda=False")
+        if not 0 <= unstitched <= 1:
+            raise ValueError(f"unstitched must be in [0, 1], got {unstitched}")
+        if not 0 <= ema < 1:
+            raise ValueError(f"ema must be in [0, 1), got {ema}")
+        if not min(cycle_weight, identity_weight, consistency_weight) >= 0:
+            weights = f"{cycle_weight}, {identity_weight}, {consistency_weight}"
+            raise ValueError(f"cycle_weight, identity_weight and consistency_weight must not be negative, got {weights}")
+
+        self.accelerator = accelerator or Accelerator()
+        check_precision(self.accelerator)
+        self.mixing, self.gan_loss, self.shared_lambda, self.unstitched = mixing, gan_loss, shared_lambda, unstitched
+        self.cycle_weight, self.identity_weight = cycle_weight, identity_weight
+        self.consistency_weight = consistency_weight
+        self.alpha, self.d_alpha = alpha, alpha if d_alpha is None else d_alpha
+        self.stitches, d_mixer = VARIANTS[mixing]
+        self.stitcher = build_mixer("mixup-hv", num_classes=1, alpha=alpha, h_prob=h_prob)
+        mixers = {None: None, "mixup-hv": self.stitcher, "mixup": build_mixer("mixup", num_classes=1)}
+        self.d_mixer = mixers[d_mixer]
+        separate = self.d_mixer is None or mixing == "consistency" or d_term == "add"
+        #: the parts of a discriminator's batch
+        self.d_parts = (["mixed"] if self.d_mixer else []) + (["real", "fake"] if separate else [])
+
+        self.generators, self.discriminators = Generators(G_A, G_B), Discriminators(D_A, D_B)
+        self.average = MovingAverage(self.generators, ema) if ema else None
+        if self.average:
+            self.average.network.to(self.accelerator.device)
+        own_seed = (seed, "pool", self.accelerator.process_index)
+        self.pool_b = ImagePool(pool_size, generator=seeded_generator(*own_seed, "B"))
+        self.pool_a = ImagePool(pool_size, generator=seeded_generator(*own_seed, "A"))
+        adam = {"lr": lr, "betas": (0.5, 0.999)}
+        optimizer_g = optimizer_g or torch.optim.Adam(self.generators.parameters(), **adam)
+        optimizer_d = optimizer_d or torch.optim.Adam(self.discriminators.parameters(), **adam)
+        self._d_parameters = [p for p in self.discriminators.parameters() if p.requires_grad]
+        prepared = self.accelerator.prepare(self.generators, self.discriminators, optimizer_g, optimizer_d)
+        self.prepared_g, self.prepared_d, self.optimizer_g, self.optimizer_d = prepared
+
+    @property
+    def eval_generators(self) -> nn.Module:
+        """The generators to evaluate, as ``G_A`` and ``G_B`` of a module: their moving average where there is one."""
+        return self.average.network if self.average else self.generators
+
+    def draw_lambdas(self, count: int, device: torch.device) -> list[Tensor]:
+        """Four (count,) lambdas: stitch A, stitch B, D_A, D_B; with ``shared_lambda`` all four are one draw (Eq. 3)."""
+        draws = Draws(count, device=device)
+        lam = draws.beta(self.alpha)
+        if self.shared_lambda:
+            return [lam] * 4
+        return [lam, draws.beta(self.alpha), draws.beta(self.d_alpha), draws.beta(self.d_alpha)]
+
+    def stitch(
+        self,
+        a: Tensor,
+        b: Tensor,
+        a_second: Tensor | None = None,
+        b_second: Tensor | None = None,
+        *,
+        lam: Tensor | None = None,
+    ) -> Inputs:
+        """Stitch the images of both domains, and plan how the discriminators' inputs are mixed.
+
+        Args:
+            a, b, a_second, b_second: as in ``step``.
+            lam: (B,) float32, used for all four mixes instead of draws.
+        """
+        if len(a) != len(b):
+            raise ValueError(f"both domains need the same batch size, got {len(a)} and {len(b)} images")
+        if self.identity_weight and a.shape[1] != b.shape[1]:
+            raise ValueError(
+                f"identity_weight={self.identity_weight} needs domains of equally many channels, got {a.shape[1]} and "
+                f"{b.shape[1]}; use identity_weight=0"
+            )
+        lam_a, lam_b, lam_d_a, lam_d_b = self.draw_lambdas(len(a), a.device) if lam is None else [lam] * 4
+        own_a = own_b = torch.ones_like(lam_a)
+        cut_a = cut_b = None
+        if self.stitches:
+            a, own_a, cut_a = self._stitch(a, a_second, lam_a)
+            b, own_b, cut_b = self._stitch(b, b_second, lam_b)
+        plan_a, plan_b = self._plan_d(b, lam_d_a, cut_b), self._plan_d(a, lam_d_b, cut_a)
+        return Inputs(a, b, plan_a, plan_b, lam_d_a, torch.cat((own_a, own_b)))
+
+    def _stitch(self, images: Tensor, second: Tensor | None, lam: Tensor) -> tuple[Tensor, Tensor, Plan]:
+        """Images joined with their second draw, the area (B,) that the images keep, and the plan of the cut."""
+        whole = torch.rand(len(images), device=images.device) < self.unstitched
+        plan = self.stitcher.plan(images, lam=lam)
+        stitched = self.stitcher.apply(images, plan, others=second)
+        return torch.where(whole.view(-1, 1, 1, 1), images, stitched), torch.where(whole, 1.0, plan.lam), plan
+
+    def _plan_d(self, real: Tensor, lam: Tensor, cut: Plan | None) -> Plan | None:
+        """How a discriminator's real images are mixed with generated ones.
+
+        stitch-d cuts where the real images are cut already, so that there is one seam, unless D has a lambda of its own.
+        """
+        if self.d_mixer is None:
+            return None
+        return cut if self.mixing == "stitch-d" and self.shared_lambda else self.d_mixer.plan(real, lam=lam)
+
+    def forward(self, inputs: Inputs) -> Translations:
+        """Translate the inputs with both generators."""
+        return self.prepared_g(inputs.a, inputs.b)
+
+    def generator_loss(self, inputs: Inputs, images: Translations) -> tuple[Tensor, dict[str, Tensor]]:
+        """CycleGAN's six terms, with the inputs in the place of real images; the discriminators should be frozen.
+
+        Returns:
+            The loss to differentiate, and detached scalars for the log.
+        """
+        # By the plain discriminators: their gradients are not wanted here, so other processes need not hear of them.
+        with self.accelerator.autocast():
+            logits_b, logits_a = self.discriminators(images.fake_b, images.fake_a)
+        kind, cycle, identity = self.gan_loss, self.cycle_weight, self.identity_weight
+        terms = {
+            "G_A": generator_loss(logits_b, kind=kind),
+            "G_B": generator_loss(logits_a, kind=kind),
+            "cycle_A": cycle_loss(images.cycled_a, inputs.a, weight=cycle),
+            "cycle_B": cycle_loss(images.cycled_b, inputs.b, weight=cycle),
+        }
+        if images.same_b is not None and images.same_a is not None:
+            terms["idt_A"] = identity_loss(images.same_b, inputs.b, weight=identity, cycle_weight=cycle)
+            terms["idt_B"] = identity_loss(images.same_a, inputs.a, weight=identity, cycle_weight=cycle)
+        logs = {name: term.detach() for name, term in terms.items()}
+        logs |= {"D_A_fake": self._mean(logits_b), "D_B_fake": self._mean(logits_a)}
+        return functools.reduce(torch.add, terms.values()), logs
+
+    def discriminator_loss(self, inputs: Inputs, images: Translations) -> tuple[Tensor, dict[str, Tensor]]:
+        """Eq. 3, or its variant: both discriminators' losses on real images and on generated ones from the pools.
+
+        The pools store generated images as they are: detached, and not mixed.
+
+        Returns:
+            The loss to differentiate, and detached scalars for the log.
+        """
+        fake_b, fake_a = self.pool_b.query(images.fake_b), self.pool_a.query(images.fake_a)
+        seen_b = self._d_batch(inputs.b, fake_b, inputs.plan_a)
+        seen_a = self._d_batch(inputs.a, fake_a, inputs.plan_b)
+        logits_b, logits_a = self.prepared_d(seen_b, seen_a)
+        loss_a, means_a = self._d_loss(logits_b, inputs.plan_a)
+        loss_b, means_b = self._d_loss(logits_a, inputs.plan_b)
+        logs = {"D_A": loss_a.detach(), "D_B": loss_b.detach()}
+        logs |= {f"D_A_{part}": mean for part, mean in means_a.items()}
+        logs |= {f"D_B_{part}": mean for part, mean in means_b.items()}
+        return loss_a + loss_b, logs
+
+    def _d_batch(self, real: Tensor, fake: Tensor, plan: Plan | None) -> Tensor:
+        """All that a discriminator sees in a step: mixed, or real and fake images, or all three."""
+        parts = {"real": real, "fake": fake}
+        if self.d_mixer is not None and plan is not None:
+            parts["mixed"] = self.d_mixer.apply(real, plan, others=fake)
+        return torch.cat([parts[part] for part in self.d_parts])
+
+    def _d_loss(self, logits: Tensor, plan: Plan | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """A discriminator's loss, and its mean logits of mixed and of real images."""
+        parts, kind, terms = dict(zip(self.d_parts, logits.chunk(len(self.d_parts)), strict=True)), self.gan_loss, []
+        if plan is not None and self.mixing == "consistency":
+            terms.append(consistency_loss(**parts, lam=plan.lam, kind=kind, weight=self.consistency_weight))
+        elif plan is not None:
+            target = plan.lam
+            if self.mixing == "stitch-d" and plan.mask is not None:
+                target = patch_shares(plan.mask, parts["mixed"].shape[2:])
+            terms.append(gan_loss(parts["mixed"], target, kind=kind))
+        if "real" in parts:
+            terms.append(discriminator_loss(parts["real"], parts["fake"], kind=kind))
+        means = {part: self._mean(part_logits) for part, part_logits in parts.items() if part != "fake"}
+        return functools.reduce(torch.add, terms), means
+
+    def _mean(self, logits: Tensor) -> Tensor:
+        """For the log: the mean probability of real under bce, else the mean logit."""
+        return realness(logits.detach(), kind=self.gan_loss).mean()
+
+    def train_discriminators(self, trained: bool) -> None:
+        """Freeze or unfreeze the discriminators' parameters; those that were frozen at the start stay so."""
+        for parameter in self._d_parameters:
+            parameter.requires_grad_(trained)
+
+    def step(
+        self, a: Tensor, b: Tensor, a_second: Tensor | None = None, b_second: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """One training step: the generators' forward, backward and update, then the discriminators'.
+
+        Args:
+            a, b: (B,C,S,S) unpaired images of the two domains in [-1,1], on the accelerator's device.
+            a_second, b_second: a second draw of each domain to stitch with, of the same shapes; without it a domain is
+                stitched with a permutation of its batch.
+
+        Returns:
+            Detached scalars on the device: losses, mean logits, lambda, norms of the gradients.
+        """
+        inputs = self.stitch(a, b, a_second, b_second)
+        with self.accelerator.accumulate(self.prepared_g, self.prepared_d):
+            self.train_discriminators(False)
+            images = self.forward(inputs)
+            loss, logs = self.generator_loss(inputs, images)
+            self.accelerator.backward(loss)
+            logs |= update("grad_G", self.generators, self.optimizer_g, self.accelerator)
+            if self.average and self.accelerator.sync_gradients:
+                self.average.update(self.generators)
+
+            self.train_discriminators(True)
+            loss, d_logs = self.discriminator_loss(inputs, images)
+            self.accelerator.backward(loss)
+            logs |= d_logs | update("grad_D", self.discriminators, self.optimizer_d, self.accelerator)
+        if self.mixing != "none":
+            logs["lam"] = inputs.lam.mean()
+        if self.stitches:
+            own = inputs.own_area
+            logs |= {"stitched": ((own > 0) & (own < 1)).float().mean(), "own_share": own.mean()}
+        return logs
+
+
+# What every GAN's step needs.
 
 
 def update(name: str, networks: nn.Module, optimizer: Optimizer, accelerator: Accelerator) -> dict[str, Tensor]:
@@ -48,299 +410,12 @@ def update(name: str, networks: nn.Module, optimizer: Optimizer, accelerator: Ac
     return {name: norm}
 
 
-# What the networks of a step see instead of real images: stitched ones, and real and generated images mixed (Eq. 3).
+def check_precision(accelerator: Accelerator) -> None:
+    """ValueError for fp16 where there is no GPU; accelerate would silently train in float32."""
+    if accelerator.mixed_precision == "fp16" and accelerator.scaler is None:
+        raise ValueError("--mixed-precision fp16 needs a GPU and there is none; bf16 works on CPUs too")
 
 
-@dataclass(frozen=True)
-class RealFakeMix:
-    """How a discriminator's input is mixed: lambda (B,), and the share of the real image at every pixel (B,1,S,S)."""
-
-    lam: Tensor
-    mask: Tensor
-
-    def of(self, real: Tensor, fake: Tensor) -> Tensor:
-        """mask * real + (1 - mask) * fake; lam * real + (1 - lam) * fake where the mask is lambda everywhere."""
-        return blend(real, fake, self.mask)
-
-
-@dataclass(frozen=True)
-class MixedInputs:
-    """What the generators see instead of real images, and the mixes of D_A (of maps, b) and D_B (of photos, a).
-
-    ``mask_a`` and ``mask_b`` (B,1,S,S) are 1 where a and b show the first draw of their domain.
-    """
-
-    a: Tensor
-    b: Tensor
-    mask_a: Tensor
-    mask_b: Tensor
-    d_a: RealFakeMix
-    d_b: RealFakeMix
-
-    def shares(self) -> dict[str, Tensor]:
-        """``stitched``: the share of samples that really show two images; ``own_share``: the mean area of the first one."""
-        own = torch.cat((self.mask_a, self.mask_b)).mean((1, 2, 3))
-        return {"stitched": ((own > 0) & (own < 1)).float().mean(), "own_share": own.mean()}
-
-
-class InputMixing(nn.Module):
-    """Stitches the generators' inputs and says how the discriminators' are mixed, by the settings."""
-
-    def __init__(self, settings: GanSettings) -> None:
-        super().__init__()
-        self.settings = settings
-        self.stitcher = build_mixer("mixup-hv", num_classes=1, alpha=settings.alpha, h_prob=settings.h_prob)
-        interpolator = build_mixer("mixup" if settings.dmix else "erm", num_classes=1)
-        self.d_mixer = self.stitcher if settings.mixing == "stitch-d" else interpolator
-
-    def draw_lambdas(self, count: int, device: torch.device) -> list[Tensor]:
-        """Four (B,) lambdas: stitch A, stitch B, D_A, D_B. By default (Eq. 3) all four are one draw per sample."""
-        draws, settings = Draws(count, device=device), self.settings
-        first = draws.beta(settings.alpha)
-        if settings.shared_lambda:
-            return [first] * 4
-        d_alpha = settings.alpha if settings.d_alpha is None else settings.d_alpha
-        return [first, *(draws.beta(alpha) for alpha in (settings.alpha, d_alpha, d_alpha))]
-
-    def forward(self, batch: DomainBatch, *, lam: Tensor | None = None) -> MixedInputs:
-        """The inputs of a step. The partner of a stitch is the own domain's second draw, so batch size 1 works too.
-
-        Args:
-            lam: (B,) float32, used for all four mixes instead of draws.
-        """
-        drawn = self.draw_lambdas(len(batch.a), batch.a.device) if lam is None else [lam] * 4
-        lam_a, lam_b, lam_d_a, lam_d_b = drawn
-        a, mask_a, cut_a = self.stitch(batch.a, batch.a_second, lam_a)
-        b, mask_b, cut_b = self.stitch(batch.b, batch.b_second, lam_b)
-        d_a, d_b = self.real_fake_mix(b, lam_d_a, cut_b), self.real_fake_mix(a, lam_d_b, cut_a)
-        return MixedInputs(a, b, mask_a, mask_b, d_a, d_b)
-
-    def stitch(self, own: Tensor, second: Tensor, lam: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """own and second joined at lambda, the mask of that, and the mask of the cut alone.
-
-        The two masks (B,1,S,S) differ in the samples that are left whole; own itself where nothing is stitched.
-        """
-        if not self.settings.stitch:
-            mask = constant_mask(torch.ones_like(lam), tuple(own.shape[2:]))
-            return own, mask, mask
-        whole = Draws(len(own), device=own.device).bernoulli(self.settings.unstitched)
-        cut = self.stitcher.plan(own, lam=lam).mask
-        mask = torch.where(whole.view(-1, 1, 1, 1), 1.0, cut)
-        return blend(own, second, mask), mask, cut
-
-    def real_fake_mix(self, real: Tensor, lam: Tensor, cut: Tensor) -> RealFakeMix:
-        """How real images (B,3,S,S) are mixed with generated ones: by lambda everywhere, or along a cut under stitch-d.
-
-        That is the cut of the real images, so that there is one seam only, unless D has a lambda of its own.
-        """
-        if self.settings.mixing == "stitch-d" and self.settings.shared_lambda:
-            return RealFakeMix(lam, cut)
-        return RealFakeMix(lam, self.d_mixer.plan(real, lam=lam).mask)
-
-
-# What a discriminator is trained on: the images it sees in a step, and what its answers cost (Eq. 3 and its variants).
-
-
-class Judged(NamedTuple):
-    """A discriminator's loss, and its mean answers to mixed and to real images where it saw some."""
-
-    loss: Tensor
-    answers: dict[str, Tensor]
-
-
-class DiscriminatorTerm:
-    """One discriminator's part of a step. All it sees goes through the network as one batch of up to three pieces.
-
-    | --mixing | pieces | loss |
-    |---|---|---|
-    | none, stitch-only | real, fake | (L(D(real), 1) + L(D(fake), 0)) / 2, CycleGAN's own |
-    | mixcyclegan, dmix-only | mixed | L(D(lam * real + (1 - lam) * fake), lam), Eq. 3 |
-    | stitch-d | mixed | L(D(m * real + (1 - m) * fake), m pooled to D's patches), m the mask of a cut |
-    | consistency | mixed, real, fake | CycleGAN's own + weight * (D(mixed) - lam * D(real) - (1 - lam) * D(fake))^2 |
-
-    ``--d-term add`` adds CycleGAN's own loss to the second and third row.
-    """
-
-    def __init__(self, settings: GanSettings) -> None:
-        self.settings = settings
-        unmixed = not settings.dmix or settings.mixing == "consistency" or settings.d_term == "add"
-        self.pieces = (*(["mixed"] if settings.dmix else []), *(["real", "fake"] if unmixed else []))
-
-    def images(self, real: Tensor, fake: Tensor, mix: RealFakeMix) -> Tensor:
-        """What the discriminator sees (pieces * B,3,S,S); the fakes come detached."""
-        ways = {"mixed": lambda: mix.of(real, fake), "real": lambda: real, "fake": lambda: fake}
-        return torch.cat([ways[piece]() for piece in self.pieces])
-
-    def judged(self, logits: Tensor, mix: RealFakeMix) -> Judged:
-        """What the logits of ``images`` cost."""
-        settings, kind = self.settings, self.settings.gan_loss
-        answers = dict(zip(self.pieces, logits.split(len(mix.lam)), strict=True))
-        terms = []
-        if settings.mixing == "consistency":
-            terms.append(consistency_loss(**answers, lam=mix.lam, kind=kind, weight=settings.consistency_weight))
-        elif settings.dmix:
-            target = patch_shares(mix.mask) if settings.mixing == "stitch-d" else mix.lam
-            terms.append(gan_loss(answers["mixed"], target, kind=kind))
-        if "real" in answers:
-            terms.append(discriminator_loss(answers["real"], answers["fake"], kind=kind))
-        answers.pop("fake", None)  # old ones, from the pool
-        return Judged(sum(terms), {piece: self.mean_answer(part) for piece, part in answers.items()})
-
-    def mean_answer(self, logits: Tensor) -> Tensor:
-        """For the log: the mean probability of real under bce, the mean logit else."""
-        return judgement(logits.detach(), kind=self.settings.gan_loss).mean()
-
-
-# One training step of MixCycleGAN (Understanding Mixup V-B, Eq. 3), and of CycleGAN where nothing is mixed.
-#
-# Domain A is the aerial photo, B the map; G_A: A->B, G_B: B->A; D_A judges maps, D_B judges photos, as in CycleGAN's code.
-
-
-@dataclass(frozen=True)
-class Translations:
-    """What both generators make of a batch; every field (B,3,S,S)."""
-
-    fake_b: Tensor
-    cycled_a: Tensor
-    same_b: Tensor
-    fake_a: Tensor
-    cycled_b: Tensor
-    same_a: Tensor
-
-
-class Generators(nn.Module):
-    """Both generators as one module, so that several processes synchronise once per step."""
-
-    def __init__(self, settings: GanSettings) -> None:
-        super().__init__()
-        shape = {"width": settings.width, "blocks": settings.blocks}
-        self.G_A = ResnetGenerator(**shape, recompute=settings.gradient_checkpointing)
-        self.G_B = ResnetGenerator(**shape, recompute=settings.gradient_checkpointing)
-        for network in (self.G_A, self.G_B):
-            init_weights(network)
-
-    def forward(self, a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
-        """Fake, cycled and identity images of both directions, in the order of ``Translations``.
-
-        G_A's fake and identity passes share one call, as no layer looks across the batch.
-        """
-        fake_b, same_b = self.G_A(torch.cat((a, b))).chunk(2)
-        fake_a, same_a = self.G_B(torch.cat((b, a))).chunk(2)
-        return fake_b, self.G_B(fake_b), same_b, fake_a, self.G_A(fake_a), same_a
-
-
-class Discriminators(nn.Module):
-    """Both discriminators as one module."""
-
-    def __init__(self, settings: GanSettings) -> None:
-        super().__init__()
-        self.D_A = PatchDiscriminator(width=settings.width)
-        self.D_B = PatchDiscriminator(width=settings.width)
-        for network in (self.D_A, self.D_B):
-            init_weights(network)
-
-    def forward(self, maps: Tensor, photos: Tensor) -> tuple[Tensor, Tensor]:
-        """D_A's logits of maps and D_B's of photos."""
-        return self.D_A(maps), self.D_B(photos)
-
-
-class MixCycleGAN:
-    """Losses and optimizer steps of both networks. Holds prepared modules and the image pools; the loop owns the rest.
-
-    Attributes:
-        average: of the generators' weights, None without --ema; there from ``prepare`` on.
-    """
-
-    def __init__(self, settings: GanSettings, accelerator: Accelerator) -> None:
-        self.settings = settings
-        self.accelerator = accelerator
-        self.generators = Generators(settings)
-        self.discriminators = Discriminators(settings)
-        self.mixing = InputMixing(settings)
-        self.d_term = DiscriminatorTerm(settings)
-        self.average: MovingAverage | None = None
-        own = (settings.seed, "pool", accelerator.process_index)
-        self.pool_b = ImagePool(settings.pool_size, generator=seeded_generator(*own, "B"))
-        self.pool_a = ImagePool(settings.pool_size, generator=seeded_generator(*own, "A"))
-        adam = {"lr": settings.lr, "betas": (0.5, 0.999)}
-        self.optimizer_g = torch.optim.Adam(self.generators.parameters(), **adam)
-        self.optimizer_d = torch.optim.Adam(self.discriminators.parameters(), **adam)
-
-    def prepare(self) -> None:
-        """Hand networks and optimizers to the Accelerator; the plain modules stay reachable as before.
-
-        Raises:
-            ValueError: fp16 where there is no GPU.
-        """
-        check_precision(self.settings.mixed_precision, self.accelerator)
-        if self.settings.ema:
-            self.average = MovingAverage(self.generators, self.settings.ema)
-            self.average.network.to(self.accelerator.device)
-        if self.settings.compile:
-            for network in (*self.generators.children(), *self.discriminators.children()):
-                network.compile()
-        prepared = self.accelerator.prepare(self.generators, self.discriminators, self.optimizer_g, self.optimizer_d)
-        self.trained_g, self.trained_d, self.optimizer_g, self.optimizer_d = prepared
-
-    @property
-    def shown_generators(self) -> Generators:
-        """The generators to evaluate and to show: their moving average where there is one."""
-        return self.average.network if self.average else self.generators
-
-    def step(self, batch: DomainBatch) -> dict[str, Tensor]:
-        """Update the generators, then the discriminators; returns the scalars to log, on the device."""
-        inputs = self.mixing(batch)
-        with self.accelerator.accumulate(self.trained_g, self.trained_d):
-            self.discriminators.requires_grad_(False)
-            made = Translations(*self.trained_g(inputs.a, inputs.b))
-            judged_b, judged_a = self.judge(made)
-            losses = self.generator_losses(inputs, made, judged_b, judged_a)
-            self.accelerator.backward(sum(losses.values()))
-            norms = update("grad_G", self.generators, self.optimizer_g, self.accelerator)
-            if self.average and self.accelerator.sync_gradients:
-                self.average.update(self.generators)
-
-            self.discriminators.requires_grad_(True)
-            d_a, d_b = self.discriminator_losses(inputs, made)
-            self.accelerator.backward(d_a.loss + d_b.loss)
-            norms |= update("grad_D", self.discriminators, self.optimizer_d, self.accelerator)
-        logs = {name: loss.detach() for name, loss in {**losses, "D_A": d_a.loss, "D_B": d_b.loss}.items()}
-        if self.settings.stitch or self.settings.dmix:
-            logs["lam"] = inputs.d_a.lam.mean()
-        if self.settings.stitch:
-            logs |= inputs.shares()
-        for name, judged, fake in (("D_A", d_a, judged_b), ("D_B", d_b, judged_a)):
-            answers = {**judged.answers, "fake": self.d_term.mean_answer(fake)}
-            logs |= {f"{name}_{piece}": answer for piece, answer in answers.items()}
-        return logs | norms
-
-    def judge(self, made: Translations) -> tuple[Tensor, Tensor]:
-        """D_A's logits of the generated maps and D_B's of the generated photos, for the generators.
-
-        By the plain discriminators: their gradients are not wanted here, so other processes need not hear of them.
-        """
-        with self.accelerator.autocast():
-            return self.discriminators(made.fake_b, made.fake_a)
-
-    def generator_losses(
-        self, inputs: MixedInputs, made: Translations, judged_b: Tensor, judged_a: Tensor
-    ) -> dict[str, Tensor]:
-        """CycleGAN's six terms; the inputs that the generators saw stand for the real images."""
-        cycle, identity = self.settings.cycle_weight, self.settings.identity_weight
-        kind = self.settings.gan_loss
-        return {
-            "G_A": generator_loss(judged_b, kind=kind),
-            "G_B": generator_loss(judged_a, kind=kind),
-            "cycle_A": cycle_loss(made.cycled_a, inputs.a, weight=cycle),
-            "cycle_B": cycle_loss(made.cycled_b, inputs.b, weight=cycle),
-            "idt_A": identity_loss(made.same_b, inputs.b, weight=identity, cycle_weight=cycle),
-            "idt_B": identity_loss(made.same_a, inputs.a, weight=identity, cycle_weight=cycle),
-        }
-
-    def discriminator_losses(self, inputs: MixedInputs, made: Translations) -> tuple[Judged, Judged]:
-        """D_A's part and D_B's, on generated images from the pools, which store them unmixed and detached."""
-        fake_b, fake_a = self.pool_b.query(made.fake_b), self.pool_a.query(made.fake_a)
-        seen_b = self.d_term.images(inputs.b, fake_b, inputs.d_a)
-        seen_a = self.d_term.images(inputs.a, fake_a, inputs.d_b)
-        logits_a, logits_b = self.trained_d(seen_b, seen_a)
-        return self.d_term.judged(logits_a, inputs.d_a), self.d_term.judged(logits_b, inputs.d_b)
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(choices)}")

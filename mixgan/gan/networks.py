@@ -26,12 +26,12 @@ class ResnetGenerator(nn.Module):
         in_channels, out_channels: of the images.
         width: channels after the first layer; 4 times as many in the residual blocks.
         blocks: number of residual blocks.
-        recompute: keep only the inputs of the residual blocks for the backward pass and compute what is inside them again
+        gradient_checkpointing: keep only the inputs of the residual blocks for the backward pass and compute what is inside them again
             (gradient checkpointing): less memory, the same results, a third forward pass' worth of time.
     """
 
     def __init__(
-        self, in_channels: int = 3, out_channels: int = 3, *, width: int = 64, blocks: int = 9, recompute: bool = False
+        self, in_channels: int = 3, out_channels: int = 3, *, width: int = 64, blocks: int = 9, gradient_checkpointing: bool = False
     ) -> None:
         super().__init__()
         self.layers = nn.Sequential(
@@ -41,7 +41,7 @@ class ResnetGenerator(nn.Module):
             *_norm_relu(width * 2),
             nn.Conv2d(width * 2, width * 4, 3, stride=2, padding=1),
             *_norm_relu(width * 4),
-            *(ResnetBlock(width * 4, recompute=recompute) for _ in range(blocks)),
+            *(ResnetBlock(width * 4, gradient_checkpointing=gradient_checkpointing) for _ in range(blocks)),
             nn.ConvTranspose2d(width * 4, width * 2, 3, stride=2, padding=1, output_padding=1),
             *_norm_relu(width * 2),
             nn.ConvTranspose2d(width * 2, width, 3, stride=2, padding=1, output_padding=1),
@@ -73,9 +73,9 @@ class ResnetGenerator(nn.Module):
 class ResnetBlock(nn.Module):
     """Two reflection-padded 3x3 convolutions with instance norm around a skip: (B,C,H,W) -> (B,C,H,W), H and W >= 2."""
 
-    def __init__(self, channels: int, *, recompute: bool = False) -> None:
+    def __init__(self, channels: int, *, gradient_checkpointing: bool = False) -> None:
         super().__init__()
-        self.recompute = recompute
+        self.gradient_checkpointing = gradient_checkpointing
         self.residual = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect"),
             *_norm_relu(channels),
@@ -84,7 +84,7 @@ class ResnetBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.recompute and torch.is_grad_enabled():
+        if self.gradient_checkpointing and torch.is_grad_enabled():
             return x + checkpoint(self.residual, x, use_reentrant=False, preserve_rng_state=False)  # draws nothing
         return x + self.residual(x)
 
@@ -137,20 +137,27 @@ class PatchDiscriminator(nn.Module):
         return self.layers(images)
 
 
-def patch_shares(mask: Tensor, *, layers: int = 3) -> Tensor:
-    """The mean of a mask in the middle of every patch that a PatchDiscriminator judges.
+def patch_shares(mask: Tensor, size: tuple[int, ...]) -> Tensor:
+    """The mean of a mask in the middle of every patch that a discriminator judges.
 
-    Logits lie ``2**layers`` pixels apart, the first one a cell and a half from the border, so the mask is averaged over cells
-    of that side and the outermost ring of cells is left out.
+    The logits of a PatchDiscriminator are ``2**layers`` pixels apart, the first one a cell and a half from the border, so the mask
+    is averaged over cells of that side and the outermost ring of cells is left out. Logits of any other number share out the
+    image evenly among them.
 
     Args:
         mask: (B,1,H,W) of the discriminator's input.
-        layers: of the discriminator.
+        size: of the logits beyond batch and channels: (h, w), e.g. 30x30 for 256 px and three layers; () where a
+            discriminator gives one logit for the image.
 
     Returns:
-        (B,1,h,w), of the logits' size: 30x30 for 256 px and three layers.
+        (B,1,h,w), or (B,) where size is ().
     """
-    return F.avg_pool2d(mask, 2**layers)[..., 1:-1, 1:-1]
+    if len(size) != 2:
+        return mask.mean((1, 2, 3))
+    for layers in range(1, 8):
+        if all(side // 2**layers - 2 == logits for side, logits in zip(mask.shape[2:], size, strict=True)):
+            return F.avg_pool2d(mask, 2**layers)[..., 1:-1, 1:-1]
+    return F.adaptive_avg_pool2d(mask, size)
 
 
 def init_weights(module: nn.Module, *, std: float = 0.02, generator: torch.Generator | None = None) -> None:
@@ -171,7 +178,7 @@ def _norm_relu(channels: int) -> tuple[nn.Module, nn.Module]:
     return nn.InstanceNorm2d(channels), nn.ReLU(inplace=True)
 
 
-# Translation of images of any size: reflect-padded to what a generator takes, large ones in overlapping, blended tiles.
+# Images of any size: reflect-padded to what a generator takes, large ones in overlapping, blended tiles.
 
 
 STEP = 4  # a generator halves the image twice; tiles that begin elsewhere would be sampled at other pixels
