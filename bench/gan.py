@@ -24,9 +24,10 @@ from bench.published_cyclegan import cyclegan_step  # noqa: E402 - bench is in n
 from bench.timing import Comparison, Peer, as_markdown, compare, machine  # noqa: E402
 from mixgan.engine.accelerator import make_accelerator  # noqa: E402
 from mixgan.engine.config import run_command  # noqa: E402
-from mixgan.gan.config import GanSettings, Mixing  # noqa: E402
+from mixgan.gan.config import GanSettings  # noqa: E402
 from mixgan.gan.data import DomainBatch, DomainLoader, training_domains  # noqa: E402
-from mixgan.gan.mixcyclegan import MixCycleGAN  # noqa: E402
+from mixgan.gan.losses import Mixing  # noqa: E402
+from mixgan.gan.train import build_model  # noqa: E402
 
 #: (side, channels of the first layer, residual blocks), as the published sizes are trained.
 SIZES = {64: (32, 6), 128: (32, 6), 256: (64, 9)}
@@ -153,11 +154,10 @@ def mixgan_step(
     settings: GanSettings, accelerator: Accelerator, batch: Callable[[], DomainBatch]
 ) -> Callable[[], dict[str, float]]:
     """A step of mixgan's loop on the next batch, its losses read back."""
-    model = MixCycleGAN(settings, accelerator)
-    model.prepare()
+    model = build_model(settings, accelerator)
 
     def step() -> dict[str, float]:
-        return {name: float(value) for name, value in model.step(batch()).items()}
+        return {name: float(value) for name, value in model.step(*batch()).items()}
 
     return step
 

@@ -23,9 +23,9 @@ from bench.memory import peak_growth  # noqa: E402 - bench is in no installed pa
 from bench.timing import machine  # noqa: E402
 from mixgan.engine.accelerator import make_accelerator  # noqa: E402
 from mixgan.engine.config import run_command  # noqa: E402
-from mixgan.gan.config import GanSettings, Mixing  # noqa: E402
-from mixgan.gan.data import DomainBatch  # noqa: E402
-from mixgan.gan.mixcyclegan import MixCycleGAN  # noqa: E402
+from mixgan.gan.config import GanSettings  # noqa: E402
+from mixgan.gan.losses import Mixing  # noqa: E402
+from mixgan.gan.train import build_model  # noqa: E402
 
 GIB = 2**30
 #: Memory of the cards that the table asks about, and what their driver and libraries take of it, in GiB.
@@ -88,11 +88,10 @@ def two_steps(settings: GanSettings, batch: int) -> None:
     """Of training on noise."""
     AcceleratorState._reset_state(True)
     accelerator = make_accelerator(settings)
-    model = MixCycleGAN(settings, accelerator)
-    model.prepare()
+    model = build_model(settings, accelerator)
     size = settings.image_size
     for _ in range(2):
-        model.step(DomainBatch(*(torch.rand(batch, 3, size, size, device=accelerator.device) for _ in range(4))))
+        model.step(*(torch.rand(batch, 3, size, size, device=accelerator.device) for _ in range(4)))
 
 
 def line_of(settings: GanSettings, batches: tuple[int, int], taken: Sequence[int]) -> str:

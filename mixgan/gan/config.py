@@ -16,7 +16,7 @@ from mixgan.engine.config import (
     Range,
     print_once,
 )
-from mixgan.gan.losses import WHY_NO_CONSISTENT_HINGE, GanKind
+from mixgan.gan.losses import WHY_NO_CONSISTENT_HINGE, DTerm, GanKind, Mixing
 
 AtLeast2 = Annotated[int, Range(least=2)]  # test images: fewer have no covariance
 Weight = Annotated[float, Range(least=0)]
@@ -92,7 +92,6 @@ def resolve(
     return settings
 
 
-Mixing = Literal["mixcyclegan", "none", "stitch-only", "dmix-only", "stitch-d", "consistency"]
 Dataset = Literal["auto", "maps", "tiles"]
 
 #: About three minutes on two CPU cores, on the synthetic tiles.
@@ -136,7 +135,7 @@ class GanSettings(EvaluatedGanSettings):
     """Probability of stitching side by side rather than one above the other."""
     unstitched: Probability = 0.0
     """Share of samples that the generators see un-stitched (the paper's remedy for oceans in large green areas)."""
-    d_term: Literal["replace", "add"] = "replace"
+    d_term: DTerm = "replace"
     """Whether the mixed term replaces the discriminators' real and fake terms or is added to them (consistency always adds)."""
     consistency_weight: Above0 = 1.0
     """Weight of the discriminators' mixed term under --mixing consistency."""
@@ -156,16 +155,6 @@ class GanSettings(EvaluatedGanSettings):
     """Compile all four networks with torch.compile: a slow first step, faster ones after it."""
     gradient_checkpointing: bool = False
     """Recompute the residual blocks in the backward pass: less memory, slower, the same results."""
-
-    @property
-    def stitch(self) -> bool:
-        """Whether generators see stitched images."""
-        return self.mixing in ("mixcyclegan", "stitch-only", "stitch-d", "consistency")
-
-    @property
-    def dmix(self) -> bool:
-        """Whether discriminators see images mixed of real and fake."""
-        return self.mixing in ("mixcyclegan", "dmix-only", "stitch-d", "consistency")
 
     def check(self) -> None:
         """ValueError for a field that does not fit its annotation, or fields that do not fit one another."""

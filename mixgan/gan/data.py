@@ -1,7 +1,8 @@
 """The two domains of a MixCycleGAN run: where they come from, and unpaired training batches of them."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,8 +21,7 @@ TILES = {"train": 400, "val": 128}
 DRY_RUN_TESTS = 4
 
 
-@dataclass(frozen=True)
-class DomainBatch:
+class DomainBatch(NamedTuple):
     """Unpaired images of one step in [-1,1], (B,3,S,S) each: a and b, and a second draw of each to stitch with."""
 
     a: Tensor
@@ -31,7 +31,7 @@ class DomainBatch:
 
 
 def fetch(settings: GanSettings) -> None:
-    """Download Google Maps where --download asks for it and it is not there."""
+    """Download Google Maps where --download asks for it and it is missing."""
     if settings.download and settings.dataset == "maps" and find_maps(settings.data_root) is None:
         download_maps(settings.data_root)
 
@@ -51,7 +51,7 @@ def _load(settings: GanSettings, split: str, *, size: int, count: int | None) ->
     if settings.dataset == "maps":
         return load_maps(settings.data_root, split, size=size, limit=count, on_bad_image=settings.on_bad_image)
     start = 0 if split == "train" else TEST_TILES_START
-    # Tiles end at 256 px: larger crops than that are refused, but crops of nearly that just have less room to move.
+    # Tiles have at most 256 px: larger crops are refused, crops of nearly that size just have less room to move.
     size = min(size, max(LARGEST, settings.image_size))
     tiles = make_tiles(count or TILES[split], size=size, seed=TILES_SEED, start=start)
     names = tuple(f"tile {start + k}" for k in range(len(tiles.photos)))
@@ -59,10 +59,10 @@ def _load(settings: GanSettings, split: str, *, size: int, count: int | None) ->
 
 
 class DomainLoader:
-    """Unpaired training batches: every domain, and the second draw of it, goes through an order of its own.
+    """Unpaired training batches: each domain, and its second draw, is shuffled, cropped and flipped independently.
 
     Orders, crops and flips are functions of (seed, epoch, position), so an epoch can be entered at any step. An epoch is as
-    long as the larger domain; the smaller one is gone through again and again.
+    long as the larger domain; the smaller one is repeated.
 
     Args:
         domains: training images, uint8, larger than the crops or as large; moved to ``device``.

@@ -12,7 +12,7 @@ As in CycleGAN's code, G_A translates A to B, G_B translates B to A, D_A judges 
 """
 
 import functools
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import torch
 from accelerate import Accelerator
@@ -24,8 +24,10 @@ from mixgan.data.order import seeded_generator
 from mixgan.engine.ema import MovingAverage
 from mixgan.gan.losses import (
     WHY_NO_CONSISTENT_HINGE,
+    DTerm,
     GanKind,
     ImagePool,
+    Mixing,
     consistency_loss,
     cycle_loss,
     discriminator_loss,
@@ -38,8 +40,6 @@ from mixgan.gan.networks import patch_shares
 from mixgan.mixing import Plan, build_mixer
 from mixgan.mixing.sampling import Draws
 
-Mixing = Literal["mixcyclegan", "none", "stitch-only", "dmix-only", "stitch-d", "consistency"]
-DTerm = Literal["replace", "add"]
 #: Whether the generators' inputs are stitched, and the mixer of the discriminators' inputs.
 VARIANTS: dict[str, tuple[bool, str | None]] = {
     "mixcyclegan": (True, "mixup"),
@@ -192,7 +192,9 @@ class MixCycleGAN:
             raise ValueError(f"ema must be in [0, 1), got {ema}")
         if not min(cycle_weight, identity_weight, consistency_weight) >= 0:
             weights = f"{cycle_weight}, {identity_weight}, {consistency_weight}"
-            raise ValueError(f"cycle_weight, identity_weight and consistency_weight must not be negative, got {weights}")
+            raise ValueError(
+                f"cycle_weight, identity_weight and consistency_weight must not be negative, got {weights}"
+            )
 
         self.accelerator = accelerator or Accelerator()
         check_precision(self.accelerator)
@@ -270,7 +272,7 @@ class MixCycleGAN:
         """Images joined with their second draw, the area (B,) that the images keep, and the plan of the cut."""
         whole = torch.rand(len(images), device=images.device) < self.unstitched
         plan = self.stitcher.plan(images, lam=lam)
-        stitched = self.stitcher.apply(images, plan, others=second)
+        stitched = self.stitcher.mix_images(images, plan, others=second)
         return torch.where(whole.view(-1, 1, 1, 1), images, stitched), torch.where(whole, 1.0, plan.lam), plan
 
     def _plan_d(self, real: Tensor, lam: Tensor, cut: Plan | None) -> Plan | None:
@@ -332,7 +334,7 @@ class MixCycleGAN:
         """All that a discriminator sees in a step: mixed, or real and fake images, or all three."""
         parts = {"real": real, "fake": fake}
         if self.d_mixer is not None and plan is not None:
-            parts["mixed"] = self.d_mixer.apply(real, plan, others=fake)
+            parts["mixed"] = self.d_mixer.mix_images(real, plan, others=fake)
         return torch.cat([parts[part] for part in self.d_parts])
 
     def _d_loss(self, logits: Tensor, plan: Plan | None) -> tuple[Tensor, dict[str, Tensor]]:

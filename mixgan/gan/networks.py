@@ -26,12 +26,18 @@ class ResnetGenerator(nn.Module):
         in_channels, out_channels: of the images.
         width: channels after the first layer; 4 times as many in the residual blocks.
         blocks: number of residual blocks.
-        gradient_checkpointing: keep only the inputs of the residual blocks for the backward pass and compute what is inside them again
-            (gradient checkpointing): less memory, the same results, a third forward pass' worth of time.
+        gradient_checkpointing: recompute the residual blocks in the backward pass: less memory, the same results, about a
+            third more time.
     """
 
     def __init__(
-        self, in_channels: int = 3, out_channels: int = 3, *, width: int = 64, blocks: int = 9, gradient_checkpointing: bool = False
+        self,
+        in_channels: int = 3,
+        out_channels: int = 3,
+        *,
+        width: int = 64,
+        blocks: int = 9,
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.layers = nn.Sequential(
@@ -140,9 +146,9 @@ class PatchDiscriminator(nn.Module):
 def patch_shares(mask: Tensor, size: tuple[int, ...]) -> Tensor:
     """The mean of a mask in the middle of every patch that a discriminator judges.
 
-    The logits of a PatchDiscriminator are ``2**layers`` pixels apart, the first one a cell and a half from the border, so the mask
-    is averaged over cells of that side and the outermost ring of cells is left out. Logits of any other number share out the
-    image evenly among them.
+    The logits of a PatchDiscriminator are ``2**layers`` pixels apart, the first one a cell and a half from the border, so the
+    mask is averaged over cells of that side without the outermost ring of cells. Logits of any other number share the
+    image evenly; a single one stands for all of it.
 
     Args:
         mask: (B,1,H,W) of the discriminator's input.
@@ -154,9 +160,9 @@ def patch_shares(mask: Tensor, size: tuple[int, ...]) -> Tensor:
     """
     if len(size) != 2:
         return mask.mean((1, 2, 3))
-    for layers in range(1, 8):
-        if all(side // 2**layers - 2 == logits for side, logits in zip(mask.shape[2:], size, strict=True)):
-            return F.avg_pool2d(mask, 2**layers)[..., 1:-1, 1:-1]
+    for cell in (2**layers for layers in range(1, 8) if tuple(size) != (1, 1)):
+        if all(side // cell - 2 == logits for side, logits in zip(mask.shape[2:], size, strict=True)):
+            return F.avg_pool2d(mask, cell)[..., 1:-1, 1:-1]
     return F.adaptive_avg_pool2d(mask, size)
 
 

@@ -1,4 +1,4 @@
-"""report.html and summary.json of a MixCycleGAN run."""
+"""report.html of a MixCycleGAN run, and its pictures: translations of test images, and what the networks train on."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from mixgan.data.domains import Domains
 from mixgan.engine.run import Run
 from mixgan.engine.run_folder import read_metrics
 from mixgan.evaluate.features import distance_name
 from mixgan.gan.data import DomainBatch
-from mixgan.gan.mixcyclegan import Generators, MixCycleGAN
+from mixgan.gan.mixcyclegan import MixCycleGAN
 from mixgan.ops.transforms import to_bytes, to_signed
 from mixgan.report.grid import image_grid
 from mixgan.report.page import Page
@@ -34,14 +34,17 @@ ROWS = {
     "luminance_correlation": "correlation of light and dark, input and output",
 }
 
+#: Images of each domain on a grid.
+GRID_IMAGES = 4
+
 Curves = Mapping[str, tuple[str, Sequence[str]]]
 #: title -> label of the y axis and names in metrics.jsonl, logged every few steps
 CURVES = {
     "Adversarial losses": ("loss", ("G_A", "G_B", "D_A", "D_B")),
     "Cycle and identity losses": ("loss", ("cycle_A", "cycle_B", "idt_A", "idt_B")),
-    "Discriminators' answers": (
+    "Mean logits of the discriminators": (
         "1 = real",
-        [f"{d}_{seen}" for d in ("D_A", "D_B") for seen in ("real", "fake", "mixed")],
+        [f"{d}_{images}" for d in ("D_A", "D_B") for images in ("real", "fake", "mixed")],
     ),
     "Gradient norms": ("norm", ("grad_G", "grad_D")),
 }
@@ -53,7 +56,7 @@ OVER_EVALUATIONS = {
 
 
 def write_report(run: Run, summary: dict[str, Any]) -> None:
-    """One page: figures, samples, curves, settings."""
+    """One page: metrics, samples, curves, settings."""
     settings = run.settings
     records = read_metrics(run.folder.metrics)
     page = Page(f"{settings.mixing} on {settings.dataset}", f"{settings.image_size} px, seed {settings.seed}")
@@ -65,7 +68,7 @@ def write_report(run: Run, summary: dict[str, Any]) -> None:
     notes = ["Photo to map: quality of generated maps (AtoB). Map to photo: quality of generated photos (BtoA)."]
     if settings.ema:
         notes.append(
-            f"Figures and translations are of a moving average of the generators' weights (decay {settings.ema})."
+            f"Metrics and translations are of a moving average of the generators' weights (decay {settings.ema})."
         )
     page.text("", " ".join(notes))
     samples = sorted(run.folder.samples.glob("step-*.png"))
@@ -81,7 +84,7 @@ def write_report(run: Run, summary: dict[str, Any]) -> None:
 
 
 def result_rows(summary: dict[str, Any], records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row per figure: both directions, and the untrained networks' where they were evaluated."""
+    """One row per metric: both directions, and the untrained networks' where they were evaluated."""
     start = next((r for r in records if r["step"] == 0 and "fid_AtoB" in r), None)
     rows = []
     for key, title in ROWS.items():
@@ -95,7 +98,7 @@ def result_rows(summary: dict[str, Any], records: list[dict[str, Any]]) -> list[
 
 
 def sample_path(run: Run) -> Path:
-    """Where the grid of the current step goes."""
+    """Path of the sample grid of the current step."""
     return run.folder.samples / f"step-{run.step:08d}.png"
 
 
@@ -115,33 +118,21 @@ def add_curves(page: Page, records: list[dict[str, Any]], often: Curves, over_ev
             page.figure("", line_plot(series, title=title, x_label="step", y_label=y_label))
 
 
-# Pictures of a run: translations of fixed test images, and what the networks are trained on.
-
-
-SHOWN = 4
-INTERPOLATED = "lam · real + (1 − lam) · fake"
-D_INPUT = {"stitch-d": "real | fake along a cut"}
-
-
 @torch.no_grad()
-def translation_grid(generators: Generators, domains: Domains, accelerator: Accelerator, *, title: str) -> Image.Image:
+def translation_grid(generators: nn.Module, domains: Domains, accelerator: Accelerator, *, title: str) -> Image.Image:
     """Photo to map and map to photo of the first test images: input, fake, cycled back, identity, and the truth if paired."""
-    device = accelerator.device
-    a = to_signed(domains.a[:SHOWN].to(device))
-    b = to_signed(domains.b[:SHOWN].to(device))
-    count = min(len(a), len(b))
-    a, b = a[:count], b[:count]
+    count = min(len(domains.a), len(domains.b), GRID_IMAGES)
+    a, b = (to_signed(images[:count].to(accelerator.device)) for images in (domains.a, domains.b))
     with accelerator.autocast():
         fake_b, cycled_a, same_b, fake_a, cycled_b, same_a = generators(a, b)
     columns = ["input", "fake", "cycled back", "identity"]
-    forth, back = [a, fake_b, cycled_a, same_a], [b, fake_a, cycled_b, same_b]
+    a_to_b, b_to_a = [a, fake_b, cycled_a, same_a], [b, fake_a, cycled_b, same_b]
     if domains.paired:
         columns.append("real pair")
-        forth.append(b)
-        back.append(a)
-    rows = [*_rows(forth), *_rows(back)]
+        a_to_b.append(b)
+        b_to_a.append(a)
     labels = ["photo → map"] * count + ["map → photo"] * count
-    return image_grid(rows, row_labels=labels, column_labels=columns, title=title)
+    return image_grid(_rows(a_to_b, b_to_a), row_labels=labels, column_labels=columns, title=title)
 
 
 @torch.no_grad()
@@ -150,24 +141,24 @@ def training_grid(model: MixCycleGAN, batch: DomainBatch, *, title: str) -> Imag
 
     Lambda is set to values that show something (0.35 to 0.65), not drawn.
     """
-    batch = DomainBatch(batch.a[:SHOWN], batch.b[:SHOWN], batch.a_second[:SHOWN], batch.b_second[:SHOWN])
-    inputs = model.mixing(batch, lam=torch.linspace(0.35, 0.65, len(batch.a), device=batch.a.device))
+    a, b, a_second, b_second = (images[:GRID_IMAGES] for images in batch)
+    lam = torch.linspace(0.35, 0.65, len(a), device=a.device)
+    inputs = model.stitch(a, b, a_second, b_second, lam=lam)
     with model.accelerator.autocast():
         fake_b, cycled_a, _, fake_a, cycled_b, _ = model.generators(inputs.a, inputs.b)
     columns = ["first draw", "second draw", "generator input", "fake", "cycled back"]
-    forth = [batch.a, batch.a_second, inputs.a, fake_b, cycled_a]
-    back = [batch.b, batch.b_second, inputs.b, fake_a, cycled_b]
-    labels = ["A → B"] * len(batch.a) + ["B → A"] * len(batch.b)
-    if model.settings.dmix:
-        columns.append(f"discriminator input: {D_INPUT.get(model.settings.mixing, INTERPOLATED)}")
-        forth.append(inputs.d_a.of(inputs.b, fake_b.float()))
-        back.append(inputs.d_b.of(inputs.a, fake_a.float()))
-        lambdas = [*inputs.d_a.lam.tolist(), *inputs.d_b.lam.tolist()]
-        labels = [f"{label}, lam {lam:.2f}" for label, lam in zip(labels, lambdas, strict=True)]
-    rows = [*_rows(forth), *_rows(back)]
-    return image_grid(rows, row_labels=labels, column_labels=columns, title=title)
+    a_to_b = [a, a_second, inputs.a, fake_b, cycled_a]
+    b_to_a = [b, b_second, inputs.b, fake_a, cycled_b]
+    labels = ["A → B"] * len(a) + ["B → A"] * len(b)
+    if model.d_mixer is not None:
+        how = "real | fake along a cut" if model.mixing == "stitch-d" else "lam · real + (1 − lam) · fake"
+        columns.append(f"discriminator input: {how}")
+        a_to_b.append(model.d_mixer.mix_images(inputs.b, inputs.plan_a, others=fake_b.float()))
+        b_to_a.append(model.d_mixer.mix_images(inputs.a, inputs.plan_b, others=fake_a.float()))
+        labels = [f"{label}, lam {share:.2f}" for label, share in zip(labels, [*lam.tolist()] * 2, strict=True)]
+    return image_grid(_rows(a_to_b, b_to_a), row_labels=labels, column_labels=columns, title=title)
 
 
-def _rows(columns: list[Tensor]) -> list[Tensor]:
-    """Columns (B,3,S,S) in [-1,1] -> B rows (len(columns),3,S,S) uint8."""
-    return list(torch.stack([to_bytes(column) for column in columns], 1).cpu())
+def _rows(*directions: list[Tensor]) -> list[Tensor]:
+    """For each direction columns (B,3,S,S) in [-1,1] -> B rows (len(columns),3,S,S) uint8; the directions' rows in turn."""
+    return [row for columns in directions for row in torch.stack([to_bytes(column) for column in columns], 1).cpu()]

@@ -1,10 +1,9 @@
-"""Two ways in which GAN training goes wrong, each said in one line when it is first seen: collapse and saturation."""
+"""The MixCycleGAN command: data -> networks -> loop -> evaluation, on one page."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import torch
-from torch import Tensor
+from accelerate import Accelerator
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -15,72 +14,14 @@ from mixgan.engine.run import Run
 from mixgan.engine.run_folder import save_weights
 from mixgan.gan.config import GanSettings, settings_from
 from mixgan.gan.data import DomainLoader, fetch, test_domains, training_domains
-from mixgan.gan.evaluation import TestSet, WatchedGenerators, test_features
+from mixgan.gan.evaluation import Health, TestSet, collapse_warnings, test_features
 from mixgan.gan.mixcyclegan import MixCycleGAN
+from mixgan.gan.networks import PatchDiscriminator, ResnetGenerator, init_weights
 from mixgan.gan.report import sample_path, training_grid, translation_grid, write_report
 from mixgan.gan.weights import write_model_card
 
-#: Generated images count as collapsed below this share of the real ones' pairwise distance.
-COLLAPSED = 0.1
-#: A discriminator is saturated when its loss stays below this for that many steps.
-LOW_LOSS = 0.01
-LONG = 200
-
-
-def collapse_warnings(figures: Mapping[str, Any]) -> list[str]:
-    """One sentence for each generator whose images of the test set are nearly all the same."""
-    texts = []
-    for way, name in (("AtoB", "G_A"), ("BtoA", "G_B")):
-        made, real = figures[f"diversity_{way}"], figures[f"diversity_real_{way}"]
-        if made < COLLAPSED * real:
-            texts.append(
-                f"{name} has collapsed: its images differ by {made:.1f} of 255 on average, real ones by {real:.1f}; "
-                "a lower --lr or another --seed may help"
-            )
-    return texts
-
-
-class Health:
-    """Watches a run and tells each trouble once.
-
-    Args:
-        say: takes a line for the user.
-    """
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
-        self._low_since: dict[str, int] = {}
-        self._told: set[str] = set()
-
-    def after_evaluation(self, figures: Mapping[str, Any]) -> None:
-        """Looks for collapse."""
-        for text in collapse_warnings(figures):
-            self._tell(text.partition(":")[0], text)
-
-    def after_log(self, step: int, losses: Mapping[str, Tensor]) -> None:
-        """Looks for saturation. Reads D_A and D_B from the device, so call it where the log has just done so anyway."""
-        names = ("D_A", "D_B")
-        for name, loss in zip(names, torch.stack([losses[name] for name in names]).tolist(), strict=True):
-            if loss >= LOW_LOSS:
-                self._low_since.pop(name, None)
-            elif step - self._low_since.setdefault(name, step) >= LONG:
-                self._tell(
-                    name,
-                    f"{name} is saturated: its loss has stayed below {LOW_LOSS} since step {self._low_since[name]}, so its "
-                    "generator learns little from it; a lower --lr may help",
-                )
-
-    def _tell(self, trouble: str, text: str) -> None:
-        if trouble not in self._told:
-            self._told.add(trouble)
-            self._say(f"warning: {text}")
-
-
-# The MixCycleGAN command: data -> networks -> prepare -> loop -> evaluation, on one page.
-
-
 #: Losses on the progress bar; metrics.jsonl and the report have all values.
-SHOWN = ("G_A", "G_B", "D_A", "D_B", "cycle_A", "cycle_B")
+ON_PROGRESS_BAR = ("G_A", "G_B", "D_A", "D_B", "cycle_A", "cycle_B")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -97,48 +38,7 @@ def train(settings: GanSettings) -> dict[str, Any]:
     run = Run.start(settings, recipe="mixcyclegan_maps")
     accelerator = run.accelerator
     on_main(accelerator, lambda: fetch(settings))
-    loader = training_loader(settings, run)
-    domains = test_domains(settings)
-    model = MixCycleGAN(settings, accelerator)
-    schedules = [decay(opt, loader, settings) for opt in (model.optimizer_g, model.optimizer_d)]
-    model.prepare()
-    for name, schedule in zip(("schedule_g", "schedule_d"), schedules, strict=True):
-        run.register_for_checkpointing(name, schedule)
-    run.register_for_checkpointing("pool_a", model.pool_a, own=True)
-    run.register_for_checkpointing("pool_b", model.pool_b, own=True)
-    if model.average:
-        run.register_for_checkpointing("average", model.average)
-    features = settings.dataset, settings.features, settings.inception_weights
-    extractor = main_first(accelerator, lambda: test_features(*features))
-    run.print(extractor.note)
-    test = TestSet(domains, extractor, accelerator, batch_size=settings.batch_size)
-    health = Health(run.say)
-    run.begin(loader.steps_per_epoch)
-    if settings.eval_at_start and run.step == 0:
-        evaluate(run, model, test, domains)
-
-    figures = None
-    for batch in run.batches(loader, description=f"{settings.mixing} on {settings.dataset}"):
-        logs = model.step(batch)
-        if accelerator.sync_gradients:
-            rate = schedules[0].get_last_lr()[0]
-            for schedule in schedules:
-                schedule.step()
-            run.end_step({**logs, "lr": rate}, images=len(batch.a) * settings.accumulation_steps, shown=SHOWN)
-            if run.step % settings.log_every == 0:
-                health.after_log(run.step, logs)
-            if run.at_end or (settings.eval_every and run.step % settings.eval_every == 0):
-                figures = evaluate(run, model, test, domains)
-                health.after_evaluation(figures)
-                mean_distance = (figures["fid_AtoB"] + figures["fid_BtoA"]) / 2
-                run.track_best("mean of fid_AtoB and fid_BtoA", mean_distance, higher_is_better=False)
-    return finish(run, model, figures or measure(model, test), loader)
-
-
-def training_loader(settings: GanSettings, run: Run) -> DomainLoader:
-    """Unpaired batches for this process."""
-    accelerator = run.accelerator
-    return DomainLoader(
+    loader = DomainLoader(
         training_domains(settings),
         size=settings.image_size,
         batch_size=settings.batch_size,
@@ -146,6 +46,80 @@ def training_loader(settings: GanSettings, run: Run) -> DomainLoader:
         device=accelerator.device,
         rank=accelerator.process_index,
         world=accelerator.num_processes,
+    )
+    domains = test_domains(settings)
+    model = build_model(settings, accelerator)
+    schedules = [decay(optimizer, loader, settings) for optimizer in (model.optimizer_g, model.optimizer_d)]
+    run.register_for_checkpointing("schedule_g", schedules[0])
+    run.register_for_checkpointing("schedule_d", schedules[1])
+    run.register_for_checkpointing("pool_a", model.pool_a, own=True)
+    run.register_for_checkpointing("pool_b", model.pool_b, own=True)
+    if model.average:
+        run.register_for_checkpointing("average", model.average)
+    extractor = main_first(
+        accelerator, lambda: test_features(settings.dataset, settings.features, settings.inception_weights)
+    )
+    run.print(extractor.note)
+    test = TestSet(domains, extractor, accelerator, batch_size=settings.batch_size)
+    health = Health(run.print)
+    run.begin(loader.steps_per_epoch)
+    if settings.eval_at_start and run.step == 0:
+        evaluate(run, model, test, domains)
+
+    metrics = None
+    for batch in run.batches(loader, description=f"{settings.mixing} on {settings.dataset}"):
+        logs = model.step(*batch)
+        if accelerator.sync_gradients:
+            rate = schedules[0].get_last_lr()[0]
+            for schedule in schedules:
+                schedule.step()
+            images = len(batch.a) * settings.accumulation_steps
+            run.end_step({**logs, "lr": rate}, images=images, shown=ON_PROGRESS_BAR)
+            if run.step % settings.log_every == 0:
+                health.after_log(run.step, logs)
+            if run.at_end or (settings.eval_every and run.step % settings.eval_every == 0):
+                metrics = evaluate(run, model, test, domains)
+                health.after_evaluation(metrics)
+                mean_distance = (metrics["fid_AtoB"] + metrics["fid_BtoA"]) / 2
+                run.track_best("mean of fid_AtoB and fid_BtoA", mean_distance, higher_is_better=False)
+    return finish(run, model, metrics or measure(model, test), loader)
+
+
+def build_model(settings: GanSettings, accelerator: Accelerator) -> MixCycleGAN:
+    """CycleGAN's four networks, with random weights, and the method that trains them.
+
+    Raises:
+        ValueError: fp16 where there is no GPU.
+    """
+    width, blocks, checkpointing = settings.width, settings.blocks, settings.gradient_checkpointing
+    generators = [ResnetGenerator(width=width, blocks=blocks, gradient_checkpointing=checkpointing) for _ in range(2)]
+    for generator in generators:
+        init_weights(generator)
+    discriminators = [PatchDiscriminator(width=width) for _ in range(2)]
+    for discriminator in discriminators:
+        init_weights(discriminator)
+    if settings.compile:
+        for network in (*generators, *discriminators):
+            network.compile()
+    return MixCycleGAN(
+        *generators,
+        *discriminators,
+        accelerator=accelerator,
+        mixing=settings.mixing,
+        alpha=settings.alpha,
+        d_alpha=settings.d_alpha,
+        shared_lambda=settings.shared_lambda,
+        h_prob=settings.h_prob,
+        unstitched=settings.unstitched,
+        d_term=settings.d_term,
+        gan_loss=settings.gan_loss,
+        cycle_weight=settings.cycle_weight,
+        identity_weight=settings.identity_weight,
+        consistency_weight=settings.consistency_weight,
+        pool_size=settings.pool_size,
+        seed=settings.seed,
+        ema=settings.ema,
+        lr=settings.lr,
     )
 
 
@@ -161,34 +135,31 @@ def decay(optimizer: Optimizer, loader: DomainLoader, settings: GanSettings) -> 
 
 
 def measure(model: MixCycleGAN, test: TestSet) -> dict[str, Any]:
-    """All figures of the generators as they are now, and which weights they are of."""
-    watched = WatchedGenerators(model.shown_generators, size=model.settings.image_size)
-    figures = test.figures(watched)
-    return {**figures, **watched.figures(model.accelerator), "weights": "ema" if model.average else "plain"}
+    """All metrics of the generators as they are now, and which weights they are of."""
+    return {**test.metrics(model.eval_generators), "weights": "ema" if model.average else "plain"}
 
 
 def evaluate(run: Run, model: MixCycleGAN, test: TestSet, domains: Domains) -> dict[str, Any]:
-    """Figures into metrics.jsonl, and a grid of translations into samples/."""
+    """Metrics into metrics.jsonl, and a grid of translations into samples/."""
     average = ", moving average of the weights" if model.average else ""
     with run.pause():
-        figures = measure(model, test)
-        run.record({"epoch": run.epoch, **figures})
+        metrics = measure(model, test)
+        run.record({"epoch": run.epoch, **metrics})
         if run.accelerator.is_main_process and not run.settings.dry_run:
-            title = f"{run.settings.mixing}, step {run.step}{average}"
-            translation_grid(model.shown_generators, domains, run.accelerator, title=title).save(sample_path(run))
-    shown = [
-        f"{key} {figures[key]:.2f}" for key in ("fid_AtoB", "fid_BtoA", "rmse_AtoB", "rmse_BtoA") if key in figures
-    ]
-    run.print(f"step {run.step} ({figures['features']} features{average}): {'  '.join(shown)}")
-    return figures
+            title = f"{model.mixing}, step {run.step}{average}"
+            translation_grid(model.eval_generators, domains, run.accelerator, title=title).save(sample_path(run))
+    keys = [key for key in ("fid_AtoB", "fid_BtoA", "rmse_AtoB", "rmse_BtoA") if key in metrics]
+    values = "  ".join(f"{key} {metrics[key]:.2f}" for key in keys)
+    run.print(f"step {run.step} ({metrics['features']} features{average}): {values}")
+    return metrics
 
 
-def finish(run: Run, model: MixCycleGAN, figures: dict[str, Any], loader: DomainLoader) -> dict[str, Any]:
+def finish(run: Run, model: MixCycleGAN, metrics: dict[str, Any], loader: DomainLoader) -> dict[str, Any]:
     """Weights, a picture of the training inputs, summary and report."""
     settings = run.settings
-    summary = {"mixing": settings.mixing, "dataset": settings.dataset, "seed": settings.seed, **run.speed(), **figures}
-    if troubles := collapse_warnings(figures):
-        summary["warnings"] = [*summary.get("warnings", ()), *troubles]
+    summary = {"mixing": model.mixing, "dataset": settings.dataset, "seed": settings.seed, **run.speed(), **metrics}
+    if warnings := collapse_warnings(metrics):
+        summary["warnings"] = [*summary.get("warnings", ()), *warnings]
     if settings.dry_run:
         run.print("Dry run: settings resolve, everything builds, one batch trained and evaluated.")
     else:
@@ -205,16 +176,16 @@ def finish(run: Run, model: MixCycleGAN, figures: dict[str, Any], loader: Domain
 
 
 def save_networks(run: Run, model: MixCycleGAN) -> None:
-    """weights/G_A, G_B, D_A, D_B and, where there are averages, G_A_ema, G_B_ema, each saying how to build its network."""
+    """weights/G_A, G_B, D_A, D_B and, where there are averages, G_A_ema, G_B_ema; metadata says how to build each network."""
     settings = run.settings
     files = {**dict(model.generators.named_children()), **dict(model.discriminators.named_children())}
     if model.average:
         files |= {f"{name}_ema": network for name, network in model.average.network.named_children()}
     for name, network in files.items():
-        about: dict[str, Any] = {"role": "discriminator", "name": name, "width": settings.width}
+        metadata: dict[str, Any] = {"role": "discriminator", "name": name, "width": settings.width}
         if name.startswith("G_"):
             direction = "AtoB" if name.startswith("G_A") else "BtoA"
-            about |= {"role": "generator", "blocks": settings.blocks, "direction": direction}
+            metadata |= {"role": "generator", "blocks": settings.blocks, "direction": direction}
         if name.endswith("_ema"):
-            about["ema"] = settings.ema
-        save_weights(run.folder.weights / f"{name}.safetensors", network, about)
+            metadata["ema"] = settings.ema
+        save_weights(run.folder.weights / f"{name}.safetensors", network, metadata)

@@ -17,6 +17,7 @@ from mixgan.gan.config import GanSettings
 from mixgan.gan.data import test_domains as domains_to_test
 from mixgan.gan.evaluation import TestSet
 from mixgan.gan.mixcyclegan import Generators
+from mixgan.gan.networks import ResnetGenerator
 
 
 def test_mixcyclegan(launch, tmp_path):
@@ -29,11 +30,11 @@ def test_mixcyclegan(launch, tmp_path):
     assert [r["step"] for r in read_metrics(folder / "metrics.jsonl") if "G_A" in r] == [1, 2, 3]
 
     settings = GanSettings(dataset="tiles", image_size=32, width=4, blocks=1, eval_count=7)
-    generators = Generators(settings)
+    generators = Generators(*(ResnetGenerator(width=4, blocks=1) for _ in range(2)))
     for name, generator in generators.named_children():
         load_weights(folder / "weights" / f"{name}.safetensors", generator)
     accelerator = make_accelerator(settings)
-    expected = TestSet(domains_to_test(settings), bundled_features(), accelerator, batch_size=3).figures(generators)
+    expected = TestSet(domains_to_test(settings), bundled_features(), accelerator, batch_size=3).metrics(generators)
     for key, value in expected.items():
         assert summary[key] == (pytest.approx(value, rel=1e-4, abs=1e-6) if isinstance(value, float) else value), key
 

@@ -15,8 +15,7 @@ from mixgan.evaluate.feature_set import measure
 from mixgan.evaluate.features import FeatureExtractor
 from mixgan.evaluate.sources import Batch, tensor_source
 from mixgan.gan.dcgan.networks import Generator
-from mixgan.gan.evaluation import PairwiseDistance
-from mixgan.gan.train import COLLAPSED
+from mixgan.gan.evaluation import COLLAPSED, PairwiseDistance
 from mixgan.ops.transforms import to_bytes
 
 #: Taken over from what ``recipes/fid.py`` computes.

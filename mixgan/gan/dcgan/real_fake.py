@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mixgan.gan.dcgan.settings import DcganSettings
-from mixgan.gan.losses import discriminator_loss, gan_loss, judgement
+from mixgan.gan.losses import discriminator_loss, gan_loss, realness
 from mixgan.mixing import build_mixer
 from mixgan.mixing.mixer import Plan
 
@@ -66,4 +66,4 @@ class RealFakeMixing(nn.Module):
 
     def mean_answer(self, logits: Tensor) -> Tensor:
         """The mean probability of real under bce, the mean logit else."""
-        return judgement(logits.detach(), kind=self.kind).mean()
+        return realness(logits.detach(), kind=self.kind).mean()

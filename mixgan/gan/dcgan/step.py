@@ -40,7 +40,7 @@ class Dcgan:
         Raises:
             ValueError: fp16 where there is no GPU.
         """
-        check_precision(self.settings.mixed_precision, self.accelerator)
+        check_precision(self.accelerator)
         if self.settings.ema:
             self.average = MovingAverage(self.generator, self.settings.ema)
             self.average.network.to(self.accelerator.device)

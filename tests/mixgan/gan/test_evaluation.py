@@ -1,4 +1,4 @@
-"""Figures of a test set whose translations are known: perfect ones, and errors that can be computed by hand."""
+"""Metrics of a test set whose translations are known: perfect ones, and errors that can be computed by hand."""
 
 import contextlib
 import dataclasses
@@ -17,7 +17,7 @@ from mixgan.evaluate.kernel import kernel_distance
 from mixgan.gan.evaluation import TestSet
 
 IDENTITY = SimpleNamespace(G_A=lambda x: x, G_B=lambda x: x)
-#: Two generators that differ, so that figures of the wrong one show.
+#: Two generators that differ, so that metrics of the wrong one show.
 DARKER_AND_INVERTED = SimpleNamespace(G_A=lambda x: x * 0.5 - 0.25, G_B=lambda x: -x)
 
 
@@ -29,8 +29,8 @@ def domains(a: Tensor, b: Tensor, *, paired: bool = True) -> Domains:
     return Domains(a, b, paired=paired, names=(), skipped=())
 
 
-def figures(generators: object, found: Domains, *, batch_size: int = 4) -> dict[str, float]:
-    return TestSet(found, bundled_features(), Accelerator(cpu=True), batch_size=batch_size).figures(generators)
+def metrics(generators: object, found: Domains, *, batch_size: int = 4) -> dict[str, float]:
+    return TestSet(found, bundled_features(), Accelerator(cpu=True), batch_size=batch_size).metrics(generators)
 
 
 def assert_close(found: dict[str, float], expected: dict[str, float]) -> None:
@@ -42,7 +42,7 @@ def assert_close(found: dict[str, float], expected: dict[str, float]) -> None:
 
 def test_real_against_real_is_perfect():
     images = random_images(6, 0)
-    found = figures(IDENTITY, domains(images, images.clone()))
+    found = metrics(IDENTITY, domains(images, images.clone()))
     for way in ("AtoB", "BtoA"):
         perfect = {"fid": 0, "rmse": 0, "rmse_gcgan": 0, "acc5": 1, "acc10": 1, "ssim": 1}
         assert {name: found[f"{name}_{way}"] for name in perfect} == pytest.approx(perfect, abs=1e-6)
@@ -52,7 +52,7 @@ def test_real_against_real_is_perfect():
 
 def test_each_direction_compares_its_generators_images_with_the_other_domain():
     a, b = random_images(10, 1), random_images(10, 2)
-    found = figures(DARKER_AND_INVERTED, domains(a, b))
+    found = metrics(DARKER_AND_INVERTED, domains(a, b))
     # In bytes: x * 0.5 - 0.25 takes u to u/2 + 31.875, inverting takes u to 255 - u.
     fakes = {"AtoB": (np.round(a.numpy() / 2 + 31.875), b), "BtoA": (255.0 - b.numpy(), a)}
     for way, (fake, real) in fakes.items():
@@ -66,18 +66,19 @@ def test_each_direction_compares_its_generators_images_with_the_other_domain():
 
 def test_the_batch_size_changes_nothing():
     found = domains(random_images(7, 3), random_images(7, 4))
-    assert_close(figures(DARKER_AND_INVERTED, found, batch_size=3), figures(DARKER_AND_INVERTED, found, batch_size=7))
+    assert_close(metrics(DARKER_AND_INVERTED, found, batch_size=3), metrics(DARKER_AND_INVERTED, found, batch_size=7))
 
 
-def test_unpaired_domains_have_distances_and_counts_only():
-    found = figures(IDENTITY, domains(random_images(5, 5), random_images(8, 6), paired=False))
-    distances = {f"{name}_{way}" for name in ("fid", "kid") for way in ("AtoB", "BtoA")}
+def test_unpaired_domains_have_no_paired_metrics():
+    found = metrics(IDENTITY, domains(random_images(5, 5), random_images(8, 6), paired=False))
+    names = ("fid", "kid", "diversity", "diversity_real", "luminance_correlation")
+    distances = {f"{name}_{way}" for name in names for way in ("AtoB", "BtoA")}
     assert set(found) == {"features", "n_real", "n_fake", *distances}
     assert (found["n_real"], found["n_fake"]) == (8, 5)  # generated maps against real maps
 
 
 def test_a_set_too_small_for_a_kernel_distance_has_none():
-    found = figures(IDENTITY, domains(random_images(3, 7), random_images(3, 8)))
+    found = metrics(IDENTITY, domains(random_images(3, 7), random_images(3, 8)))
     assert found["kid_AtoB"] is None
     assert found["warnings"] == ["too few images for the kernel distance (KID): 3, at least 4 are needed"]
     assert found["fid_AtoB"] > 0
@@ -122,7 +123,7 @@ def test_several_processes_find_what_one_finds(count: int, world: int):
     found = domains(random_images(count, 9), random_images(count, 10))
     tape: dict[int, dict[int, Tensor]] = {}
     for rank in (*range(world), 0):
-        shared = TestSet(found, bundled_features(), PretendRank(rank, world, tape), batch_size=2).figures(
+        shared = TestSet(found, bundled_features(), PretendRank(rank, world, tape), batch_size=2).metrics(
             DARKER_AND_INVERTED
         )
-    assert_close(shared, figures(DARKER_AND_INVERTED, found))
+    assert_close(shared, metrics(DARKER_AND_INVERTED, found))

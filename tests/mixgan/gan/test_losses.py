@@ -13,7 +13,7 @@ from mixgan.gan.losses import (
     gan_loss,
     generator_loss,
     identity_loss,
-    judgement,
+    realness,
 )
 
 LOGITS = torch.randn(3, 1, 4, 5, generator=torch.Generator().manual_seed(0)) * 2
@@ -151,7 +151,7 @@ def test_compiles_to_one_graph(kind: str):
 
 @pytest.mark.parametrize("loss", [gan_loss, lambda logits, _, *, kind: generator_loss(logits, kind=kind)])
 def test_an_unknown_kind_is_answered_with_the_known_ones(loss):
-    with pytest.raises(ValueError, match="unknown GAN loss 'wgan', choose one of lsgan, bce, hinge"):
+    with pytest.raises(ValueError, match="unknown gan_loss 'wgan'; choose one of lsgan, bce, hinge"):
         loss(LOGITS, 1.0, kind="wgan")
 
 
@@ -182,9 +182,9 @@ def test_consistency_is_no_use_to_hinge():
         consistency_loss(LOGITS, LOGITS, LOGITS, LAM, kind="hinge")
 
 
-def test_judgement_is_a_probability_for_bce_only():
-    assert judgement(torch.zeros(1, dtype=torch.bfloat16), kind="bce").tolist() == [0.5]
-    assert judgement(torch.full((1,), 2.0), kind="lsgan") == judgement(torch.full((1,), 2.0), kind="hinge") == 2.0
+def test_realness_is_a_probability_for_bce_only():
+    assert realness(torch.zeros(1, dtype=torch.bfloat16), kind="bce").tolist() == [0.5]
+    assert realness(torch.full((1,), 2.0), kind="lsgan") == realness(torch.full((1,), 2.0), kind="hinge") == 2.0
 
 
 def test_cycle_and_identity_carry_the_published_weights():

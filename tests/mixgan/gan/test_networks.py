@@ -127,9 +127,9 @@ def pixels_behind(layers: int, *, size: int, logit: Callable[[int, int], tuple[i
 def test_masks_are_pooled_to_the_logits(layers: int, size: int):
     masks = torch.rand(2, 1, size, size)
     logits = PatchDiscriminator(1, width=1, layers=layers)(masks)
-    pooled = patch_shares(masks, layers=layers)
+    pooled = patch_shares(masks, logits.shape[2:])
     assert pooled.shape == logits.shape
-    assert torch.equal(patch_shares(torch.ones_like(masks), layers=layers), torch.ones_like(logits))
+    assert torch.equal(patch_shares(torch.ones_like(masks), logits.shape[2:]), torch.ones_like(logits))
 
 
 @pytest.mark.parametrize("layers", [2, 3])
@@ -137,11 +137,19 @@ def test_a_pooled_mask_is_centred_where_its_logit_looks(layers: int):
     size, place = 256, (7, 12) if layers == 3 else (20, 33)
     behind = pixels_behind(layers, size=size, logit=lambda *_: place)
     mask = torch.zeros(1, 1, size, size, dtype=torch.double, requires_grad=True)
-    patch_shares(mask, layers=layers)[0, 0][place].backward()
+    patch_shares(mask, (size // 2**layers - 2,) * 2)[0, 0][place].backward()
     positions = torch.arange(size, dtype=torch.double)
     for axis in (0, 1):
         centres = [(x.sum(1 - axis) * positions).sum() / x.sum() for x in (behind, mask.grad[0, 0])]
         torch.testing.assert_close(*centres)
+
+
+def test_a_mask_is_shared_evenly_among_any_other_number_of_logits():
+    mask = torch.zeros(1, 1, 32, 32)
+    mask[..., :8] = 1  # the left quarter
+    assert patch_shares(mask, (4, 4)).flatten(1).tolist() == [[1, 0, 0, 0] * 4]
+    assert patch_shares(torch.nn.functional.pad(mask, (0, 16, 0, 16)), (1, 1)).item() == pytest.approx(8 * 32 / 48**2)
+    assert patch_shares(mask, ()).tolist() == [0.25]
 
 
 class TestWaysToRun:

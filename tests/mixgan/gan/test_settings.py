@@ -84,22 +84,6 @@ def test_flags_are_spelled_as_documented(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("mixing", "stitch", "dmix"),
-    [
-        ("mixcyclegan", True, True),
-        ("none", False, False),
-        ("stitch-only", True, False),
-        ("dmix-only", False, True),
-        ("stitch-d", True, True),
-        ("consistency", True, True),
-    ],
-)
-def test_what_a_mixing_mixes(mixing: str, stitch: bool, dmix: bool):
-    settings = GanSettings(mixing=mixing)
-    assert (settings.stitch, settings.dmix) == (stitch, dmix)
-
-
-@pytest.mark.parametrize(
     ("words", "message"),
     [
         ("--image-size 66", "--image-size must be a multiple of 4, at least 32, got 66"),

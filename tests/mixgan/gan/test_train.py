@@ -1,13 +1,17 @@
-"""The command in this process: a run that stops and goes on equals one that does not, whatever is switched on."""
+"""The command in this process: a stopped and resumed run equals an uninterrupted one; best.json; compiled networks."""
 
+import json
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 
 from mixgan.engine.run_folder import read_metadata
-from mixgan.gan.train import main
+from mixgan.gan import train as train_module
+from mixgan.gan.config import GanSettings
+from mixgan.gan.train import build_model, main
 from mixgan.gan.weights import find_generator
 
 TINY = (
@@ -74,3 +78,63 @@ def test_a_summary_holds_diversity_and_correlation(results, averaged: Path):
         assert 0 < summary[f"diversity_{way}"] < 255
         assert 10 < summary[f"diversity_real_{way}"] < 128  # tiles differ
         assert -1 < summary[f"luminance_correlation_{way}"] < 1
+
+
+def test_best_json_points_at_the_lowest_mean_distance(train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    distances = iter([(9.0, 5.0), (2.0, 4.0), (1.0, 6.0), (8.0, 0.5)])
+    measure = train_module.measure
+
+    def scripted(*args: object) -> dict[str, object]:
+        a_to_b, b_to_a = next(distances)
+        return {**measure(*args), "fid_AtoB": a_to_b, "fid_BtoA": b_to_a}
+
+    monkeypatch.setattr(train_module, "measure", scripted)
+    folder = train(tmp_path / "run", "--max-steps 4 --eval-every 1 --keep-checkpoints 1")
+    best = json.loads((folder / "checkpoints" / "best.json").read_text())
+    assert best == {
+        "checkpoint": "step-00000002", "step": 2, "metric": "mean of fid_AtoB and fid_BtoA", "value": 3.0
+    }  # fmt: skip
+    assert (folder / "checkpoints" / "step-00000002").is_dir()
+
+
+def test_compiled_networks_give_the_same_step(monkeypatch: pytest.MonkeyPatch):
+    compiled, in_place = [], torch.nn.Module.compile
+
+    def compile_eagerly(module: torch.nn.Module) -> None:
+        compiled.append(module)
+        in_place(module, backend="eager")  # traces only; the compiler proper takes minutes
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_eagerly)
+    images = torch.rand(2, 1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    models, logs = [], []
+    for options in ({}, {"compile": True, "ema": 0.9}):
+        torch.manual_seed(0)
+        settings = GanSettings(mixing="none", image_size=32, width=3, blocks=1, **options)
+        models.append(build_model(settings, Accelerator(cpu=True)))
+        logs.append(models[-1].step(*images))
+    plain, fast = models
+    assert compiled == [*fast.generators.children(), *fast.discriminators.children()]
+    torch.testing.assert_close(logs[1], logs[0], rtol=1e-5, atol=1e-6)
+    assert list(fast.generators.state_dict()) == list(plain.generators.state_dict())
+
+
+def test_a_model_has_the_settings_of_its_run():
+    settings = GanSettings(
+        mixing="consistency", image_size=32, width=2, blocks=1, alpha=0.7, d_alpha=0.4, shared_lambda=False, h_prob=0.3,
+        unstitched=0.1, gan_loss="bce", cycle_weight=8.0, identity_weight=0.25, consistency_weight=2.0, pool_size=3,
+        ema=0.9, lr=1e-3, d_term="add", gradient_checkpointing=True,
+    )  # fmt: skip
+    model = build_model(settings, Accelerator(cpu=True))
+    same = (
+        "mixing", "alpha", "d_alpha", "shared_lambda", "unstitched", "gan_loss", "cycle_weight", "identity_weight",
+        "consistency_weight",
+    )  # fmt: skip
+    assert {name: getattr(model, name) for name in same} == {name: getattr(settings, name) for name in same}
+    assert (model.stitcher.h_prob, model.stitcher.alpha) == (0.3, 0.7)
+    assert model.pool_a.size == model.pool_b.size == 3
+    assert not torch.equal(model.pool_a.generator.get_state(), model.pool_b.generator.get_state())
+    assert model.average.decay == 0.9
+    assert model.d_parts == ["mixed", "real", "fake"]
+    for optimizer in (model.optimizer_g, model.optimizer_d):
+        assert (optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["betas"]) == (1e-3, (0.5, 0.999))
+    assert model.generators.G_A.layers[9].gradient_checkpointing

@@ -86,6 +86,6 @@ def test_the_average_follows_the_generator(real):
 
 
 def test_fp16_needs_a_gpu():
-    model = Dcgan(DcganSettings(**SHAPE, mixed_precision="fp16"), Accelerator(cpu=True))
+    model = Dcgan(DcganSettings(**SHAPE), Accelerator(cpu=True, mixed_precision="fp16"))
     with pytest.raises(ValueError, match="--mixed-precision fp16 needs a GPU and there is none"):
         model.prepare()

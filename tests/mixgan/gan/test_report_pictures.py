@@ -1,19 +1,17 @@
 """Sample grids of stand-in networks whose images are plain colours, read back from the sheet."""
 
 import itertools
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from mixgan.data.domains import Domains
-from mixgan.gan.config import GanSettings
 from mixgan.gan.data import DomainBatch
-from mixgan.gan.mixcyclegan import InputMixing
+from mixgan.gan.mixcyclegan import MixCycleGAN
 from mixgan.gan.report import training_grid, translation_grid
 from mixgan.ops.transforms import to_bytes, to_signed
 
@@ -59,11 +57,11 @@ def test_translations_both_ways(count_a: int, count_b: int, paired: bool, shown:
 
 @pytest.mark.parametrize("mixing", ["mixcyclegan", "none"])
 def test_training_inputs(mixing: str):
-    settings = GanSettings(mixing=mixing, unstitched=1.0)  # whole images are of one grey
     torch.manual_seed(0)
-    model = SimpleNamespace(
-        settings=settings, mixing=InputMixing(settings), generators=stand_in, accelerator=Accelerator(cpu=True)
-    )
+    networks = (nn.Conv2d(3, 3, 1) for _ in range(4))
+    # whole images are of one grey
+    model = MixCycleGAN(*networks, accelerator=Accelerator(cpu=True), mixing=mixing, unstitched=1.0)
+    model.generators = stand_in
     second = 100
     batch = DomainBatch(*(to_signed(grey(v, 6)) for v in (PHOTO, MAP, second, second)))
     sheet = training_grid(model, batch, title="")

@@ -1,9 +1,9 @@
-"""When a run is said to have gone wrong, and how often."""
+"""When a run warns about collapse and saturation, and how often."""
 
 import pytest
 import torch
 
-from mixgan.gan.train import LONG, Health, collapse_warnings
+from mixgan.gan.evaluation import LONG, Health, collapse_warnings
 
 
 def figures(a_to_b: float, b_to_a: float) -> dict[str, float]:
