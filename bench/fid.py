@@ -24,20 +24,26 @@ from torch import Tensor
 HERE = Path(__file__).resolve().parent
 sys.path[:] = [str(HERE.parent)] + [path for path in sys.path if Path(path or ".").resolve() != HERE]
 
-from bench.fid_commands import Commands, tile_sets  # noqa: E402 - bench is in no installed package
-from bench.fid_memory import keep_all, keep_sums  # noqa: E402
-from bench.fid_peers import peer_kernel, pytorch_fid, torch_fidelity  # noqa: E402
-from bench.fid_table import COLUMNS, Row, agreement, speed  # noqa: E402
+from bench.fid_peers import (  # noqa: E402 - bench is in no installed package
+    Commands,
+    keep_all,
+    keep_sums,
+    peer_kernel,
+    pytorch_fid,
+    tile_sets,
+    torch_fidelity,
+)
 from bench.memory import peak_growth  # noqa: E402
-from bench.timing import as_markdown, machine, median_ms  # noqa: E402
+from bench.timing import as_markdown, in_words, machine, median_ms  # noqa: E402
 from mixgan.engine.accelerator import available_cores, set_threads  # noqa: E402
 from mixgan.engine.config import run_command  # noqa: E402
-from mixgan.evaluate.comparison import FidOptions  # noqa: E402
+from mixgan.evaluate.command import FidOptions  # noqa: E402
 from mixgan.evaluate.features import bundled_features  # noqa: E402
 from mixgan.evaluate.frechet import FeatureStatistics, frechet_distance, frechet_distance_from_features  # noqa: E402
 from mixgan.evaluate.inception import inception_features  # noqa: E402
 from mixgan.evaluate.kernel import kernel_distance  # noqa: E402
 
+COLUMNS = ("what", "mixgan", "peer", "the peer's", "mixgan is", "goal", "reached")
 SUBSETS = 100  # of the kernel distance, both sides' default
 NOTES = (
     "Commands are run once; calls take turns, and figures are medians over the turns.",
@@ -98,6 +104,45 @@ class Options:
     """A file to write the table to."""
 
 
+# Rows of the table
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    what: str
+    ours: str
+    peer: str = ""
+    theirs: str = ""
+    verdict: str = ""
+    goal: str = ""
+    reached: bool | None = None
+
+    def cells(self) -> tuple[str, ...]:
+        """The texts of COLUMNS."""
+        answer = {True: "yes", False: "no", None: ""}[self.reached]
+        return self.what, self.ours, self.peer, self.theirs, self.verdict, self.goal, answer
+
+
+def agreement(what: str, ours: float, peer: str, theirs: float | None, goal: float | None = None) -> Row:
+    """Two values that should be one; ``goal``: the largest relative difference."""
+    if theirs is None:
+        return Row(what, f"{ours:.9g}", peer)
+    off = abs(ours / theirs - 1)
+    judged = ("", None) if goal is None else (f"≤ {goal:.0e} off", off <= goal)
+    return Row(what, f"{ours:.9g}", peer, f"{theirs:.9g}", f"{off:.1e} off", *judged)
+
+
+def speed(what: str, ours: float, peer: str, theirs: float | None, unit: str, goal: float | None = None) -> Row:
+    """Two rates (the unit ends in "/s") or times; ``goal``: how many times faster mixgan should be."""
+    if theirs is None:
+        return Row(what, f"{ours:.3g} {unit}", peer)
+    times = ours / theirs if unit.endswith("/s") else theirs / ours
+    judged = ("", None) if goal is None else (f"≥ {in_words(goal)}", times >= goal)
+    return Row(what, f"{ours:.3g} {unit}", peer, f"{theirs:.3g} {unit}", in_words(times), *judged)
+
+
 # Parts
 
 
@@ -134,20 +179,13 @@ def distance(sizes: Sizes, commands: Commands) -> Iterator[Row]:
     """Time and value of the distance: at full rank from statistics, and from few features that are kept."""
     dims, kept = sizes.features, sizes.kept
     sets = [random_features(sizes.samples, dims, seed=seed) for seed in (0, 1)]
-    known = [statistics_of(features) for features in sets]
+    known = [FeatureStatistics.of(features) for features in sets]
     what = f"distance of {sizes.samples} and {sizes.samples} features, {dims} dims, from statistics"
     yield from distance_rows(what, partial(frechet_distance, *known), known, (8, 1e-6), sizes.turns)
     few = [features[:kept] for features in sets]
-    known = [statistics_of(features) for features in few]
+    known = [FeatureStatistics.of(features) for features in few]
     what = f"distance of {kept} and {kept} features, {dims} dims, from features"
     yield from distance_rows(what, partial(frechet_distance_from_features, *few), known, (100, 1e-4), sizes.turns)
-
-
-def statistics_of(features: Tensor) -> FeatureStatistics:
-    """Of features (N,D)."""
-    statistics = FeatureStatistics(features.shape[1])
-    statistics.update(features)
-    return statistics
 
 
 def random_features(count: int, dims: int, *, seed: int) -> Tensor:

@@ -152,7 +152,7 @@ def test_python_snippet(snippet):
         assert names["mixed"].shape == names["images"].shape
         torch.testing.assert_close(names["targets"].sum(1), torch.ones(len(names["images"])))
     else:
-        assert names["figures"]["fid"] >= 0
+        assert names["metrics"].fd >= 0
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,4 +1,4 @@
-"""Frechet distance of two sets of features: streaming statistics in float64 and exact, always real, distances.
+"""Frechet distance of two sets of features: streaming statistics in float64, exact and always real distances, intervals.
 
 For Gaussians with means m and covariances S it is |m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^1/2 (Heusel et al. 2017,
 "FID" when the features are Inception's). With any factors S = L L^T the last trace is the nuclear norm of L1^T L2, and so
@@ -7,17 +7,20 @@ the sum of the square roots of the eigenvalues of L1^T S2 L1: symmetric forms, w
 
 from collections.abc import Callable
 from statistics import NormalDist
+from typing import TYPE_CHECKING
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from mixgan.data.order import seeded_generator
 from mixgan.evaluate.features import checked_features
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
 # Share of tr S1 + tr S2 below which their difference from the cross term is rounding of float64 and becomes 0.
 _ROUNDING = 1e-10
-# Share of tr S by which a covariance from elsewhere may miss symmetry and definiteness: rounding of float32.
+# Share of tr S by which a covariance from a file may miss symmetry and definiteness: rounding of float32.
 _FOREIGN_ROUNDING = 1e-6
 
 
@@ -30,7 +33,7 @@ class FeatureStatistics:
         dims: length of a feature vector.
 
     Attributes:
-        n: number of samples so far; None for moments from a file that does not tell.
+        n: number of samples so far; None for moments from a file that does not contain it.
     """
 
     def __init__(self, dims: int) -> None:
@@ -44,7 +47,7 @@ class FeatureStatistics:
 
     @classmethod
     def from_moments(cls, mean: Tensor, covariance: Tensor, n: int | None = None) -> "FeatureStatistics":
-        """Statistics known by their moments, from a file say; nothing more can be added to them.
+        """Statistics with these moments, from a file say; nothing more can be added to them.
 
         Args:
             mean: (D,).
@@ -52,8 +55,8 @@ class FeatureStatistics:
             n: number of samples, None if unknown.
 
         Raises:
-            ValueError: for fewer than 2 samples, other shapes, values that are not finite, or a matrix that is no covariance:
-                not symmetric, or with negative eigenvalues, beyond the rounding of float32.
+            ValueError: for fewer than 2 samples, other shapes, values that are not finite, or a matrix that is not a
+                covariance: not symmetric, or with negative eigenvalues, beyond the rounding of float32.
         """
         if n is not None and n < 2:
             raise ValueError(f"a covariance needs at least 2 samples, got n = {n}")
@@ -63,53 +66,58 @@ class FeatureStatistics:
         result.n, result._mean, result._given_covariance = n, mean, covariance
         return result
 
+    @classmethod
+    def of(cls, features: Tensor) -> "FeatureStatistics":
+        """Statistics of features (N,D)."""
+        result = cls(features.shape[1])
+        result.update(features)
+        return result
+
     def update(self, features: Tensor) -> None:
-        """Add features (B,dims); the sums live on the features' device from then on.
+        """Add features (B,dims); the sums move to the features' device.
 
         Raises:
             ValueError: for another shape, or NaN or infinite values.
         """
         x = checked_features(features)
         if x.shape[1] != self.dims:
-            raise ValueError(f"features of {self.dims} dimensions were announced, got {x.shape[1]}")
-        self._require_open()
+            raise ValueError(f"features of {self.dims} dimensions are expected, got {x.shape[1]}")
         if len(x):
             mean = x.mean(dim=0)
             centred = x - mean
             # In place, like all that touches this matrix: copies of it would cost more than the product.
             self._scatter = self._scatter.to(x.device).addmm_(centred.T, centred)
-            self._count(len(x), mean)
+            self._add_samples(len(x), mean)
 
     def merge(self, other: "FeatureStatistics") -> None:
-        """Add what ``other`` has seen."""
+        """Add the samples of ``other``."""
         if other.dims != self.dims:
             raise ValueError(f"statistics of {self.dims} and {other.dims} dimensions cannot be merged")
-        self._require_open()
-        other._require_open()
-        if other.n:
+        n = other._open_n()
+        if n:
             self._scatter = self._scatter.to(other._scatter.device).add_(other._scatter)
-            self._count(other.n, other._mean)
+            self._add_samples(n, other._mean)
 
-    def _count(self, n: int, mean: Tensor) -> None:
+    def _add_samples(self, n: int, mean: Tensor) -> None:
         """Join ``n`` samples of this mean, whose own scatter is in the sum already."""
-        total = self.n + n
+        before = self._open_n()
+        total = before + n
         delta = mean - self._mean.to(mean.device)
         self._mean = self._mean.to(mean.device) + delta * (n / total)
-        self._scatter.addr_(delta, delta, alpha=self.n * n / total)
+        self._scatter.addr_(delta, delta, alpha=before * n / total)
         self.n = total
 
-    def reduce(self, accelerator: Accelerator) -> "FeatureStatistics":
-        """The statistics over all processes, the same on every one; call it on all of them. This object stays as it is."""
+    def reduce(self, accelerator: "Accelerator") -> "FeatureStatistics":
+        """The statistics over all processes, the same on each; call it on all of them. This object stays as it is."""
         if accelerator.num_processes == 1:
             return self
-        self._require_open()
         device = accelerator.device
-        own_n = torch.tensor([self.n], dtype=torch.float64, device=device)
+        own_n = torch.tensor([self._open_n()], dtype=torch.float64, device=device)
         own_mean = self._mean.to(device)
         result = FeatureStatistics(self.dims)
         sums = accelerator.reduce(torch.cat([own_n, own_mean * own_n]), reduction="sum")
-        result.n = int(sums[0].round())
-        result._mean = sums[1:] / max(result.n, 1)
+        result.n = n = int(sums[0].round())
+        result._mean = sums[1:] / max(n, 1)
         delta = own_mean - result._mean
         around_common_mean = self._scatter.to(device) + torch.outer(delta, delta) * own_n
         result._scatter = accelerator.reduce(around_common_mean, reduction="sum")
@@ -118,7 +126,8 @@ class FeatureStatistics:
     @property
     def mean(self) -> Tensor:
         """(dims,) float64."""
-        self._require(1)
+        if self._given_covariance is None:
+            _require(self._open_n(), 1)
         return self._mean
 
     @property
@@ -126,25 +135,23 @@ class FeatureStatistics:
         """(dims,dims) float64, unbiased (divided by n - 1), as numpy.cov gives it."""
         if self._given_covariance is not None:
             return self._given_covariance
-        self._require(2)
-        return self._scatter / (self.n - 1)
+        n = self._open_n()
+        _require(n, 2)
+        return self._scatter / (n - 1)
 
-    def _require(self, least: int) -> None:
-        if self.n is not None and self.n < least:
-            raise ValueError(f"at least {least} samples are needed, got {self.n}")
-
-    def _require_open(self) -> None:
-        if self._given_covariance is not None:
+    def _open_n(self) -> int:
+        if self._given_covariance is not None or self.n is None:
             raise ValueError("nothing can be added to statistics that were made from a mean and a covariance")
+        return self.n
 
 
 def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
     """Frechet distance of two sets known by their statistics; never negative, and 0 for a set against itself.
 
     Raises:
-        ValueError: if a set has fewer than 2 samples, or their dimensions differ.
+        ValueError: a set has fewer than 2 samples, or their dimensions differ.
     """
-    _check_dims(a.dims, b.dims)
+    check_same_dims(a.dims, b.dims)
     factor, small, large = _narrow_factor(a, b)
     covariance = large.covariance
     factor = factor.to(covariance.device)
@@ -154,7 +161,7 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
 
 
 def frechet_distance_from_features(x1: Tensor, x2: Tensor) -> float:
-    """Frechet distance of two sets of features that are kept.
+    """Frechet distance of two sets of features.
 
     Where a set has no more samples than dimensions its covariance is never formed: centred features / sqrt(n - 1) are its
     factor, and tr (S1 S2)^1/2 = nuclear norm of X1c X2c^T / sqrt((n1-1)(n2-1)), exact and fast. Else as
@@ -167,33 +174,102 @@ def frechet_distance_from_features(x1: Tensor, x2: Tensor) -> float:
         ValueError: for fewer than 2 samples, different D, NaN or infinite values.
     """
     x1, x2 = checked_features(x1), checked_features(x2)
-    dims = x1.shape[1]
-    _check_dims(dims, x2.shape[1])
-    if min(len(x1), len(x2)) > dims:
-        return frechet_distance(_statistics(x1), _statistics(x2))
-    for x in (x1, x2):
-        if len(x) < 2:
-            raise ValueError(f"at least 2 samples are needed, got {len(x)}")
+    check_same_dims(x1.shape[1], x2.shape[1])
+    if min(len(x1), len(x2)) > x1.shape[1]:
+        return frechet_distance(FeatureStatistics.of(x1), FeatureStatistics.of(x2))
+    _require(min(len(x1), len(x2)), 2)
     mean1, factor1, trace1 = _moments(x1)
     mean2, factor2, trace2 = _moments(x2)
     cross = torch.linalg.svdvals(factor1.T @ factor2).sum()
     return _distance(mean1, mean2, trace1 + trace2, cross)
 
 
+def frechet_interval(
+    real: Tensor,
+    fake: Tensor,
+    *,
+    replicates: int = 50,
+    level: float = 0.95,
+    seed: int = 0,
+    estimate: float | None = None,
+    sizes: tuple[int, int] | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> tuple[float, float]:
+    """Interval for the Frechet distance that sets of these sizes have on average: estimate -+ z * bootstrap deviation.
+
+    Both sets are resampled with replacement, and the deviation of the replicates' distances is taken around their own mean.
+    Two reasons against their percentiles:
+
+    - A Frechet distance of few samples is too large, and resampling adds that bias a second time: all replicates may lie
+      above the estimate. Reflecting them (the basic interval, Davison and Hinkley 1997, Eq. 5.6) would aim at the distance
+      of infinitely many images, which works only while samples far outnumber dimensions. So the interval is centred on
+      the estimate, bias left in as in every published FID: compare intervals of equal numbers of images.
+    - 50 replicates give a deviation, but not the 2.5 % of a tail (Efron and Tibshirani 1993, section 6.4).
+
+    With few samples for the dimensions the deviation comes out too large, and the interval is wider than its level.
+
+    Args:
+        real, fake: features (N,D) and (M,D).
+        replicates: number of resampled distances, at least 2.
+        level: share of cases in which the interval should contain that distance, in (0, 1).
+        seed: the draws are a function of it.
+        estimate: the distance in the middle; by default that of ``real`` and ``fake``.
+        sizes: numbers of real and fake images behind the estimate, where ``real`` and ``fake`` are a sample of them: a
+            replicate draws this many, as the interval narrows with them. By default N and M.
+        progress: called with 1 after each replicate.
+
+    Returns:
+        low (at least 0) and high.
+
+    Raises:
+        ValueError: for fewer than 2 samples, sizes below N and M, fewer than 2 replicates, a level outside (0, 1),
+            different D, NaN or infinite values.
+    """
+    real, fake = checked_features(real), checked_features(fake)
+    check_same_dims(real.shape[1], fake.shape[1])
+    real_size, fake_size = sizes or (len(real), len(fake))
+    if min(len(real), len(fake)) < 2:
+        raise ValueError(f"at least 2 samples of each set are needed, got {len(real)} real and {len(fake)} fake")
+    if replicates < 2 or not 0 < level < 1:
+        raise ValueError(
+            f"an interval needs at least 2 replicates and a level in (0, 1), got {replicates} and level {level}"
+        )
+    if real_size < len(real) or fake_size < len(fake):
+        raise ValueError(f"sizes must be at least the {len(real)} and {len(fake)} samples given, got {sizes}")
+    if estimate is None:
+        estimate = frechet_distance_from_features(real, fake)
+    generator = seeded_generator(seed, "frechet interval")
+    distances = []
+    for _ in range(replicates):
+        real_mean, real_rows = _resampled(real, real_size, generator)
+        fake_mean, fake_rows = _resampled(fake, fake_size, generator)
+        spread = real_rows.square().sum() + fake_rows.square().sum()
+        distances.append((real_mean - fake_mean).square().sum() + spread - 2 * _cross_trace(real_rows, fake_rows))
+        if progress is not None:
+            progress(1)
+    reach = NormalDist().inv_cdf(0.5 + level / 2) * float(torch.stack(distances).std())
+    return max(0.0, estimate - reach), estimate + reach
+
+
+def check_same_dims(first: int, second: int) -> None:
+    """ValueError for features of different lengths."""
+    if first != second:
+        raise ValueError(f"features of {first} and {second} dimensions cannot be compared")
+
+
+def _require(n: int, least: int) -> None:
+    if n < least:
+        raise ValueError(f"at least {least} samples are needed, got {n}")
+
+
 def _moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean (D,), a factor L (D,r) of the covariance L L^T with the smaller of both possible r, and its trace."""
     mean = x.mean(dim=0)
     if len(x) > x.shape[1]:
-        statistics = _statistics(x)
+        statistics = FeatureStatistics.of(x)
         return mean, _factor(statistics), statistics.covariance.trace()
     factor = (x - mean).T / (len(x) - 1) ** 0.5
     return mean, factor, factor.square().sum()
-
-
-def _statistics(x: Tensor) -> FeatureStatistics:
-    statistics = FeatureStatistics(x.shape[1])
-    statistics.update(x)
-    return statistics
 
 
 def _narrow_factor(a: FeatureStatistics, b: FeatureStatistics) -> tuple[Tensor, FeatureStatistics, FeatureStatistics]:
@@ -213,8 +289,8 @@ def _factor(statistics: FeatureStatistics) -> Tensor:
         if not failed:
             return factor
     values, vectors = torch.linalg.eigh(covariance)
-    kept = values > values[-1].clamp(min=0) * len(values) * torch.finfo(values.dtype).eps
-    return vectors[:, kept] * values[kept].sqrt()
+    positive = values > values[-1].clamp(min=0) * len(values) * torch.finfo(values.dtype).eps
+    return vectors[:, positive] * values[positive].sqrt()
 
 
 def _distance(mean1: Tensor, mean2: Tensor, spread: Tensor, cross: Tensor) -> float:
@@ -231,112 +307,21 @@ def _check_moments(mean: Tensor, covariance: Tensor) -> None:
             f"a mean (D,) and a covariance (D,D) are needed, got {tuple(mean.shape)} and {tuple(covariance.shape)}"
         )
     if not (mean.isfinite().all() and covariance.isfinite().all()):
-        raise ValueError("the mean or the covariance holds NaN or infinite values")
+        raise ValueError("the mean or the covariance contains NaN or infinite values")
     tolerance = _FOREIGN_ROUNDING * covariance.trace().abs() + torch.finfo(torch.float64).tiny
     if (covariance - covariance.T).abs().max() > tolerance:
         raise ValueError("the covariance is not symmetric")
-    # Cheaper than eigenvalues: S + t I has a Cholesky factor as long as no eigenvalue lies below -t.
+    # Cheaper than eigenvalues: S + t I has a Cholesky factor as long as no eigenvalue is below -t.
     if torch.linalg.cholesky_ex(covariance + tolerance * torch.eye(dims).to(covariance)).info:
         raise ValueError("the covariance has negative eigenvalues")
 
 
-def _check_dims(first: int, second: int) -> None:
-    if first != second:
-        raise ValueError(f"features of {first} and {second} dimensions cannot be compared")
+def _resampled(x: Tensor, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Mean (D,) and rows F (r,D) with covariance F^T F of ``size`` rows of x drawn with replacement, without copying them.
 
-
-# How far chance moves a Frechet distance: an interval from resampled features.
-
-
-def frechet_interval(
-    real: Tensor,
-    fake: Tensor,
-    *,
-    replicates: int = 50,
-    level: float = 0.95,
-    seed: int = 0,
-    estimate: float | None = None,
-    sizes: tuple[int, int] | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[float, float]:
-    """Interval for the Frechet distance that sets of these sizes have on average: estimate -+ z * bootstrap deviation.
-
-    Both sets are drawn anew with replacement, and the deviation of the replicates' distances is taken around their own
-    mean. Two reasons against their percentiles:
-
-    - A Frechet distance of few samples is too large, and drawing with replacement adds that bias a second time: all
-      replicates may lie above the estimate. Reflecting them (the basic interval, Davison and Hinkley 1997, Eq. 5.6)
-      would aim at the distance of infinitely many images, which works only while samples far outnumber dimensions: with fewer,
-      resampling shows but part of the bias. So the interval is centred on the estimate, bias left in as in every
-      published FID: compare intervals of equal numbers of images.
-    - 50 replicates give a deviation, but not the 2.5 % of a tail (Efron and Tibshirani 1993, section 6.4).
-
-    With few samples for the dimensions the deviation comes out too large; the interval is then wider than its level says.
-
-    Args:
-        real, fake: features (N,D) and (M,D).
-        replicates: number of resampled distances.
-        level: share of cases in which the interval should hold, below 1.
-        seed: the draws are a function of it.
-        estimate: the distance in the middle; by default that of ``real`` and ``fake``.
-        sizes: numbers of real and fake images the estimate is of, where ``real`` and ``fake`` are a sample of them: that many
-            are drawn in a replicate, as the interval narrows with them. By default N and M.
-        progress: called with (replicates done, replicates) after each.
-
-    Returns:
-        low (0 at least) and high.
-
-    Raises:
-        ValueError: for fewer than 2 samples, sizes below N and M, fewer than 2 replicates, a level outside 0..1, different D,
-            NaN or infinite values.
+    A row that is drawn several times is weighted; about 63 % of the rows are drawn.
     """
-    real, fake = checked_features(real), checked_features(fake)
-    _check(real, fake, replicates, level, sizes)
-    if estimate is None:
-        estimate = frechet_distance_from_features(real, fake)
-    real_size, fake_size = sizes or (len(real), len(fake))
-    generator = seeded_generator(seed, "frechet interval")
-    distances = []
-    for done in range(1, replicates + 1):
-        real_counts = _draw(len(real), real_size, generator).to(real.device)
-        fake_counts = _draw(len(fake), fake_size, generator).to(fake.device)
-        distances.append(_weighted_distance(real, real_counts, fake, fake_counts))
-        if progress is not None:
-            progress(done, replicates)
-    reach = NormalDist().inv_cdf(0.5 + level / 2) * float(torch.stack(distances).std())
-    return max(0.0, estimate - reach), estimate + reach
-
-
-def _check(real: Tensor, fake: Tensor, replicates: int, level: float, sizes: tuple[int, int] | None) -> None:
-    if real.shape[1] != fake.shape[1]:
-        raise ValueError(f"features of {real.shape[1]} and {fake.shape[1]} dimensions cannot be compared")
-    if min(len(real), len(fake)) < 2:
-        raise ValueError(f"at least 2 samples of each set are needed, got {len(real)} real and {len(fake)} fake")
-    if replicates < 2 or not 0 < level < 1:
-        raise ValueError(
-            f"an interval needs 2 replicates or more and a level inside 0..1, got {replicates} and level {level}"
-        )
-    if sizes is not None and (sizes[0] < len(real) or sizes[1] < len(fake)):
-        raise ValueError(
-            f"sizes are those of the whole sets, at least the {len(real)} and {len(fake)} samples given, got {sizes}"
-        )
-
-
-def _draw(count: int, size: int, generator: torch.Generator) -> Tensor:
-    """How often (count,) each of ``count`` samples comes in ``size`` draws with replacement, float64."""
-    return torch.randint(count, (size,), generator=generator).bincount(minlength=count).double()
-
-
-def _weighted_distance(real: Tensor, real_counts: Tensor, fake: Tensor, fake_counts: Tensor) -> Tensor:
-    """Frechet distance of the sets in which every sample comes as often as counted, without building them."""
-    real_mean, real_rows = _weighted_factor(real, real_counts)
-    fake_mean, fake_rows = _weighted_factor(fake, fake_counts)
-    spread = real_rows.square().sum() + fake_rows.square().sum()
-    return (real_mean - fake_mean).square().sum() + spread - 2 * _cross_trace(real_rows, fake_rows)
-
-
-def _weighted_factor(x: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (D,) and rows F (r,D) with covariance F^T F; r is the number of different samples, about 63 % of them all."""
+    counts = torch.randint(len(x), (size,), generator=generator).bincount(minlength=len(x)).double().to(x.device)
     drawn = counts > 0
     x, counts = x[drawn], counts[drawn, None]
     n = counts.sum()

@@ -1,4 +1,4 @@
-"""Inception features: the network and the weights of published FID, from a file on this machine or a download."""
+"""Inception: the network and weights of published FID, the Inception Score, and the choice of features by name."""
 
 import hashlib
 import math
@@ -7,22 +7,28 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from pytorch_fid.inception import FID_WEIGHTS_URL, FIDInceptionA, FIDInceptionC, FIDInceptionE_1, FIDInceptionE_2
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torchvision.models.inception import BasicConv2d, Inception3
 
 from mixgan.data.order import seeded_generator
 from mixgan.evaluate.features import FeatureExtractor, bundled_features, checked_features
 from mixgan.ops.transforms import resize
 
+if TYPE_CHECKING:
+    from torchvision.models.inception import Inception3
+
+#: The names of `choose_features`; a command that takes other things too (a checkpoint) asks here first.
+FEATURE_NAMES = ("auto", "inception", "bundled")
 #: First digits of the published file's sha256; they are also part of its name.
 WEIGHTS_SHA256 = "6726825d"
+WEIGHTS_URL = (
+    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
+)
 # torch-fidelity and torchmetrics publish the same file, byte for byte, under another name.
-_FILE_NAMES = (FID_WEIGHTS_URL.rsplit("/", 1)[1], f"weights-inception-2015-12-05-{WEIGHTS_SHA256}.pth")
+_FILE_NAMES = (WEIGHTS_URL.rsplit("/", 1)[1], f"weights-inception-2015-12-05-{WEIGHTS_SHA256}.pth")
 _IMAGE_SIZE = 299
 # The layers up to each length of feature vector, in order: the blocks of pytorch-fid's InceptionV3.
 _LAYERS = {
@@ -33,24 +39,54 @@ _LAYERS = {
 }
 
 
+def choose_features(
+    name: str, *, inception_weights: Path | None = None, dims: int = 2048, fast: bool = False
+) -> FeatureExtractor:
+    """The features called ``name``; their ``note`` says what was chosen and why.
+
+    Args:
+        name: "inception", which downloads its weights if necessary; "bundled", which is always available; or "auto":
+            inception if its weights are on this machine, else bundled, and never a download. "embedded" is the old name
+            of "bundled".
+        inception_weights: file of the Inception weights, if not in torch's hub cache.
+        dims, fast: of the Inception features, see `inception_features`.
+
+    Raises:
+        ValueError: for another name, or Inception weights that are needed and missing or wrong.
+    """
+    name = "bundled" if name == "embedded" else name
+    if name not in FEATURE_NAMES:
+        raise ValueError(f"features must be one of {', '.join(FEATURE_NAMES)}, got {name!r}")
+    weights = inception_weights or find_inception_weights()
+    if name == "inception" or (name == "auto" and weights):
+        features = inception_features(weights, dims=dims, download=name == "inception", fast=fast)
+        reason = f"because the weights are on this machine ({weights})"
+    else:
+        features = bundled_features()
+        place = inception_weight_paths()[0]
+        reason = f"because the Inception weights are not on this machine (expected at {place})"
+    features.note = f"features: {features.name}, {reason if name == 'auto' else 'as asked for'}"
+    return features
+
+
 def inception_features(
     weights: Path | None = None, *, dims: int = 2048, download: bool = False, fast: bool = False
 ) -> FeatureExtractor:
     """The features of published FID (Heusel et al. 2017), equal to pytorch-fid's up to float32 rounding.
 
     Args:
-        weights: pytorch-fid's weight file; by default it is looked for in torch's hub cache.
+        weights: pytorch-fid's weight file; by default the one in torch's hub cache.
         dims: 2048 (published FID), or 768, 192 or 64 of an earlier layer.
-        download: fetch the file (91 MB) into the hub cache if it is not there.
-        fast: bfloat16 instead of float32, two to four times faster on CPUs that compute in it. The features are off by
-            about half a percent, so they bear another name.
+        download: fetch the file (91 MB) into the hub cache if it is missing.
+        fast: bfloat16 instead of float32, two to four times faster on CPUs that support it. The features differ by
+            about half a percent, so they have another name.
 
     Returns:
         "inception", with 2048 dims; "inception-DIMS" with others; "-bf16" is added by ``fast``. With 2048 dims it has the
-        classifier that Inception Scores are computed from. Its ``warnings`` say if the file is not the published one.
+        classifier of the Inception Score. Its ``warnings`` say if the file is not the published one.
 
     Raises:
-        ValueError: for other dims, if the weights are missing or cannot be downloaded, or hold another network.
+        ValueError: for other dims, or weights that are missing, cannot be downloaded, or are of another network.
     """
     if dims not in _LAYERS:
         raise ValueError(f"Inception features have {', '.join(map(str, _LAYERS))} dimensions, got {dims}")
@@ -63,9 +99,8 @@ def inception_features(
             f"the Inception weights {path} are not the published ones (sha256 {digest[:8]}..., not {WEIGHTS_SHA256}...): "
             "distances are not comparable with published FID"
         )
-    name = "inception" + (f"-{dims}" if dims != 2048 else "") + ("-bf16" if fast else "")
     return FeatureExtractor(
-        name,
+        "inception" + (f"-{dims}" if dims != 2048 else "") + ("-bf16" if fast else ""),
         InceptionEmbedding(network, dims, fast=fast),
         dims=dims,
         weights_sha256=digest,
@@ -74,8 +109,13 @@ def inception_features(
     )
 
 
+def is_published_fid(extractor: FeatureExtractor) -> bool:
+    """Whether a Frechet distance of these features may be called FID: Inception's 2048 features by the published weights."""
+    return extractor.name == "inception" and extractor.weights_sha256.startswith(WEIGHTS_SHA256)
+
+
 def inception_weight_paths() -> tuple[Path, ...]:
-    """Where the weight file is looked for: torch's hub cache, under pytorch-fid's name and torch-fidelity's."""
+    """Where the weight file is expected: torch's hub cache, under pytorch-fid's name and torch-fidelity's."""
     return tuple(Path(torch.hub.get_dir(), "checkpoints", name) for name in _FILE_NAMES)
 
 
@@ -87,7 +127,7 @@ def find_inception_weights() -> Path | None:
 class InceptionEmbedding(nn.Module):
     """Images (B,3,H,W) in 0..1 of any size -> features (B,dims), as pytorch-fid's InceptionV3 and fid_score.py do it."""
 
-    def __init__(self, network: Inception3, dims: int, *, fast: bool) -> None:
+    def __init__(self, network: "Inception3", dims: int, *, fast: bool) -> None:
         super().__init__()
         self.fast = fast
         names = [name for length, names in _LAYERS.items() if length <= dims for name in names]
@@ -109,40 +149,36 @@ def _weight_file(weights: Path | None, download: bool) -> Path:
         if not Path(weights).is_file():
             raise ValueError(f"the Inception weights are missing: no file {weights}")
         return Path(weights)
-    found = find_inception_weights()
+    found, place = find_inception_weights(), inception_weight_paths()[0]
     if found:
         return found
-    place = inception_weight_paths()[0]
     problem = "the Inception weights are not on this machine"
     if download:
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(FID_WEIGHTS_URL, str(place), hash_prefix=WEIGHTS_SHA256, progress=True)
+            torch.hub.download_url_to_file(WEIGHTS_URL, str(place), hash_prefix=WEIGHTS_SHA256, progress=True)
             return place
         except (OSError, HTTPException, RuntimeError) as error:  # offline, interrupted, or another file's hash
             problem = f"the Inception weights could not be downloaded ({error})"
-            raise ValueError(_where_it_belongs(problem, place)) from error
-    raise ValueError(_where_it_belongs(problem, place))
-
-
-def _where_it_belongs(problem: str, place: Path) -> str:
-    return (
-        f"{problem}: put {place.name} (from {FID_WEIGHTS_URL}) into {place.parent}, "
-        "or name the file with --inception-weights"
+    raise ValueError(
+        f"{problem}: put {place.name} (from {WEIGHTS_URL}) into {place.parent}, or name the file with --inception-weights"
     )
 
 
-def _load(path: Path) -> Inception3:
+def _load(path: Path) -> "Inception3":
     """The network of a weight file, in eval mode, batch norms folded into the convolutions."""
+    from torch.nn.utils.fusion import fuse_conv_bn_eval
+    from torchvision.models.inception import BasicConv2d
+
     network = _fid_inception()
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(state, Mapping):
-            raise TypeError(f"a {type(state).__name__} is no state dict")
+            raise TypeError(f"a {type(state).__name__} is not a state dict")
         network.load_state_dict(state, assign=True)
     except Exception as error:  # torch.load raises almost anything on files that are not its own
         raise ValueError(
-            f"{path} does not hold the weights of pytorch-fid's Inception network; they come from {FID_WEIGHTS_URL}"
+            f"{path} does not contain the weights of pytorch-fid's Inception network; they come from {WEIGHTS_URL}"
         ) from error
     network = network.float().eval()
     # 8 % faster; against float64 the error is the same with and without (relative 3e-7 of the features' norm).
@@ -152,13 +188,16 @@ def _load(path: Path) -> Inception3:
     return network
 
 
-def _fid_inception() -> Inception3:
+def _fid_inception() -> "Inception3":
     """pytorch-fid's network without weights.
 
     Its own builders (``InceptionV3``, ``fid_inception_v3``) download in their constructors, so the blocks it changes in
-    torchvision's network are put in place here, as ``fid_inception_v3`` does. On the meta device: nothing is initialised
-    in vain, and no random numbers are taken from the caller.
+    torchvision's network are replaced here as ``fid_inception_v3`` does. On the meta device: nothing is initialised in
+    vain, and the caller's random numbers are not touched.
     """
+    from pytorch_fid.inception import FIDInceptionA, FIDInceptionC, FIDInceptionE_1, FIDInceptionE_2
+    from torchvision.models.inception import Inception3
+
     with torch.device("meta"):
         network = Inception3(num_classes=1008, aux_logits=False, init_weights=False)
         network.Mixed_5b = FIDInceptionA(192, pool_features=32)
@@ -173,7 +212,7 @@ def _fid_inception() -> Inception3:
     return network
 
 
-def _score_classifier(network: Inception3) -> nn.Linear:
+def _score_classifier(network: "Inception3") -> nn.Linear:
     """The last layer without its bias, as in every published Inception Score.
 
     OpenAI's code (improved-gan, inception_score/model.py) multiplies the pooled features by the weights of
@@ -184,12 +223,9 @@ def _score_classifier(network: Inception3) -> nn.Linear:
     return classifier
 
 
-# Inception Score of generated images: are they of clear classes, and of many (Salimans et al. 2016).
-
-
 @dataclass(frozen=True)
 class InceptionScore:
-    """Mean and (population) standard deviation over the splits; a score lies in 1..K."""
+    """Mean and (population) standard deviation over the splits; a score is in 1..K."""
 
     mean: float
     std: float
@@ -197,15 +233,16 @@ class InceptionScore:
 
 
 def inception_score(logits: Tensor, *, splits: int = 10, seed: int = 0) -> InceptionScore:
-    """exp of the mean KL(p(y|x) || p(y)) of every split, p(y) being the mean of p(y|x) in it, in float64.
+    """Inception Score (Salimans et al. 2016): exp of the mean KL(p(y|x) || p(y)) of every split, in float64.
 
-    As in torch-fidelity the images are shuffled by seed, so that folders sorted by class do not change the figure, and split
-    s holds images floor(s N / splits) up to floor((s + 1) N / splits). The shuffle's generator is another one, so both agree
-    exactly with one split, and else as two seeds do. The score grows with the number of images in a split.
+    p(y) is the mean of p(y|x) in the split. As in torch-fidelity the images are shuffled by seed, so that folders sorted by
+    class do not change the score, and split s has images floor(s N / splits) up to floor((s + 1) N / splits). The shuffle's
+    generator is another one, so both agree exactly with one split, and else as two seeds do. The score grows with the
+    number of images in a split.
 
     Args:
-        logits: (N,K) of a classifier, before softmax. Only those of the same network compare.
-        splits: parts that are scored alone.
+        logits: (N,K) of a classifier, before softmax. Compare only scores of the same network.
+        splits: number of parts that are scored separately.
         seed: the shuffle is a function of it.
 
     Raises:
@@ -226,42 +263,3 @@ def _score(log_p: Tensor) -> Tensor:
     # The logarithm of the mean through logsumexp stays finite where all probabilities of a class underflow.
     log_marginal = log_p.logsumexp(dim=0) - math.log(len(log_p))
     return (log_p.exp() * (log_p - log_marginal)).sum(dim=1).mean().exp()
-
-
-# Which features a distance is computed from, by name, and a sentence that says what was taken and why.
-
-
-#: The names of `choose_features`; a command that takes other things too (a checkpoint) asks here first.
-FEATURE_NAMES = ("auto", "inception", "bundled")
-
-
-def choose_features(
-    name: str, *, inception_weights: Path | None = None, dims: int = 2048, fast: bool = False
-) -> FeatureExtractor:
-    """The features called ``name``; their ``note`` says what was taken and why.
-
-    Args:
-        name: "inception", which downloads its weights if it must; "bundled", which is always there; or "auto":
-            inception if its weights are on this machine, else bundled, and never a download.
-        inception_weights: where the weights of Inception are, if not in torch's hub cache.
-        dims, fast: of the Inception features, see `inception_features`; the bundled ones are of one kind.
-
-    Raises:
-        ValueError: for another name, or Inception weights that are needed and missing or wrong.
-    """
-    if name not in FEATURE_NAMES:
-        raise ValueError(f"features are called {', '.join(FEATURE_NAMES)}, got {name!r}")
-    weights = inception_weights or find_inception_weights()
-    if name == "inception" or (name == "auto" and weights):
-        features = inception_features(weights, dims=dims, download=name == "inception", fast=fast)
-        reason = "as asked for" if name == "inception" else f"because the weights are on this machine ({weights})"
-    else:
-        features = bundled_features()
-        place = inception_weight_paths()[0]
-        reason = (
-            "as asked for"
-            if name == "bundled"
-            else f"because the Inception weights are not on this machine (expected at {place})"
-        )
-    features.note = f"features: {features.name}, {reason}"
-    return features

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from mixgan.data.order import seeded_generator
 from mixgan.evaluate.features import checked_features
+from mixgan.evaluate.frechet import check_same_dims
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,10 @@ def kernel_distance(
         seed: the draws are a function of it.
 
     Raises:
-        ValueError: if a subset would hold fewer than 2 samples or more than a set has, or for different D, NaN or
-            infinite values.
+        ValueError: a subset would have fewer than 2 samples or more than a set has; different D, NaN or infinite values.
     """
     x1, x2 = checked_features(x1), checked_features(x2)
-    if x1.shape[1] != x2.shape[1]:
-        raise ValueError(f"features of {x1.shape[1]} and {x2.shape[1]} dimensions cannot be compared")
+    check_same_dims(x1.shape[1], x2.shape[1])
     smaller = min(len(x1), len(x2))
     size = min(1000, smaller // 2) if subset_size is None else subset_size
     if not 2 <= size <= smaller or subsets < 1:
@@ -55,8 +54,8 @@ def kernel_distance(
 def _squared_mmd(x: Tensor, y: Tensor) -> Tensor:
     """Unbiased estimate from two subsets (m,D): a sample is not compared with itself."""
     m = len(x)
-    within = sum(kernel.sum() - kernel.trace() for kernel in (_kernel(x, x), _kernel(y, y)))
-    return within / (m * (m - 1)) - 2 * _kernel(x, y).mean()
+    xx, yy = (kernel.sum() - kernel.trace() for kernel in (_kernel(x, x), _kernel(y, y)))
+    return (xx + yy) / (m * (m - 1)) - 2 * _kernel(x, y).mean()
 
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:

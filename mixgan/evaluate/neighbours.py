@@ -1,10 +1,8 @@
-"""Nearest neighbours in feature space: precision and recall, density and coverage, and who is nearest to whom.
+"""Nearest neighbours in feature space: precision and recall, density and coverage, and the nearest images themselves.
 
 Squared distances come from one matrix product in float64, |x|^2 + |y|^2 - 2 x.y, many times faster than subtracting pair by
-pair; in float32, twice as fast again, copies would drown in its rounding. The rounding of float64 stays below 1e-14 of
-|x|^2 + |y|^2, and a generous ten times that is treated as none: features closer than 3e-7 of their length, a few last bits
-of float32, are equal, and squared distances that differ by no more tie. So copies are at distance 0 and <= and < mean
-what they say.
+pair; in float32 its rounding would hide copies. The rounding of float64 stays below 1e-14 of |x|^2 + |y|^2, and ten times
+that counts as equal: copies are at distance 0, and <= and < are exact.
 """
 
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mixgan.evaluate.features import checked_features
+from mixgan.evaluate.frechet import check_same_dims
 
 # Share of |x|^2 + |y|^2 below which a squared distance, or a difference of two, is rounding.
 _ROUNDING = 1e-13
@@ -32,7 +31,7 @@ class PrecisionRecall:
 
 @dataclass(frozen=True)
 class DensityCoverage:
-    """Density: real balls that hold a fake sample, on average, over k; 0 and up, near 1 for equal distributions.
+    """Density: mean number of real balls around a fake sample, over k; 0 and up, near 1 for equal distributions.
 
     Coverage: share, 0..1, of real samples with a fake one in their ball.
     """
@@ -45,15 +44,15 @@ class DensityCoverage:
 def precision_recall(real: Tensor, fake: Tensor, *, k: int = 3) -> PrecisionRecall:
     """Improved precision and recall (Kynkaanniemi et al. 2019, Eq. 1 and 2).
 
-    A sample is on a set's manifold if it lies in the ball around any sample of the set, whose radius is the distance to that
+    A sample is on a set's manifold if it is in the ball around any sample of the set, whose radius is the distance to that
     sample's k-th neighbour within the set. Balls include their surface (<=), as in the paper and its code. A sample is not its
     own neighbour; a copy of it is one, at distance 0.
 
     Args:
-        real, fake: features (N,D) and (M,D). Compare only figures of equal N and M: both grow with them.
+        real, fake: features (N,D) and (M,D). Compare only results of equal N and M: both grow with them.
 
     Raises:
-        ValueError: if a set has no k + 1 samples, for different D, NaN or infinite values.
+        ValueError: a set has fewer than k + 1 samples; different D, NaN or infinite values.
     """
     real, fake = _checked(real, fake, k, least_real=k + 1, least_fake=k + 1)
     real_radii, fake_radii = _squared_radii(real, k), _squared_radii(fake, k)
@@ -68,7 +67,7 @@ def precision_recall(real: Tensor, fake: Tensor, *, k: int = 3) -> PrecisionReca
 
 
 def density_coverage(real: Tensor, fake: Tensor, *, k: int = 5) -> DensityCoverage:
-    """Density and coverage (Naeem et al. 2020), less moved by outliers than precision and recall.
+    """Density and coverage (Naeem et al. 2020), less sensitive to outliers than precision and recall.
 
     Balls are those of the real samples, as in ``precision_recall``, but without their surface (<), as in the paper's code. So
     a real sample with k copies or more has an empty ball: sets with many equal images cannot reach a coverage of 1.
@@ -77,7 +76,7 @@ def density_coverage(real: Tensor, fake: Tensor, *, k: int = 5) -> DensityCovera
         real, fake: features (N,D) and (M,D).
 
     Raises:
-        ValueError: for fewer than k + 1 real samples or no fake one, different D, NaN or infinite values.
+        ValueError: fewer than k + 1 real samples or no fake one; different D, NaN or infinite values.
     """
     real, fake = _checked(real, fake, k, least_real=k + 1, least_fake=1)
     inside_sum, covered = 0, []
@@ -90,17 +89,14 @@ def density_coverage(real: Tensor, fake: Tensor, *, k: int = 5) -> DensityCovera
 
 
 def nearest(query: Tensor, reference: Tensor, *, k: int) -> tuple[Tensor, Tensor]:
-    """The k nearest of ``reference`` for every feature of ``query``, another set: e.g. the real images nearest to a fake one.
-
-    Args:
-        query, reference: features (Q,D) and (N,D).
+    """The k nearest features of ``reference`` (N,D) to each of ``query`` (Q,D): the real images nearest to a fake one, say.
 
     Returns:
         Euclidean distances (Q,k) float64, ascending, 0 for copies, and indices (Q,k) into ``reference``; among equally near
         ones any may come first.
 
     Raises:
-        ValueError: if ``reference`` has no k samples, for different D, NaN or infinite values.
+        ValueError: ``reference`` has fewer than k samples; different D, NaN or infinite values.
     """
     reference, query = _checked(reference, query, k, least_real=k, least_fake=0, names=("reference", "query"))
     found = [
@@ -115,10 +111,9 @@ def _checked(
 ) -> tuple[Tensor, Tensor]:
     """Both in float64 around the first one's mean, where a common offset costs no digits."""
     real, fake = checked_features(real), checked_features(fake)
+    check_same_dims(real.shape[1], fake.shape[1])
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
-    if real.shape[1] != fake.shape[1]:
-        raise ValueError(f"features of {real.shape[1]} and {fake.shape[1]} dimensions cannot be compared")
     if len(real) < least_real or len(fake) < least_fake:
         raise ValueError(
             f"k = {k} neighbours need at least {least_real} {names[0]} and {least_fake} {names[1]} samples, "

@@ -1,4 +1,4 @@
-"""What happens to a picture between its file and a feature network."""
+"""Where the images of an evaluation come from: a folder, a tensor or a DataLoader, as batches of one process's share."""
 
 import hashlib
 import warnings
@@ -7,14 +7,13 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 import torch
-from accelerate.data_loader import DataLoaderStateMixin
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import RandomSampler
+from torch.utils.data import DataLoader, RandomSampler
 
 from mixgan.data.images import (
     BadImageError,
@@ -27,17 +26,20 @@ from mixgan.data.images import (
     stream_views,
 )
 
+# Files per task of a decoding thread: few, so that photographs of many megapixels do not fill the memory.
+FILES_PER_TASK = 4
+# Bytes of decoded pictures that wait for others of their size; beyond this a batch goes out part-filled.
+GATHERED_BYTES = 2**29
 _HALVES = {"A": "left half (A, photo)", "B": "right half (B, map)"}
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What happens to a decoded picture before a feature network sees it, in 8 bit as the training side does it.
+    """What happens to a decoded picture before the feature network, in 8 bit as in training.
 
     Args:
-        size: resize to ``size`` x ``size`` pixels by Pillow's antialiased bicubic; a picture of that size stays as it is,
-            and None keeps all sizes.
-        domain: cut side-by-side pairs of Google Maps first: "A" is the left half (photo), "B" the right half (map).
+        size: resize to ``size`` x ``size`` pixels by Pillow's antialiased bicubic; None keeps all sizes.
+        domain: first crop side-by-side pairs of Google Maps: "A" is the left half (photo), "B" the right half (map).
     """
 
     size: int | None = None
@@ -50,17 +52,17 @@ class Preprocessing:
             raise ValueError(f"domain must be 'A', 'B' or None, got {self.domain!r}")
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        """The picture for the feature network; ValueError for one that is no side-by-side pair where those are cut."""
+        """The preprocessed picture; with ``domain`` ValueError for one that is not a side-by-side pair."""
         if self.domain is not None:
             image = image.crop(self.box(*image.size))
         return image if self.size is None else resize_to(self.size)(image)
 
     def box(self, width: int, height: int) -> Box:
-        """The part that is looked at of a picture of this size: (left, upper, right, lower)."""
+        """The part of a picture of this size that is used: (left, upper, right, lower)."""
         return (0, 0, width, height) if self.domain is None else pair_boxes(width, height)["AB".index(self.domain)]
 
     def text(self) -> str:
-        """For reports, to go on after "both sides" or "images"."""
+        """For reports, continuing a sentence that begins with "images"."""
         cut = f"cut to the {_HALVES[self.domain]} of side-by-side pairs, then " if self.domain else ""
         if self.size is None:
             return f"{cut}left at their own size before the feature network"
@@ -70,32 +72,36 @@ class Preprocessing:
         )
 
 
-# Where the images of an evaluation come from: a folder, a tensor or a DataLoader, each as batches of one process's share.
-
-
-# Few, so that photographs of many megapixels do not pile up in memory; a feature network is slower than the hand-over.
-FILES_PER_TASK = 4
-# Decoded pictures that wait for others of their size; beyond this a batch goes out part-filled.
-GATHERED_BYTES = 2**29
-
-
 @dataclass(frozen=True)
 class Batch:
-    """Images of one size and their positions in the source."""
+    """Images of one size, and their positions in the source."""
 
     images: Tensor  # (B,3,H,W) uint8 0..255, or float 0..1 where they came so
     indices: Tensor  # (B,) int64, on the CPU
 
 
 class Source(Protocol):
-    """A set of images. Over all ranks its batches hold every image exactly once, whatever the number of processes."""
+    """A set of images. Over all ranks its batches contain every image exactly once, whatever the number of processes."""
 
-    name: str  # as reports show it
-    count: int | None  # number of images, bad files among them; None if unknown before they have been read
-    skipped: tuple[Path, ...]  # bad files that the last complete run through this process's batches left out
+    @property
+    def name(self) -> str:
+        """Name in reports."""
+
+    @property
+    def count(self) -> int | None:
+        """Number of images, bad files included; None if unknown before they have been read."""
+
+    @property
+    def skipped(self) -> tuple[Path, ...]:
+        """Bad files that the last complete pass over this process's batches skipped."""
 
     def batches(self, batch_size: int, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         """The images at the positions rank, rank + world, ...; a batch has at most ``batch_size`` of them."""
+
+
+Images: TypeAlias = str | Path | Tensor | Iterable[Any]
+#: One set of a comparison: images, or the path of a statistics file.
+Side: TypeAlias = Source | Path
 
 
 @dataclass
@@ -116,7 +122,7 @@ class FolderSource:
         self.name, self.count = str(self.folder), len(self.files)
 
     def batches(self, batch_size: int, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        """Batches of rank's share, uint8; files of mixed sizes are grouped by size, and so leave their order.
+        """Batches of the rank's share, uint8; files of different sizes are grouped by size, which changes their order.
 
         Raises:
             BadImageError: a bad file, unless such are skipped; those are named in a warning at the end.
@@ -126,12 +132,12 @@ class FolderSource:
         bad: list[BadImageError] = []
         with closing(self._decode(positions, bad)) as pictures:
             yield from _group_by_size(pictures, batch_size)
-        self.skipped = tuple(error.path for error in bad)
+        self.skipped = tuple(error.path for error in bad if error.path is not None)
         if bad:
             warnings.warn(skipped_text(bad, len(positions)), stacklevel=2)
 
     def sizes(self) -> Counter[tuple[int, int]]:
-        """How many pictures there are of each (width, height), after cutting and before resizing, by the headers alone.
+        """Number of pictures of each (width, height), after cropping and before resizing, from the file headers alone.
 
         Raises:
             BadImageError: a bad header, unless bad files are skipped, which here means not counted.
@@ -146,11 +152,7 @@ class FolderSource:
         return sizes
 
     def read(self, indices: Iterable[int]) -> list[Tensor]:
-        """The pictures at these positions of ``files`` as the feature network sees them, (3,H,W) uint8 each.
-
-        Raises:
-            BadImageError: one of them is a bad file.
-        """
+        """The preprocessed pictures at these positions of ``files``, (3,H,W) uint8 each; BadImageError for a bad file."""
         pictures = self._decode([int(index) for index in indices], bad=None)
         return [_stack([picture]).images[0] for picture in pictures]
 
@@ -161,7 +163,7 @@ class FolderSource:
             try:
                 stat = path.stat()
                 state = f"{stat.st_size} {stat.st_mtime_ns}"
-            except OSError:  # a dangling link, say; decoding tells
+            except OSError:  # a dangling link, say; decoding reports it
                 state = "unreadable"
             digest.update(f"{path.relative_to(self.folder).as_posix()!r} {state}\n".encode())
         return digest.hexdigest()
@@ -169,7 +171,7 @@ class FolderSource:
     def _decode(
         self, positions: Sequence[int], bad: list[BadImageError] | None
     ) -> Generator[tuple[int, np.ndarray], None, None]:
-        """(position, (H,W,3) uint8) of the good files; bad ones go to ``bad``, or are an error where that is None."""
+        """(position, (H,W,3) uint8) of the good files; bad ones are added to ``bad``, or raised where that is None."""
         results = stream_views(
             [self.files[position] for position in positions],
             lambda image: (self.preprocessing(image),),
@@ -178,10 +180,10 @@ class FolderSource:
         )
         with closing(results):
             for position, result in zip(positions, results, strict=True):
-                if isinstance(result, BadImageError):
-                    bad.append(result)
-                else:
+                if not isinstance(result, BadImageError):
                     yield position, result[0]
+                elif bad is not None:
+                    bad.append(result)
 
     def _size(self, path: Path) -> tuple[int, int]:
         width, height = image_size(path)
@@ -198,15 +200,15 @@ def folder_source(
     preprocessing: Preprocessing | None = None,
     on_bad_image: Literal["error", "skip"] = "error",
 ) -> FolderSource:
-    """All images of a folder and of the folders in it; Pillow decodes them, so that pixels equal pytorch-fid's.
+    """All images of a folder and its subfolders; Pillow decodes them, so that pixels equal pytorch-fid's.
 
     Args:
         path: the folder.
-        preprocessing: what to do to every picture; nothing by default.
+        preprocessing: what happens to every picture; nothing by default.
         on_bad_image: "error", or "skip" to leave bad files out.
 
     Raises:
-        ValueError: the folder is missing, a file, or holds no image.
+        ValueError: the folder is missing, a file, or contains no image.
     """
     return FolderSource(Path(path), tuple(list_images(Path(path))), preprocessing or Preprocessing(), on_bad_image)
 
@@ -215,13 +217,13 @@ def folder_source(
 class BatchSource:
     """Images that come as batches, see :func:`loader_source` and :func:`tensor_source`."""
 
-    loader: Iterable
+    loader: Iterable[Any]
     name: str
     count: int | None
     skipped: tuple[Path, ...] = ()
 
     def batches(self, batch_size: int, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        """Rank's share of every batch of the loader, in smaller batches where it is larger than ``batch_size``.
+        """The rank's share of every batch of the loader, split where it is larger than ``batch_size``.
 
         Raises:
             ValueError: with several processes, a loader that gives each of them other images.
@@ -240,34 +242,84 @@ class BatchSource:
 
 
 def tensor_source(images: Tensor, *, name: str = "tensor") -> BatchSource:
-    """Images (N,3,H,W), uint8 0..255 or float 0..1, taken as they are; ``name`` is what reports call them.
-
-    Raises:
-        ValueError: for another shape.
-    """
+    """Images (N,3,H,W), uint8 0..255 or float 0..1, unchanged; ``name`` is for reports. ValueError for another shape."""
     return BatchSource((_checked(images, "images"),), name, len(images))
 
 
-def loader_source(loader: Iterable, *, name: str = "DataLoader") -> BatchSource:
-    """The images of a DataLoader, or of any iterable of batches that can be gone through again.
+def loader_source(loader: Iterable[Any], *, name: str = "DataLoader") -> BatchSource:
+    """The images of a DataLoader, or of any iterable of batches.
 
-    Every process goes through all of it and takes its own share; positions count the images in the order they come. So the
-    loader must not have been through ``Accelerator.prepare``, which splits it a second time and pads the last batch with
-    images that would count twice, and must come in the same order on all processes.
+    Every process iterates over all of it and takes its own share. So the loader must have the same order on all processes,
+    and must not be prepared by ``Accelerator.prepare``, which splits it a second time and pads the last batch with images
+    that would count twice.
 
     Args:
-        loader: gives tensors (B,3,H,W), uint8 0..255 or float 0..1, or tuples or lists that begin with one, or dicts
+        loader: yields tensors (B,3,H,W), uint8 0..255 or float 0..1, or tuples or lists that begin with one, or dicts
             with one under "image".
-        name: what reports call it.
+        name: for reports.
     """
     return BatchSource(loader, name, _count(loader))
+
+
+def open_sides(
+    real: Images,
+    fake: Images,
+    *,
+    resize: int | Literal["auto"] | None = None,
+    domain: Literal["A", "B"] | None = None,
+    on_bad_image: Literal["error", "skip"] = "error",
+) -> tuple[Side, Side]:
+    """Both sets with their preprocessing; arguments and errors as ``compare``."""
+
+    def side(name: str, images: Images, size: int | None, domain: Literal["A", "B"] | None = None) -> Side:
+        if isinstance(images, str | Path):
+            path = Path(images)
+            if path.suffix == ".npz" and not path.is_dir():
+                return path
+            return folder_source(path, preprocessing=Preprocessing(size, domain), on_bad_image=on_bad_image)
+        if size is not None:
+            raise ValueError(f"--resize {size} needs folders of images, but {name} is a {type(images).__name__}")
+        if isinstance(images, Tensor):
+            return tensor_source(images, name=f"{name} images")
+        if not isinstance(images, Iterable):
+            raise ValueError(f"{name} must be a folder, an .npz file, a tensor or a DataLoader, got {images!r}")
+        return loader_source(images, name=f"{name} images")
+
+    size = None if resize == "auto" else resize
+    generated = side("fake", fake, size)
+    if resize == "auto" and domain:
+        size = _only_size(generated)
+        generated = side("fake", fake, size)
+    sides = side("real", real, size, domain), generated
+    if domain and not isinstance(sides[0], FolderSource):
+        raise ValueError(f"--domain {domain} needs the images of REAL, but {side_name(sides[0])} is not a folder")
+    for one in sides:
+        if not isinstance(one, Path) and one.count is not None and one.count < 2:
+            raise ValueError(f"a Frechet distance needs at least 2 images of each set, {one.name} contains {one.count}")
+    return sides
+
+
+def _only_size(side: Side) -> int:
+    if not isinstance(side, FolderSource):
+        raise ValueError(
+            f"{side_name(side)} does not give the size of its images: with --domain give --resize N or none"
+        )
+    sizes = side.sizes()
+    if len(sizes) != 1 or len(set(next(iter(sizes)))) != 1:
+        found = ", ".join(f"{width} x {height}" for width, height in list(sizes)[:3])
+        raise ValueError(f"{side.name} contains images of {found}, not of one square size: give --resize N or none")
+    return next(iter(sizes))[0]
+
+
+def side_name(side: Side) -> str:
+    return str(side) if isinstance(side, Path) else side.name
 
 
 def _check_share(batch_size: int, rank: int, world: int) -> None:
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     if not 0 <= rank < world:
-        raise ValueError(f"rank must lie in 0..world - 1, got rank={rank}, world={world}")
+        raise ValueError(f"rank must be in 0..world - 1, got rank={rank}, world={world}")
 
 
 def _group_by_size(pictures: Iterable[tuple[int, np.ndarray]], batch_size: int) -> Iterator[Batch]:
@@ -290,15 +342,14 @@ def _stack(group: list[tuple[int, np.ndarray]]) -> Batch:
     return Batch(torch.from_numpy(images), torch.tensor([position for position, _ in group]))
 
 
-def _count(loader: Iterable) -> int | None:
-    batch_size = getattr(loader, "batch_size", None)
-    if batch_size is None:  # batches are made by a batch sampler, by the data set, or without any DataLoader
+def _count(loader: Iterable[Any]) -> int | None:
+    if not isinstance(loader, DataLoader) or loader.batch_size is None:
         return None
     try:
-        total = len(loader.sampler)
+        total = len(loader.sampler)  # type: ignore[arg-type]
     except TypeError:  # an iterable data set
         return None
-    return total - total % batch_size if loader.drop_last else total
+    return total - total % loader.batch_size if loader.drop_last else total
 
 
 def _images_of(item: object) -> object:
@@ -316,7 +367,9 @@ def _checked(images: object, what: str) -> Tensor:
     return images
 
 
-def _check_same_everywhere(loader: Iterable) -> None:
+def _check_same_everywhere(loader: Iterable[Any]) -> None:
+    from accelerate.data_loader import DataLoaderStateMixin
+
     if isinstance(loader, DataLoaderStateMixin):
         raise ValueError(
             "this DataLoader went through Accelerator.prepare, so each process gets other images, some of them twice; "

@@ -11,22 +11,22 @@ from PIL import Image
 from scipy import linalg
 
 from mixgan.engine.config import read_options
-from mixgan.evaluate.comparison import FidOptions
+from mixgan.evaluate.command import FidOptions
+from mixgan.evaluate.frechet import FeatureStatistics
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT))  # bench is in no installed package
 
-from bench import fid, fid_commands, fid_peers  # noqa: E402
-from bench.fid_commands import Commands, Run  # noqa: E402
-from bench.fid_memory import keep_all, keep_sums  # noqa: E402
-from bench.fid_table import agreement, speed  # noqa: E402
+from bench import fid, fid_peers  # noqa: E402
+from bench.fid import agreement, speed  # noqa: E402
+from bench.fid_peers import Commands, Run, keep_all, keep_sums  # noqa: E402
 from bench.memory import peak_growth  # noqa: E402
 
 # Writes down its arguments, prints as pytorch-fid does and writes a file as mixgan does.
 FAKE_PYTHON = """#!/bin/sh
 echo "$TORCH_HOME $OMP_NUM_THREADS $*" >> calls.txt
 while [ $# -gt 0 ]; do
-    if [ "$1" = --json ]; then echo '{"fid": 2.5}' > "$2"; fi
+    if [ "$1" = --json ]; then echo '{"fd": 2.5}' > "$2"; fi
     shift
 done
 echo "100%| 1/1"
@@ -90,7 +90,7 @@ def test_missing_peers_are_named(monkeypatch):
         assert row.reached is None
 
     monkeypatch.setattr(linalg, "sqrtm", lambda matrix: matrix)  # newer scipy's knows no disp
-    known = [fid.statistics_of(features(30, seed)) for seed in (0, 1)]
+    known = [FeatureStatistics.of(features(30, seed)) for seed in (0, 1)]
     for row in fid.distance_rows("x", lambda: 1.5, known, (8, 1e-6), turns=1):
         assert "does not run with scipy" in row.peer
         assert (row.theirs, row.reached) == ("", None)
@@ -118,7 +118,7 @@ def commands(tmp_path, monkeypatch):
     """Commands of which none is run, and no weights are made."""
     (tmp_path / "python").write_text(FAKE_PYTHON)
     (tmp_path / "python").chmod(0o755)
-    monkeypatch.setattr(fid_commands.sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr(fid_peers.sys, "executable", str(tmp_path / "python"))
     commands = Commands(tmp_path, images=5, side=32, threads=3)
     commands.weights = tmp_path / "hub" / "checkpoints" / "weights.pth"
     return commands
@@ -127,7 +127,7 @@ def commands(tmp_path, monkeypatch):
 def test_folders_hold_different_tiles(commands):
     real, fake = ([np.asarray(Image.open(path)) for path in sorted(folder.iterdir())] for folder in commands.folders)
     assert commands.counts == (len(real), len(fake)) == (5, 6)
-    expected = fid_commands.tile_sets(5, side=32)
+    expected = fid_peers.tile_sets(5, side=32)
     for images, tiles in zip((real, fake), expected, strict=True):
         np.testing.assert_array_equal(np.stack(images), tiles.permute(0, 2, 3, 1))
     assert [len(list(folder.iterdir())) for folder in commands.two_of_each] == [2, 2]

@@ -63,7 +63,7 @@ def test_three_processes_find_what_one_finds(launch, save, fresh_process, monkey
     for figures in (one, three):
         del figures["seconds"]
     numbers = {key for key, value in one.items() if isinstance(value, float)}
-    assert {"fid", "fid_high", "coverage", "rmse", "ssim"} <= numbers
+    assert {"fd", "fd_high", "coverage", "rmse", "ssim"} <= numbers
     assert {key: three.pop(key) for key in numbers} == pytest.approx({key: one.pop(key) for key in numbers}, rel=1e-9)
     assert three == one
     assert one["distance"].startswith(

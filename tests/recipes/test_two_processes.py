@@ -58,4 +58,4 @@ def test_classify(launch, tmp_path):
 def test_many_cases_in_one_launch(launch):
     launch.recipes = Path(__file__).parent
     printed = launch("two_ranks.py", processes=2)
-    assert printed.count("passed: ") == 7, printed
+    assert printed.count("passed: ") == 8, printed

@@ -13,9 +13,10 @@ from torch import nn
 from mixgan.engine.accelerator import make_accelerator, on_main, synchronise_buffers
 from mixgan.engine.config import CommonSettings
 from mixgan.engine.run import Interrupt
+from mixgan.evaluate import FrechetDistance, compare
 from mixgan.evaluate.feature_set import KeptFeatures, measure
 from mixgan.evaluate.features import bundled_features
-from mixgan.evaluate.frechet import FeatureStatistics, frechet_distance
+from mixgan.evaluate.frechet import FeatureStatistics, frechet_distance, frechet_distance_from_features
 from mixgan.evaluate.sources import folder_source
 from mixgan.mixing import build_mixer, list_mixers
 from mixgan.mixing.registry import mixer_options
@@ -70,6 +71,20 @@ def kept_features_are_those_of_one_process():
     assert torch.equal(together.features, whole.features)
 
 
+def comparisons_and_distances_are_those_of_one_process():
+    images = torch.rand(13, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    fakes, extractor = images.square()[:9], bundled_features()
+    expected = frechet_distance_from_features(extractor(images), extractor(fakes))
+    found = compare(images, fakes, features=extractor, bootstrap=0, batch_size=2, accelerator=accelerator)
+    assert (found.n_real, found.n_fake) == (13, 9)
+    assert found.fd == pytest.approx(expected, rel=1e-5)
+    distance = FrechetDistance(extractor, accelerator=accelerator)
+    for one, real in ((images, True), (fakes, False)):
+        for batch in one[rank::world].split(2):
+            distance.update(batch, real=real)
+    assert distance.compute() == pytest.approx(expected, rel=1e-5)
+
+
 def a_broken_file_of_one_process_stops_both():
     with TemporaryDirectory() as folder:
         for broken in (0, 1):  # of the first and of the second process's share
@@ -103,6 +118,7 @@ for case in (
     an_error_on_the_main_process_reaches_all,
     statistics_are_those_of_one_process,
     kept_features_are_those_of_one_process,
+    comparisons_and_distances_are_those_of_one_process,
     a_broken_file_of_one_process_stops_both,
     buffers_become_the_main_ones,
     a_signal_to_one_process_stops_both,

@@ -19,7 +19,7 @@ from mixgan.gan.evaluation import COLLAPSED, PairwiseDistance
 from mixgan.ops.transforms import to_bytes
 
 #: Taken over from what ``recipes/fid.py`` computes.
-FIGURES = ("fid", "kid", "precision", "recall", "density", "coverage", "n_real", "n_fake", "features")
+FIGURES = ("kid", "precision", "recall", "density", "coverage", "n_real", "n_fake", "features")
 BATCH = 100
 
 
@@ -92,11 +92,11 @@ class TestImages:
         synchronise_buffers(self.accelerator, generator)
         source = GeneratedSource(generator, self.noise, self.accelerator, PairwiseDistance(self.size))
         made = measure(source, self.extractor, accelerator=self.accelerator, batch_size=BATCH)
-        compared = on_main(self.accelerator, lambda: compare_sets(self.real, made, self.extractor, replicates=0))
+        compared = on_main(self.accelerator, lambda: compare_sets(self.real, made, self.extractor, bootstrap=0))
         spread = source.spread.value(self.accelerator)
-        figures = {name: compared[name] for name in FIGURES}
+        figures = {"fid": compared.fd} | {name: getattr(compared, name) for name in FIGURES}
         figures |= {"diversity": spread, "diversity_real": self.real_spread}
-        warnings = compared["warnings"] + collapse_warnings(spread, self.real_spread)
+        warnings = compared.warnings + collapse_warnings(spread, self.real_spread)
         return figures | ({"warnings": warnings} if warnings else {})
 
 

@@ -1,5 +1,6 @@
 """The command as it is typed: flags, what it prints and writes, exit codes, and Inception's distance against pytorch-fid's."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,12 +10,12 @@ from pytorch_fid.inception import InceptionV3
 from torch import Tensor
 
 from mixgan.engine.config import run_command
-from mixgan.evaluate.command import main
+from mixgan.evaluate.command import FidOptions, main
 
 pytestmark = pytest.mark.usefixtures("fresh_process")
 
 KEYS = {
-    "fid", "fid_low", "fid_high", "kid", "kid_std", "kid_subset_size", "precision", "recall", "density", "coverage",
+    "fd", "fd_low", "fd_high", "kid", "kid_std", "kid_subset_size", "precision", "recall", "density", "coverage",
     "inception_score", "n_real", "n_fake", "features", "resize", "weights_sha256", "warnings",
 }  # fmt: skip
 MORE_KEYS = {
@@ -57,7 +58,7 @@ def test_json_page_and_terminal(folders, tmp_path, capsys):
 def test_infinities_become_null(folders, tmp_path):
     main([folders[0], folders[0], *BUNDLED, "--json", str(tmp_path / "out.json")])
     figures = json.loads((tmp_path / "out.json").read_text())
-    assert (figures["fid"], figures["psnr"]) == (0, None)
+    assert (figures["fd"], figures["psnr"]) == (0, None)
 
 
 def test_the_cache_flag_as_documented(folders, tmp_path, capsys):
@@ -77,7 +78,7 @@ def test_names_with_brackets_are_printed_as_they_are(save, tiles, capsys):
     fake = save("[/bold]", tiles.maps[:12])
     (fake / "3.png").write_bytes(b"")
     main([real, str(fake), *BUNDLED, "--on-bad-image", "skip"])
-    assert f"warning: {fake}: 1 of 12 files left out as unreadable: {fake / '3.png'}\n" in capsys.readouterr().out
+    assert f"warning: {fake}: 1 of 12 files skipped as unreadable: {fake / '3.png'}\n" in capsys.readouterr().out
 
 
 def test_mistakes_are_one_sentence_and_exit_code_2(folders, save, tiles, tmp_path, capsys):
@@ -89,7 +90,7 @@ def test_mistakes_are_one_sentence_and_exit_code_2(folders, save, tiles, tmp_pat
     cases = {
         (str(tmp_path / "nowhere"), folders[1]): "does not exist",
         (folders[0], str(tmp_path / "empty")): "contains no image",
-        (one, folders[1]): f"at least 2 images of each set, {one} holds 1",
+        (one, folders[1]): f"at least 2 images of each set, {one} contains 1",
         (folders[0], str(broken)): "20.png' is truncated",
         (folders[0], str(tmp_path / "other.npz")): "of 2048 dimensions, but the features to compare with have 64",
         (*folders, "--batch-size", "0"): "--batch-size must be at least 1",
@@ -127,8 +128,47 @@ def test_inceptions_distance_is_pytorch_fids(inception_weights, save, tiles, tmp
     figures = json.loads(json_file.read_text())
     monkeypatch.setenv("TORCH_HOME", str(inception_weights.parents[2]))
     expected = frechet(pytorch_fids_features(photos), pytorch_fids_features(maps))
-    assert figures["fid"] == pytest.approx(expected, rel=1e-6)
+    assert figures["fd"] == pytest.approx(expected, rel=1e-6)
     assert figures["features"] == "inception-64"
-    (told,) = [text for text in figures["warnings"] if "not the published ones" in text]
-    assert f"sha256 {figures['weights_sha256'][:8]}..., not 6726825d..." in told
-    assert told in page.read_text()
+    assert "fid" not in figures
+    (warning,) = [text for text in figures["warnings"] if "not the published ones" in text]
+    assert f"sha256 {figures['weights_sha256'][:8]}..., not 6726825d..." in warning
+    assert warning in page.read_text()
+
+
+def test_flags_for_inception_alone(folders, tmp_path, capsys):
+    main([*folders, *BUNDLED, "--fast", "--json", str(tmp_path / "out.json")])
+    warning = "--fast and --dims are for Inception, they change nothing about bundled features"
+    assert warning in json.loads((tmp_path / "out.json").read_text())["warnings"]
+
+
+def test_the_old_name_of_bundled_features_is_an_alias_with_a_notice(folders, capsys):
+    main([*folders, "--features", "embedded", "--bootstrap", "0", "--threads", "1"])
+    printed = capsys.readouterr().out
+    assert "--features embedded is now called --features bundled" in printed
+    assert "features: bundled, as asked for" in printed
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"resize": "-3"}, "--resize must be auto, none or a number of pixels, got -3"),
+        ({"batch_size": 0}, "--batch-size must be at least 1, got 0"),
+        ({"sample": 0}, "--sample must be at least 1, got 0"),
+        ({"bootstrap": 1}, "--bootstrap must be 0 or at least 2, got 1"),
+        ({"seed": -1}, "--seed must be at least 0 and below 4294967296, got -1"),
+        ({"json": "nowhere/out.json"}, "the folder of --json .*nowhere/out.json does not exist"),
+        ({"html": "made"}, "--html must name a file, but .*made is a folder"),
+        ({"real": "known.npz", "save_statistics": "out.npz"}, "--save-statistics needs the images of REAL"),
+        ({"save_statistics": "out.json"}, "--save-statistics must end in .npz, got .*out.json"),
+    ],
+)
+def test_flags_out_of_range_are_refused_at_once(flags, message, tmp_path):
+    (tmp_path / "made").mkdir()
+    options = FidOptions(real=tmp_path, fake=tmp_path)
+    flags = {
+        key: tmp_path / value if key in ("real", "json", "html", "save_statistics") else value
+        for key, value in flags.items()
+    }
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(options, **flags)

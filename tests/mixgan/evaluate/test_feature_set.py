@@ -49,10 +49,10 @@ def test_tensors_and_loaders_can_be_compared_from_python(tiles, accelerator):
     loader = DataLoader(TensorDataset(tiles.photos / 255), batch_size=5)
     real = measure(tensor_source(tiles.maps), extractor, accelerator=accelerator)
     fake = measure(loader_source(loader), extractor, accelerator=accelerator)
-    figures = compare_sets(real, fake, extractor, replicates=0)
+    found = compare_sets(real, fake, extractor, bootstrap=0)
     alone = [torch.cat([extractor(image[None]) for image in images]) for images in (tiles.maps, tiles.photos)]
-    assert figures["fid"] == pytest.approx(frechet_distance_from_features(*alone), rel=1e-4)
-    assert (figures["n_real"], figures["n_fake"]) == (24, 24)
+    assert found.fd == pytest.approx(frechet_distance_from_features(*alone), rel=1e-4)
+    assert (found.n_real, found.n_fake) == (24, 24)
 
 
 def test_unreadable_files_are_left_out_and_named(tiles, save, accelerator):
@@ -65,7 +65,7 @@ def test_unreadable_files_are_left_out_and_named(tiles, save, accelerator):
     assert found.n == 17
     (warning,) = found.warnings
     names = ", ".join(str(folder / f"{number}.png") for number in range(2, 7))
-    assert warning == f"{folder}: 7 of 24 files left out as unreadable: {names} and 2 more"
+    assert warning == f"{folder}: 7 of 24 files skipped as unreadable: {names} and 2 more"
 
 
 def test_features_that_are_not_numbers_are_told_with_their_source(tiles, accelerator):

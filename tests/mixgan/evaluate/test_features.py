@@ -117,7 +117,7 @@ def test_features_that_a_classifier_does_not_see_have_no_logits():
 
     for module in (nn.Flatten(), Plain()):
         extractor = module_features("mine", module, dims=48)
-        with pytest.raises(ValueError, match="the mine features come without a classifier"):
+        with pytest.raises(ValueError, match="the mine features have no classifier"):
             extractor.logits(torch.zeros(2, 48))
 
 

@@ -185,5 +185,5 @@ def test_mistakes_are_named():
         frechet_distance_from_features(x[:1], x)
     with pytest.raises(ValueError, match="4 and 3 dimensions"):
         frechet_distance_from_features(x, x[:, :3])
-    with pytest.raises(ValueError, match="4 dimensions were announced, got 3"):
+    with pytest.raises(ValueError, match="4 dimensions are expected, got 3"):
         FeatureStatistics(4).update(x[:, :3])

@@ -101,7 +101,7 @@ def test_logits_are_those_of_inception_scores(weights, extractors):
     with torch.autocast("cpu", torch.bfloat16):
         logits = extractors[2048].logits(features)
     torch.testing.assert_close(logits, expected)
-    with pytest.raises(ValueError, match="inception-768 features come without a classifier"):
+    with pytest.raises(ValueError, match="inception-768 features have no classifier"):
         extractors[768].logits(torch.rand(2, 768))
 
 
@@ -161,7 +161,9 @@ def test_a_failed_download_says_which_file_belongs_where(empty_hub, monkeypatch)
 def test_a_wrong_file_is_named(content, tmp_path):
     path = tmp_path / "weights.pth"
     path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
-    with pytest.raises(ValueError, match=r"weights\.pth does not hold the weights of pytorch-fid's Inception network"):
+    with pytest.raises(
+        ValueError, match=r"weights\.pth does not contain the weights of pytorch-fid's Inception network"
+    ):
         inception_features(path)
 
 

@@ -9,19 +9,20 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from mixgan.evaluate.comparison import Evaluation, FidOptions, evaluate
-from mixgan.evaluate.page import figure_rows, write_page
+from mixgan.evaluate.command import FidOptions, metric_rows, run
+from mixgan.evaluate.comparison import Comparison
+from mixgan.evaluate.page import write_page
 from mixgan.report.page import tidy
 
 pytestmark = pytest.mark.usefixtures("fresh_process")
 
 
-def evaluation_of(real: Path, fake: Path, **flags) -> Evaluation:
+def evaluation_of(real: Path, fake: Path, **flags) -> Comparison:
     flags = {"features": "bundled", "bootstrap": 3, "threads": 1, **flags}
-    return evaluate(FidOptions(real=real, fake=fake, **flags), Accelerator(cpu=True))
+    return run(FidOptions(real=real, fake=fake, **flags), Accelerator(cpu=True))
 
 
-def texts(evaluation: Evaluation, path: Path) -> str:
+def texts(evaluation: Comparison, path: Path) -> str:
     """The page as text, spaces as one; fails if it refers to anything outside."""
     write_page(path, evaluation)
     page = path.read_text()
@@ -40,17 +41,17 @@ def test_a_full_page(save, tiles, tmp_path):
     darker = tiles.maps.float().mul(0.7).to(torch.uint8)
     darker[5] = 0  # the worst pair
     found = evaluation_of(save("real", tiles.maps), save("fake", darker), resize="40", sample=15)
-    figures = found.figures
+    figures = found.to_dict()
     text = texts(found, tmp_path / "out.html")
     assert headings(tmp_path / "out.html") == [
-        "Figures", "Protocol", "Samples", "Worst pairs", "Nearest real images", "Both sets in feature space", "Run",
+        "Metrics", "Protocol", "Samples", "Worst pairs", "Nearest real images", "Both sets in feature space", "Run",
     ]  # fmt: skip
-    for key in ("fid", "kid", "precision", "recall", "density", "coverage", "inception_score"):
+    for key in ("fd", "kid", "precision", "recall", "density", "coverage", "inception_score"):
         assert f" {tidy(figures[key], padded=True)} " in text, key
     for key in ("rmse", "rmse_gcgan", "acc5", "acc10", "psnr", "ssim"):
         assert f" {tidy(figures[key], padded=True)} " in text, key
     assert "Frechet distance (bundled features), not comparable with published FID" in text
-    interval = f"95 % interval {figures['fid_low']:.4g} to {figures['fid_high']:.4g}"
+    interval = f"95 % interval {figures['fd_low']:.4g} to {figures['fd_high']:.4g}"
     assert f"24 real, 24 generated images, {interval}" in text
     assert "Features: bundled, as asked for. Weights sha256 " + figures["weights_sha256"][:16] in text
     assert (
@@ -58,7 +59,7 @@ def test_a_full_page(save, tiles, tmp_path):
     )
     assert "random sample: 15 of 24 real images and 15 of 24 generated images" in text
     assert (
-        f"real generated RMSE 5.png 5.png {tidy(float(found.pairs.rmse[5]), padded=True)} " in text
+        f"real generated RMSE 5.png 5.png {tidy(float(found.evidence.pairs.rmse[5]), padded=True)} " in text
     )  # the worst first
     assert f"torch {version('torch')} " in text
     assert all(warning in text for warning in figures["warnings"])
@@ -85,11 +86,11 @@ def test_a_page_of_statistics_files(known, save, tiles, tmp_path):
     found = evaluation_of(sides["real"], sides["fake"])
     text = texts(found, tmp_path / "out.html")
     samples = [] if known == "both" else ["Samples"]
-    assert headings(tmp_path / "out.html") == ["Figures", "Protocol", *samples, "Run"]
-    assert tidy(found.figures["fid"], padded=True) in text
+    assert headings(tmp_path / "out.html") == ["Metrics", "Protocol", *samples, "Run"]
+    assert tidy(found.fd, padded=True) in text
     assert "24 real, 24 generated images; lower is better" in text
     assert ("Inception Score" in text) == (known == "real")
-    assert "nothing but the Frechet distance can be compared" in text
+    assert "only the Frechet distance can be compared" in text
 
 
 def test_names_of_files_and_folders_are_escaped(save, tiles, tmp_path):
@@ -104,8 +105,6 @@ def test_names_of_files_and_folders_are_escaped(save, tiles, tmp_path):
     assert not any(raw in page for raw in ("<b>", "<i>", "<img src=x>"))
 
 
-def test_an_unknown_number_of_images_is_said():
-    figures = {"fid": 1.0, "fid_low": None, "n_real": None, "n_fake": 7, "distance": "FID"}
-    assert figure_rows(figures) == [
-        {"figure": "FID", "value": 1.0, "how": "an unknown number of real, 7 generated images; lower is better"}
-    ]
+def test_an_unknown_number_of_images_is_reported():
+    result = Comparison(fd=1.0, n_fake=7, distance="FID")
+    assert metric_rows(result) == [("FID", 1.0, "an unknown number of real, 7 generated images; lower is better")]

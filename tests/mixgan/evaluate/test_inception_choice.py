@@ -74,7 +74,7 @@ def test_inception_by_name_downloads_only_what_is_missing(hub):
     assert choose_features("inception", dims=64).note == "features: inception-64, as asked for"
 
 
-def test_embedded_by_name_stays_embedded(hub):
+def test_bundled_by_name_stays_bundled(hub):
     (hub / NAME).touch()
     features = choose_features("bundled")
     assert (features.name, features.note) == ("bundled", "features: bundled, as asked for")

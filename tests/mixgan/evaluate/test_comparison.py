@@ -11,7 +11,8 @@ from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor, nn
 
-from mixgan.evaluate.comparison import Evaluation, FidOptions, evaluate
+from mixgan.evaluate.command import FidOptions, run
+from mixgan.evaluate.comparison import Comparison
 from mixgan.evaluate.feature_set import read_statistics
 from mixgan.evaluate.features import FeatureExtractor, module_features
 from mixgan.evaluate.frechet import frechet_distance_from_features
@@ -35,16 +36,16 @@ def mean_colour(path: Path, *, factor: float = 100.0) -> FeatureExtractor:
 
 
 @pytest.fixture
-def run(tmp_path):
-    """Evaluates with these flags, the paths below the test's folder, in a new process's state."""
+def evaluate(tmp_path):
+    """Compares with these flags, the paths in the test's folder."""
 
-    def call(real: str, fake: str, read_checkpoint=mean_colour, **flags) -> Evaluation:
+    def call(real: str, fake: str, read_checkpoint=mean_colour, **flags) -> Comparison:
         for name in ("save_statistics", "cache"):
             if name in flags:
                 flags[name] = tmp_path / flags[name]
         defaults = {"features": str(tmp_path), "bootstrap": 2, "threads": 1, "batch_size": 5}
         options = FidOptions(real=tmp_path / real, fake=tmp_path / fake, **defaults | flags)
-        return evaluate(options, Accelerator(cpu=True), read_checkpoint)
+        return run(options, Accelerator(cpu=True), read_checkpoint)
 
     return call
 
@@ -63,18 +64,18 @@ def colours(folder: Path, *, size: int | None = None, box=None) -> Tensor:
 
 
 @pytest.mark.usefixtures("folders")
-def test_the_distance_is_that_of_the_folders(run, tmp_path, capsys):
-    found = run("real", "fake")
+def test_the_distance_is_that_of_the_folders(evaluate, tmp_path, capsys):
+    found = evaluate("real", "fake")
     expected = frechet_distance_from_features(colours(tmp_path / "real"), colours(tmp_path / "fake"))
-    assert found.figures["fid"] == pytest.approx(expected, rel=1e-5)
-    assert (found.figures["n_real"], found.figures["n_fake"]) == (24, 20)
-    assert found.figures["resize"] is None
-    assert found.pairs is None
+    assert found.fd == pytest.approx(expected, rel=1e-5)
+    assert (found.n_real, found.n_fake) == (24, 20)
+    assert found.resize is None
+    assert found.evidence.pairs is None
     printed = capsys.readouterr().out.splitlines()
     assert printed == ["features: mean-colour", "images left at their own size before the feature network"]
 
 
-def test_mixed_sizes_and_one_size_for_both_sides(run, tmp_path):
+def test_mixed_sizes_and_one_size_for_both_sides(evaluate, tmp_path):
     generator = np.random.default_rng(0)
     for side, sizes in (("real", [(60, 40), (33, 70), (48, 48)]), ("fake", [(24, 24), (20, 31)])):
         (tmp_path / side).mkdir()
@@ -82,35 +83,35 @@ def test_mixed_sizes_and_one_size_for_both_sides(run, tmp_path):
             pixels = generator.integers(0, 256, (*sizes[number % len(sizes)], 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / side / f"{side}{number}.png")
     for flags, size in (({}, None), ({"resize": "12"}, 12)):
-        figures = run("real", "fake", **flags).figures
+        figures = evaluate("real", "fake", **flags)
         expected = [colours(tmp_path / side, size=size) for side in ("real", "fake")]
-        assert figures["fid"] == pytest.approx(frechet_distance_from_features(*expected), rel=1e-3)
-        assert figures["resize"] == size
-        warned = any(text.startswith("real images of 40 x 60 px against generated") for text in figures["warnings"])
+        assert figures.fd == pytest.approx(frechet_distance_from_features(*expected), rel=1e-3)
+        assert figures.resize == size
+        warned = any(text.startswith("real images of 40 x 60 px against generated") for text in figures.warnings)
         assert warned == (size is None)
 
 
 @pytest.mark.parametrize(("domain", "box"), [("A", (0, 0, 120, 120)), ("B", (120, 0, 240, 120))])
-def test_a_domain_of_google_maps_at_the_size_of_the_generated_images(domain, box, run, save, tiles, tmp_path):
+def test_a_domain_of_google_maps_at_the_size_of_the_generated_images(domain, box, evaluate, save, tiles, tmp_path):
     both = torch.cat([tiles.photos, tiles.maps], dim=3)[:10]
     (tmp_path / "maps").mkdir()
     for number, image in enumerate(both):
         Image.fromarray(image.permute(1, 2, 0).numpy()).resize((240, 120)).save(tmp_path / "maps" / f"{number}.png")
     save("fake", tiles.maps[:10])
-    found = run("maps", "fake", domain=domain)
+    found = evaluate("maps", "fake", domain=domain)
     expected = [colours(tmp_path / "maps", size=32, box=box), colours(tmp_path / "fake")]
-    assert found.figures["fid"] == pytest.approx(frechet_distance_from_features(*expected), rel=1e-4)
-    assert found.figures["resize"] == 32
+    assert found.fd == pytest.approx(frechet_distance_from_features(*expected), rel=1e-4)
+    assert found.resize == 32
     # The maps come back from their enlargement almost as they were; photos are something else.
-    assert (found.figures["rmse"] < 12) == (domain == "B")
-    assert found.figures["n_pairs"] == 10
+    assert (found.rmse < 12) == (domain == "B")
+    assert found.n_pairs == 10
 
 
 @pytest.mark.usefixtures("folders")
-def test_features_of_the_reference_are_kept_until_something_changes(run, tmp_path, capsys):
+def test_features_of_the_reference_are_kept_until_something_changes(evaluate, tmp_path, capsys):
     def measured(**flags) -> tuple[bool, float]:
-        figures = run("real", "fake", **flags).figures
-        return f"{tmp_path / 'real'}: features from {tmp_path / 'kept'}" not in capsys.readouterr().out, figures["fid"]
+        figures = evaluate("real", "fake", **flags)
+        return f"{tmp_path / 'real'}: features from {tmp_path / 'kept'}" not in capsys.readouterr().out, figures.fd
 
     first, fid = measured(cache="kept")
     assert first
@@ -127,73 +128,72 @@ def test_features_of_the_reference_are_kept_until_something_changes(run, tmp_pat
 
 
 @pytest.mark.usefixtures("folders")
-def test_an_unusable_cache_is_said_and_no_error(run, tmp_path, capsys):
+def test_an_unusable_cache_is_said_and_no_error(evaluate, tmp_path, capsys):
     (tmp_path / "file").touch()
-    assert run("real", "fake", cache="file/kept").figures["fid"] > 0
-    told = f"the features of {tmp_path / 'real'} could not be kept in {tmp_path / 'file' / 'kept'}"
+    assert evaluate("real", "fake", cache="file/kept").fd > 0
+    told = f"the features of {tmp_path / 'real'} could not be stored in {tmp_path / 'file' / 'kept'}"
     assert told in capsys.readouterr().out.splitlines()
-    run("real", "fake", cache="unused", use_cache=False)
+    evaluate("real", "fake", cache="unused", use_cache=False)
     assert not (tmp_path / "unused").exists()
 
 
 @pytest.mark.usefixtures("folders")
-def test_saved_statistics_take_the_place_of_the_folder(run, tmp_path):
-    whole = run("real", "fake", save_statistics="real.npz").figures
-    run("fake", "real", save_statistics="fake.npz")
+def test_saved_statistics_take_the_place_of_the_folder(evaluate, tmp_path):
+    whole = evaluate("real", "fake", save_statistics="real.npz")
+    evaluate("fake", "real", save_statistics="fake.npz")
     for real, fake in (("real.npz", "fake"), ("real", "fake.npz"), ("real.npz", "fake.npz")):
-        figures = run(real, fake).figures
-        assert figures["fid"] == pytest.approx(whole["fid"], rel=1e-9)
-        assert (figures["n_real"], figures["n_fake"]) == (24, 20)
-        assert figures["preprocessing"] == whole["preprocessing"]
-        assert figures["precision"] is None
+        figures = evaluate(real, fake)
+        assert figures.fd == pytest.approx(whole.fd, rel=1e-9)
+        assert (figures.n_real, figures.n_fake) == (24, 20)
+        assert figures.preprocessing == whole.preprocessing
+        assert figures.precision is None
     known = read_statistics(tmp_path / "real.npz")
     np.savez(tmp_path / "theirs.npz", mu=known.mean.numpy(), sigma=known.covariance.numpy())
-    figures = run("theirs.npz", "fake", resize="32").figures
-    assert figures["fid"] == pytest.approx(whole["fid"], rel=1e-9)
-    assert (figures["n_real"], figures["resize"]) == (None, 32)
-    assert f"{tmp_path / 'theirs.npz'} does not say with which features it was made" in figures["warnings"]
+    figures = evaluate("theirs.npz", "fake", resize="32")
+    assert figures.fd == pytest.approx(whole.fd, rel=1e-9)
+    assert (figures.n_real, figures.resize) == (None, 32)
+    assert f"{tmp_path / 'theirs.npz'} does not say with which features it was made" in figures.warnings
 
 
 @pytest.mark.usefixtures("folders")
-def test_a_set_against_itself(run):
-    figures = run("real", "real").figures
-    assert [figures[key] for key in ("fid", "rmse", "rmse_gcgan")] == [0, 0, 0]
+def test_a_set_against_itself(evaluate):
+    figures = evaluate("real", "real")
+    assert [getattr(figures, key) for key in ("fd", "rmse", "rmse_gcgan")] == [0, 0, 0]
     ones = ("precision", "recall", "density", "coverage", "acc5", "acc10", "ssim")
-    assert {key: figures[key] for key in ones} == pytest.approx(dict.fromkeys(ones, 1))
-    assert figures["psnr"] == float("inf")
+    assert {key: getattr(figures, key) for key in ones} == pytest.approx(dict.fromkeys(ones, 1))
+    assert figures.psnr == float("inf")
 
 
 @pytest.mark.usefixtures("folders")
-def test_unreadable_files_stop_or_are_left_out_and_then_there_are_no_pairs(run, tmp_path, save, tiles):
+def test_unreadable_files_stop_or_are_left_out_and_then_there_are_no_pairs(evaluate, tmp_path, save, tiles):
     save("fake", tiles.maps)
     for path in (tmp_path / "fake").glob("*.bmp"):
         path.unlink()
     broken = tmp_path / "fake" / "7.png"
     broken.write_bytes(broken.read_bytes()[:300])  # its header is whole
     with pytest.raises(ValueError, match=r"fake/7\.png' is truncated"):
-        run("real", "fake")
-    with pytest.warns(UserWarning, match="skipped 1 of 24"):
-        found = run("real", "fake", on_bad_image="skip")
-    assert found.figures["n_fake"] == 23
-    assert found.pairs is None
-    assert f"{tmp_path / 'fake'}: 1 of 24 files left out as unreadable: {broken}" in found.figures["warnings"]
-    assert "unreadable files were left out: no paired figures" in found.figures["warnings"]
+        evaluate("real", "fake")
+    found = evaluate("real", "fake", on_bad_image="skip")
+    assert found.n_fake == 23
+    assert found.evidence.pairs is None
+    assert f"{tmp_path / 'fake'}: 1 of 24 files skipped as unreadable: {broken}" in found.warnings
+    assert "unreadable files were skipped: no paired metrics" in found.warnings
 
 
 @pytest.mark.usefixtures("folders")
-def test_some_pairs_are_not_enough(run, save, tiles, tmp_path):
+def test_some_pairs_are_not_enough(evaluate, save, tiles, tmp_path):
     save("fake", tiles.maps[:3])
-    found = run("real", "fake")
-    assert found.pairs is None
-    assert "rmse" not in found.figures
-    assert any("20 of 23 generated images" in text for text in found.figures["warnings"])
+    found = evaluate("real", "fake")
+    assert found.evidence.pairs is None
+    assert "rmse" not in found.to_dict()
+    assert any("20 of 23 generated images" in text for text in found.warnings)
 
 
 @pytest.mark.usefixtures("folders")
-def test_features_that_cannot_be_had_are_refused(run, tmp_path):
+def test_features_that_cannot_be_had_are_refused(evaluate, tmp_path):
     with pytest.raises(ValueError, match="the mean-colour features of 5 out of 5 images in a batch are NaN"):
-        run("real", "fake", read_checkpoint=partial(mean_colour, factor=float("nan")))
+        evaluate("real", "fake", read_checkpoint=partial(mean_colour, factor=float("nan")))
     with pytest.raises(ValueError, match="or a checkpoint of classify; there is no file or folder nowhere"):
-        run("real", "fake", features="nowhere")
-    with pytest.raises(ValueError, match=r"auto, inception, bundled, got .*; recipes/fid\.py takes checkpoints too"):
-        run("real", "fake", read_checkpoint=None)
+        evaluate("real", "fake", features="nowhere")
+    with pytest.raises(ValueError, match=r"auto, inception, bundled, got .*; recipes/fid\.py takes checkpoints, too"):
+        evaluate("real", "fake", read_checkpoint=None)

@@ -173,11 +173,11 @@ def test_processes_without_features():
 
 def test_mistakes_are_named():
     sample = KeptFeatures(3)
-    with pytest.raises(ValueError, match="3 dimensions were announced, got 2"):
+    with pytest.raises(ValueError, match="3 dimensions are expected, got 2"):
         sample.update(torch.zeros(4, 2), torch.arange(4))
-    with pytest.raises(ValueError, match=r"4 features need as many int64 .*\(3,\)"):
+    with pytest.raises(ValueError, match=r"4 features need int64 .*\(3,\)"):
         sample.update(torch.zeros(4, 3), torch.arange(3))
-    with pytest.raises(ValueError, match=r"int64 positions from 0 on, got torch\.int32"):
+    with pytest.raises(ValueError, match=r"from 0 on, got torch\.int32"):
         sample.update(torch.zeros(4, 3), torch.arange(4, dtype=torch.int32))
     with pytest.raises(ValueError, match="the least -1"):
         sample.update(torch.zeros(4, 3), torch.arange(-1, 3))

@@ -5,11 +5,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from mixgan.evaluate.comparison import FidOptions, known_set, open_sources, other_warnings, preprocessing_text
-from mixgan.evaluate.feature_set import MadeWith, write_statistics
+from mixgan.evaluate.comparison import input_warnings, preprocessing_text
+from mixgan.evaluate.feature_set import MadeWith, known_set, write_statistics
 from mixgan.evaluate.features import FeatureExtractor, bundled_features, module_features
 from mixgan.evaluate.frechet import FeatureStatistics
-from mixgan.evaluate.sources import Preprocessing
+from mixgan.evaluate.sources import Preprocessing, open_sides
 
 DIMS = 3
 
@@ -42,34 +42,32 @@ def mine() -> FeatureExtractor:
 
 
 def test_both_sides_get_one_size(folders):
-    def sizes(**flags) -> list[int | None]:
-        sources = open_sources(FidOptions(fake=folders / "made", **flags))
-        return [source.preprocessing.size for source in sources]
+    def sizes(real, resize="auto", **flags) -> list[int | None]:
+        return [side.preprocessing.size for side in open_sides(real, folders / "made", resize=resize, **flags)]
 
-    assert sizes(real=folders / "mixed") == [None, None]
-    assert sizes(real=folders / "mixed", resize="16") == [16, 16]
-    assert sizes(real=folders / "maps", domain="B") == [24, 24]
-    assert sizes(real=folders / "maps", domain="B", resize="none") == [None, None]
-    assert sizes(real=folders / "maps", domain="B", resize="30") == [30, 30]
-    real, fake = open_sources(FidOptions(real=folders / "maps", fake=folders / "made", domain="A"))
+    assert sizes(folders / "mixed") == [None, None]
+    assert sizes(folders / "mixed", resize=16) == [16, 16]
+    assert sizes(folders / "maps", domain="B") == [24, 24]
+    assert sizes(folders / "maps", domain="B", resize=None) == [None, None]
+    assert sizes(folders / "maps", domain="B", resize=30) == [30, 30]
+    real, fake = open_sides(folders / "maps", folders / "made", domain="A")
     assert (real.preprocessing.domain, fake.preprocessing.domain) == ("A", None)
 
 
 def test_text_of_what_was_done(folders, statistics):
-    def text(**flags) -> str:
-        options = FidOptions(**{"fake": folders / "made", **flags})
-        return preprocessing_text(options, *open_sources(options))
+    def text(real, **flags) -> str:
+        return preprocessing_text(*open_sides(real, folders / "made", **{"resize": "auto", **flags}))
 
     own_size = "left at their own size before the feature network"
     to_24 = "resized to 24 x 24 px (bicubic, antialiased) and rounded to 8 bit before the feature network"
-    assert text(real=folders / "mixed") == f"images {own_size}"
-    assert text(real=folders / "maps", domain="B") == (
+    assert text(folders / "mixed") == f"images {own_size}"
+    assert text(folders / "maps", domain="B") == (
         f"real images cut to the right half (B, map) of side-by-side pairs, then {to_24}; generated images {to_24}"
     )
-    assert text(real=statistics(preprocessing=own_size)) == f"images {own_size}"
+    assert text(statistics(preprocessing=own_size)) == f"images {own_size}"
     foreign = statistics("foreign.npz")
-    assert text(real=foreign, resize="24") == (
-        f"real images prepared in a way that {foreign} does not tell; generated images {to_24}"
+    assert text(foreign, resize=24) == (
+        f"real images preprocessed in a way that {foreign} does not say; generated images {to_24}"
     )
 
 
@@ -78,23 +76,22 @@ def test_text_of_what_was_done(folders, statistics):
     [
         ({"real": "nowhere"}, "does not exist"),
         ({"real": "empty"}, "contains no image"),
-        ({"real": "one"}, r"at least 2 images of each set, .*one holds 1"),
-        ({"fake": "one"}, r"at least 2 images of each set, .*one holds 1"),
+        ({"real": "one"}, r"at least 2 images of each set, .*one contains 1"),
+        ({"fake": "one"}, r"at least 2 images of each set, .*one contains 1"),
         ({"real": "maps", "fake": "mixed", "domain": "A"}, r"images of 24 x 24, 30 x 20, not of one square size: give --r"),
-        ({"real": "maps", "fake": "known.npz", "domain": "A"}, r"known\.npz does not tell the size .* give --resize N or"),
-        ({"real": "known.npz", "domain": "A"}, r"--domain needs the images of REAL, but .*known\.npz is a statistics"),
-        ({"real": "known.npz", "save_statistics": "new.npz"}, r"--save-statistics needs the images of REAL"),
+        ({"real": "maps", "fake": "known.npz", "domain": "A"}, r"known\.npz does not give the size .* give --resize N or"),
+        ({"real": "known.npz", "domain": "A"}, r"--domain A needs the images of REAL, but .*known\.npz is not a folder"),
     ],
 )  # fmt: skip
 def test_what_cannot_work_is_refused_in_a_sentence(flags, message, folders, statistics):
+    flags = {**flags}
     statistics()
     (folders / "empty").mkdir()
     (folders / "one").mkdir()
     Image.new("RGB", (24, 24)).save(folders / "one" / "1.png")
-    paths = {"real": "mixed", "fake": "made", **flags}
-    paths = {key: folders / value if key in ("real", "fake") else value for key, value in paths.items()}
+    paths = [folders / flags.pop(key, default) for key, default in (("real", "mixed"), ("fake", "made"))]
     with pytest.raises(ValueError, match=message):
-        open_sources(FidOptions(**paths))
+        open_sides(*paths, resize="auto", **flags)
 
 
 def test_known_sets_and_what_their_files_do_not_tell(statistics):
@@ -109,24 +106,23 @@ def test_known_sets_and_what_their_files_do_not_tell(statistics):
 
 def test_statistics_of_other_features_or_dimensions_are_refused(statistics):
     with pytest.raises(
-        ValueError, match=r"known\.npz holds statistics of inception features, but these are mine features"
+        ValueError, match=r"known\.npz has statistics of inception features, but these are mine features"
     ):
         known_set(statistics(features="inception"), mine())
     with pytest.raises(ValueError, match=r"of 3 dimensions, but the features to compare with have 64"):
         known_set(statistics("foreign.npz"), bundled_features())
 
 
-def warnings_of(extractor: FeatureExtractor | None = None, **flags) -> list[str]:
-    options = FidOptions(**flags)
-    return other_warnings(options, *open_sources(options), extractor or mine())
+def warnings_of(extractor: FeatureExtractor | None = None, *, real, fake, **flags) -> list[str]:
+    return input_warnings(*open_sides(real, fake, **{"resize": "auto", **flags}), extractor or mine())
 
 
 def test_real_images_larger_than_generated_ones_are_warned_of(folders):
-    (told,) = warnings_of(real=folders / "maps", fake=folders / "made")
-    assert told.startswith("real images of 120 x 60 px against generated ones of 24 x 24 px")
-    assert "--resize 24" in told
+    (warning,) = warnings_of(real=folders / "maps", fake=folders / "made")
+    assert warning.startswith("real images of 120 x 60 px against generated ones of 24 x 24 px")
+    assert "--resize 24" in warning
     assert warnings_of(real=folders / "made", fake=folders / "maps") == []
-    assert warnings_of(real=folders / "maps", fake=folders / "made", resize="24") == []
+    assert warnings_of(real=folders / "maps", fake=folders / "made", resize=24) == []
     assert warnings_of(real=folders / "maps", fake=folders / "made", domain="A") == []
 
 
@@ -139,17 +135,14 @@ def test_a_broken_header_shows_before_the_work(folders):
 
 def test_sets_prepared_differently_are_warned_of(folders, statistics):
     cut = statistics("cut.npz", preprocessing=Preprocessing(24, "B").text())
-    assert warnings_of(real=cut, fake=folders / "made", resize="24") == []
-    (told,) = warnings_of(real=cut, fake=folders / "made")
-    assert told == "the sets were prepared differently, and the distance is of that, too"
+    assert warnings_of(real=cut, fake=folders / "made", resize=24) == []
+    (warning,) = warnings_of(real=cut, fake=folders / "made")
+    assert warning == "the sets were preprocessed differently, which changes the distance, too"
     assert warnings_of(real=statistics("foreign.npz"), fake=folders / "made") == []
 
 
-def test_flags_for_inception_alone(folders):
-    paths = {"real": folders / "made", "fake": folders / "made"}
-    (told,) = warnings_of(**paths, fast=True)
-    assert told == "--fast and --dims are for Inception, they change nothing about mine features"
+def test_bfloat16_is_warned_of(folders):
     fast = mine()
     fast.name = "inception-bf16"
-    (told,) = warnings_of(fast, **paths, fast=True)
-    assert told.startswith("computed in bfloat16 (--fast): not comparable with published FID")
+    (warning,) = warnings_of(fast, real=folders / "made", fake=folders / "made")
+    assert warning.startswith("computed in bfloat16 (--fast): not comparable with published FID")

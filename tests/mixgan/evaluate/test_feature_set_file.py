@@ -104,10 +104,10 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"no statistics file at '.*a\.npz'"):
         read_statistics(path)
     path.write_text("mu sigma")
-    with pytest.raises(ValueError, match=r"a\.npz' is no \.npz file"):
+    with pytest.raises(ValueError, match=r"a\.npz' is not an \.npz file"):
         read_statistics(path)
     np.savez(path, mu=np.zeros(3, dtype=object), sigma=EYE)  # only pickle could read it
-    with pytest.raises(ValueError, match=r"a\.npz' is damaged, or no file of numbers"):
+    with pytest.raises(ValueError, match=r"a\.npz' is damaged, or not a file of numbers"):
         read_statistics(path)
     save_as_pytorch_fid(path, features(30, 8, seed=0))
     content = bytearray(path.read_bytes())
@@ -119,7 +119,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
 
 def test_other_dimensions_are_named(tmp_path):
     write_statistics(tmp_path / "a.npz", statistics(features(30, 8, seed=0)))
-    with pytest.raises(ValueError, match=r"a\.npz' holds statistics of 8 dimensions, but the features .* have 64"):
+    with pytest.raises(ValueError, match=r"a\.npz' has statistics of 8 dimensions, but the features .* have 64"):
         read_statistics(tmp_path / "a.npz", dims=64)
 
 

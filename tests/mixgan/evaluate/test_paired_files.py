@@ -5,7 +5,7 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
-from mixgan.evaluate.paired import match_pairs, measure_pairs, why_not_comparable, why_not_matched
+from mixgan.evaluate.paired import match_pairs, measure_pairs, why_not_comparable
 from mixgan.evaluate.sources import FolderSource, Preprocessing, folder_source
 
 
@@ -27,14 +27,14 @@ def names(real: FolderSource, fake: FolderSource) -> list[tuple[str, str]]:
     def name(source: FolderSource, position: int) -> str:
         return source.files[position].relative_to(source.folder).as_posix()
 
-    return [(name(real, first), name(fake, second)) for first, second in match_pairs(real, fake).tolist()]
+    return [(name(real, first), name(fake, second)) for first, second in match_pairs(real, fake)[0].tolist()]
 
 
 def test_pairs_have_the_same_path_up_to_the_extension(folder):
     real = folder("real", {"1.jpg": 0, "2.jpg": 0, "10.jpg": 0, "deep/1.jpg": 0})
     fake = folder("fake", {"deep/1.png": 0, "10.png": 0, "2.webp": 0})
     assert names(real, fake) == [("2.jpg", "2.webp"), ("10.jpg", "10.png"), ("deep/1.jpg", "deep/1.png")]
-    assert why_not_matched(real, fake) is None
+    assert match_pairs(real, fake)[1] is None
 
 
 def test_cyclegans_sides_do_not_count_where_no_name_is_the_same(folder):
@@ -46,7 +46,7 @@ def test_cyclegans_sides_do_not_count_where_no_name_is_the_same(folder):
 
 
 @pytest.mark.parametrize(
-    ("real", "fake", "told"),
+    ("real", "fake", "warning"),
     [
         (["1.png", "2.png"], ["1.png", "2.png", "grid.png"], "1 of 3 generated images, {}/grid.png the first"),
         (["1.png", "1.jpg", "2.png"], ["1.png", "2.png"], "1 of 2 generated images, {}/1.png the first"),
@@ -55,24 +55,24 @@ def test_cyclegans_sides_do_not_count_where_no_name_is_the_same(folder):
     ],
     ids=["one without", "two real ones", "two generated ones", "none"],
 )
-def test_no_pairs_unless_each_generated_image_has_one_counterpart(real, fake, told, folder):
+def test_no_pairs_unless_each_generated_image_has_one_counterpart(real, fake, warning, folder):
     real, fake = folder("real", dict.fromkeys(real, 0)), folder("fake", dict.fromkeys(fake, 0))
-    assert match_pairs(real, fake) is None
-    sentence = why_not_matched(real, fake)
-    assert (sentence or "").startswith((told or "").format(fake.folder))
-    assert (sentence is None) == (told is None)
+    pairs, sentence = match_pairs(real, fake)
+    assert pairs is None
+    assert (sentence or "").startswith((warning or "").format(fake.folder))
+    assert (sentence is None) == (warning is None)
 
 
-def test_differing_sizes_are_told_and_resizing_helps(folder):
+def test_differing_sizes_are_named_and_resizing_helps(folder):
     real = folder("real", {"1.png": (0, (32, 16)), "2.png": 0})
     fake = folder("fake", {"1.png": 0, "2.png": 0})
     assert why_not_comparable(real, fake) == (
-        "file names match, but sizes differ (16 x 16 and 32 x 16): no paired figures; --resize N makes them equal"
+        "file names match, but sizes differ (16 x 16 and 32 x 16): no paired metrics; --resize N makes them equal"
     )
     resized = [folder_source(source.folder, preprocessing=Preprocessing(12)) for source in (real, fake)]
     assert why_not_comparable(*resized) is None
     small = [folder_source(source.folder, preprocessing=Preprocessing(10)) for source in (real, fake)]
-    assert why_not_comparable(*small) == "images below 11 px are too small for paired figures"
+    assert why_not_comparable(*small) == "images below 11 px are too small for paired metrics"
 
 
 @pytest.mark.usefixtures("fresh_process")
@@ -81,7 +81,7 @@ def test_means_and_the_worst_first(folder):
     fake = folder("fake", {f"{i}.png": 100 + error for i, error in enumerate([3, 40, 0, 7, 40, 20])})
     done = []
     found = measure_pairs(
-        real, fake, match_pairs(real, fake), accelerator=Accelerator(cpu=True), batch_size=4, advance=done.append
+        real, fake, match_pairs(real, fake)[0], accelerator=Accelerator(cpu=True), batch_size=4, advance=done.append
     )
     torch.testing.assert_close(found.rmse, torch.tensor([3.0, 40, 0, 7, 40, 20]))
     assert found.worst_first().tolist() == [1, 4, 5, 3, 0, 2]

@@ -56,7 +56,7 @@ def test_saved_weights_come_back(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "missing: no file"), (b"no tensors", "does not hold"), ("another network", "does not hold")],
+    [(None, "missing: no file"), (b"no tensors", "does not contain"), ("another network", "does not contain")],
 )
 def test_a_wrong_file_is_named(tmp_path, content, message):
     path = tmp_path / "weights.safetensors"

@@ -1,4 +1,4 @@
-"""Which figures two sets give, and what is said of those they cannot give. The figures themselves are tested by their rooms."""
+"""Which metrics two sets of features give, and the warnings about those they cannot give; each metric has tests of its own."""
 
 import pytest
 import torch
@@ -15,10 +15,10 @@ from mixgan.evaluate.neighbours import density_coverage, precision_recall
 DIMS = 6
 #: The flat JSON file, without what only the command knows.
 KEYS = [
-    "fid", "fid_low", "fid_high", "kid", "kid_std", "kid_subset_size", "precision", "recall", "density", "coverage",
+    "fd", "fd_low", "fd_high", "kid", "kid_std", "kid_subset_size", "precision", "recall", "density", "coverage",
     "inception_score", "n_real", "n_fake", "features", "weights_sha256", "warnings",
 ]  # fmt: skip
-OF_FEATURES = ("fid_low", "kid", "kid_std", "kid_subset_size", "precision", "recall", "density", "coverage")
+OF_FEATURES = ("fd_low", "kid", "kid_std", "kid_subset_size", "precision", "recall", "density", "coverage")
 
 
 class WithClassifier(nn.Module):
@@ -55,42 +55,42 @@ def features(count: int, seed: int) -> Tensor:
 
 def test_every_figure_under_its_name(extractor):
     x1, x2 = features(40, 0), features(30, 1) + 0.3
-    figures = compare_sets(feature_set(x1), feature_set(x2), extractor, seed=4)
-    assert [key for key in figures if key in KEYS] == KEYS
-    fid = frechet_distance_from_features(x1, x2)
+    found = compare_sets(feature_set(x1), feature_set(x2), extractor, seed=4)
+    assert [key for key in found.to_dict() if key in KEYS] == KEYS
+    fd = frechet_distance_from_features(x1, x2)
     kid, score = kernel_distance(x1, x2, seed=4), inception_score(extractor.logits(x2), seed=4)
     manifold, balls = precision_recall(x1, x2), density_coverage(x1, x2)
     expected = {
-        "fid": fid, "kid": kid.mean, "kid_std": kid.std, "kid_subset_size": 15, "precision": manifold.precision,
+        "fd": fd, "kid": kid.mean, "kid_std": kid.std, "kid_subset_size": 15, "precision": manifold.precision,
         "recall": manifold.recall, "density": balls.density, "coverage": balls.coverage,
         "inception_score": score.mean, "inception_score_std": score.std,
     }  # fmt: skip
-    assert {key: figures[key] for key in expected} == pytest.approx(expected)
-    assert figures["fid_low"] < fid < figures["fid_high"]
-    assert (figures["n_real"], figures["n_fake"], figures["features"]) == (40, 30, "mine")
-    assert figures["distance"] == "Frechet distance (mine features), not comparable with published FID"
-    assert figures["warnings"] == ["other weights"]
-    assert not any(isinstance(value, dict) for value in figures.values())
+    assert {key: getattr(found, key) for key in expected} == pytest.approx(expected)
+    assert found.fd_low < fd < found.fd_high
+    assert (found.n_real, found.n_fake, found.features) == (40, 30, "mine")
+    assert found.distance == "Frechet distance (mine features), not comparable with published FID"
+    assert found.warnings == ["other weights"]
+    assert not any(isinstance(value, dict) for value in found.to_dict().values())
 
 
 def test_a_set_against_itself(extractor):
     """Density: a ball reaches to the k-th neighbour and leaves it out, so it holds its centre and k - 1 others: k over k."""
     one = feature_set(features(50, 2))
-    figures = compare_sets(one, one, extractor, replicates=0)
-    assert figures["fid"] == 0
-    assert figures["fid_low"] is figures["fid_high"] is None
-    assert [figures[key] for key in ("precision", "recall", "density", "coverage")] == [1, 1, 1, 1]
+    found = compare_sets(one, one, extractor, bootstrap=0)
+    assert found.fd == 0
+    assert found.fd_low is found.fd_high is None
+    assert [getattr(found, key) for key in ("precision", "recall", "density", "coverage")] == [1, 1, 1, 1]
 
 
 def test_the_distance_is_of_all_images_the_rest_of_the_kept_ones(extractor):
     x1, x2 = features(300, 3), features(200, 4) * 1.2
-    figures = compare_sets(feature_set(x1, keep=25), feature_set(x2, keep=20), extractor)
-    assert figures["fid"] == pytest.approx(frechet_distance_from_features(x1, x2), rel=1e-9)
-    assert figures["precision"] == precision_recall(x1[:25], x2[:20]).precision
-    assert [figures[key] for key in ("n_real", "n_fake", "kept_real", "kept_fake")] == [300, 200, 25, 20]
+    found = compare_sets(feature_set(x1, keep=25), feature_set(x2, keep=20), extractor)
+    assert found.fd == pytest.approx(frechet_distance_from_features(x1, x2), rel=1e-9)
+    assert found.precision == precision_recall(x1[:25], x2[:20]).precision
+    assert [getattr(found, key) for key in ("n_real", "n_fake", "kept_real", "kept_fake")] == [300, 200, 25, 20]
     # Chance moves the distance of 300 and 200 images less than that of 25 and 20.
     few = compare_sets(feature_set(x1[:25]), feature_set(x2[:20]), extractor)
-    assert figures["fid_high"] - figures["fid"] < 0.5 * (few["fid_high"] - few["fid"])
+    assert found.fd_high - found.fd < 0.5 * (few.fd_high - few.fd)
 
 
 @pytest.mark.parametrize(
@@ -103,27 +103,27 @@ def test_the_distance_is_of_all_images_the_rest_of_the_kept_ones(extractor):
     ],
 )
 def test_too_few_images_give_none_and_a_warning(n_real, n_fake, missing, extractor):
-    figures = compare_sets(feature_set(features(n_real, 5)), feature_set(features(n_fake, 6)), extractor, replicates=2)
-    told = [text for text in figures["warnings"] if text.startswith("too few images for ")]
+    found = compare_sets(feature_set(features(n_real, 5)), feature_set(features(n_fake, 6)), extractor, bootstrap=2)
+    told = [text for text in found.warnings if text.startswith("too few images for ")]
     assert len(told) == len(missing)
     for (what, key), text in zip(missing.items(), told, strict=True):
         assert what in text
-        assert figures[key] is None
+        assert getattr(found, key) is None
     for key, what in (
         ("kid", "KID"),
         ("precision", "precision"),
         ("coverage", "coverage"),
         ("inception_score", "Score"),
     ):
-        assert (figures[key] is None) == any(what in text for text in told)
-    assert figures["fid"] > 0
-    assert figures["fid_low"] <= figures["fid"] <= figures["fid_high"]
+        assert (getattr(found, key) is None) == any(what in text for text in told)
+    assert found.fd > 0
+    assert found.fd_low <= found.fd <= found.fd_high
 
 
 @pytest.mark.parametrize(("n", "warned"), [(DIMS, True), (DIMS + 1, False)])
 def test_fewer_images_than_dimensions_are_warned_of(n, warned, extractor):
-    figures = compare_sets(feature_set(features(40, 7)), feature_set(features(n, 8)), extractor, replicates=0)
-    assert any(f"{n} images for {DIMS} features" in text for text in figures["warnings"]) == warned
+    found = compare_sets(feature_set(features(40, 7)), feature_set(features(n, 8)), extractor, bootstrap=0)
+    assert any(f"{n} images for {DIMS} features" in text for text in found.warnings) == warned
 
 
 @pytest.mark.parametrize("tells_n", [True, False])
@@ -132,28 +132,26 @@ def test_statistics_without_features_give_the_distance_alone(which, tells_n, ext
     x1, x2 = features(40, 9), features(30, 10)
     real = feature_set(x1) if which == "fake" else statistics_only(x1, tells_n=tells_n)
     fake = feature_set(x2) if which == "real" else statistics_only(x2, tells_n=tells_n)
-    figures = compare_sets(real, fake, extractor)
-    assert figures["fid"] == pytest.approx(frechet_distance_from_features(x1, x2), rel=1e-9)
-    assert all(figures[key] is None for key in OF_FEATURES)
-    assert (figures["inception_score"] is not None) == (which == "real")
-    assert figures["n_real"] == (40 if tells_n or which == "fake" else None)
-    assert figures["kept_real"] == (40 if which == "fake" else None)
-    assert (
-        "a statistics file holds no features: nothing but the Frechet distance can be compared" in figures["warnings"]
-    )
+    found = compare_sets(real, fake, extractor)
+    assert found.fd == pytest.approx(frechet_distance_from_features(x1, x2), rel=1e-9)
+    assert all(getattr(found, key) is None for key in OF_FEATURES)
+    assert (found.inception_score is not None) == (which == "real")
+    assert found.n_real == (40 if tells_n or which == "fake" else None)
+    assert found.kept_real == (40 if which == "fake" else None)
+    assert "a statistics file contains no features: only the Frechet distance can be compared" in found.warnings
 
 
 def test_warnings_of_the_sets_are_repeated_once(extractor):
     real, fake = (feature_set(features(20, seed), warnings=("3 files left out",)) for seed in (11, 12))
-    told = compare_sets(real, fake, extractor, replicates=0)["warnings"]
+    told = compare_sets(real, fake, extractor, bootstrap=0).warnings
     assert told == ["other weights", "3 files left out"]
 
 
 def test_features_without_a_classifier_have_no_score():
     plain = module_features("plain", nn.Flatten(), dims=DIMS)
-    figures = compare_sets(feature_set(features(20, 13)), feature_set(features(20, 14)), plain, replicates=0)
-    assert figures["inception_score"] is None
-    assert "no Inception Score: plain features have no classifier" in figures["warnings"]
+    found = compare_sets(feature_set(features(20, 13)), feature_set(features(20, 14)), plain, bootstrap=0)
+    assert found.inception_score is None
+    assert "no Inception Score: plain features have no classifier" in found.warnings
 
 
 def test_one_image_is_refused(extractor):

@@ -1,0 +1,118 @@
+"""The public functions as other code calls them: ``compare`` on everything it takes, ``FrechetDistance`` in a loop."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from mixgan.evaluate import Comparison, FrechetDistance, compare, module_features
+from mixgan.evaluate.features import bundled_features
+from mixgan.evaluate.frechet import frechet_distance_from_features
+
+pytestmark = pytest.mark.usefixtures("fresh_process")
+
+
+@pytest.fixture
+def expected(tiles) -> float:
+    extractor = bundled_features()
+    return frechet_distance_from_features(extractor(tiles.maps), extractor(tiles.photos[:20]))
+
+
+@pytest.mark.parametrize("kind", ["folder", "text", "tensor", "float tensor", "loader", "npz"])
+def test_every_kind_of_input_gives_one_distance(kind, tiles, save, tmp_path, expected):
+    folder = save("real", tiles.maps)
+    kinds = {
+        "folder": folder,
+        "text": str(folder),
+        "tensor": tiles.maps,
+        "float tensor": tiles.maps / 255,
+        "loader": DataLoader(TensorDataset(tiles.maps, tiles.labels), batch_size=7),
+        "npz": tmp_path / "real.npz",
+    }
+    if kind == "npz":
+        compare(folder, folder, features="bundled", metrics=["fd"], bootstrap=0, save_statistics=kinds["npz"])
+    found = compare(kinds[kind], tiles.photos[:20], features="bundled", bootstrap=2)
+    assert isinstance(found, Comparison)
+    assert found.fd == pytest.approx(expected, rel=1e-5)
+    assert (found.n_real, found.n_fake, found.features, found.fid) == (24, 20, "bundled", None)
+    assert (found.kid is None) == (kind == "npz")
+    assert "rmse" not in found.to_dict()
+
+
+def test_only_the_metrics_asked_for(tiles, save):
+    real, fake = save("real", tiles.maps), save("fake", tiles.maps // 2)
+    found = compare(real, fake, features="bundled", metrics=["kid", "ssim"])
+    assert (found.fd, found.precision, found.inception_score) == (None, None, None)
+    assert found.kid is not None
+    assert (found.n_pairs, found.resize) == (24, None)
+    assert found.ssim < 1
+    assert compare(real, fake, features="bundled", metrics=["fd"], bootstrap=0, resize=16).resize == 16
+
+
+def test_any_network(tiles):
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    found = compare(tiles.maps, tiles.photos, features=module_features("mean colour", network, dims=3), bootstrap=0)
+    expected = frechet_distance_from_features(*((x / 255).mean(dim=(2, 3)) for x in (tiles.maps, tiles.photos)))
+    assert found.fd == pytest.approx(expected, rel=1e-4)
+    assert found.features == "mean colour"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"metrics": ["fd", "fud"]}, "names among fd, kid, .*; got 'fud'"),
+        ({"metrics": "fd"}, "a list of names .*; got 'fd'"),
+        ({"features": "vgg"}, "auto, inception, bundled, got 'vgg'"),
+        ({"real": 7}, "real must be a folder, an .npz file, a tensor or a DataLoader, got 7"),
+        ({"fake": torch.zeros(2, 1, 4, 4)}, r"\(2, 1, 4, 4\)"),
+        ({"fake": torch.zeros(1, 3, 32, 32)}, "fake images contains 1"),
+        ({"fake": torch.full((4, 3, 32, 32), -1.0)}, "0..1, got values from -1 to -1"),
+        ({"resize": 9}, "--resize 9 needs folders of images, but fake is a Tensor"),
+    ],
+)
+def test_mistakes_are_quoted(change, message, tiles):
+    settings = {"real": tiles.maps, "fake": tiles.photos, "features": "bundled", **change}
+    with pytest.raises(ValueError, match=message):
+        compare(**settings)
+
+
+def test_a_distance_in_a_loop(tiles, expected):
+    distance = FrechetDistance("bundled")
+    assert distance.name == "Frechet distance (bundled features), not comparable with published FID"
+    for epoch in range(2):
+        for batch in tiles.photos[:20].split(6):
+            distance.update(batch, real=False)
+            if epoch == 0:
+                distance.update(tiles.maps[:6], real=True)
+        if epoch == 0:
+            distance.reset(real=True)
+            for batch in (tiles.maps / 255).split(5):
+                distance.update(batch, real=True)
+        assert distance.compute() == pytest.approx(expected, rel=1e-5)
+        distance.reset(real=False)
+    with pytest.raises(ValueError, match="at least 2 samples are needed, got 0"):
+        distance.compute()
+    distance.reset()
+    assert distance.real.n == distance.fake.n == 0
+
+
+def test_a_diverged_generator_is_named(tiles):
+    class Diverged(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.mean(dim=(2, 3)) * torch.nan
+
+    distance = FrechetDistance(module_features("mine", Diverged(), dims=3))
+    with pytest.raises(ValueError, match=r"generated images: the mine features of 4 out of 4 images .* NaN"):
+        distance.update(tiles.maps[:4], real=False)
+
+
+def test_importing_the_package_imports_little():
+    code = (
+        "import sys, mixgan.evaluate; from mixgan.evaluate import compare, FrechetDistance; "
+        "print([m for m in ('accelerate', 'matplotlib', 'tyro', 'torchvision', 'pytorch_fid', 'kornia') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
