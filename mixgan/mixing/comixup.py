@@ -252,6 +252,9 @@ class CoMixup(Mixer):
 
     def build_plan(self, images: Tensor, saliency: Tensor | None, lam: Tensor | None, draws: Draws) -> Plan:
         """Group at random, assign the blocks, number each group's members from the sample itself on."""
+        assert saliency is not None
+        if draws.given_partner is not None:
+            raise ValueError("CoMixup mixes groups of images; it takes no partner=")
         groups = Groups(draws.partner(), self.group)
         size = (images.shape[-2], images.shape[-1])
         n = min(self.blocks, *size)

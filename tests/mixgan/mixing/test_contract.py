@@ -331,26 +331,114 @@ def test_every_option_has_a_default_and_every_method_says_where_it_comes_from(mi
     assert type(mixer).__doc__
 
 
-def test_mix_images_and_targets_compile_whole(mixer):
-    images, labels, saliency = batch((6, 3, 16, 16))
-    plan = mix(mixer, images, labels, saliency).plan
+def test_mix_images_and_targets_compile_whole_for_changing_batch_sizes(mixer):
     torch.compiler.reset()  # the methods share code objects: each would count as one recompilation of the first
     mix_images = torch.compile(mixer.mix_images, fullgraph=True, backend="eager")
     targets = torch.compile(mixer.targets, fullgraph=True, backend="eager")
-    torch.testing.assert_close(mix_images(images, plan), mixer.mix_images(images, plan))
-    torch.testing.assert_close(targets(labels, plan), mixer.targets(labels, plan))
+    for count in (6, 4, 9):
+        images, labels, saliency = batch((count, 3, 16, 16))
+        plan = mix(mixer, images, labels, saliency).plan
+        torch.testing.assert_close(mix_images(images, plan), mixer.mix_images(images, plan))
+        torch.testing.assert_close(targets(labels, plan), mixer.targets(labels, plan))
 
 
 @pytest.mark.parametrize("name", [name for name in list_mixers() if name not in HOST_CHOICES])
-def test_mix_compiles_whole(name):
+def test_mix_compiles_whole_for_changing_batch_sizes(name):
     mixer = build_seeded(name)
-    images, labels, saliency = batch((6, 3, 16, 16))
-    saliency = saliency if mixer.saliency_kind else None
     torch.compiler.reset()
     compiled = torch.compile(mixer.mix, fullgraph=True, backend="eager")
-    mixed = compiled(images, labels, saliency=saliency)
-    expected = expected_images(mixer, images, mixed.plan)
-    torch.testing.assert_close(mixed.images, expected, atol=1e-6, rtol=1e-6)
+    for count in (6, 4, 9):
+        images, labels, saliency = batch((count, 3, 16, 16))
+        mixed = compiled(images, labels, saliency=saliency if mixer.saliency_kind else None)
+        expected = expected_images(mixer, images, mixed.plan)
+        torch.testing.assert_close(mixed.images, expected, atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(mixer.targets(labels, mixed.plan), mixed.targets)
+
+
+def test_a_given_partner_is_used(mixer):
+    images, labels, saliency = batch((4, 3, 16, 16))
+    partner = torch.tensor([1, 1, 3, 0], dtype=torch.int32)
+    if name_of(mixer) in WITHOUT_MASK:
+        with pytest.raises(ValueError, match="takes no partner"):
+            mix(mixer, images, labels, saliency, partner=partner)
+        return
+    mixed = mix(mixer, images, labels, saliency, partner=partner)
+    assert torch.equal(mixed.partner, partner.long())
+    torch.testing.assert_close(mixed.images, expected_images(mixer, images, mixed.plan), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("traced", [False, True])
+def test_nan_and_inf_stay_where_the_mask_shows_them(mixer, bad, traced):
+    images, labels, saliency = batch((6, 3, 16, 16))
+    others = torch.rand(6, 3, 16, 16)
+    plan = mix(mixer, images, labels, saliency, lam=torch.tensor([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])).plan
+    clean = mixer.mix_images(images, plan, others=others)
+    torch.compiler.reset()
+    mix_images = torch.compile(mixer.mix_images, fullgraph=True, backend="eager") if traced else mixer.mix_images
+    for own in (True, False):
+        own_images, other_images = images.clone(), others.clone()
+        (own_images if own else other_images)[:, :, 5, 7] = bad
+        mixed = mix_images(own_images, plan, others=other_images)
+        # The definition, with the bad pixels marked: they reach all and only the places that they have a weight at.
+        mark = torch.zeros_like(images)
+        mark[:, :, 5, 7] = 1.0
+        zero = torch.zeros_like(images)
+        hit = mixer.mix_images(mark if own else zero, plan, others=zero if own else mark) != 0
+        assert torch.equal(mixed.isfinite(), ~hit)
+        assert torch.equal(mixed[~hit], clean[~hit])
+
+
+def test_masks_of_zero_and_one_keep_a_nan_from_the_partner():
+    images, labels, _ = batch((8, 3, 16, 16))
+    others = torch.full_like(images, math.nan)
+    for name in ("cutmix", "mixup-hv", "gridmix", "fmix", "resizemix"):
+        mixed = build_seeded(name).mix(images, labels, others=others)
+        own = (mixed.mask == 1).expand_as(images)
+        assert own.any()
+        assert torch.equal(mixed.images[own], images[own])
+        assert mixed.images[~own].isnan().all()
+
+
+def test_gradients_of_selected_pixels_are_finite(mixer):
+    images, labels, saliency = batch((4, 3, 16, 16))
+    plan = mix(mixer, images, labels, saliency).plan
+    others = torch.rand_like(images)
+    others[:, :, 5, 7] = math.nan
+    images.requires_grad_()
+    mixer.mix_images(images, plan, others=others).nan_to_num().sum().backward()
+    assert images.grad.isfinite().all()
+
+
+def test_targets_are_float32_whatever_comes_in(mixer):
+    images, labels, saliency = batch((4, 3, 16, 16))
+    mixed = mix(mixer, images, labels, saliency, lam=torch.tensor([0.1, 0.2, 0.7, 1.0], dtype=torch.float64))
+    assert {tensor.dtype for tensor in (mixed.targets, mixed.lam, mixed.plan.drawn)} == {torch.float32}
+    one_hot = torch.nn.functional.one_hot(labels, CLASSES)
+    for soft in (one_hot, one_hot.double(), one_hot.bool(), one_hot.half()):
+        targets = mixer.targets(soft, mixed.plan, other_labels=soft)
+        assert targets.dtype == torch.float32
+        torch.testing.assert_close(targets, mixer.targets(labels, mixed.plan, other_labels=labels))
+
+
+@pytest.mark.parametrize("bad", [math.nan, -0.1, 1.5, math.inf])
+def test_a_lambda_out_of_range_is_refused(mixer, bad):
+    images, labels, saliency = batch((3, 3, 16, 16))
+    with pytest.raises(ValueError, match=rf"lam must be in \[0, 1\], got {bad}"):
+        mix(mixer, images, labels, saliency, lam=torch.tensor([0.5, bad, 0.5]))
+
+
+@pytest.mark.parametrize("name", [name for name in list_mixers() if name not in HOST_CHOICES])
+def test_in_a_compiled_call_lambda_is_clamped(name):
+    mixer = build_seeded(name)
+    images, _, saliency = batch((4, 3, 16, 16))
+    torch.compiler.reset()
+    compiled = torch.compile(mixer.plan, fullgraph=True, backend="eager")
+    saliency = saliency if mixer.saliency_kind else None
+    plan = compiled(images, saliency=saliency, lam=torch.tensor([math.nan, -1.0, 2.0, 0.5]))
+    assert plan.drawn.tolist() in ([0.0, 0.0, 1.0, 0.5], [1.0] * 4)
+    torch.testing.assert_close(plan.weights.sum(1), torch.ones(4))
+    assert mixer.mix_images(images, plan).isfinite().all()
 
 
 def test_gradients_flow_to_both_images(mixer):

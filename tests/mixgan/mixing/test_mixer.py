@@ -1,9 +1,10 @@
-"""What every mixer shares: validation of its inputs, the drop-in call, and real compilation."""
+"""What every mixer shares: validation of its inputs, blending, the drop-in call, and real compilation."""
 
 import pytest
 import torch
 
 from mixgan.mixing import build_mixer, list_mixers
+from mixgan.mixing.mixer import blend
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_wrong_labels_are_quoted(mixup, labels):
     assert str(tuple(labels.shape)) in str(error.value)
 
 
-def test_wrong_others_and_lam_are_quoted(mixup):
+def test_wrong_others_lam_and_partner_are_quoted(mixup):
     images, labels = torch.rand(2, 3, 4, 4), torch.zeros(2).long()
     with pytest.raises(ValueError, match=r"others must be \(2, 3, 4, 4\) like images, got \(2, 3, 5, 5\)"):
         mixup.mix(images, labels, others=torch.rand(2, 3, 5, 5))
@@ -52,6 +53,10 @@ def test_wrong_others_and_lam_are_quoted(mixup):
         mixup.mix(images, labels, others=images, other_labels=torch.zeros(3).long())
     with pytest.raises(ValueError, match=r"lam must be \(2,\), one per image, got \(3,\)"):
         mixup.plan(images, lam=torch.rand(3))
+    with pytest.raises(ValueError, match=r"partner must be \(2,\) indices, got \(2,\) torch.float32"):
+        mixup.plan(images, partner=torch.rand(2))
+    with pytest.raises(ValueError, match=r"partner must be in 0..1, got \[0, 2\]"):
+        mixup.plan(images, partner=torch.tensor([0, 2]))
 
 
 def test_a_generator_of_another_device_is_an_error(mixup):
@@ -87,3 +92,31 @@ def test_real_compilation_equals_eager(name):
     torch.testing.assert_close(
         compiled(images, labels, plan), (mixer.mix_images(images, plan), mixer.targets(labels, plan))
     )
+
+
+# Blending. Oracle: mask * own + (1 - mask) * partner, written out, and its gradient.
+
+
+def test_blend_is_the_definition_and_copies_exactly():
+    own, partner, mask = torch.randn(3, 2, 4, 6), torch.randn(3, 2, 4, 6), torch.rand(3, 1, 4, 6)
+    mask[0], mask[1] = 0, 1
+    expected, before = mask * own + (1 - mask) * partner, (own.clone(), partner.clone())
+    mixed = blend(own, partner, mask)
+    torch.testing.assert_close(mixed, expected)
+    assert torch.equal(mixed[0], before[1][0])
+    assert torch.equal(mixed[1], before[0][1])
+    assert torch.equal(own, before[0])
+    assert torch.equal(partner, before[1])
+
+
+def test_a_learned_mask_gets_its_gradient():
+    own, partner = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
+    mask = torch.rand(2, 1, 4, 4).requires_grad_()
+    blend(own, partner, mask).sum().backward()
+    torch.testing.assert_close(mask.grad, (own - partner).sum(1, keepdim=True))
+
+
+def test_a_smaller_mask_keeps_the_mean():
+    mask = torch.rand(2, 1, 8, 12)
+    mixed = blend(torch.ones(2, 5, 4, 3), torch.zeros(2, 5, 4, 3), mask)
+    torch.testing.assert_close(mixed.mean((1, 2, 3)), mask.mean((1, 2, 3)))
