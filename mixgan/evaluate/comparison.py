@@ -234,7 +234,7 @@ def compare(
             return side
         key = None
         if cache is not None and isinstance(side, FolderSource):
-            key = reference_key(side.fingerprint(), extractor, sample=sample, seed=seed)
+            key = on_main(accelerator, lambda: reference_key(side.fingerprint(), extractor, sample=sample, seed=seed))
             stored = on_main(accelerator, lambda: cache.load(key))
             if stored is not None:
                 if verbose:

@@ -4,6 +4,7 @@ import hashlib
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -157,15 +158,11 @@ class FolderSource:
         return [_stack([picture]).images[0] for picture in pictures]
 
     def fingerprint(self) -> str:
-        """sha256 of what the pictures depend on: names, sizes and times of the files, preprocessing, how bad files are met."""
+        """sha256 of everything the pictures depend on: names and contents of the files, and how they are read."""
         digest = hashlib.sha256(f"{self.preprocessing} {self.on_bad_image}\n".encode())
-        for path in self.files:
-            try:
-                stat = path.stat()
-                state = f"{stat.st_size} {stat.st_mtime_ns}"
-            except OSError:  # a dangling link, say; decoding reports it
-                state = "unreadable"
-            digest.update(f"{path.relative_to(self.folder).as_posix()!r} {state}\n".encode())
+        with ThreadPoolExecutor() as pool:  # reading and hashing release the GIL
+            for path, content in zip(self.files, pool.map(_content_sha256, self.files), strict=True):
+                digest.update(f"{path.relative_to(self.folder).as_posix()!r} {content}\n".encode())
         return digest.hexdigest()
 
     def _decode(
@@ -313,6 +310,14 @@ def _only_size(side: Side) -> int:
 
 def side_name(side: Side) -> str:
     return str(side) if isinstance(side, Path) else side.name
+
+
+def _content_sha256(path: Path) -> str:
+    try:
+        # A pipe would block for ever.
+        return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "not a file"
+    except OSError:  # decoding reports it
+        return "unreadable"
 
 
 def _check_share(batch_size: int, rank: int, world: int) -> None:

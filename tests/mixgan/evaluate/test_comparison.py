@@ -121,10 +121,25 @@ def test_features_of_the_reference_are_kept_until_something_changes(evaluate, tm
     assert measured(cache="kept", resize="16")[0]
     stat = (tmp_path / "real" / "3.png").stat()
     Image.new("RGB", (32, 32), "red").save(tmp_path / "real" / "3.png")
-    os.utime(tmp_path / "real" / "3.png", ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    os.utime(tmp_path / "real" / "3.png", ns=(stat.st_atime_ns, stat.st_mtime_ns))
     again, changed = measured(cache="kept")
     assert again
     assert changed != fid
+
+
+def test_folders_of_equal_names_sizes_and_times_do_not_share_features(evaluate, tmp_path):
+    for name, scale in (("first", 1), ("second", 2), ("fake", 3)):
+        (tmp_path / name).mkdir()
+        for number in range(12):
+            pixels = np.random.default_rng([scale, number]).integers(0, 256, (32, 32, 3)) * 0.3 * scale
+            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(tmp_path / name / f"{number}.bmp")
+            os.utime(tmp_path / name / f"{number}.bmp", (0, 0))
+    distances = [evaluate(real, "fake", cache="kept").fd for real in ("first", "second", "first")]
+    assert distances == [evaluate(real, "fake", use_cache=False).fd for real in ("first", "second", "first")]
+    assert distances[0] != distances[1]
+    (tmp_path / "fake").rename(tmp_path / "old")  # the same path with other pictures
+    (tmp_path / "second").rename(tmp_path / "fake")
+    assert evaluate("fake", "first", cache="kept").fd > 1
 
 
 @pytest.mark.usefixtures("folders")

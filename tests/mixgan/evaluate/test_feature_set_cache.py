@@ -92,5 +92,7 @@ def test_the_key_follows_all_that_the_features_depend_on(tmp_path):
     changed = [key(name="mine-fast"), key(dims=4), key(weight=2.0), key(sample=10), key(seed=1)]
     changed.append(key(folder_source(tmp_path, preprocessing=Preprocessing(size=2))))
     os.utime(tmp_path / "1.png", ns=(0, 0))
+    assert key() == first
+    Image.fromarray(np.full((4, 4, 3), 9, dtype=np.uint8)).save(tmp_path / "1.png")
     changed.append(key())
     assert len({first, *changed}) == 8
