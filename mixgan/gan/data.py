@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -47,7 +47,7 @@ def test_domains(settings: GanSettings) -> Domains:
     return _load(settings, "val", size=settings.image_size, count=count)
 
 
-def _load(settings: GanSettings, split: str, *, size: int, count: int | None) -> Domains:
+def _load(settings: GanSettings, split: Literal["train", "val"], *, size: int, count: int | None) -> Domains:
     if settings.dataset == "maps":
         return load_maps(settings.data_root, split, size=size, limit=count, on_bad_image=settings.on_bad_image)
     start = 0 if split == "train" else TEST_TILES_START

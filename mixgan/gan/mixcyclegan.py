@@ -11,7 +11,7 @@ The method of "Understanding Mixup Training Methods" (V-B, Eq. 3), one training 
 As in CycleGAN's code, G_A translates A to B, G_B translates B to A, D_A judges images of B and D_B images of A.
 """
 
-import functools
+from functools import partial, reduce
 from typing import NamedTuple, get_args
 
 import torch
@@ -190,11 +190,10 @@ class MixCycleGAN:
             raise ValueError(f"unstitched must be in [0, 1], got {unstitched}")
         if not 0 <= ema < 1:
             raise ValueError(f"ema must be in [0, 1), got {ema}")
-        if not min(cycle_weight, identity_weight, consistency_weight) >= 0:
-            weights = f"{cycle_weight}, {identity_weight}, {consistency_weight}"
-            raise ValueError(
-                f"cycle_weight, identity_weight and consistency_weight must not be negative, got {weights}"
-            )
+        weights = {"cycle": cycle_weight, "identity": identity_weight, "consistency": consistency_weight}
+        for name, weight in weights.items():
+            if not weight >= 0:
+                raise ValueError(f"{name}_weight must not be negative, got {weight}")
 
         self.accelerator = accelerator or Accelerator()
         check_precision(self.accelerator)
@@ -204,7 +203,11 @@ class MixCycleGAN:
         self.alpha, self.d_alpha = alpha, alpha if d_alpha is None else d_alpha
         self.stitches, d_mixer = VARIANTS[mixing]
         self.stitcher = build_mixer("mixup-hv", num_classes=1, alpha=alpha, h_prob=h_prob)
-        mixers = {None: None, "mixup-hv": self.stitcher, "mixup": build_mixer("mixup", num_classes=1)}
+        mixers = {
+            None: None,
+            "mixup-hv": self.stitcher,
+            "mixup": build_mixer("mixup", num_classes=1, alpha=self.d_alpha),
+        }
         self.d_mixer = mixers[d_mixer]
         separate = self.d_mixer is None or mixing == "consistency" or d_term == "add"
         #: the parts of a discriminator's batch
@@ -217,9 +220,9 @@ class MixCycleGAN:
         own_seed = (seed, "pool", self.accelerator.process_index)
         self.pool_b = ImagePool(pool_size, generator=seeded_generator(*own_seed, "B"))
         self.pool_a = ImagePool(pool_size, generator=seeded_generator(*own_seed, "A"))
-        adam = {"lr": lr, "betas": (0.5, 0.999)}
-        optimizer_g = optimizer_g or torch.optim.Adam(self.generators.parameters(), **adam)
-        optimizer_d = optimizer_d or torch.optim.Adam(self.discriminators.parameters(), **adam)
+        adam = partial(torch.optim.Adam, lr=lr, betas=(0.5, 0.999))
+        optimizer_g = optimizer_g or adam(self.generators.parameters())
+        optimizer_d = optimizer_d or adam(self.discriminators.parameters())
         self._d_parameters = [p for p in self.discriminators.parameters() if p.requires_grad]
         prepared = self.accelerator.prepare(self.generators, self.discriminators, optimizer_g, optimizer_d)
         self.prepared_g, self.prepared_d, self.optimizer_g, self.optimizer_d = prepared
@@ -309,7 +312,7 @@ class MixCycleGAN:
             terms["idt_B"] = identity_loss(images.same_a, inputs.a, weight=identity, cycle_weight=cycle)
         logs = {name: term.detach() for name, term in terms.items()}
         logs |= {"D_A_fake": self._mean(logits_b), "D_B_fake": self._mean(logits_a)}
-        return functools.reduce(torch.add, terms.values()), logs
+        return reduce(torch.add, terms.values()), logs
 
     def discriminator_loss(self, inputs: Inputs, images: Translations) -> tuple[Tensor, dict[str, Tensor]]:
         """Eq. 3, or its variant: both discriminators' losses on real images and on generated ones from the pools.
@@ -350,7 +353,7 @@ class MixCycleGAN:
         if "real" in parts:
             terms.append(discriminator_loss(parts["real"], parts["fake"], kind=kind))
         means = {part: self._mean(part_logits) for part, part_logits in parts.items() if part != "fake"}
-        return functools.reduce(torch.add, terms), means
+        return reduce(torch.add, terms), means
 
     def _mean(self, logits: Tensor) -> Tensor:
         """For the log: the mean probability of real under bce, else the mean logit."""

@@ -8,6 +8,7 @@ import copy
 import itertools
 import math
 from collections.abc import Callable
+from types import EllipsisType
 
 import torch
 import torch.nn.functional as F
@@ -251,7 +252,7 @@ def checked_overlap(tile: int, overlap: int | None) -> int:
     return overlap
 
 
-def pad_by_reflection(images: Tensor) -> tuple[Tensor, tuple[object, ...]]:
+def pad_by_reflection(images: Tensor) -> tuple[Tensor, tuple[EllipsisType, slice, slice]]:
     """Images with sides that a generator takes, and the index that cuts the images out again.
 
     Both ends are padded, by mirror images without the edge itself. Those may repeat: no image is too small.

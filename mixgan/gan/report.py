@@ -14,6 +14,7 @@ from mixgan.data.domains import Domains
 from mixgan.engine.run import Run
 from mixgan.engine.run_folder import read_metrics
 from mixgan.evaluate.features import distance_name
+from mixgan.gan.config import GanSettings
 from mixgan.gan.data import DomainBatch
 from mixgan.gan.mixcyclegan import MixCycleGAN
 from mixgan.ops.transforms import to_bytes, to_signed
@@ -55,9 +56,8 @@ OVER_EVALUATIONS = {
 }
 
 
-def write_report(run: Run, summary: dict[str, Any]) -> None:
+def write_report(run: Run, settings: GanSettings, summary: dict[str, Any]) -> None:
     """One page: metrics, samples, curves, settings."""
-    settings = run.settings
     records = read_metrics(run.folder.metrics)
     page = Page(f"{settings.mixing} on {settings.dataset}", f"{settings.image_size} px, seed {settings.seed}")
     counts = f"{summary['n_fake']} generated against {summary['n_real']} real images"
@@ -150,7 +150,7 @@ def training_grid(model: MixCycleGAN, batch: DomainBatch, *, title: str) -> Imag
     a_to_b = [a, a_second, inputs.a, fake_b, cycled_a]
     b_to_a = [b, b_second, inputs.b, fake_a, cycled_b]
     labels = ["A → B"] * len(a) + ["B → A"] * len(b)
-    if model.d_mixer is not None:
+    if model.d_mixer and inputs.plan_a and inputs.plan_b:
         how = "real | fake along a cut" if model.mixing == "stitch-d" else "lam · real + (1 − lam) · fake"
         columns.append(f"discriminator input: {how}")
         a_to_b.append(model.d_mixer.mix_images(inputs.b, inputs.plan_a, others=fake_b.float()))

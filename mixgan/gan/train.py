@@ -1,6 +1,7 @@
 """The MixCycleGAN command: data -> networks -> loop -> evaluation, on one page."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
@@ -13,7 +14,7 @@ from mixgan.engine.config import to_json
 from mixgan.engine.run import Run
 from mixgan.engine.run_folder import save_weights
 from mixgan.gan.config import GanSettings, settings_from
-from mixgan.gan.data import DomainLoader, fetch, test_domains, training_domains
+from mixgan.gan.data import DomainBatch, DomainLoader, fetch, test_domains, training_domains
 from mixgan.gan.evaluation import Health, TestSet, collapse_warnings, test_features
 from mixgan.gan.mixcyclegan import MixCycleGAN
 from mixgan.gan.networks import PatchDiscriminator, ResnetGenerator, init_weights
@@ -82,7 +83,7 @@ def train(settings: GanSettings) -> dict[str, Any]:
                 health.after_evaluation(metrics)
                 mean_distance = (metrics["fid_AtoB"] + metrics["fid_BtoA"]) / 2
                 run.track_best("mean of fid_AtoB and fid_BtoA", mean_distance, higher_is_better=False)
-    return finish(run, model, metrics or measure(model, test), loader)
+    return finish(run, settings, model, metrics or measure(model, test), next(loader.epoch(0)))
 
 
 def build_model(settings: GanSettings, accelerator: Accelerator) -> MixCycleGAN:
@@ -154,30 +155,29 @@ def evaluate(run: Run, model: MixCycleGAN, test: TestSet, domains: Domains) -> d
     return metrics
 
 
-def finish(run: Run, model: MixCycleGAN, metrics: dict[str, Any], loader: DomainLoader) -> dict[str, Any]:
+def finish(
+    run: Run, settings: GanSettings, model: MixCycleGAN, metrics: dict[str, Any], batch: DomainBatch
+) -> dict[str, Any]:
     """Weights, a picture of the training inputs, summary and report."""
-    settings = run.settings
     summary = {"mixing": model.mixing, "dataset": settings.dataset, "seed": settings.seed, **run.speed(), **metrics}
     if warnings := collapse_warnings(metrics):
         summary["warnings"] = [*summary.get("warnings", ()), *warnings]
     if settings.dry_run:
         run.print("Dry run: settings resolve, everything builds, one batch trained and evaluated.")
     else:
-        on_main(run.accelerator, lambda: save_networks(run, model))
+        on_main(run.accelerator, lambda: save_networks(run.folder.weights, settings, model))
         on_main(run.accelerator, lambda: write_model_card(run.folder.weights, to_json(settings), summary))
         if run.accelerator.is_main_process:
-            first = next(loader.epoch(0))
-            training_grid(model, first, title="Inputs of one training step").save(run.folder.samples / "training.png")
+            training_grid(model, batch, title="Inputs of one training step").save(run.folder.samples / "training.png")
         run.write_summary(summary)
-        on_main(run.accelerator, lambda: write_report(run, summary))
+        on_main(run.accelerator, lambda: write_report(run, settings, summary))
         run.print(f"Report: {run.folder.report}")
     run.finish()
     return summary
 
 
-def save_networks(run: Run, model: MixCycleGAN) -> None:
-    """weights/G_A, G_B, D_A, D_B and, where there are averages, G_A_ema, G_B_ema; metadata says how to build each network."""
-    settings = run.settings
+def save_networks(folder: Path, settings: GanSettings, model: MixCycleGAN) -> None:
+    """G_A, G_B, D_A, D_B and, where there are averages, G_A_ema, G_B_ema; metadata says how to build each network."""
     files = {**dict(model.generators.named_children()), **dict(model.discriminators.named_children())}
     if model.average:
         files |= {f"{name}_ema": network for name, network in model.average.network.named_children()}
@@ -188,4 +188,4 @@ def save_networks(run: Run, model: MixCycleGAN) -> None:
             metadata |= {"role": "generator", "blocks": settings.blocks, "direction": direction}
         if name.endswith("_ema"):
             metadata["ema"] = settings.ema
-        save_weights(run.folder.weights / f"{name}.safetensors", network, metadata)
+        save_weights(folder / f"{name}.safetensors", network, metadata)

@@ -42,7 +42,7 @@ def run(tmp_path: Path) -> SimpleNamespace:
 
 
 def written(run: SimpleNamespace, summary: dict = SUMMARY) -> str:
-    write_report(run, summary)
+    write_report(run, run.settings, summary)
     return run.folder.report.read_text(encoding="utf-8")
 
 
