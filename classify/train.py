@@ -15,7 +15,7 @@ from classify.methods import Method, build_method
 from classify.networks import build_network
 from classify.networks.contract import Network, first_convolution, linear_classifier
 from classify.optimizer import averaged, make_optimizer, make_schedule, moving_average
-from classify.report import picture_mixing, print_methods, print_presets, summarise, write_report
+from classify.report import picture_mixing, print_methods, print_networks, print_presets, summarise, write_report
 from classify.weights import load_pretrained, network_for_finetuning
 from mixgan.engine.accelerator import on_main, synchronise_buffers
 from mixgan.engine.ema import MovingAverage
@@ -32,6 +32,8 @@ def main(argv: Sequence[str]) -> None:
         print_methods()
     elif settings.list_presets:
         print_presets()
+    elif settings.list_networks:
+        print_networks()
     else:
         train(settings)
 

@@ -1,20 +1,27 @@
 """The classify command: the moving average and compiled networks inside a run."""
 
 import json
+import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState, PartialState
 from safetensors.torch import load_file
 
+from classify import load
 from classify import train as command
+from classify.config import ClassifySettings
 from classify.data import ImageSet
 from classify.evaluation import evaluate
 from classify.methods import build_method
+from classify.methods.mixed_samples import MixedSamples
 from classify.networks import build_network
+from classify.report import summarise
 from classify.train import compile_networks, main
-from mixgan.engine.run_folder import read_metadata
+from mixgan.engine.run_folder import MetricsLog, read_metadata, read_metrics
 
 COMMON = [
     "--network",
@@ -125,3 +132,65 @@ def test_compiled_networks_train_alike_and_keep_their_names(name: str, monkeypat
         torch.testing.assert_close(*losses)
     gradients = [[p.grad for p in method.parameters() if p.grad is not None] for method in methods]
     torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize(("method", "options"), [("mixup", ["--ema", "0.8"]), ("multi-sample", []), ("mixup", [])])
+def test_a_checkpoint_loads_as_the_network_that_the_run_saved(tmp_path: Path, method: str, options: list[str]):
+    run(tmp_path / "run", "--method", method, "--epochs", "1", *options)
+    (checkpoint,) = (tmp_path / "run" / "checkpoints").glob("step-*")
+    for ema in (True, False):
+        saved, stored = (load(source, ema=ema).state_dict() for source in (tmp_path / "run", checkpoint))
+        torch.testing.assert_close(stored, saved, rtol=0, atol=0)
+    if options:
+        assert not torch.equal(load(checkpoint).classifier.weight, load(checkpoint, ema=False).classifier.weight)
+
+
+class Recorder(MixedSamples):
+    """Mixup that notes the progress that it is told and the learning rates at each step."""
+
+    progress: ClassVar[list[tuple[int, float]]] = []
+
+    def before_step(self, epoch: int, progress: float) -> None:
+        self.progress.append((epoch, progress))
+        super().before_step(epoch, progress)
+
+
+def recorded(monkeypatch: pytest.MonkeyPatch, folder: Path, *words: str) -> tuple[list, list[float]]:
+    """What the method was told, and the learning rates logged, by a run of 3 batches an epoch."""
+    monkeypatch.setattr(Recorder, "progress", [])
+    monkeypatch.setattr("classify.methods.MixedSamples", Recorder)
+    run(folder, *words)
+    rates = [record["lr"] for record in read_metrics(folder / "metrics.jsonl") if "lr" in record]
+    return Recorder.progress, rates
+
+
+def test_methods_see_the_share_of_the_epochs_that_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    told, rates = recorded(monkeypatch, tmp_path / "run", "--epochs", "2")
+    assert told == [(step // 3, pytest.approx(step / 6)) for step in range(6)]
+    # --max-steps ends the run, the schedules depend on --epochs only.
+    shorter, _ = recorded(monkeypatch, tmp_path / "short", "--epochs", "2", "--max-steps", "2")
+    assert shorter == told[:2]
+    assert rates == pytest.approx([0.1 * (1 + math.cos(math.pi * step / 6)) / 2 for step in range(6)])
+
+
+def test_under_accumulation_schedules_count_optimizer_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Batches of 4: 6 an epoch, so 3 optimizer steps of 2 batches, and the rate reaches its end with the last epoch."""
+    words = ("--epochs", "2", "--batch-size", "4", "--accumulation-steps", "2")
+    told, rates = recorded(monkeypatch, tmp_path / "run", *words)
+    assert told == [(batch // 6, pytest.approx(batch // 2 / 6)) for batch in range(12)]
+    assert rates == pytest.approx([0.1 * (1 + math.cos(math.pi * step / 6)) / 2 for step in range(6)])
+
+
+def test_accuracy_last10_is_the_median_of_the_last_ten_evaluations(tmp_path: Path):
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    accuracies = [0.99, 0.1, 0.5, 0.2, 0.9, 0.3, 0.4, 0.8, 0.7, 0.6, 0.95]  # the first is not among the last ten
+    for step, accuracy in enumerate(accuracies):
+        log.write({"step": step, "test_accuracy": accuracy})
+        log.write({"step": step, "loss": 1.0})
+    log.close()
+    finished = SimpleNamespace(folder=SimpleNamespace(metrics=tmp_path / "metrics.jsonl"), speed=dict)
+    metrics = {"test_accuracy": 0.95, "test_loss": 1.0, "ece": 0.1, "n": 24}
+    summary = summarise(ClassifySettings(), finished, metrics)
+    assert summary["test_accuracy_last10"] == pytest.approx(0.55)  # mean is 0.545
+    assert summary["test_accuracy_best"] == 0.99
+    assert summary["test_accuracy"] == 0.95
