@@ -14,17 +14,26 @@ from classify.data import FolderSet, ImageSet
 from classify.methods import METHODS, Method
 from classify.networks import list_networks
 from classify.presets import TABLES
-from mixgan.engine.run import Run
 from mixgan.engine.run_folder import read_metrics
 from mixgan.mixing.registry import MIXERS
 from mixgan.ops.transforms import normalize
-from mixgan.report.grid import image_grid
-from mixgan.report.page import Page
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from mixgan.engine.run import Run
+
 MIXED_IMAGES = 8  # in samples/mixed.png
+
+
+def print_lists(*, methods: bool = False, presets: bool = False, networks: bool = False) -> None:
+    """Print the tables that --list-methods, --list-presets and --list-networks ask for."""
+    if methods:
+        print_methods()
+    if presets:
+        print_presets()
+    if networks:
+        print("\n".join(list_networks()))
 
 
 def print_methods() -> None:
@@ -34,11 +43,6 @@ def print_methods() -> None:
         for name, method in methods.items():
             table.add_row(name, kind, (method.__doc__ or "").strip().splitlines()[0], method.source)
     Console().print(table)
-
-
-def print_networks() -> None:
-    """Print the names of the networks."""
-    print("\n".join(list_networks()))
 
 
 def print_presets() -> None:
@@ -57,10 +61,12 @@ def print_presets() -> None:
         console.print(f"{name}: {table.note}", highlight=False)
 
 
-def picture_mixing(run: Run, method: Method, training: ImageSet | FolderSet) -> None:
+def picture_mixing(run: "Run", method: Method, training: ImageSet | FolderSet) -> None:
     """Write samples/mixed.png: a few training images as the method mixes them (sets in memory only)."""
     if run.settings.dry_run or not run.accelerator.is_main_process or isinstance(training, FolderSet):
         return
+    from mixgan.report.grid import image_grid  # imports matplotlib
+
     device = run.accelerator.device
     images = training.images[:MIXED_IMAGES].to(device)
     images = normalize(images, training.mean, training.std)
@@ -71,7 +77,7 @@ def picture_mixing(run: Run, method: Method, training: ImageSet | FolderSet) -> 
     image_grid(list(torch.stack(pictures, 1)), column_labels=list(columns)).save(run.folder.samples / "mixed.png")
 
 
-def summarise(settings: ClassifySettings, run: Run, metrics: dict[str, Any]) -> dict[str, Any]:
+def summarise(settings: ClassifySettings, run: "Run", metrics: dict[str, Any]) -> dict[str, Any]:
     """The flat object of summary.json.
 
     ``test_accuracy_last10`` is the median of the last 10 evaluations (AutoMix 5.1), ``test_accuracy_best`` the best of all.
@@ -94,8 +100,10 @@ def summarise(settings: ClassifySettings, run: Run, metrics: dict[str, Any]) -> 
     }
 
 
-def write_report(settings: ClassifySettings, run: Run, summary: dict[str, Any]) -> None:
+def write_report(settings: ClassifySettings, run: "Run", summary: dict[str, Any]) -> None:
     """Write report.html: metrics, curves, mixed samples, and every setting."""
+    from mixgan.report.page import Page
+
     records = read_metrics(run.folder.metrics)
     page = Page(f"{settings.method} on {settings.dataset}", f"{settings.network}, seed {settings.seed}")
     page.table("Result", summary | {"seed": str(settings.seed)})

@@ -1,13 +1,13 @@
-"""The classify command: one run from the data sets to the report; it trains any method without knowing which."""
+"""One run of the classify command, from the data sets to the report; it trains any method without knowing which."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from classify.config import ClassifySettings, settings_from
+from classify.config import ClassifySettings
 from classify.data import FolderSet, ImageSet, load_dataset
 from classify.evaluation import evaluate
 from classify.loaders import eval_batches, training_loader
@@ -15,7 +15,7 @@ from classify.methods import Method, build_method
 from classify.networks import build_network
 from classify.networks.contract import Network, first_convolution, linear_classifier
 from classify.optimizer import averaged, make_optimizer, make_schedule, moving_average
-from classify.report import picture_mixing, print_methods, print_networks, print_presets, summarise, write_report
+from classify.report import picture_mixing, summarise, write_report
 from classify.weights import load_pretrained, network_for_finetuning
 from mixgan.engine.accelerator import on_main, synchronise_buffers
 from mixgan.engine.ema import MovingAverage
@@ -23,19 +23,6 @@ from mixgan.engine.run import Run
 from mixgan.engine.run_folder import save_weights
 
 TestBatches = Callable[[], Iterator[tuple[Tensor, Tensor]]]
-
-
-def main(argv: Sequence[str]) -> None:
-    """Run the classify command with these command-line arguments."""
-    settings = settings_from(argv)
-    if settings.list_methods:
-        print_methods()
-    elif settings.list_presets:
-        print_presets()
-    elif settings.list_networks:
-        print_networks()
-    else:
-        train(settings)
 
 
 def train(settings: ClassifySettings) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from mixgan.engine.config import run_command
 #: Subcommand -> the module whose main(argv) it is, and what it does.
 COMMANDS = {
     "train-gan": ("mixgan.gan.train", "Train MixCycleGAN, or plain CycleGAN, on images of two domains"),
-    "classify": ("classify.train", "Train a classifier with a mixing method"),
+    "classify": ("classify.__main__", "Train a classifier with a mixing method"),
     "dcgan": ("mixgan.gan.dcgan.train", "Train DCGAN with mixed real and generated images"),
     "fid": ("mixgan.evaluate.command", "Compare generated images with real ones: Frechet distance and more"),
     "translate": ("mixgan.gan.translate", "Translate a folder of images with a trained generator"),

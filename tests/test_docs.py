@@ -9,8 +9,8 @@ import torch
 from accelerate.state import AcceleratorState, PartialState
 from PIL import Image
 
+from classify.__main__ import main as classify
 from classify.analysis.command import main as analyze
-from classify.train import main as classify
 from mixgan.engine.run_folder import save_weights
 from mixgan.evaluate.command import main as fid
 from mixgan.gan.dcgan.train import main as dcgan

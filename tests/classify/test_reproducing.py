@@ -9,12 +9,12 @@ import torch
 from accelerate.state import AcceleratorState, PartialState
 from PIL import Image
 
+from classify.__main__ import main
 from classify.config import settings_from
 from classify.data import list_datasets
 from classify.methods import build_method
 from classify.networks import build_network
 from classify.presets import TABLES
-from classify.train import main
 from mixgan.engine.run_folder import save_weights
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reproducing.md").read_text()

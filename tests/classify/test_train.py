@@ -13,14 +13,15 @@ from safetensors.torch import load_file
 
 from classify import load
 from classify import train as command
-from classify.config import ClassifySettings
+from classify.__main__ import main
+from classify.config import ClassifySettings, settings_from
 from classify.data import ImageSet
 from classify.evaluation import evaluate
 from classify.methods import build_method
 from classify.methods.mixed_samples import MixedSamples
 from classify.networks import build_network
 from classify.report import summarise
-from classify.train import compile_networks, main
+from classify.train import compile_networks
 from mixgan.engine.run_folder import MetricsLog, read_metadata, read_metrics
 
 COMMON = [
@@ -77,7 +78,7 @@ def test_the_average_is_tested_and_saved_beside_the_network(tmp_path: Path, smal
     network = build_network("bundled", num_classes=3)
     network.load_state_dict(average)
     images = (small_set.images / 255 - 0.5) / 0.25
-    accelerator = command.Run.start(command.settings_from([*COMMON, "--dry-run"]), recipe="classify").accelerator
+    accelerator = command.Run.start(settings_from([*COMMON, "--dry-run"]), recipe="classify").accelerator
     expected = evaluate(network, [(images, small_set.labels)], accelerator=accelerator)
     assert summary["test_loss"] == pytest.approx(expected["test_loss"], rel=1e-5)
 

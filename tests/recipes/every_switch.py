@@ -11,8 +11,8 @@ from pathlib import Path
 
 from accelerate.state import AcceleratorState, GradientState, PartialState
 
+from classify.__main__ import main as classify
 from classify.methods import METHODS
-from classify.train import main as classify
 from mixgan.engine.run_folder import read_metrics
 from mixgan.gan.train import main as mixcyclegan
 

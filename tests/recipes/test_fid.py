@@ -7,7 +7,7 @@ import torch
 from accelerate.state import AcceleratorState, GradientState
 from PIL import Image
 
-from classify.train import main as classify
+from classify.__main__ import main as classify
 from classify.weights import checkpoint_features
 from mixgan.data.tiles import make_tiles
 from mixgan.evaluate.command import main
