@@ -68,6 +68,11 @@ def train(settings: ClassifySettings) -> dict[str, Any]:
     picture_mixing(run, method, training)
 
     metrics = None
+    if run.just_resumed and (run.at_epoch_end or run.at_end):
+        if (accuracy := run.recorded("test_accuracy")) is None:  # a kill came before the evaluation was recorded
+            metrics = evaluate_epoch(run, method, test_batches, average)
+        else:
+            run.track_best("test_accuracy", accuracy, higher_is_better=True)
     for images, labels in run.batches(loader, description=f"{settings.method} on {settings.dataset}"):
         method.before_step(run.epoch, min(1.0, run.step / max(1, horizon)))
         with accelerator.accumulate(trained):

@@ -1,6 +1,7 @@
 """One training run: its position, checkpoints, logs and speed; both training commands are loops around it.
 
-Ctrl-C or SIGTERM finishes the step, saves, and prints how to resume; a second signal ends the process at once.
+A signal (Ctrl-C, SIGTERM, SIGUSR1, SIGHUP) finishes the step, saves, and prints how to resume; a second one ends the process
+at once. An evaluation saves first, so that its errors lose nothing.
 """
 
 import math
@@ -22,12 +23,23 @@ from accelerate.utils import is_tensorboard_available, set_seed
 from torch import Tensor
 
 from mixgan.engine.accelerator import make_accelerator, on_main, start_tracker
-from mixgan.engine.checkpoint import Checkpoints
+from mixgan.engine.checkpoint import Checkpoints, random_states, restore_random_states
 from mixgan.engine.config import CommonSettings, check_same_settings, to_json
 from mixgan.engine.progress import Progress
-from mixgan.engine.run_folder import FolderLock, MetricsLog, RunFolder, default_folder, drop_records_after, write_json
+from mixgan.engine.run_folder import (
+    FolderLock,
+    MetricsLog,
+    RunFolder,
+    default_folder,
+    drop_records_after,
+    read_metrics,
+    write_json,
+)
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+#: Ctrl-C, a cluster's warning or its end of a job, a closed terminal.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+#: Without --checkpoint-every, a checkpoint is saved this often, and after each epoch of at least this length.
+CHECKPOINT_SECONDS = 600.0
 #: Several processes agree on what signals and time ask for about this often, but at least after this many steps.
 AGREE_SECONDS, AGREE_STEPS = 1.0, 50
 
@@ -74,7 +86,8 @@ class Run:
         self.steps_per_epoch = self.total_steps = 0
         self._shared: dict[str, Stateful] = {}
         self._own: dict[str, Stateful] = {}
-        self._saved_step = -1
+        self._saved_step = self._resumed_step = -1
+        self._saved_at = self._epoch_began = time.monotonic()
         self._progress = Progress("", total=0, enabled=False)
         self._log = MetricsLog(folder.metrics, enabled=False)
         self._resumes = settings.resume and on_main(accelerator, lambda: folder.has_checkpoint)
@@ -155,8 +168,9 @@ class Run:
         show = self.accelerator.is_main_process
         self._progress = Progress(description, total=self.total_steps, done=self.step, enabled=show)
         with self._progress, Interrupt(self.accelerator) as interrupt:
-            self._training_since = time.monotonic()
+            self._training_since = self._saved_at = time.monotonic()
             while not self.at_end:
+                self._epoch_began = time.monotonic()
                 epoch, done = divmod(self.step, self.steps_per_epoch)
                 for batch in loader.epoch(epoch, first_step=done * accumulation):
                     before = self.step
@@ -203,34 +217,51 @@ class Run:
 
     @contextmanager
     def pause(self) -> Iterator[None]:
-        """Around evaluation: its time does not count as training time."""
-        outermost = self._stop_clock()
-        yield
-        if outermost:
-            self._training_since = time.monotonic()
+        """Around evaluation: saves a checkpoint first; the time does not count as training time, random states stay as they are.
+
+        So a run that is killed while it evaluates resumes at this step, as if the evaluation had not been begun.
+        """
+        if self.step > 0:
+            self.save()
+        with self._clock_stopped():
+            states = random_states(self.accelerator.device)
+            yield
+            restore_random_states(states, self.accelerator.device)
+
+    def recorded(self, name: str) -> float | None:
+        """The value logged under ``name`` at the step of the checkpoint just resumed from; None without one.
+
+        An evaluation that was due at this step has been done if its record is there.
+        """
+        if not self.just_resumed:
+            return None
+        records = on_main(self.accelerator, lambda: read_metrics(self.folder.metrics))
+        values = [record[name] for record in records if record["step"] == self.step and name in record]
+        return values[-1] if values else None
+
+    @property
+    def just_resumed(self) -> bool:
+        """Whether no step has been done since the run was resumed from a checkpoint."""
+        return self.step == self._resumed_step
 
     def save(self) -> None:
         """Write a checkpoint of this step, unless there is one already."""
         if self._saved_step == self.step or self.settings.dry_run:
             return
-        with self.pause():
+        with self._clock_stopped():
             items = {name: item.state_dict() for name, item in self._shared.items()}
             position = {"step": self.step, "best": self.best, "images": self.images, "seconds": self.seconds}
             own = {name: item.state_dict() for name, item in self._own.items()}
             self.checkpoints.save(self.step, trainer={"position": position, "items": items}, process=own)
-            self._saved_step = self.step
+            self._saved_step, self._saved_at = self.step, time.monotonic()
 
     def track_best(self, metric: str, value: float, *, higher_is_better: bool) -> bool:
-        """Keep the checkpoint of this step as the best if ``value`` beats all before; returns whether it does.
-
-        Without --checkpoint-every each call saves a checkpoint, whatever the value.
-        """
+        """Save a checkpoint of this step and keep it as the best if ``value`` beats all before; returns whether it does."""
         best = None if self.best is None else self.best["value"]
         better = best is None or (value > best if higher_is_better else value < best)
         if better:
             self.best = {"metric": metric, "value": value, "step": self.step}
-        if better or self.settings.checkpoint_every is None:
-            self.save()
+        self.save()
         if better and not self.settings.dry_run:
             self.checkpoints.mark_best(self.step, metric=metric, value=value)
         return better
@@ -261,9 +292,13 @@ class Run:
 
     def _between_steps(self, interrupt: "Interrupt") -> None:
         every = self.settings.checkpoint_every
-        if every and self.step % every == 0:
+        now = time.monotonic()
+        late = now - self._saved_at >= CHECKPOINT_SECONDS
+        long_epoch = self.at_epoch_end and now - self._epoch_began >= CHECKPOINT_SECONDS
+        stop, timed = interrupt.agree(self.step, due=late or long_epoch, at_once=self.at_epoch_end)
+        if timed if every is None else self.step % every == 0:
             self.save()
-        if interrupt.requested(self.step) and not self.at_end:
+        if stop and not self.at_end:
             self.save()
             self.print(f"Stopped at step {self.step}, saved. Resume with:\n  {self._resume_command()}")
             self.finish()
@@ -314,11 +349,18 @@ class Run:
         for name, item in self._own.items():
             item.load_state_dict(own[name])
         position = trainer["position"]
-        self.step = self._saved_step = position["step"]
+        self.step = self._saved_step = self._resumed_step = position["step"]
         self.images, self.seconds = position["images"], position["seconds"]
         self.best = on_main(self.accelerator, lambda: self.checkpoints.restore_best(position["best"], step=self.step))
         on_main(self.accelerator, lambda: drop_records_after(self.folder.metrics, self.step))
         self.print(f"Resuming at step {self.step} of {self.total_steps}.")
+
+    @contextmanager
+    def _clock_stopped(self) -> Iterator[None]:
+        outermost = self._stop_clock()
+        yield
+        if outermost:
+            self._training_since = time.monotonic()
 
     def _stop_clock(self) -> bool:
         """Add the time since the clock started to the training time; False where it was not running."""
@@ -344,7 +386,10 @@ class Interrupt:
         self._last: tuple[int, float] | None = None  # step and time of the last one
 
     def __enter__(self) -> "Interrupt":
-        self._previous = {number: signal.signal(number, self._note) for number in SIGNALS}
+        heard = [
+            n for n in SIGNALS if not (n == signal.SIGHUP and signal.getsignal(n) == signal.SIG_IGN)
+        ]  # under nohup
+        self._previous = {number: signal.signal(number, self._note) for number in heard}
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -356,24 +401,24 @@ class Interrupt:
         for restored, handler in self._previous.items():
             signal.signal(restored, handler)
 
-    def requested(self, step: int) -> bool:
-        """Whether to stop after ``step``, which a signal to any process asks for: the same answer on all of them.
+    def agree(self, step: int, *, due: bool = False, at_once: bool = False) -> tuple[bool, bool]:
+        """Whether any process received a signal, and whether a checkpoint is due on any: the same answer on all of them.
 
         Several processes agree about once a second: at every step while steps are slow, else every few steps, which spares
         fast steps the exchange. How many follows from the time since the last agreement, exchanged along with the signals.
         """
         if self.accelerator is None or self.accelerator.num_processes == 1:
-            return self.signal is not None
-        if step < self._next:
-            return False
+            return self.signal is not None, due
+        if step < self._next and not at_once:
+            return False, False
         now = time.monotonic()
         per_step = (now - self._last[1]) / (step - self._last[0]) if self._last else math.inf
-        own = torch.tensor([float(self.signal is not None), per_step], device=self.accelerator.device)
-        stop, seconds = self.accelerator.reduce(own, reduction="sum").tolist()
+        own = torch.tensor([self.signal is not None, due, per_step], device=self.accelerator.device)
+        stops, dues, seconds = self.accelerator.reduce(own, reduction="sum").tolist()
         seconds /= self.accelerator.num_processes
         self._last = step, now
         self._next = step + max(1, min(AGREE_STEPS, int(AGREE_SECONDS / max(seconds, 1e-9))))
-        return stop > 0
+        return stops > 0, dues > 0
 
 
 def _choose_folder(settings: CommonSettings, recipe: str) -> Path:

@@ -67,7 +67,20 @@ def train(settings: GanSettings) -> dict[str, Any]:
     if settings.eval_at_start and run.step == 0:
         evaluate(run, model, test, domains)
 
+    def evaluation_is_due() -> bool:
+        return run.at_end or bool(settings.eval_every and run.step % settings.eval_every == 0)
+
+    def keep_best(fid_a_to_b: float, fid_b_to_a: float) -> None:
+        mean = (fid_a_to_b + fid_b_to_a) / 2
+        run.track_best("mean of fid_AtoB and fid_BtoA", mean, higher_is_better=False)
+
     metrics = None
+    if run.just_resumed and evaluation_is_due():
+        a_to_b, b_to_a = run.recorded("fid_AtoB"), run.recorded("fid_BtoA")
+        if a_to_b is None or b_to_a is None:  # a kill came before the evaluation was recorded
+            metrics = evaluate(run, model, test, domains)
+            a_to_b, b_to_a = metrics["fid_AtoB"], metrics["fid_BtoA"]
+        keep_best(a_to_b, b_to_a)
     for batch in run.batches(loader, description=f"{settings.mixing} on {settings.dataset}"):
         logs = model.step(*batch)
         if accelerator.sync_gradients:
@@ -78,11 +91,10 @@ def train(settings: GanSettings) -> dict[str, Any]:
             run.end_step({**logs, "lr": rate}, images=images, shown=ON_PROGRESS_BAR)
             if run.step % settings.log_every == 0:
                 health.after_log(run.step, logs)
-            if run.at_end or (settings.eval_every and run.step % settings.eval_every == 0):
+            if evaluation_is_due():
                 metrics = evaluate(run, model, test, domains)
                 health.after_evaluation(metrics)
-                mean_distance = (metrics["fid_AtoB"] + metrics["fid_BtoA"]) / 2
-                run.track_best("mean of fid_AtoB and fid_BtoA", mean_distance, higher_is_better=False)
+                keep_best(metrics["fid_AtoB"], metrics["fid_BtoA"])
     return finish(run, settings, model, metrics or measure(model, test), next(loader.epoch(0)))
 
 

@@ -55,12 +55,20 @@ def train(settings: DcganSettings) -> dict[str, Any]:
     if settings.eval_at_start and run.step == 0:
         evaluate(run, model, test)
 
+    def evaluation_is_due() -> bool:
+        return run.at_end or bool(settings.eval_every and run.step % settings.eval_every == 0)
+
     figures = None
+    if run.just_resumed and evaluation_is_due():
+        if (fid := run.recorded("fid")) is None:  # a kill came before the evaluation was recorded
+            figures = evaluate(run, model, test)
+            fid = figures["fid"]
+        run.track_best("fid", fid, higher_is_better=False)
     for real in run.batches(loader, description=f"{settings.mixing} on {settings.dataset}"):
         logs = model.step(real)
         if accelerator.sync_gradients:
             run.end_step(logs, images=len(real) * settings.accumulation_steps, shown=SHOWN)
-            if run.at_end or (settings.eval_every and run.step % settings.eval_every == 0):
+            if evaluation_is_due():
                 figures = evaluate(run, model, test)
                 run.track_best("fid", figures["fid"], higher_is_better=False)
     return finish(run, model, figures or measure(model, test), test, next(loader.epoch(0)))

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from mixgan.data.order import seeded_generator
 from mixgan.engine import accelerator as accelerator_room
 from mixgan.engine.config import CommonSettings
-from mixgan.engine.run import Run
+from mixgan.engine.run import SIGNALS, Run
 from mixgan.engine.run_folder import read_metrics
 
 BATCHES = 5
@@ -110,7 +110,7 @@ def logged(folder: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("stop", SIGNALS)
 def test_a_run_stopped_by_a_signal_goes_on_bit_for_bit(
     tmp_path: Path, capsys, monkeypatch, accumulation: int, stop: int
 ):
@@ -231,13 +231,56 @@ def test_checkpoints_when_due_and_at_the_end(tmp_path: Path):
     assert checkpoint_names(tmp_path / "run") == ["step-00000004", "step-00000008", "step-00000009"]
 
 
+@pytest.mark.parametrize(
+    ("seconds", "saved"),
+    [
+        (100.0, [6, 12, 15]),  # every ten minutes
+        (130.0, [5, 10, 15]),  # the fifth step is the first after ten minutes
+        (250.0, [3, 5, 8, 10, 13, 15]),  # every ten minutes, and each epoch of five steps is longer
+    ],
+)
+def test_without_an_interval_a_checkpoint_every_ten_minutes_and_after_long_epochs(
+    tmp_path: Path, monkeypatch, seconds: float, saved: list[int]
+):
+    clock = [0.0]
+    monkeypatch.setattr("mixgan.engine.run.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    training = Training(settings(tmp_path / "run", keep_checkpoints=9))
+    for _ in training.steps():
+        clock[0] += seconds
+    assert checkpoint_names(tmp_path / "run") == [f"step-{step:08d}" for step in saved]
+
+
+def test_an_evaluation_that_fails_or_draws_changes_nothing(tmp_path: Path):
+    whole = Training(settings(tmp_path / "whole")).all()
+    broken = Training(settings(tmp_path / "broken"))
+    with pytest.raises(MemoryError):  # noqa: PT012
+        for step in broken.steps():
+            if step == 4:
+                with broken.run.pause():
+                    torch.rand(3)
+                broken.run.record({"accuracy": 0.25})
+            if step == 7:
+                with broken.run.pause():
+                    die()
+    resumed = Training(settings(tmp_path / "broken", resume=True))
+    assert (resumed.run.step, resumed.run.just_resumed) == (7, True)
+    assert resumed.run.recorded("accuracy") is None  # not at this step: the evaluation is to be made again
+    assert resumed.run.recorded("loss") == logged(tmp_path / "whole")[6]["loss"]
+    resumed.all()
+    assert resumed.run.recorded("loss") is None
+    assert not resumed.run.just_resumed
+    assert torch.equal(resumed.weights(), whole.weights())
+    records = [record for record in logged(tmp_path / "broken") if "loss" in record]
+    assert records == logged(tmp_path / "whole")
+
+
 # What is watched at steps 2, 4, 6, 8 of nine: accuracies of which the first, the third and none of the others are new bests.
 WATCHED = {2: 0.5, 4: 0.4, 6: 0.6, 8: 0.6}
 
 
-@pytest.mark.parametrize(("every", "saved"), [(None, [2, 4, 6, 8, 9]), (7, [2, 6, 7, 9])])
+@pytest.mark.parametrize(("every", "saved"), [(None, [2, 4, 6, 8, 9]), (7, [2, 4, 6, 7, 8, 9])])
 @pytest.mark.parametrize("higher_is_better", [True, False])
-def test_the_best_is_kept_and_every_evaluation_saved_unless_an_interval_is_given(
+def test_the_best_is_kept_and_every_evaluation_saved(
     tmp_path: Path, every: int | None, saved: list[int], higher_is_better: bool
 ):
     folder = tmp_path / "run"
