@@ -213,8 +213,6 @@ class Run:
         if self.accelerator.is_main_process:
             self._progress.console.print(text, highlight=False, soft_wrap=True, markup=False)
 
-    say = print  # the old name, while callers change
-
     @contextmanager
     def pause(self) -> Iterator[None]:
         """Around evaluation: saves a checkpoint first; the time does not count as training time, random states stay as they are.
