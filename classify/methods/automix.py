@@ -3,11 +3,10 @@
 import copy
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -18,6 +17,9 @@ from mixgan.engine.ema import follow
 from mixgan.mixing import Plan, build_mixer
 from mixgan.mixing.mixer import check_probability
 from mixgan.ops.transforms import Normalization
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 MaskNorm = Literal["l1", "l2"]
 
@@ -309,7 +311,7 @@ class AutoMix(Method):
         """The one that is tested."""
         return self.predictor()
 
-    def test_figures(self, batches: Iterable[tuple[Tensor, Tensor]], accelerator: Accelerator) -> dict[str, float]:
+    def test_figures(self, batches: Iterable[tuple[Tensor, Tensor]], accelerator: "Accelerator") -> dict[str, float]:
         """The accuracy of the other network: test_accuracy_student or test_accuracy_teacher, 0..1."""
         others = {name: network for name, network in self.networks().items() if network is not self.predictor()}
         return {

@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 def cosine(progress: float, *, warmup: float = 0.0, floor: float = 0.0) -> float:
@@ -73,7 +75,7 @@ class Method(nn.Module):
         """What a run saves as its network."""
         return self.network
 
-    def test_figures(self, batches: Iterable[tuple[Tensor, Tensor]], accelerator: Accelerator) -> dict[str, float]:
+    def test_figures(self, batches: Iterable[tuple[Tensor, Tensor]], accelerator: "Accelerator") -> dict[str, float]:
         """Further figures of the test set (this process's share of it), the same on all processes."""
         return {}
 

@@ -1,11 +1,10 @@
 """Multi-Sample: a network that classifies two images at once, concatenated on channels."""
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from classify.methods.method import Method, MethodOutput, check_choice
@@ -13,6 +12,9 @@ from classify.networks.contract import double_input, double_output
 from mixgan.mixing.mixer import check_positive
 from mixgan.mixing.sampling import Draws
 from mixgan.ops.transforms import Normalization
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 Interpolate = Literal["paper", "none", "samples", "labels", "both"]
 RandomLabel = Literal["none", "first", "second"]
@@ -114,7 +116,7 @@ class MultiSample(Method):
         return predictor
 
     @torch.no_grad()
-    def test_figures(self, batches: Iterable[tuple[Tensor, Tensor]], accelerator: Accelerator) -> dict[str, float]:
+    def test_figures(self, batches: Iterable[tuple[Tensor, Tensor]], accelerator: "Accelerator") -> dict[str, float]:
         """How well pairs of test images are told apart (5.2): shares of the pairs, in eval mode.
 
         Pairs are made inside each batch and stay the same from test to test, for one batch size and number of processes.
