@@ -35,9 +35,9 @@ SIZES = {64: (32, 6), 128: (32, 6), 256: (64, 9)}
 GOALS, GPU_GOAL = {"none": 1.8, "mixcyclegan": 2.0}, 4.0
 NOTES = (
     "Both sides: LSGAN, pools of 50, Adam, reading the losses back included. "
-    "The published step has one pair of images, and is made as often as mixgan's step has pairs.",
+    "The published step has one pair of images, and is repeated as often as mixgan's step has pairs.",
     "The published side has separate passes and float32; mixgan joins the fake and identity passes of a generator into one "
-    "and judges real and fake images together, or only their mix.",
+    "and passes real and fake images, or only their mix, to a discriminator at once.",
 )
 
 
@@ -48,7 +48,7 @@ class Options:
     sizes: tuple[int, ...] = (64, 128, 256)
     """Sides of the images in px: 64, 128 or 256."""
     precisions: tuple[Literal["no", "bf16"], ...] = ("no", "bf16")
-    """Number formats of mixgan's side."""
+    """Mixed precision of mixgan's side."""
     variants: tuple[Mixing, ...] = ("none", "mixcyclegan")
     """Values of --mixing."""
     batch_size: int = 1
@@ -58,7 +58,7 @@ class Options:
     threads: int = 0
     """CPU threads; 0: all cores."""
     repeats: int = 5
-    """Turns over which medians are taken."""
+    """Rounds over which medians are taken."""
     markdown: Path | None = None
     """File for the table."""
 
@@ -80,7 +80,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def comparisons(options: Options) -> Iterator[tuple[Comparison, torch.device]]:
-    """One comparison per size, variant and number format."""
+    """One comparison per size, variant and precision."""
     for size in options.sizes:
         for variant in options.variants:
             for precision in options.precisions:
@@ -122,7 +122,7 @@ def input_side(settings: GanSettings) -> tuple[Comparison, torch.device]:
 
 
 def fresh_accelerator(settings: GanSettings) -> Accelerator:
-    """One process trains under several number formats here."""
+    """One process trains in several precisions here."""
     AcceleratorState._reset_state(True)
     return make_accelerator(settings)
 

@@ -34,7 +34,7 @@ CARDS, OVERHEAD = (6, 12, 24), 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Measure the memory of MixCycleGAN's training step by number format, checkpointing and batch size."""
+    """Measure the memory of MixCycleGAN's training step by precision, checkpointing and batch size."""
 
     size: int = 256
     """Side of the images in px."""
@@ -45,7 +45,7 @@ class Options:
     mixing: Mixing = "mixcyclegan"
     """Value of --mixing."""
     batches: tuple[int, int] = (1, 3)
-    """The two batch sizes that are measured; what others take lies on the line through them."""
+    """The two batch sizes that are measured; what others take is on the line through them."""
     threads: int = 0
     """CPU threads; 0: all cores."""
     markdown: Path | None = None
@@ -76,7 +76,7 @@ def main(argv: Sequence[str]) -> None:
 def peak_of_two_steps(settings: GanSettings, batch: int) -> int:
     """Bytes; from the second step on the optimizers hold their moments."""
     if torch.cuda.is_available():
-        gc.collect()  # accelerate's wrapped forward is part of a reference cycle, so that the last model still lives
+        gc.collect()  # accelerate's wrapped forward is part of a reference cycle, so the last model is still alive
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         two_steps(settings, batch)
@@ -109,9 +109,9 @@ def line_of(settings: GanSettings, batches: tuple[int, int], taken: Sequence[int
 
 
 def heading(argv: Sequence[str], options: Options) -> list[str]:
-    """What the figures are of, and the head of the table."""
+    """What was measured, and the head of the table."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    columns = ["number format", "checkpointing", "one pair, GiB", "each further pair, GiB"]
+    columns = ["mixed precision", "checkpointing", "one pair, GiB", "each further pair, GiB"]
     columns += [f"pairs that fit in {card} GB" for card in CARDS]
     return [
         f"`{shlex.join(['python', 'bench/gan_memory.py', *argv])}`: --mixing {options.mixing}, {options.size} px, "

@@ -15,7 +15,7 @@ from mixgan.gan.networks import PatchDiscriminator, ResnetGenerator, init_weight
 
 
 def cyclegan_step(*, width: int, blocks: int, device: torch.device) -> Callable[[Tensor, Tensor], dict[str, float]]:
-    """A function that trains freshly made networks on images (B,3,S,S) of both domains and returns the losses."""
+    """A function that trains new networks on images (B,3,S,S) of both domains and returns the losses."""
     torch.manual_seed(0)
     g_a, g_b = (ResnetGenerator(width=width, blocks=blocks).to(device) for _ in range(2))
     d_a, d_b = (PatchDiscriminator(width=width).to(device) for _ in range(2))

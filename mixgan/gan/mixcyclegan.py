@@ -56,15 +56,15 @@ class Inputs(NamedTuple):
 
     Attributes:
         a, b: (B,C,S,S), stitched where the variant stitches.
-        plan_a, plan_b: how D_A's input (b and generated b) and D_B's (a and generated a) are mixed; None where they are not.
+        plan_d_a, plan_d_b: how D_A's input (b and generated b) and D_B's (a and generated a) are mixed; None where they are not.
         lam: (B,) lambda of D_A, for the log.
         own_area: (2B,) share of a and of b that shows the first draw of the domain.
     """
 
     a: Tensor
     b: Tensor
-    plan_a: Plan | None
-    plan_b: Plan | None
+    plan_d_a: Plan | None
+    plan_d_b: Plan | None
     lam: Tensor
     own_area: Tensor
 
@@ -268,8 +268,8 @@ class MixCycleGAN:
         if self.stitches:
             a, own_a, cut_a = self._stitch(a, a_second, lam_a)
             b, own_b, cut_b = self._stitch(b, b_second, lam_b)
-        plan_a, plan_b = self._plan_d(b, lam_d_a, cut_b), self._plan_d(a, lam_d_b, cut_a)
-        return Inputs(a, b, plan_a, plan_b, lam_d_a, torch.cat((own_a, own_b)))
+        plan_d_a, plan_d_b = self._plan_d(b, lam_d_a, cut_b), self._plan_d(a, lam_d_b, cut_a)
+        return Inputs(a, b, plan_d_a, plan_d_b, lam_d_a, torch.cat((own_a, own_b)))
 
     def _stitch(self, images: Tensor, second: Tensor | None, lam: Tensor) -> tuple[Tensor, Tensor, Plan]:
         """Images joined with their second draw, the area (B,) that the images keep, and the plan of the cut."""
@@ -323,11 +323,11 @@ class MixCycleGAN:
             The loss to differentiate, and detached scalars for the log.
         """
         fake_b, fake_a = self.pool_b.query(images.fake_b), self.pool_a.query(images.fake_a)
-        seen_b = self._d_batch(inputs.b, fake_b, inputs.plan_a)
-        seen_a = self._d_batch(inputs.a, fake_a, inputs.plan_b)
+        seen_b = self._d_batch(inputs.b, fake_b, inputs.plan_d_a)
+        seen_a = self._d_batch(inputs.a, fake_a, inputs.plan_d_b)
         logits_b, logits_a = self.prepared_d(seen_b, seen_a)
-        loss_a, means_a = self._d_loss(logits_b, inputs.plan_a)
-        loss_b, means_b = self._d_loss(logits_a, inputs.plan_b)
+        loss_a, means_a = self._d_loss(logits_b, inputs.plan_d_a)
+        loss_b, means_b = self._d_loss(logits_a, inputs.plan_d_b)
         logs = {"D_A": loss_a.detach(), "D_B": loss_b.detach()}
         logs |= {f"D_A_{part}": mean for part, mean in means_a.items()}
         logs |= {f"D_B_{part}": mean for part, mean in means_b.items()}

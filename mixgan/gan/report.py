@@ -150,11 +150,11 @@ def training_grid(model: MixCycleGAN, batch: DomainBatch, *, title: str) -> Imag
     a_to_b = [a, a_second, inputs.a, fake_b, cycled_a]
     b_to_a = [b, b_second, inputs.b, fake_a, cycled_b]
     labels = ["A → B"] * len(a) + ["B → A"] * len(b)
-    if model.d_mixer and inputs.plan_a and inputs.plan_b:
+    if model.d_mixer and inputs.plan_d_a and inputs.plan_d_b:
         how = "real | fake along a cut" if model.mixing == "stitch-d" else "lam · real + (1 − lam) · fake"
         columns.append(f"discriminator input: {how}")
-        a_to_b.append(model.d_mixer.mix_images(inputs.b, inputs.plan_a, others=fake_b.float()))
-        b_to_a.append(model.d_mixer.mix_images(inputs.a, inputs.plan_b, others=fake_a.float()))
+        a_to_b.append(model.d_mixer.mix_images(inputs.b, inputs.plan_d_a, others=fake_b.float()))
+        b_to_a.append(model.d_mixer.mix_images(inputs.a, inputs.plan_d_b, others=fake_a.float()))
         labels = [f"{label}, lam {share:.2f}" for label, share in zip(labels, [*lam.tolist()] * 2, strict=True)]
     return image_grid(_rows(a_to_b, b_to_a), row_labels=labels, column_labels=columns, title=title)
 

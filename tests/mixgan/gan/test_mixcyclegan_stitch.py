@@ -47,8 +47,8 @@ def masks(inputs: Inputs) -> tuple[Tensor, Tensor]:
 
 def test_one_lambda_per_sample_serves_all_four_uses():
     inputs = stitch()
-    assert torch.equal(inputs.plan_a.lam, inputs.plan_b.lam)
-    assert torch.equal(inputs.plan_a.lam, inputs.lam)
+    assert torch.equal(inputs.plan_d_a.lam, inputs.plan_d_b.lam)
+    assert torch.equal(inputs.plan_d_a.lam, inputs.lam)
     assert inputs.lam.unique().numel() > 0.99 * COUNT
     for area, mask in zip(areas(inputs), masks(inputs), strict=True):
         assert torch.equal(area, (inputs.lam * SIDE).floor() / SIDE)
@@ -76,7 +76,7 @@ def test_lambdas_are_used_for_what_they_are_drawn_for(monkeypatch: pytest.Monkey
         monkeypatch.setattr(model, "draw_lambdas", lambda count, device, found=lambdas: found)
         inputs = model.stitch(*BATCH)
         assert [area.unique().item() for area in areas(inputs)] == [0.25, 0.5]
-        assert [own_area_of(plan).unique().item() for plan in (inputs.plan_a, inputs.plan_b)] == [0.75, 1.0]
+        assert [own_area_of(plan).unique().item() for plan in (inputs.plan_d_a, inputs.plan_d_b)] == [0.75, 1.0]
 
 
 def test_orientation_is_drawn_per_sample_and_domain():
@@ -140,33 +140,33 @@ def test_inputs_that_are_not_stitched_are_the_first_draws(mixing: str):
 def test_what_a_variant_mixes(mixing: str, stitched: bool, mixed: bool):
     inputs = stitch(mixing=mixing)
     assert torch.equal(inputs.a, BATCH.a) == torch.equal(inputs.b, BATCH.b) == (not stitched)
-    assert (inputs.plan_a is not None) == (inputs.plan_b is not None) == mixed
+    assert (inputs.plan_d_a is not None) == (inputs.plan_d_b is not None) == mixed
 
 
 def test_stitch_d_cuts_where_the_generators_inputs_are_cut():
     inputs = stitch(mixing="stitch-d")
-    assert torch.equal(inputs.plan_a.mask.bool(), masks(inputs)[1])  # D_A judges maps, which are b
-    assert torch.equal(inputs.plan_b.mask.bool(), masks(inputs)[0])
+    assert torch.equal(inputs.plan_d_a.mask.bool(), masks(inputs)[1])  # D_A judges maps, which are b
+    assert torch.equal(inputs.plan_d_b.mask.bool(), masks(inputs)[0])
 
 
 def test_stitch_d_cuts_what_generators_see_whole_too():
     inputs = stitch(mixing="stitch-d", unstitched=1.0)
     assert (inputs.own_area == 1).all()
-    assert torch.equal(own_area_of(inputs.plan_b), (inputs.plan_b.drawn * SIDE).floor() / SIDE)
-    assert (own_area_of(inputs.plan_b) < 1).all()
+    assert torch.equal(own_area_of(inputs.plan_d_b), (inputs.plan_d_b.drawn * SIDE).floor() / SIDE)
+    assert (own_area_of(inputs.plan_d_b) < 1).all()
 
 
 def test_stitch_d_with_lambdas_of_its_own_has_cuts_of_its_own():
     inputs = stitch(mixing="stitch-d", shared_lambda=False)
-    assert torch.equal(own_area_of(inputs.plan_a), (inputs.plan_a.drawn * SIDE).floor() / SIDE)
-    assert not torch.equal(inputs.plan_a.mask.bool(), masks(inputs)[1])
+    assert torch.equal(own_area_of(inputs.plan_d_a), (inputs.plan_d_a.drawn * SIDE).floor() / SIDE)
+    assert not torch.equal(inputs.plan_d_a.mask.bool(), masks(inputs)[1])
 
 
 def test_a_mix_weighs_the_real_image_first():
     real, fake = torch.ones(2, 3, SIDE, SIDE), torch.zeros(2, 3, SIDE, SIDE)
     model, lam = build(mixing="dmix-only"), torch.tensor([0.3, 0.8])
     inputs = model.stitch(real, real, lam=lam)
-    mixed = model.d_mixer.mix_images(real, inputs.plan_a, others=fake)
+    mixed = model.d_mixer.mix_images(real, inputs.plan_d_a, others=fake)
     torch.testing.assert_close(mixed, lam.view(-1, 1, 1, 1).expand_as(mixed))
     cut = model.stitcher.plan(real, lam=lam)
     assert torch.equal(model.stitcher.mix_images(real, cut, others=fake), cut.mask.expand(-1, 3, -1, -1))
