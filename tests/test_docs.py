@@ -151,6 +151,8 @@ def test_python_snippet(snippet):
     if "mixed" in names:
         assert names["mixed"].shape == names["images"].shape
         torch.testing.assert_close(names["targets"].sum(1), torch.ones(len(names["images"])))
+    elif "losses" in names:
+        assert all(loss.isfinite() for loss in names["losses"].values())
     elif "metrics" in names:
         assert names["metrics"].fd >= 0
     else:
