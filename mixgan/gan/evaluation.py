@@ -50,7 +50,7 @@ class Reference:
 class TestSet:
     """The test images of both domains on the device, with the features of the real ones.
 
-    Every process works on its own share; all metrics are of the whole set and the same on all processes.
+    Each process translates its own share; the metrics are of the whole set and the same on all processes.
 
     Raises:
         ValueError: a domain has fewer than two images, too few for a Frechet distance.

@@ -79,7 +79,7 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, *, kind: GanKin
     """CycleGAN's own discriminator loss, ``(gan_loss(real, 1) + gan_loss(fake, 0)) / 2``, for every kind.
 
     Args:
-        real_logits, fake_logits: (B,1,h,w); of detached fakes, or the generator would be trained to be found out.
+        real_logits, fake_logits: (B,1,h,w); of detached fakes, or the generator would learn to be detected.
 
     Returns:
         A float32 scalar. With mixed samples ``gan_loss(mixed_logits, lam)`` takes its place.

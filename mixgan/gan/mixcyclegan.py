@@ -8,7 +8,7 @@ The method of "Understanding Mixup Training Methods" (V-B, Eq. 3), one training 
     generator loss        CycleGAN's own six terms, unchanged
     discriminator loss    L(D_A(lam b~ + (1 - lam) G_A(a~)), lam) + L(D_B(lam a~ + (1 - lam) G_B(b~)), lam)
 
-As in CycleGAN's code, G_A translates A to B, G_B translates B to A, D_A judges images of B and D_B images of A.
+As in CycleGAN's code, G_A translates A to B, G_B translates B to A, D_A discriminates images of B and D_B images of A.
 """
 
 from functools import partial, reduce
@@ -297,7 +297,7 @@ class MixCycleGAN:
         Returns:
             The loss to differentiate, and detached scalars for the log.
         """
-        # By the plain discriminators: their gradients are not wanted here, so other processes need not hear of them.
+        # The plain discriminators: their gradients are not needed here, so nothing is synchronised between processes.
         with self.accelerator.autocast():
             logits_b, logits_a = self.discriminators(images.fake_b, images.fake_a)
         kind, cycle, identity = self.gan_loss, self.cycle_weight, self.identity_weight

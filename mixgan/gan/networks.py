@@ -1,4 +1,4 @@
-"""CycleGAN's two reference networks (Zhu et al. 2017, appendix 7.2): ResNet generator and PatchGAN discriminator.
+"""CycleGAN's two reference networks (Zhu et al. 2017, appendix 7.2), and translation of images of any size.
 
 Every convolution keeps its bias, as in the published code. In front of an instance norm without affine parameters
 the bias cancels out, so it changes no output; it is there for equal parameter counts and weight shapes.
@@ -125,7 +125,7 @@ class PatchDiscriminator(nn.Module):
         self.min_size = 3 * 2**layers
 
     def forward(self, images: Tensor) -> Tensor:
-        """Judge a batch.
+        """The logits of a batch.
 
         Args:
             images: (B,in_channels,H,W) float; H and W at least ``3 * 2**layers``.
@@ -145,7 +145,7 @@ class PatchDiscriminator(nn.Module):
 
 
 def patch_shares(mask: Tensor, size: tuple[int, ...]) -> Tensor:
-    """The mean of a mask in the middle of every patch that a discriminator judges.
+    """The mean of a mask in the middle of every patch that a discriminator gives a logit for.
 
     The logits of a PatchDiscriminator are ``2**layers`` pixels apart, the first one a cell and a half from the border, so the
     mask is averaged over cells of that side without the outermost ring of cells. Logits of any other number share the
@@ -185,13 +185,12 @@ def _norm_relu(channels: int) -> tuple[nn.Module, nn.Module]:
     return nn.InstanceNorm2d(channels), nn.ReLU(inplace=True)
 
 
-# Images of any size: reflect-padded to what a generator takes, large ones in overlapping, blended tiles.
-
+# Translation of images of any size: padded by reflection to what a generator takes, large ones in overlapping, blended tiles.
 
 STEP = 4  # a generator halves the image twice; tiles that begin elsewhere would be sampled at other pixels
 SMALLEST = 8
 SMALLEST_TILE = 32
-#: How many patches, half as wide as a tile, tell the statistics of a tiled image; together they are as large as 4 tiles.
+#: Patches, half as wide as a tile, that the statistics of a tiled image are measured on; together as large as 4 tiles.
 PATCHES = 16
 
 
@@ -205,7 +204,7 @@ def translate_images(
     batch_size: int = 1,
     advance: Callable[[float], object] | None = None,
 ) -> Tensor:
-    """Translate images of one size, whatever it is. For another number format call it under ``torch.autocast``.
+    """Translate images of any one size. For mixed precision call it under ``torch.autocast``.
 
     An image with a side longer than ``tile`` is translated in tiles, so that memory does not grow with it (beyond its own
     bytes), to about what one piece would give: all tiles are normalised by statistics of the whole image.
@@ -248,7 +247,7 @@ def checked_overlap(tile: int, overlap: int | None) -> int:
         raise ValueError(f"tile must be a multiple of {STEP}, at least {SMALLEST_TILE}, got {tile}")
     overlap = tile // 4 if overlap is None else overlap
     if not STEP <= overlap <= tile // 2:
-        raise ValueError(f"overlap must lie between {STEP} and half of the tile, {tile // 2}, got {overlap}")
+        raise ValueError(f"overlap must be between {STEP} and half of the tile, {tile // 2}, got {overlap}")
     return overlap
 
 
@@ -263,7 +262,7 @@ def pad_by_reflection(images: Tensor) -> tuple[Tensor, tuple[EllipsisType, slice
 
 
 def _reflected(length: int, device: torch.device) -> tuple[Tensor, int]:
-    """The pixel that each position of a padded side shows, and how many positions lie before the first pixel."""
+    """The pixel that each position of a padded side shows, and how many positions are before the first pixel."""
     padded = max(SMALLEST, math.ceil(length / STEP) * STEP)
     before = (padded - length) // 2
     period = max(1, 2 * (length - 1))  # there and back again
@@ -272,10 +271,10 @@ def _reflected(length: int, device: torch.device) -> tuple[Tensor, int]:
 
 
 def lay_tiles(length: int, tile: int, overlap: int) -> tuple[list[int], Tensor]:
-    """Tiles along one side: the first pixel of each, and what each pixel of it counts.
+    """Tiles along one side: the first pixel of each, and the weight of each of its pixels.
 
-    A tile hands over to the next one by a raised cosine around the middle of what they share, half of ``overlap`` wide.
-    The outer quarters of the overlap count nothing: there the network sees the end of the tile, where it pads.
+    Neighbouring tiles are blended by a raised cosine around the middle of what they share, half of ``overlap`` wide. The outer
+    quarters of the overlap have weight 0: there the network sees the end of the tile, where it pads.
 
     Args:
         length: of the side, a multiple of 4.
@@ -291,12 +290,12 @@ def lay_tiles(length: int, tile: int, overlap: int) -> tuple[list[int], Tensor]:
     starts = [STEP * (room * k // (count - 1)) for k in range(count)]  # evenly spread: none overlaps by less
     middles = [(start + following + tile) / 2 for start, following in itertools.pairwise(starts)]
     pixels = torch.arange(tile) + 0.5
-    # A tile counts from where it rises to where the next one does; summed over the tiles, all but the ends cancel.
-    risen = [
+    # A tile's weight lasts from its own rise to the next one's; summed over the tiles, all but the ends cancel.
+    weights = [
         _rise(start + pixels - before, overlap / 2) - _rise(start + pixels - after, overlap / 2)
         for start, before, after in zip(starts, [-math.inf, *middles], [*middles, math.inf], strict=True)
     ]
-    return starts, torch.stack(risen)
+    return starts, torch.stack(weights)
 
 
 def _rise(distance: Tensor, width: float) -> Tensor:
@@ -305,7 +304,7 @@ def _rise(distance: Tensor, width: float) -> Tensor:
 
 
 def _with_shared_norms(generator: nn.Module) -> nn.Module:
-    """A copy whose instance norms are batch norms, which can measure many patches as one image and keep what they found."""
+    """A copy with batch norms for instance norms: they measure many patches as one image and keep the statistics."""
     generator = copy.deepcopy(generator)
     for name, norm in list(generator.named_modules()):
         if isinstance(norm, nn.InstanceNorm2d):

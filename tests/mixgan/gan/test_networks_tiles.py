@@ -164,7 +164,7 @@ def test_the_generator_itself_stays_as_it_was():
     [
         ({"tile": 30}, "tile must be a multiple of 4, at least 32, got 30"),
         ({"tile": 28}, "at least 32, got 28"),
-        ({"tile": 64, "overlap": 40}, "overlap must lie between 4 and half of the tile, 32, got 40"),
+        ({"tile": 64, "overlap": 40}, "overlap must be between 4 and half of the tile, 32, got 40"),
         ({"overlap": 0}, "got 0"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
     ],
