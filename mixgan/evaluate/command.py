@@ -151,7 +151,7 @@ def find_features(
     options: FidOptions, read_checkpoint: "Callable[[Path], FeatureExtractor] | None"
 ) -> "FeatureExtractor":
     """The features that --features asks for."""
-    from mixgan.evaluate.inception import FEATURE_NAMES, choose_features
+    from mixgan.evaluate.features import FEATURE_NAMES, choose_features
 
     names = ", ".join(FEATURE_NAMES)
     if options.features in FEATURE_NAMES:

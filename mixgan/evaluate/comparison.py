@@ -20,24 +20,31 @@ from mixgan.evaluate.feature_set import (
     reference_key,
     write_statistics,
 )
-from mixgan.evaluate.features import FeatureExtractor, distance_name, module_features
+from mixgan.evaluate.features import (
+    FeatureExtractor,
+    choose_features,
+    distance_name,
+    inception_score,
+    is_published_fid,
+    module_features,
+)
 from mixgan.evaluate.frechet import (
     FeatureStatistics,
     frechet_distance,
     frechet_distance_from_features,
     frechet_interval,
 )
-from mixgan.evaluate.inception import choose_features, inception_score, is_published_fid
 from mixgan.evaluate.kernel import kernel_distance
 from mixgan.evaluate.neighbours import density_coverage, precision_recall
 from mixgan.evaluate.paired import METRICS as PAIRED
-from mixgan.evaluate.paired import PairDistances, match_pairs, measure_pairs, why_not_comparable
+from mixgan.evaluate.paired import PairDistances, measure_pairs, why_not_comparable
 from mixgan.evaluate.sources import (
     FolderSource,
     Images,
     Preprocessing,
     Side,
     Source,
+    match_pairs,
     open_sides,
     side_name,
 )

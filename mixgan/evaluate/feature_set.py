@@ -28,12 +28,11 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 #: Part of every cache key: files of another layout, or features computed in another way, are never found.
-FORMAT = 1
+FORMAT = 2
 #: Number of unreadable files that a warning names.
 SHOWN = 5
 # Key and position of a row without a feature: larger than any other.
 _EMPTY = torch.iinfo(torch.int64).max
-_TENSORS = ("mean", "covariance", "features", "indices")
 # What numpy raises at files that are cut off, damaged or of another kind.
 _DAMAGE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
 
@@ -252,22 +251,9 @@ def write_statistics(path: Path | str, statistics: FeatureStatistics, made_with:
     path = Path(path)
     if path.suffix != ".npz":
         raise ValueError(f"statistics are written to a file that ends in .npz, got {str(path)!r}")
-    entries: dict[str, Any] = {
-        "mu": statistics.mean.cpu().numpy(),
-        "sigma": statistics.covariance.cpu().numpy(),
-        "n": statistics.n,
-    }
-    entries |= asdict(made_with or MadeWith())
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            np.savez(file, **{name: value for name, value in entries.items() if value is not None})
-        partial.replace(path)
-    except OSError as error:
-        raise ValueError(f"cannot write statistics to {str(path)!r}: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink()
+    _write(
+        path, statistics, {name: value for name, value in asdict(made_with or MadeWith()).items() if value is not None}
+    )
 
 
 def read_statistics(path: Path | str, *, dims: int | None = None) -> FeatureStatistics:
@@ -320,6 +306,21 @@ def read_made_with(path: Path | str) -> MadeWith:
     return MadeWith(**{name: str(value) for name, value in _read(path, [f.name for f in fields(MadeWith)]).items()})
 
 
+def _write(path: Path, statistics: FeatureStatistics, others: dict[str, Any]) -> None:
+    entries = {"mu": statistics.mean.cpu().numpy(), "sigma": statistics.covariance.cpu().numpy(), **others}
+    entries |= {} if statistics.n is None else {"n": statistics.n}
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            np.savez(file, **entries)
+        partial.replace(path)
+    except OSError as error:
+        raise ValueError(f"cannot write statistics to {str(path)!r}: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+
+
 def _read(path: Path | str, names: Iterable[str]) -> dict[str, np.ndarray]:
     """Those of the entries that the file has."""
     if not Path(path).is_file():
@@ -352,7 +353,7 @@ def reference_key(fingerprint: str, extractor: FeatureExtractor, *, sample: int,
 
 
 class ReferenceCache:
-    """A folder of reference sets, one .safetensors file each; deleting it costs nothing but time.
+    """A folder of reference sets, one .npz file each; deleting it costs nothing but time.
 
     Args:
         folder: ``$XDG_CACHE_HOME/mixgan/statistics`` by default, or the same in ``~/.cache``; created when needed.
@@ -364,40 +365,25 @@ class ReferenceCache:
 
     def path(self, key: str) -> Path:
         """File of the reference set of this key."""
-        return self.folder / f"{key}.safetensors"
+        return self.folder / f"{key}.npz"
 
     def load(self, key: str) -> FeatureSet | None:
         """The reference set of this key on the CPU; None if there is none, or only a damaged file."""
-        from safetensors import SafetensorError, safe_open
-
         try:
-            with safe_open(self.path(key), framework="pt") as file:
-                metadata = json.loads(file.metadata()["mixgan"])
-                mean, covariance, features, indices = (file.get_tensor(name) for name in _TENSORS)
-            statistics = FeatureStatistics.from_moments(mean, covariance, metadata["n"])
-            return FeatureSet(statistics, features, indices, tuple(metadata["warnings"]))
-        except (OSError, SafetensorError, TypeError, KeyError, ValueError):
+            statistics = read_statistics(self.path(key))
+            entries = _read(self.path(key), ("features", "indices", "warnings"))
+            features, indices = (torch.from_numpy(entries[name]) for name in ("features", "indices"))
+            return FeatureSet(statistics, features, indices, tuple(json.loads(str(entries["warnings"]))))
+        except (TypeError, KeyError, ValueError):
             return None
 
     def store(self, key: str, reference: FeatureSet) -> bool:
         """Write a measured reference set, replacing that of the same key; False if the folder is not writable."""
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
-
-        statistics = reference.statistics
-        if reference.features is None or reference.indices is None:
-            raise ValueError("a reference set without features cannot be stored")
-        values = (statistics.mean, statistics.covariance, reference.features, reference.indices)
-        tensors = {name: value.detach().cpu().contiguous() for name, value in zip(_TENSORS, values, strict=True)}
-        metadata = {"mixgan": json.dumps({"n": statistics.n, "warnings": reference.warnings})}
-        partial = self.folder / f".{key}.{os.getpid()}.partial"
+        assert reference.features is not None and reference.indices is not None  # noqa: PT018 - it was measured
+        others = {"features": reference.features.cpu().numpy(), "indices": reference.indices.cpu().numpy()}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, partial, metadata=metadata)
-            partial.replace(self.path(key))
-        except (OSError, SafetensorError):
+            _write(self.path(key), reference.statistics, {**others, "warnings": json.dumps(reference.warnings)})
+        except (OSError, ValueError):
             return False
-        finally:
-            with suppress(OSError):
-                partial.unlink()
         return True

@@ -2,9 +2,12 @@
 
 import copy
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,10 +15,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mixgan.data.order import seeded_generator
 from mixgan.ops.transforms import normalize, to_float
 
 Network = TypeVar("Network", bound=nn.Module)
 
+#: The names of `choose_features`; a command that takes other things too (a checkpoint) asks here first.
+FEATURE_NAMES = ("auto", "inception", "bundled")
+#: First digits of the published file's sha256; they are also part of its name.
+WEIGHTS_SHA256 = "6726825d"
+WEIGHTS_URL = (
+    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
+)
+# torch-fidelity and torchmetrics publish the same file, byte for byte, under another name.
+_FILE_NAMES = (WEIGHTS_URL.rsplit("/", 1)[1], f"weights-inception-2015-12-05-{WEIGHTS_SHA256}.pth")
 # The shipped weights were trained on (images - MEAN) / STD in every channel, that is on images*2-1 for images in 0..1.
 BUNDLED_MEAN = 0.5
 BUNDLED_STD = 0.5
@@ -140,6 +153,53 @@ def module_features(
     return FeatureExtractor(name, module, dims=dims, mean=mean, std=std, classifier=classifier)
 
 
+def choose_features(
+    name: str, *, inception_weights: Path | None = None, dims: int = 2048, fast: bool = False
+) -> FeatureExtractor:
+    """The features called ``name``; their ``note`` says what was chosen and why.
+
+    Args:
+        name: "inception", which downloads its weights if necessary; "bundled", which is always available; or "auto":
+            inception if its weights are on this machine, else bundled, and never a download. "embedded" is the old name
+            of "bundled".
+        inception_weights: file of the Inception weights, if not in torch's hub cache.
+        dims, fast: of the Inception features, see `inception_features`.
+
+    Raises:
+        ValueError: for another name, or Inception weights that are needed and missing or wrong.
+    """
+    name = "bundled" if name == "embedded" else name
+    if name not in FEATURE_NAMES:
+        raise ValueError(f"features must be one of {', '.join(FEATURE_NAMES)}, got {name!r}")
+    weights = inception_weights or find_inception_weights()
+    if name == "inception" or (name == "auto" and weights):
+        from mixgan.evaluate.inception import inception_features
+
+        features = inception_features(weights, dims=dims, download=name == "inception", fast=fast)
+        reason = f"because the weights are on this machine ({weights})"
+    else:
+        features = bundled_features()
+        place = inception_weight_paths()[0]
+        reason = f"because the Inception weights are not on this machine (expected at {place})"
+    features.note = f"features: {features.name}, {reason if name == 'auto' else 'as asked for'}"
+    return features
+
+
+def is_published_fid(extractor: FeatureExtractor) -> bool:
+    """Whether a Frechet distance of these features may be called FID: Inception's 2048 features by the published weights."""
+    return extractor.name == "inception" and extractor.weights_sha256.startswith(WEIGHTS_SHA256)
+
+
+def inception_weight_paths() -> tuple[Path, ...]:
+    """Where the weight file is expected: torch's hub cache, under pytorch-fid's name and torch-fidelity's."""
+    return tuple(Path(torch.hub.get_dir(), "checkpoints", name) for name in _FILE_NAMES)
+
+
+def find_inception_weights() -> Path | None:
+    """The weight file in torch's hub cache, if it is there."""
+    return next((path for path in inception_weight_paths() if path.is_file()), None)
+
+
 class BundledNetwork(nn.Module):
     """Four convolution stages and global average pooling; 61,418 parameters with the defaults.
 
@@ -215,6 +275,48 @@ def load_bundled(path: Path | None = None) -> BundledNetwork:
 def _stage(in_channels: int, out_channels: int, *, stride: int) -> nn.Sequential:
     convolution = nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))
+
+
+@dataclass(frozen=True)
+class InceptionScore:
+    """Mean and (population) standard deviation over the splits; a score is in 1..K."""
+
+    mean: float
+    std: float
+    splits: int
+
+
+def inception_score(logits: Tensor, *, splits: int = 10, seed: int = 0) -> InceptionScore:
+    """Inception Score (Salimans et al. 2016): exp of the mean KL(p(y|x) || p(y)) of every split, in float64.
+
+    p(y) is the mean of p(y|x) in the split. As in torch-fidelity the images are shuffled by seed, so that folders sorted by
+    class do not change the score, and split s has images floor(s N / splits) up to floor((s + 1) N / splits). The shuffle's
+    generator is another one, so both agree exactly with one split, and else as two seeds do. The score grows with the
+    number of images in a split.
+
+    Args:
+        logits: (N,K) of a classifier, before softmax. Compare only scores of the same network.
+        splits: number of parts that are scored separately.
+        seed: the shuffle is a function of it.
+
+    Raises:
+        ValueError: for fewer images than splits, NaN or infinite values.
+    """
+    logits = checked_features(logits)
+    count = len(logits)
+    if not 1 <= splits <= count:
+        raise ValueError(f"every split of an Inception Score needs an image, got {splits} splits of {count} images")
+    order = torch.randperm(count, generator=seeded_generator(seed, "inception score"))
+    log_p = logits[order.to(logits.device)].log_softmax(dim=1)
+    bounds = [split * count // splits for split in range(splits + 1)]
+    scores = torch.stack([_score(log_p[a:b]) for a, b in pairwise(bounds)])
+    return InceptionScore(float(scores.mean()), float(scores.std(correction=0)), splits)
+
+
+def _score(log_p: Tensor) -> Tensor:
+    # The logarithm of the mean through logsumexp stays finite where all probabilities of a class underflow.
+    log_marginal = log_p.logsumexp(dim=0) - math.log(len(log_p))
+    return (log_p.exp() * (log_p - log_marginal)).sum(dim=1).mean().exp()
 
 
 def unit_images(images: Tensor) -> Tensor:

@@ -1,11 +1,8 @@
-"""Inception: the network and weights of published FID, the Inception Score, and the choice of features by name."""
+"""Inception features: the network and the weights of published FID, from a file on this machine or a download."""
 
 import hashlib
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from http.client import HTTPException
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,22 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mixgan.data.order import seeded_generator
-from mixgan.evaluate.features import FeatureExtractor, bundled_features, checked_features
+from mixgan.evaluate.features import (
+    WEIGHTS_SHA256,
+    WEIGHTS_URL,
+    FeatureExtractor,
+    find_inception_weights,
+    inception_weight_paths,
+)
 from mixgan.ops.transforms import resize
 
 if TYPE_CHECKING:
     from torchvision.models.inception import Inception3
 
-#: The names of `choose_features`; a command that takes other things too (a checkpoint) asks here first.
-FEATURE_NAMES = ("auto", "inception", "bundled")
-#: First digits of the published file's sha256; they are also part of its name.
-WEIGHTS_SHA256 = "6726825d"
-WEIGHTS_URL = (
-    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
-)
-# torch-fidelity and torchmetrics publish the same file, byte for byte, under another name.
-_FILE_NAMES = (WEIGHTS_URL.rsplit("/", 1)[1], f"weights-inception-2015-12-05-{WEIGHTS_SHA256}.pth")
 _IMAGE_SIZE = 299
 # The layers up to each length of feature vector, in order: the blocks of pytorch-fid's InceptionV3.
 _LAYERS = {
@@ -37,36 +30,6 @@ _LAYERS = {
     768: ("Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e"),
     2048: ("Mixed_7a", "Mixed_7b", "Mixed_7c"),
 }
-
-
-def choose_features(
-    name: str, *, inception_weights: Path | None = None, dims: int = 2048, fast: bool = False
-) -> FeatureExtractor:
-    """The features called ``name``; their ``note`` says what was chosen and why.
-
-    Args:
-        name: "inception", which downloads its weights if necessary; "bundled", which is always available; or "auto":
-            inception if its weights are on this machine, else bundled, and never a download. "embedded" is the old name
-            of "bundled".
-        inception_weights: file of the Inception weights, if not in torch's hub cache.
-        dims, fast: of the Inception features, see `inception_features`.
-
-    Raises:
-        ValueError: for another name, or Inception weights that are needed and missing or wrong.
-    """
-    name = "bundled" if name == "embedded" else name
-    if name not in FEATURE_NAMES:
-        raise ValueError(f"features must be one of {', '.join(FEATURE_NAMES)}, got {name!r}")
-    weights = inception_weights or find_inception_weights()
-    if name == "inception" or (name == "auto" and weights):
-        features = inception_features(weights, dims=dims, download=name == "inception", fast=fast)
-        reason = f"because the weights are on this machine ({weights})"
-    else:
-        features = bundled_features()
-        place = inception_weight_paths()[0]
-        reason = f"because the Inception weights are not on this machine (expected at {place})"
-    features.note = f"features: {features.name}, {reason if name == 'auto' else 'as asked for'}"
-    return features
 
 
 def inception_features(
@@ -107,21 +70,6 @@ def inception_features(
         classifier=_score_classifier(network) if dims == 2048 else None,
         warnings=tuple(warnings),
     )
-
-
-def is_published_fid(extractor: FeatureExtractor) -> bool:
-    """Whether a Frechet distance of these features may be called FID: Inception's 2048 features by the published weights."""
-    return extractor.name == "inception" and extractor.weights_sha256.startswith(WEIGHTS_SHA256)
-
-
-def inception_weight_paths() -> tuple[Path, ...]:
-    """Where the weight file is expected: torch's hub cache, under pytorch-fid's name and torch-fidelity's."""
-    return tuple(Path(torch.hub.get_dir(), "checkpoints", name) for name in _FILE_NAMES)
-
-
-def find_inception_weights() -> Path | None:
-    """The weight file in torch's hub cache, if it is there."""
-    return next((path for path in inception_weight_paths() if path.is_file()), None)
 
 
 class InceptionEmbedding(nn.Module):
@@ -221,45 +169,3 @@ def _score_classifier(network: "Inception3") -> nn.Linear:
     classifier = nn.Linear(network.fc.in_features, network.fc.out_features, bias=False, device="meta")
     classifier.weight = network.fc.weight
     return classifier
-
-
-@dataclass(frozen=True)
-class InceptionScore:
-    """Mean and (population) standard deviation over the splits; a score is in 1..K."""
-
-    mean: float
-    std: float
-    splits: int
-
-
-def inception_score(logits: Tensor, *, splits: int = 10, seed: int = 0) -> InceptionScore:
-    """Inception Score (Salimans et al. 2016): exp of the mean KL(p(y|x) || p(y)) of every split, in float64.
-
-    p(y) is the mean of p(y|x) in the split. As in torch-fidelity the images are shuffled by seed, so that folders sorted by
-    class do not change the score, and split s has images floor(s N / splits) up to floor((s + 1) N / splits). The shuffle's
-    generator is another one, so both agree exactly with one split, and else as two seeds do. The score grows with the
-    number of images in a split.
-
-    Args:
-        logits: (N,K) of a classifier, before softmax. Compare only scores of the same network.
-        splits: number of parts that are scored separately.
-        seed: the shuffle is a function of it.
-
-    Raises:
-        ValueError: for fewer images than splits, NaN or infinite values.
-    """
-    logits = checked_features(logits)
-    count = len(logits)
-    if not 1 <= splits <= count:
-        raise ValueError(f"every split of an Inception Score needs an image, got {splits} splits of {count} images")
-    order = torch.randperm(count, generator=seeded_generator(seed, "inception score"))
-    log_p = logits[order.to(logits.device)].log_softmax(dim=1)
-    bounds = [split * count // splits for split in range(splits + 1)]
-    scores = torch.stack([_score(log_p[a:b]) for a, b in pairwise(bounds)])
-    return InceptionScore(float(scores.mean()), float(scores.std(correction=0)), splits)
-
-
-def _score(log_p: Tensor) -> Tensor:
-    # The logarithm of the mean through logsumexp stays finite where all probabilities of a class underflow.
-    log_marginal = log_p.logsumexp(dim=0) - math.log(len(log_p))
-    return (log_p.exp() * (log_p - log_marginal)).sum(dim=1).mean().exp()

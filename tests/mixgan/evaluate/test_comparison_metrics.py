@@ -6,9 +6,8 @@ from torch import Tensor, nn
 
 from mixgan.evaluate.comparison import compare_sets
 from mixgan.evaluate.feature_set import FeatureSet
-from mixgan.evaluate.features import FeatureExtractor, module_features
+from mixgan.evaluate.features import FeatureExtractor, inception_score, module_features
 from mixgan.evaluate.frechet import FeatureStatistics, frechet_distance_from_features
-from mixgan.evaluate.inception import inception_score
 from mixgan.evaluate.kernel import kernel_distance
 from mixgan.evaluate.neighbours import density_coverage, precision_recall
 

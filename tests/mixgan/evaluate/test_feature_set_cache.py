@@ -35,7 +35,7 @@ def test_what_was_stored_comes_back_exactly(tmp_path, reference):
     assert (found.features.dtype, found.indices.dtype) == (torch.float32, torch.int64)
     assert torch.equal(found.features, reference.features)
     assert torch.equal(found.indices, reference.indices)
-    assert [path.name for path in cache.folder.iterdir()] == [f"{KEY}.safetensors"]
+    assert [path.name for path in cache.folder.iterdir()] == [f"{KEY}.npz"]
     other = FeatureStatistics(8)
     other.update(torch.rand(20, 8))
     assert frechet_distance(found.statistics, other) == frechet_distance(reference.statistics, other)

@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from mixgan.evaluate import inception
-from mixgan.evaluate.inception import find_inception_weights, inception_features
+from mixgan.evaluate.features import find_inception_weights
+from mixgan.evaluate.inception import inception_features
 
 NAME = "pt_inception-2015-12-05-6726825d.pth"
 DIMS = (64, 192, 768, 2048)

@@ -5,8 +5,8 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
-from mixgan.evaluate.paired import match_pairs, measure_pairs, why_not_comparable
-from mixgan.evaluate.sources import FolderSource, Preprocessing, folder_source
+from mixgan.evaluate.paired import measure_pairs, why_not_comparable
+from mixgan.evaluate.sources import FolderSource, Preprocessing, folder_source, match_pairs
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import torch
 from pytorch_fid.inception import fid_inception_v3
 from torchvision.models import Inception3
 
-from mixgan.evaluate.inception import FEATURE_NAMES, choose_features
+from mixgan.evaluate.features import FEATURE_NAMES, choose_features
 
 NAME = "pt_inception-2015-12-05-6726825d.pth"
 
