@@ -112,9 +112,7 @@ def main(argv: Sequence[str], *, read_checkpoint: "Callable[[Path], FeatureExtra
 
 
 def run(
-    options: FidOptions,
-    accelerator: "Accelerator",
-    read_checkpoint: "Callable[[Path], FeatureExtractor] | None" = None,
+    options: FidOptions, accelerator: "Accelerator", read_checkpoint: "Callable[[Path], FeatureExtractor] | None" = None
 ) -> "Comparison":
     """``mixgan.evaluate.compare`` with the options of the command."""
     from mixgan.engine.accelerator import main_first

@@ -41,7 +41,6 @@ from mixgan.evaluate.paired import PairDistances, measure_pairs, why_not_compara
 from mixgan.evaluate.sources import (
     FolderSource,
     Images,
-    Preprocessing,
     Side,
     Source,
     match_pairs,
@@ -283,13 +282,7 @@ def compare(
         result = on_main(
             accelerator,
             lambda: compare_sets(
-                real_set,
-                fake_set,
-                extractor,
-                metrics=metrics,
-                bootstrap=bootstrap,
-                seed=seed,
-                progress=shown.advance,
+                real_set, fake_set, extractor, metrics=metrics, bootstrap=bootstrap, seed=seed, progress=shown.advance
             ),
         )
     result.warnings += warnings
@@ -315,9 +308,8 @@ class FrechetDistance:
     images, and ``compute`` is of all of them::
 
         distance = FrechetDistance()
-        for images in loader:
-            distance.update(images, real=True)
-            distance.update(generator(noise), real=False)
+        distance.update(images, real=True)
+        distance.update(generator(noise), real=False)
         print(distance.name, distance.compute())
         distance.reset(real=False)  # the real images stay, for the next epoch
 
@@ -375,12 +367,7 @@ def compare_sets(
 ) -> Comparison:
     """Metrics of a generated set of features against a real one; None where there are too few images, with a warning.
 
-    Args:
-        metrics, bootstrap, seed: see ``compare``.
-        progress: see ``frechet_interval``.
-
-    Raises:
-        ValueError: an unknown metric, a set of fewer than two images, or features of different lengths.
+    Arguments and errors are those of ``compare``; ``progress`` is that of ``frechet_interval``.
     """
     check_metrics(metrics)
     for name, one in (("real", real), ("generated", fake)):
@@ -454,9 +441,7 @@ def check_metrics(metrics: Sequence[str]) -> None:
 
 def preprocessing_of(side: Side) -> str | None:
     """What happened to the images of one set before the network; None where a statistics file does not say."""
-    if isinstance(side, Path):
-        return read_made_with(side).preprocessing
-    return (side.preprocessing if isinstance(side, FolderSource) else Preprocessing()).text()
+    return read_made_with(side).preprocessing if isinstance(side, Path) else side.preprocessing.text()
 
 
 def preprocessing_text(real: Side, fake: Side) -> str:

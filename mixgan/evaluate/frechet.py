@@ -197,16 +197,11 @@ def frechet_interval(
 ) -> tuple[float, float]:
     """Interval for the Frechet distance that sets of these sizes have on average: estimate -+ z * bootstrap deviation.
 
-    Both sets are resampled with replacement, and the deviation of the replicates' distances is taken around their own mean.
-    Two reasons against their percentiles:
-
-    - A Frechet distance of few samples is too large, and resampling adds that bias a second time: all replicates may lie
-      above the estimate. Reflecting them (the basic interval, Davison and Hinkley 1997, Eq. 5.6) would aim at the distance
-      of infinitely many images, which works only while samples far outnumber dimensions. So the interval is centred on
-      the estimate, bias left in as in every published FID: compare intervals of equal numbers of images.
-    - 50 replicates give a deviation, but not the 2.5 % of a tail (Efron and Tibshirani 1993, section 6.4).
-
-    With few samples for the dimensions the deviation comes out too large, and the interval is wider than its level.
+    Both sets are resampled with replacement; the deviation is that of the replicates around their own mean. Percentiles
+    would not do: resampling adds the bias of few samples a second time, so that all replicates may exceed the estimate, and
+    50 of them give a deviation but not the 2.5 % of a tail (Efron and Tibshirani 1993, section 6.4). So the interval is
+    centred on the estimate, bias left in as in every published FID: compare intervals of equal numbers of images. With few
+    samples for the dimensions it is wider than its level.
 
     Args:
         real, fake: features (N,D) and (M,D).

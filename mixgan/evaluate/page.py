@@ -78,10 +78,7 @@ def write_page(path: Path, result: Comparison) -> None:
 def _protocol(result: Comparison) -> str:
     samples = [
         f"{kept} of {n} {name} images"
-        for name, kept, n in (
-            ("real", result.kept_real, result.n_real),
-            ("generated", result.kept_fake, result.n_fake),
-        )
+        for name, kept, n in (("real", result.kept_real, result.n_real), ("generated", result.kept_fake, result.n_fake))
         if kept not in (None, n)
     ]
     kept = f" What needs single features (kept features) is of a random sample: {' and '.join(samples)}."

@@ -100,11 +100,6 @@ class Source(Protocol):
         """The images at the positions rank, rank + world, ...; a batch has at most ``batch_size`` of them."""
 
 
-Images: TypeAlias = str | Path | Tensor | Iterable[Any]
-#: One set of a comparison: images, or the path of a statistics file.
-Side: TypeAlias = Source | Path
-
-
 @dataclass
 class FolderSource:
     """The image files of a folder, see :func:`folder_source`.
@@ -192,10 +187,7 @@ class FolderSource:
 
 
 def folder_source(
-    path: Path | str,
-    *,
-    preprocessing: Preprocessing | None = None,
-    on_bad_image: Literal["error", "skip"] = "error",
+    path: Path | str, *, preprocessing: Preprocessing | None = None, on_bad_image: Literal["error", "skip"] = "error"
 ) -> FolderSource:
     """All images of a folder and its subfolders; Pillow decodes them, so that pixels equal pytorch-fid's.
 
@@ -218,6 +210,7 @@ class BatchSource:
     name: str
     count: int | None
     skipped: tuple[Path, ...] = ()
+    preprocessing: Preprocessing = Preprocessing()
 
     def batches(self, batch_size: int, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         """The rank's share of every batch of the loader, split where it is larger than ``batch_size``.
@@ -236,6 +229,11 @@ class BatchSource:
             if len(positions):
                 yield from map(Batch, images[own].split(batch_size), positions.split(batch_size))
             start += len(images)
+
+
+Images: TypeAlias = str | Path | Tensor | Iterable[Any]
+#: One set of a comparison: images, or the path of a statistics file.
+Side: TypeAlias = FolderSource | BatchSource | Path
 
 
 def tensor_source(images: Tensor, *, name: str = "tensor") -> BatchSource:
