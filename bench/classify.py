@@ -22,7 +22,7 @@ from torch import Tensor
 HERE = Path(__file__).resolve().parent
 sys.path[:] = [str(HERE.parent)] + [path for path in sys.path if Path(path or ".").resolve() != HERE]
 
-from bench.published_mixup import mixup_step  # noqa: E402 - bench is in no installed package
+from bench.published_mixing import mixup_step  # noqa: E402 - bench is in no installed package
 from bench.timing import Comparison, Peer, as_markdown, compare, machine  # noqa: E402
 from classify.config import ClassifySettings  # noqa: E402
 from classify.loaders import Batches, MemoryLoader  # noqa: E402

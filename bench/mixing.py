@@ -20,8 +20,7 @@ from torch import Tensor
 HERE = Path(__file__).resolve().parent
 sys.path[:] = [str(HERE.parent)] + [path for path in sys.path if Path(path or ".").resolve() != HERE]
 
-from bench import published, published_comixup, published_puzzlemix  # noqa: E402 - bench is in no installed package
-from bench.installed import kornia_call, timm_call, torchvision_call  # noqa: E402
+from bench import published_mixing as published  # noqa: E402 - bench is in no installed package
 from bench.timing import Comparison, Peer, as_markdown, compare, machine  # noqa: E402
 from mixgan.engine.accelerator import set_threads  # noqa: E402
 from mixgan.engine.config import run_command  # noqa: E402
@@ -39,7 +38,7 @@ NOTES = (
     "timm and the published SaliencyMix overwrite the batch they are given and are timed so; the copy that this spares is a row "
     "of its own.",
     "kornia gives both labels and lambda; targets are made of them inside its time.",
-    "published: the authors' procedure, written anew in bench/published*.py. Where it draws one lambda and one mask or box "
+    "published: the authors' procedure, written anew in bench/published_mixing.py. Where it draws one lambda and one mask or box "
     "for the batch, mixgan's side of a row per sample still draws one for each sample.",
     "Saliency is given to both sides, save where a row names it.",
 )
@@ -103,6 +102,48 @@ def ours(name: str, batch: Batch, *, compiled: bool = False, **settings: object)
     return partial(mixer, batch.images, batch.labels)
 
 
+def timm_call(name: str, images: Tensor, labels: Tensor, *, mode: str, num_classes: int) -> Callable[[], object]:
+    """timm's Mixup, one lambda for the batch (``mode="batch"``) or for each sample (``"elem"``).
+
+    It overwrites the images it is given, so it gets a copy, which every call mixes further; the work stays the same.
+    """
+    from timm.data import Mixup
+
+    alphas = {"mixup": (1.0, 0.0), "cutmix": (0.0, 1.0)}[name]
+    mixer = Mixup(*alphas, mode=mode, label_smoothing=0.0, num_classes=num_classes)
+    copy = images.clone()
+    return lambda: mixer(copy, labels)
+
+
+def torchvision_call(name: str, images: Tensor, labels: Tensor, *, num_classes: int) -> Callable[[], object]:
+    """torchvision's v2.MixUp or v2.CutMix, one lambda for the batch."""
+    from torchvision.transforms import v2
+
+    mixer = {"mixup": v2.MixUp, "cutmix": v2.CutMix}[name](num_classes=num_classes)
+    return lambda: mixer(images, labels)
+
+
+def kornia_call(name: str, images: Tensor, labels: Tensor, *, num_classes: int) -> Callable[[], tuple[Tensor, Tensor]]:
+    """kornia's RandomMixUpV2 or RandomCutMixV2, one lambda for each sample; targets are made of what it says about labels."""
+    from kornia import augmentation
+
+    shared = {"p": 1.0, "same_on_batch": False, "data_keys": ["input", "class"]}
+    if name == "mixup":
+        mixer = augmentation.RandomMixUpV2(**shared)
+    else:
+        mixer = augmentation.RandomCutMixV2(**shared, use_correct_lambda=True)
+
+    def call() -> tuple[Tensor, Tensor]:
+        mixed, both = mixer(images, labels)
+        own, partner, lam = both.view(-1, 3).unbind(1)
+        share = lam if name == "mixup" else 1 - lam  # of the partner
+        targets = torch.zeros(len(own), num_classes, device=own.device)
+        targets.scatter_add_(1, own.long()[:, None], 1 - share[:, None])
+        return mixed, targets.scatter_add_(1, partner.long()[:, None], share[:, None])
+
+    return call
+
+
 def written_anew(form: str, package: str, goal: float | None, function: Callable, *data: Tensor, **settings) -> Peer:
     """A published procedure as a peer."""
     call = partial(function, *data, num_classes=CLASSES, rng=np.random.RandomState(0), **settings)
@@ -163,24 +204,24 @@ def saliencymix(batch: Batch) -> Iterator[Comparison]:
 
 def puzzlemix(batch: Batch) -> Iterator[Comparison]:
     """The whole method, and its labels alone, for every block count."""
-    data, function = (batch.images, batch.labels, batch.saliency), published_puzzlemix.puzzlemix
+    data, function = (batch.images, batch.labels, batch.saliency), published.puzzlemix
     for n in BLOCK_COUNTS:
         peer = written_anew("a cut for every sample", "gco-wrapper", 20 if n == 16 else 5, function, *data, n=n)
         yield Comparison(f"puzzlemix, {n} x {n} blocks", ours("puzzlemix", batch, blocks=(n,)), (peer,))
     partner = torch.randperm(len(batch.images), device=batch.images.device)
     for n in BLOCK_COUNTS:
-        beta = published_puzzlemix.BETA / n / 16
-        settings = {"lam": 0.5, "beta": beta, "eta": published_puzzlemix.ETA, "n_labels": published_puzzlemix.N_LABELS}
-        smoothness = beta * published_puzzlemix.GAMMA
+        beta = published.PUZZLE_BETA / n / 16
+        settings = {"lam": 0.5, "beta": beta, "eta": published.PUZZLE_ETA, "n_labels": published.PUZZLE_N_LABELS}
+        smoothness = beta * published.PUZZLE_GAMMA
         costs = puzzle_energy(batch.images, batch.saliency, partner, n=n, smoothness=smoothness)
-        cut = partial(published_puzzlemix.cut_labels, *(cost.cpu().numpy() for cost in costs), **settings)
+        cut = partial(published.cut_labels, *(cost.cpu().numpy() for cost in costs), **settings)
         peer = Peer("alpha-beta swap, one by one", "gco-wrapper", lambda cut=cut: cut)
         yield Comparison(f"puzzlemix, labels of {n} x {n} blocks", partial(solve_labels, *costs, **settings), (peer,))
 
 
 def comixup(batch: Batch) -> Iterator[Comparison]:
     """Against published rounds over each group, on the same problem and with the published half-and-half blocks."""
-    data, function = (batch.images, batch.labels, batch.saliency), published_comixup.comixup
+    data, function = (batch.images, batch.labels, batch.saliency), published.comixup
     peers = [
         written_anew(form, "gco-wrapper", 5, function, *data, half_blocks=half)
         for form, half in (("one image a block", False), ("half-and-half blocks too", True))
@@ -190,15 +231,15 @@ def comixup(batch: Batch) -> Iterator[Comparison]:
 
 def comixup_objectives(batch: Batch) -> str:
     """What mixgan and the published rounds reach on the same groups, from the same start."""
-    n, inputs = published_comixup.BLOCKS, min(published_comixup.GROUP, len(batch.images))
+    n, inputs = published.COMIXUP_BLOCKS, min(published.COMIXUP_GROUP, len(batch.images))
     groups = len(batch.images) // inputs
     cost = -normalised_blocks(batch.saliency[: groups * inputs].cpu(), n).view(groups, inputs, n, n)
     fit = torch.eye(inputs).repeat(groups, 1, 1)
     start = torch.randint(inputs, cost.shape, generator=torch.Generator().manual_seed(0))
-    weights = {"beta": published_comixup.BETA, "gamma": published_comixup.GAMMA, "tau": published_comixup.TAU}
+    weights = {"beta": published.COMIXUP_BETA, "gamma": published.COMIXUP_GAMMA, "tau": published.COMIXUP_TAU}
     present = torch.ones(groups, inputs)
-    rounds = build_mixer("comixup", num_classes=CLASSES).rounds, published_comixup.ROUNDS
-    cuts = partial(published_comixup.assign_by_cuts, rounds=rounds[1], **weights)
+    rounds = build_mixer("comixup", num_classes=CLASSES).rounds, published.COMIXUP_ROUNDS
+    cuts = partial(published.assign_by_cuts, rounds=rounds[1], **weights)
     try:
         cut = torch.stack([cuts(*group) for group in zip(cost, fit, start, strict=True)]).argmax(4)
     except ImportError:

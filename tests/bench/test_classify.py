@@ -12,7 +12,7 @@ from accelerate.state import AcceleratorState, PartialState
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT))  # bench is in no installed package
 
-from bench import classify, published_mixup  # noqa: E402
+from bench import classify, published_mixing  # noqa: E402
 from classify.networks import build_network  # noqa: E402
 
 TINY = ["--network", "bundled", "--batch-size", "4", "--images", "16", "--repeats", "1", "--threads", "1"]
@@ -68,11 +68,11 @@ def test_the_published_step_is_a_step_of_sgd_on_one_mixed_batch():
     images, labels = torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8), torch.tensor([0, 1, 2, 0])
     device = torch.device("cpu")
     by_hand = copy.deepcopy(network)
-    step = published_mixup.mixup_step(network, images, labels, batch_size=4, workers=0, device=device)
+    step = published_mixing.mixup_step(network, images, labels, batch_size=4, workers=0, device=device)
     torch.manual_seed(1)
     loss, accuracy = step()
     torch.manual_seed(1)
-    loader = torch.utils.data.DataLoader(published_mixup.OneByOne(images, labels), 4, shuffle=True, drop_last=True)
+    loader = torch.utils.data.DataLoader(published_mixing.OneByOne(images, labels), 4, shuffle=True, drop_last=True)
     own, own_labels = next(iter(loader))
     lam = torch.distributions.Beta(1.0, 1.0).sample().item()
     order = torch.randperm(4)
@@ -88,7 +88,7 @@ def test_the_published_step_is_a_step_of_sgd_on_one_mixed_batch():
 
 def test_both_sides_train_on_the_same_kind_of_images():
     images, labels = torch.randint(256, (8, 3, 32, 32), dtype=torch.uint8), torch.arange(8)
-    image, label = published_mixup.OneByOne(images, labels)[3]
+    image, label = published_mixing.OneByOne(images, labels)[3]
     assert (image.shape, image.dtype, label) == ((3, 32, 32), torch.float32, 3)
     # Values of an untouched place: black borders of the crop are normalised too, the rest is (x/255 - mean) / std.
     allowed = (torch.cat([images[3].flatten(), torch.zeros(1)]).float() / 255 - 0.5) / 0.25

@@ -19,8 +19,9 @@ from mixgan.mixing.puzzlemix import enlarge_blocks, move_blocks, puzzle_energy, 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT))  # bench is in no installed package
 
-from bench import mixing, published, published_comixup, published_puzzlemix  # noqa: E402
-from bench.installed import kornia_call, timm_call, torchvision_call  # noqa: E402
+from bench import mixing  # noqa: E402
+from bench import published_mixing as published  # noqa: E402
+from bench.mixing import kornia_call, timm_call, torchvision_call  # noqa: E402
 
 CO_MIXUP = {"beta": 0.32, "gamma": 1.0, "tau": 0.83}
 
@@ -109,17 +110,17 @@ def test_installed_peers_make_images_and_their_targets(name, package):
         (published.fmix, "numpy", {"masks": 8}, 7 / 1024),
         (published.resizemix, "numpy", {}, 1e-5),
         (published.saliencymix, "cv2.saliency", {}, 1e-5),
-        (published_puzzlemix.puzzlemix, "gco", {"n": 4}, 1e-5),
-        (published_puzzlemix.puzzlemix, "gco", {"n": 16}, 1e-5),
-        (published_comixup.comixup, "gco", {"half_blocks": False}, 1e-5),
-        (published_comixup.comixup, "gco", {"half_blocks": True}, 1e-5),
+        (published.puzzlemix, "gco", {"n": 4}, 1e-5),
+        (published.puzzlemix, "gco", {"n": 16}, 1e-5),
+        (published.comixup, "gco", {"half_blocks": False}, 1e-5),
+        (published.comixup, "gco", {"half_blocks": True}, 1e-5),
     ],
 )
 def test_published_procedures_make_images_and_their_targets(function, module, settings, tolerance):
     pytest.importorskip(module)
     torch.manual_seed(0)
     data = flat_images()
-    if function in (published_puzzlemix.puzzlemix, published_comixup.comixup):
+    if function in (published.puzzlemix, published.comixup):
         data = (*data, uneven_saliency(8))
     check_targets(*function(*data, num_classes=8, rng=np.random.RandomState(0), **settings), tolerance=tolerance)
 
@@ -156,7 +157,7 @@ def test_opencv_saliency_is_the_static_map():
 @pytest.mark.parametrize("n", [2, 4, 8, 16])
 def test_puzzlemix_costs_equal_the_mixers(n):
     images, saliency, partner = smooth(4, channels=3), uneven_saliency(4), torch.tensor([1, 3, 2, 0])
-    found = published_puzzlemix.puzzle_costs(images, saliency, partner, n=n, smoothness=0.3)
+    found = published.puzzle_costs(images, saliency, partner, n=n, smoothness=0.3)
     expected = puzzle_energy(images, saliency, partner, n=n, smoothness=0.3)
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
 
@@ -168,7 +169,7 @@ def test_cuts_and_the_mixers_labels_have_nearly_the_same_energy(n, n_labels):
     images, saliency, partner = smooth(16, channels=3), uneven_saliency(16), torch.arange(16).roll(1)
     settings = {"lam": 0.3, "beta": 1.2 / n / 16, "eta": 0.2, "n_labels": n_labels}
     costs = puzzle_energy(images, saliency, partner, n=n, smoothness=0.6 / n / 16)
-    cut = torch.from_numpy(published_puzzlemix.cut_labels(*(cost.numpy() for cost in costs), **settings))
+    cut = torch.from_numpy(published.cut_labels(*(cost.numpy() for cost in costs), **settings))
     theirs, ours = (energy(labels, *costs, **settings) for labels in (cut, solve_labels(*costs, **settings)))
     # Both are near the least energy; for three labels the cuts less so.
     torch.testing.assert_close(theirs, ours, atol=0, rtol=0.02)
@@ -177,21 +178,21 @@ def test_cuts_and_the_mixers_labels_have_nearly_the_same_energy(n, n_labels):
 
 @pytest.mark.parametrize(("side", "m"), [(16, 2), (4, 8), (2, 16)])
 def test_dense_transport_moves_what_the_mixer_moves(side, m):
-    images, shares = smooth(6, channels=3, seed=2), published_puzzlemix.block_shares(uneven_saliency(6), side)
+    images, shares = smooth(6, channels=3, seed=2), published.block_shares(uneven_saliency(6), side)
     mask = (torch.rand(6, 1, m, m, generator=torch.Generator().manual_seed(3)) > 0.5).float()
-    plan = published_puzzlemix.transport_plan(mask, shares)
+    plan = published.transport_plan(mask, shares)
     wanted = mask[:, 0] > 0
-    sources = transport_sources(shares, wanted, t_eps=published_puzzlemix.T_EPS)
+    sources = transport_sources(shares, wanted, t_eps=published.PUZZLE_T_EPS)
     assert torch.equal(plan.argmax(1).view(-1, m, m)[wanted], sources[wanted])
     if m > 2:
         assert (sources != torch.arange(m * m).view(m, m)).any()
     pixels = enlarge_blocks(mask, (32, 32))
-    moved = published_puzzlemix.transport_blocks(images, plan, side)
+    moved = published.transport_blocks(images, plan, side)
     torch.testing.assert_close(moved * pixels, move_blocks(images, sources) * pixels)
 
 
 def comixup_groups(groups, inputs):
-    cost = -published_puzzlemix.block_shares(uneven_saliency(groups * inputs), 8).view(groups, inputs, 4, 4)
+    cost = -published.block_shares(uneven_saliency(groups * inputs), 8).view(groups, inputs, 4, 4)
     start = torch.randint(inputs, cost.shape, generator=torch.Generator().manual_seed(0))
     return cost, torch.eye(inputs).repeat(groups, 1, 1), start
 
@@ -200,7 +201,7 @@ def test_comixup_rounds_reach_an_objective_like_the_mixers():
     pytest.importorskip("gco")
     cost, fit, start = comixup_groups(6, 12)
     parts = zip(cost, fit, start, strict=True)
-    cut = torch.stack([published_comixup.assign_by_cuts(*part, rounds=4, **CO_MIXUP) for part in parts]).argmax(4)
+    cut = torch.stack([published.assign_by_cuts(*part, rounds=4, **CO_MIXUP) for part in parts]).argmax(4)
     ones = torch.ones(6, 12)
     found = assign_blocks(cost, fit, ones, start, rounds=8, **CO_MIXUP)
     first, theirs, ours = (assignment_objective(z, cost, fit, ones, **CO_MIXUP).mean() for z in (start, cut, found))
@@ -213,7 +214,7 @@ def test_comixup_watches_the_objective_without_threshold():
     cost, fit, labels = comixup_groups(1, 5)
     weights = {"beta": 0.32, "gamma": 1.0}
     shown = F.one_hot(labels[0], 5).float()
-    found = published_comixup.loss_without_threshold(shown, cost[0], shown.sum((1, 2)), **weights)
+    found = published.loss_without_threshold(shown, cost[0], shown.sum((1, 2)), **weights)
     expected = assignment_objective(labels, cost, fit, torch.ones(1, 5), tau=0.0, **weights)
     assert found == pytest.approx(expected.item(), rel=1e-5)
 
@@ -222,11 +223,11 @@ def test_comixup_distances_are_those_of_the_mixers_peaks():
     saliency = uneven_saliency(6)
     peaks = salient_peaks(saliency)
     expected = (peaks[:, None] - peaks).abs().sum(2)
-    torch.testing.assert_close(published_comixup.peak_distances(saliency), expected)
+    torch.testing.assert_close(published.peak_distances(saliency), expected)
 
 
 def test_half_pairs_are_of_the_inputs_shown_most():
-    half = published_comixup.half_pairs
+    half = published.half_pairs
     assert half(torch.tensor([0.0, 16.0, 0.0])).shape == (0, 3)
     assert half(torch.tensor([9.0, 0.0, 7.0])).tolist() == [[0.5, 0.0, 0.5]]
     assert sorted(half(torch.tensor([5.0, 1.0, 6.0, 4.0])).tolist()) == [
@@ -241,11 +242,11 @@ def test_cuts_with_half_blocks_against_brute_force():
     halves, exact = torch.tensor([[0.5, 0.5]]), 0
     choices = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]])
     step = torch.tensor([[0.0, 1.0, 0.25], [1.0, 0.0, 0.25], [0.25, 0.25, 0.0]])
-    discount = torch.tensor([0.0, 0.0, published_comixup.HALF_DISCOUNT])
+    discount = torch.tensor([0.0, 0.0, published.COMIXUP_HALF_DISCOUNT])
     every = torch.cartesian_prod(*4 * [torch.arange(3)])
     for seed in range(20):
         cost = torch.rand(2, 2, 2, generator=torch.Generator().manual_seed(seed))
-        shown = published_comixup.cut(cost, halves, 0.3)
+        shown = published.cut_group(cost, halves, 0.3)
         labels = (shown.view(4, 1, 2) == choices).all(2).nonzero()[:, 1]
         own = choices[every] @ cost.flatten(1) - discount[every][..., None]
         totals = own.diagonal(dim1=1, dim2=2).sum(1)
