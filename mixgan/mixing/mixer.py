@@ -164,7 +164,9 @@ class Mixer(nn.Module):
         partner = images[plan.partner] if others is None else others
         if self.moves_pixels:
             images, partner = self.move_pixels(images, partner, plan)
-        return images if plan.mask is None else blend(images, partner, plan.mask)
+        # A partner taken from the batch is a new tensor of the batch's pixels.
+        reuse = others is None and not self.moves_pixels
+        return images if plan.mask is None else blend(images, partner, plan.mask, reuse=reuse)
 
     def move_pixels(self, own: Tensor, partner: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
         """Both images with their pixels where ``plan.geometry`` puts them; for methods with ``moves_pixels``."""
@@ -245,19 +247,21 @@ def paired_plan(
     return Plan(drawn, torch.stack((own, partner), 1), weights, mask, geometry)
 
 
-def blend(own: Tensor, partner: Tensor, mask: Tensor) -> Tensor:
+def blend(own: Tensor, partner: Tensor, mask: Tensor, *, reuse: bool = False) -> Tensor:
     """mask * own + (1 - mask) * partner for (B,C,h,w) tensors of any float dtype, the mask resized to their size.
 
     Where the mask is 1 or 0 the pixel is selected, not multiplied: a NaN or inf does not reach pixels that do not show it.
+    With ``reuse`` the partner has no pixels but own's, and the result may take its memory.
     """
     if mask.shape[-2:] != own.shape[-2:]:
         mask = F.adaptive_avg_pool2d(mask, own.shape[-2:])  # by area: keeps the mean where the sizes divide
     mask = mask.to(own.dtype)
-    mixed = torch.lerp(partner, own, mask)
+    if mask.requires_grad:
+        return torch.lerp(partner, own, mask)  # the gradient of a learned mask needs both images at every pixel
     # On a CPU selecting takes ten times as long as mixing, so look first; lerp copies finite pixels exactly.
-    if mask.requires_grad or (is_eager_cpu(mixed) and all_finite(mixed)):
-        return mixed  # the gradient of a learned mask needs both images at every pixel
-    return torch.where(mask == 1, own, torch.where(mask == 0, partner, mixed))
+    if is_eager_cpu(own) and all_finite(own) and (reuse or all_finite(partner)):
+        return partner.lerp_(own, mask) if reuse else torch.lerp(partner, own, mask)
+    return torch.where(mask == 1, own, torch.where(mask == 0, partner, torch.lerp(partner, own, mask)))
 
 
 def constant_mask(lam: Tensor, size: tuple[int, int]) -> Tensor:
