@@ -77,3 +77,12 @@ def test_saliency(names):
     names["loss"].backward()
     assert names["mixed"].images.shape == (4, 3, 16, 16)
     assert names["network"][1].weight.grad.any()
+
+
+def test_a_generator_makes_the_loop_replay(names):
+    run("In data workers, and reproducibly", names)
+    first = names["images"], names["targets"]
+    run("In data workers, and reproducibly", names)
+    assert torch.equal(names["images"], first[0])
+    assert torch.equal(names["targets"], first[1])
+    assert torch.equal(names["targets"].sum(1), torch.ones(4))

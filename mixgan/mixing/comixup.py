@@ -108,7 +108,7 @@ def assign_blocks(
 
 
 @assign_blocks.register_fake
-def _(cost, compatibility, present, start, *, beta, gamma, tau, rounds):
+def _(cost: Tensor, compatibility: Tensor, present: Tensor, start: Tensor, **settings: float) -> Tensor:
     return torch.empty_like(start)
 
 
@@ -243,9 +243,9 @@ class CoMixup(Mixer):
         for name, value, least in (("group", group, 2), ("blocks", blocks, 1), ("rounds", rounds, 1)):
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
-        for name, value in (("beta", beta), ("gamma", gamma), ("eta", eta), ("tau", tau)):
-            if value < 0:
-                raise ValueError(f"{name} must not be negative, got {value}")
+        for name, weight in (("beta", beta), ("gamma", gamma), ("eta", eta), ("tau", tau)):
+            if not weight >= 0:
+                raise ValueError(f"{name} must not be negative, got {weight}")
         self.group, self.blocks, self.rounds = group, blocks, rounds
         self.alpha, self.omega = check_positive("alpha", alpha), check_probability("omega", omega)
         self.beta, self.gamma, self.eta, self.tau = beta, gamma, eta, tau
@@ -290,6 +290,7 @@ class CoMixup(Mixer):
 
     def mix_images(self, images: Tensor, plan: Plan, *, others: Tensor | None = None) -> Tensor:
         """Each block from the image of the group that the plan names, at its own place."""
+        assert plan.geometry is not None
         column = enlarge_blocks(plan.geometry, (images.shape[-2], images.shape[-1]))  # (B,h,w)
         if others is not None:
             return blend(images, others, (column == 0).float()[:, None])

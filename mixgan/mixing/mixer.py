@@ -254,7 +254,9 @@ def blend(own: Tensor, partner: Tensor, mask: Tensor, *, reuse: bool = False) ->
     With ``reuse`` the partner has no pixels but own's, and the result may take its memory.
     """
     if mask.shape[-2:] != own.shape[-2:]:
-        mask = F.adaptive_avg_pool2d(mask, own.shape[-2:])  # by area: keeps the mean where the sizes divide
+        mask = F.adaptive_avg_pool2d(
+            mask, (own.shape[-2], own.shape[-1])
+        )  # by area: keeps the mean where the sizes divide
     mask = mask.to(own.dtype)
     if mask.requires_grad:
         return torch.lerp(partner, own, mask)  # the gradient of a learned mask needs both images at every pixel

@@ -151,8 +151,8 @@ def copy_costs(costs: Tensor, down: Tensor, right: Tensor) -> Tensor:
     weight[:-1] += down
     weight[:, 1:] += right
     weight[:, :-1] += right
-    costs = [cost + weight * (label * (label - last) / last**2) for label, cost in enumerate(costs)]
-    return rising(torch.stack(costs, 1).diff(dim=1))
+    rises = [cost + weight * (label * (label - last) / last**2) for label, cost in enumerate(costs)]
+    return rising(torch.stack(rises, 1).diff(dim=1))
 
 
 def rising(costs: Tensor) -> Tensor:
@@ -224,15 +224,15 @@ class Chains:
     def __init__(self, weights: Tensor, copies: int) -> None:
         self.copies, self.length = copies, len(weights) + 1
         none = weights.new_zeros(1, *weights.shape[1:])
-        ties = torch.cat([weights, none]) / copies**2, torch.cat([weights.flip(0), none]) / copies**2
-        ties = torch.stack(ties, 1)[:, :, None]  # (n,2,1,m,B), the last of each chain 0
+        both = torch.stack((torch.cat([weights, none]), torch.cat([weights.flip(0), none])), 1)
+        ties: Tensor = both[:, :, None] / copies**2  # (n,2,1,m,B), the last of each chain 0
         # Copy k, at cost g, sends clamp(g + offset_j, -tie, tie) to the neighbour's copy j = clamp(g, low_j, high_j) + offset_j
         ranks = torch.arange(copies - 1, -copies, -2, dtype=ties.dtype, device=ties.device).view(-1, 1, 1)
         offsets = ranks * ties  # (n,2,K,m,B)
         bounds = (-ties - offsets)[:-1], (ties - offsets)[:-1]
         self.low, self.high = ((b if copies == 1 else b.unsqueeze(3)).unbind(0) for b in bounds)
         self.received = torch.cat([torch.zeros_like(offsets[:1]), copies * offsets[:-1]])
-        self.most = copies * ties  # all that a copy can send
+        self.most: Tensor = copies * ties  # all that a copy can send
         position = torch.arange(self.length, dtype=ties.dtype, device=ties.device).view(-1, 1, 1, 1, 1)
         self.beyond = (self.length - 1 - position) / self.length  # share of the blocks that lie beyond a step
         self.from_here = (self.length - position) / self.length

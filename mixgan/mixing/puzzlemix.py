@@ -128,16 +128,12 @@ def puzzle_energy(
     cost_own, cost_partner = salient[partner].clone(), salient.clone()
     pairwise = []
     for axis in (-2, -1):
-        first, second = border_pixels(images, n, axis)
-        oo, op, po, pp = seam_costs(first, second, partner, n, axis, smoothness)
-        before, after = [slice(None)] * 3, [slice(None)] * 3
-        before[axis], after[axis] = slice(None, -1), slice(1, None)
-        cost_own[tuple(before)] += (oo + op) / 2
-        cost_partner[tuple(before)] += (po + pp) / 2
-        cost_own[tuple(after)] += (oo + po) / 2
-        cost_partner[tuple(after)] += (op + pp) / 2
+        oo, op, po, pp = seam_costs(*border_pixels(images, n, axis), partner, n, axis, smoothness)
+        for cost, before, after in ((cost_own, oo + op, oo + po), (cost_partner, po + pp, op + pp)):
+            cost.narrow(axis, 0, n - 1).add_(before / 2)
+            cost.narrow(axis, 1, n - 1).add_(after / 2)
         pairwise.append((op + po - oo - pp) / 2)
-    return cost_own, cost_partner, *pairwise
+    return cost_own, cost_partner, pairwise[0], pairwise[1]
 
 
 def border_pixels(images: Tensor, n: int, axis: int) -> tuple[Tensor, Tensor]:
@@ -149,15 +145,12 @@ def border_pixels(images: Tensor, n: int, axis: int) -> tuple[Tensor, Tensor]:
     return pooled.index_select(axis, last), pooled.index_select(axis, last + 1)
 
 
-def seam_costs(
-    first: Tensor, second: Tensor, partner: Tensor, n: int, axis: int, smoothness: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def seam_costs(first: Tensor, second: Tensor, partner: Tensor, n: int, axis: int, smoothness: float) -> list[Tensor]:
     """D_oo, D_op, D_po, D_pp: mean absolute difference across every seam, image a before it and b after it."""
     both_first, both_second = (first, first[partner]), (second, second[partner])
     shape = (n - 1, n) if axis == -2 else (n, n - 1)
-    return tuple(
-        smoothness * block_means((a - b).abs().mean(1), shape) for a in both_first for b in both_second
-    )  # the blocks of the other axis are averaged; along this axis there is one line a seam
+    # The blocks of the other axis are averaged; along this axis there is one line a seam.
+    return [smoothness * block_means((a - b).abs().mean(1), shape) for a in both_first for b in both_second]
 
 
 def transport_sources(saliency: Tensor, wanted: Tensor, *, t_eps: float) -> Tensor:

@@ -106,15 +106,15 @@ def _check_options(name: str, options: dict[str, Any], known: dict[str, inspect.
 
 
 class Composite(Mixer):
-    """Draws one of several methods, with odds in proportion to ``weights``.
+    """Draws one of several methods, with probabilities in proportion to ``weights``.
 
     Per batch (the default) the choice is made on the host and only the chosen method runs; the plan's ``choice`` is its
-    position. Per sample all methods draw and a coin per sample picks, which needs methods that are only a mask: x = mask *
+    position. Per sample all methods draw and one of them is picked, which needs methods that are only a mask: x = mask *
     own + (1 - mask) * partner, labels by weights.
 
     Args:
         mixers: the methods.
-        weights: one positive number each; equal odds by default.
+        weights: one positive number each; equal by default.
         per_sample: choose for every sample instead of for the batch.
 
     Raises:
@@ -130,11 +130,10 @@ class Composite(Mixer):
         if not mixers:
             raise ValueError("a composite needs at least one method, got none")
         super().__init__(num_classes=mixers[0].num_classes)
-        weights = [1.0] * len(mixers) if weights is None else [float(weight) for weight in weights]
-        if len(weights) != len(mixers) or min(weights) <= 0:
-            raise ValueError(f"weights must be {len(mixers)} numbers above 0, got {tuple(weights)}")
-        self.mixers = nn.ModuleList(mixers)
-        self.weights = weights
+        self.weights = [1.0] * len(mixers) if weights is None else [float(weight) for weight in weights]
+        if len(self.weights) != len(mixers) or min(self.weights) <= 0:
+            raise ValueError(f"weights must be {len(mixers)} numbers above 0, got {tuple(self.weights)}")
+        self.mixers: Sequence[Mixer] = nn.ModuleList(mixers)  # type: ignore[assignment]  # a list of mixers to its users
         self.per_sample = per_sample
         self.label_follows_mask = all(mixer.label_follows_mask for mixer in mixers)
         kinds = {mixer.saliency_kind for mixer in mixers} - {None}
@@ -177,6 +176,8 @@ class Composite(Mixer):
 
 def _where(condition: Tensor, first: Plan, second: Plan) -> Plan:
     """Sample by sample, the first plan where ``condition`` (B,) holds, else the second."""
+    assert first.mask is not None
+    assert second.mask is not None
     column = condition[:, None]
     return Plan(
         drawn=torch.where(condition, first.drawn, second.drawn),
