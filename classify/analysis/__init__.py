@@ -1,55 +1,52 @@
-"""The papers' figures and tables, made of trained runs: one file each, a function of the runs that gives a Result."""
+"""The papers' figures of trained classifiers: each is a function of runs that returns a Result, imported when it is asked for."""
 
 from collections.abc import Callable
+from importlib import import_module
+from typing import NamedTuple
 
-from classify.analysis.activation_maps import cam, occlusion
-from classify.analysis.calibration import calibration
-from classify.analysis.cost import cost
-from classify.analysis.embedding import embedding
-from classify.analysis.lambda_sweep import lambda_sweep
-from classify.analysis.localization import localization
-from classify.analysis.loss_landscape import loss_landscape
-from classify.analysis.masks import masks
-from classify.analysis.result import Result
-from classify.analysis.robustness import adversarial, corruption
-from classify.analysis.sweeps import (
-    alpha_ablation,
-    beta_sweep,
-    layer_ablation,
-    lr_ablation,
-    ratio_ranges,
-    smoothing_sweep,
-)
-from classify.analysis.training_curves import multi_sample, soft_targets, training_curves
 
-#: Figures that look at the runs as they are.
-FIGURES: dict[str, Callable[..., Result]] = {
-    "training-curves": training_curves,
-    "lambda-sweep": lambda_sweep,
-    "loss-landscape": loss_landscape,
-    "calibration": calibration,
-    "embedding": embedding,
-    "cost": cost,
-    "masks": masks,
-    "adversarial": adversarial,
-    "soft-targets": soft_targets,
-    "cam": cam,
-    "occlusion": occlusion,
-    "corruption": corruption,
-    "localization": localization,
-    "multi-sample": multi_sample,
-}
-#: Figures that train further runs with the settings of the first one; made only when they are named.
-DRIVERS: dict[str, Callable[..., Result]] = {
-    "ratio-ranges": ratio_ranges,
-    "beta-sweep": beta_sweep,
-    "smoothing-sweep": smoothing_sweep,
-    "alpha-ablation": alpha_ablation,
-    "layer-ablation": layer_ablation,
-    "lr-ablation": lr_ablation,
-}
+class Figure(NamedTuple):
+    """Where the function of a figure is, and what it shows.
+
+    The function is called like the figure, with underscores, and takes ``(runs, study, *, options)``: its keyword-only
+    arguments are the flags of the figure. It raises a ValueError for an option out of range, and where no run can take part. A
+    figure that trains does so with the settings of the first run, and is made only when it is named.
+    """
+
+    module: str
+    description: str
+    trains: bool = False
+
+
+FIGURES = {
+    "training-curves": Figure("training_curves", "Accuracy and loss over the epochs (LaMix Fig. 5, AutoMix Fig. 5)"),
+    "lambda-sweep": Figure("lambda_sweep", "Accuracy and loss on two images mixed by lambda 0 to 1 (Understanding Fig. 2)"),
+    "loss-landscape": Figure("loss_landscape", "Loss around the trained weights, size of its basin (Understanding Fig. 3)"),
+    "calibration": Figure("calibration", "Reliability diagrams, calibration errors, temperature scaling (AutoMix Fig. 6)"),
+    "embedding": Figure("embedding", "Embeddings as points by class: two units, t-SNE or PCA (LaMix Fig. 8)"),
+    "cost": Figure("cost", "Accuracy against the time of a training step; feature layers (AutoMix Fig. 7d, table 7)"),
+    "masks": Figure("masks", "Masks and mixed images at several lambdas (AutoMix Figs. 1, 4, 10)"),
+    "adversarial": Figure("robustness", "Accuracy under FGSM and PGD attacks"),
+    "soft-targets": Figure("training_curves", "LaMix's targets and global labels over the epochs (LaMix Figs. 2, 3)"),
+    "cam": Figure("activation_maps", "Class activation maps of plain and mixed images (LaMix Fig. 7)"),
+    "occlusion": Figure("activation_maps", "Accuracy with hidden patches, and which places matter"),
+    "corruption": Figure("robustness", "Accuracy and mCE under 15 corruptions, CIFAR-C or generated (AutoMix table 2)"),
+    "localization": Figure("localization", "Boxes found by class activation maps: MaxBoxAcc, MaxBoxAccV2 (AutoMix table 4)"),
+    "multi-sample": Figure("training_curves", "Two images classified at once (Multi-Sample Figs. 2, 4 to 6)"),
+    "ratio-ranges": Figure("sweeps", "Accuracy over ranges of mixing ratios (Understanding Fig. 1)", trains=True),
+    "beta-sweep": Figure("sweeps", "Accuracy of LaMix over beta (LaMix Fig. 4)", trains=True),
+    "smoothing-sweep": Figure("sweeps", "Accuracy over label smoothing (LaMix Fig. 6, table 5)", trains=True),
+    "alpha-ablation": Figure("sweeps", "Accuracy over alpha of Beta(alpha, alpha) (AutoMix Fig. 7a)", trains=True),
+    "layer-ablation": Figure("sweeps", "Accuracy of AutoMix over the feature layer (AutoMix Fig. 7b)", trains=True),
+    "lr-ablation": Figure("sweeps", "Accuracy of AutoMix over the last learning rate (AutoMix Fig. 7c)", trains=True),
+}  # fmt: skip
+
+
+def figure(name: str) -> Callable:
+    """The function of a figure, by its name in ``FIGURES``."""
+    return getattr(import_module(f"classify.analysis.{FIGURES[name].module}"), name.replace("-", "_"))
 
 
 def list_figures() -> list[str]:
     """The names that ``--figures`` takes."""
-    return [*FIGURES, *DRIVERS]
+    return list(FIGURES)

@@ -1,5 +1,8 @@
-"""The command behind recipes/analyze.py: figures of the papers, made of trained runs, as files and as one page."""
+"""The command behind recipes/analyze.py: makes figures of trained runs, as files and as one page."""
 
+from __future__ import annotations
+
+import argparse
 import dataclasses
 import inspect
 import shlex
@@ -7,41 +10,41 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from rich.console import Console
-
-from classify.analysis import DRIVERS, FIGURES, list_figures
-from classify.analysis.result import Result, Study
-from classify.analysis.trained_run import TrainedRun
-from mixgan.engine.accelerator import make_accelerator
+from classify.analysis import FIGURES, figure, list_figures
 from mixgan.engine.config import AtLeast0, AtLeast1, CommonSettings, Positional, Seed, Settings, read_options
-from mixgan.engine.run_folder import RunFolder, default_folder
-from mixgan.report.page import Page
+
+if TYPE_CHECKING:  # torch and matplotlib, which --help does without
+    from classify.analysis.result import Result
+    from classify.analysis.trained_run import TrainedRun
 
 
 @dataclass(kw_only=True)
 class AnalyzeOptions(Settings):
-    """Look inside trained classifiers: the papers' figures, made of runs of the classify command."""
+    """Look inside trained classifiers: the papers' figures, made of runs of the classify command.
+
+    A figure has options of its own, such as --masks.pairs: --figures masks --help shows them.
+    """
 
     runs: Annotated[tuple[Path, ...], Positional("RUN")] = ()
     """Run folders of the classify command."""
     figures: str = "all"
     """all, or names separated by commas; --list-figures shows them. all leaves out those that train further runs."""
     list_figures: bool = False
-    """List the figures and end."""
+    """List the figures and exit."""
     output_dir: Path | None = None
     """Folder for pictures, numbers and the page (default: runs/analyze-<time>)."""
     resume: bool = False
-    """Write into an --output-dir that is in use; figures that train runs go on with those that are there."""
+    """Write into an --output-dir that is in use; figures that train runs resume those that are there."""
     data_root: Path | None = None
-    """Folder where data sets lie now (default: where the runs found them)."""
+    """Folder where data sets are now (default: where the runs found them)."""
     count: AtLeast1 = 1000
-    """Test images that a figure looks at, at most; they are spread evenly over the test set."""
+    """Test images that a figure uses, at most; they are spread evenly over the test set."""
     batch_size: AtLeast1 = 250
     """Images per batch."""
     seed: Seed = 0
-    """Seed of everything drawn."""
+    """Seed of every random draw."""
     threads: AtLeast0 = 0
     """CPU threads (default: all cores)."""
 
@@ -58,14 +61,18 @@ def main(argv: Sequence[str]) -> None:
     """The command.
 
     Raises:
-        ValueError: wrong flags, unknown figures, folders that hold no run.
+        ValueError: wrong flags, unknown figures, folders that are not runs.
         SystemExit: code 1 where a figure that was asked for by name could not be made, or none at all.
     """
-    options, of_figures = read_options(AnalyzeOptions, argv, prog="mixgan analyze", options=figure_options())
+    names = named_figures(argv)
+    options, of_figures = read_options(AnalyzeOptions, argv, prog="mixgan analyze", options=figure_options(names))
     if options.list_figures:
         print_figures()
         return
-    names = chosen_figures(options.figures)
+
+    from mixgan.engine.accelerator import make_accelerator
+    from mixgan.engine.run_folder import RunFolder, default_folder
+
     output = options.output_dir or default_folder("analyze")
     if not options.resume:
         RunFolder(output).check_free()
@@ -78,11 +85,33 @@ def main(argv: Sequence[str]) -> None:
         raise SystemExit(1)
 
 
-def figure_options() -> dict[str, dict[str, inspect.Parameter]]:
-    """The options of each figure that has some: ``--masks.pairs`` and so on."""
+def named_figures(argv: Sequence[str]) -> list[str]:
+    """The figures that a command line asks for: only their modules are imported, and only their options are flags."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--figures", nargs="?")
+    parser.add_argument("--list-figures", "--help", "-h", action="store_true")
+    look, _ = parser.parse_known_args(argv)
+    if look.figures is None:
+        return [] if look.list_figures else chosen_figures("all")
+    return chosen_figures(look.figures)
+
+
+def chosen_figures(text: str) -> list[str]:
+    """The names in ``--figures``; ValueError for an unknown one, naming those that are known."""
+    if text == "all":
+        return [name for name, one in FIGURES.items() if not one.trains]
+    names = list(dict.fromkeys(word.strip() for word in text.split(",")))
+    for name in names:
+        if name not in FIGURES:
+            raise ValueError(f"--figures: unknown figure {name!r}; known: all, {', '.join(list_figures())}")
+    return names
+
+
+def figure_options(names: Sequence[str]) -> dict[str, dict[str, inspect.Parameter]]:
+    """The options of these figures, the keyword-only arguments of their functions: ``--masks.pairs`` and so on."""
     options = {}
-    for name, figure in {**FIGURES, **DRIVERS}.items():
-        parameters = inspect.signature(figure).parameters.items()
+    for name in names:
+        parameters = inspect.signature(figure(name)).parameters.items()
         own = {key: parameter for key, parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY}
         if own:
             options[name] = own
@@ -91,34 +120,25 @@ def figure_options() -> dict[str, dict[str, inspect.Parameter]]:
 
 def print_figures() -> None:
     """What --list-figures prints."""
-    for heading, figures in (("Of trained runs:", FIGURES), ("Train further runs (name them):", DRIVERS)):
+    for heading, trains in (("Of trained runs:", False), ("Train further runs (name them):", True)):
         print(heading)
-        for name, figure in figures.items():
-            print(f"  {name:18s}{(figure.__doc__ or '').splitlines()[0]}")
-
-
-def chosen_figures(text: str) -> list[str]:
-    """The names in ``--figures``; ValueError for an unknown one, naming those that are known."""
-    if text == "all":
-        return list(FIGURES)
-    names = list(dict.fromkeys(word.strip() for word in text.split(",")))
-    for name in names:
-        if name not in list_figures():
-            raise ValueError(f"--figures: unknown figure {name!r}; known: all, {', '.join(list_figures())}")
-    return names
+        for name, one in FIGURES.items():
+            if one.trains == trains:
+                print(f"  {name:18s}{one.description}")
 
 
 def trained_runs(options: AnalyzeOptions, device: Any) -> list[TrainedRun]:
-    """The runs, labelled by what tells them apart; ValueError for a folder that is none."""
+    """The runs with labels that tell them apart; ValueError for a folder that is not a run."""
+    from classify.analysis.trained_run import TrainedRun
+
     runs = [TrainedRun(path, path.name, device, options.data_root) for path in options.runs]
     for run in runs:
-        _ = run.settings, run.about  # now, and not in the middle of the work
-    labels = label_runs(runs)
-    return [dataclasses.replace(run, label=label) for run, label in zip(runs, labels, strict=True)]
+        _ = run.settings, run.metadata  # read now, to fail before the work begins
+    return [dataclasses.replace(run, label=label) for run, label in zip(runs, label_runs(runs), strict=True)]
 
 
 def label_runs(runs: Sequence[TrainedRun]) -> list[str]:
-    """The method; where that is not enough, the folder's name; where that is not either, the whole path."""
+    """The methods; the folders' names where two runs have one method; the whole paths where the names are equal too."""
     for name in (lambda run: run.settings.method, lambda run: run.path.resolve().name, lambda run: str(run.path)):
         labels = [name(run) for run in runs]
         if len(set(labels)) == len(runs):
@@ -134,19 +154,20 @@ def make_figures(
     output: Path,
 ) -> tuple[dict[str, Result], dict[str, str]]:
     """Results by name, written into the output folder, and one sentence for each figure that could not be made."""
-    console = Console()
+    from classify.analysis.result import Study
+
     results, failures = {}, {}
     for name in names:
         study = Study(count=options.count, batch_size=options.batch_size, seed=options.seed, folder=output / name)
         try:
-            result = {**FIGURES, **DRIVERS}[name](runs, study, **of_figures.get(name, {}))
+            result = figure(name)(runs, study, **of_figures.get(name, {}))
         except ValueError as error:
             failures[name] = str(error)
-            console.print(f"{name}: not made: {error}", highlight=False, markup=False, soft_wrap=True)
+            print(f"{name}: not made: {error}", flush=True)
             continue
         result.write(output / name)
         results[name] = result
-        console.print(f"{name}: {output / name}", highlight=False, markup=False, soft_wrap=True)
+        print(f"{name}: {output / name}", flush=True)
     return results, failures
 
 
@@ -154,8 +175,10 @@ def write_page(
     output: Path, runs: Sequence[TrainedRun], results: dict[str, Result], failures: dict[str, str], *, command: str
 ) -> None:
     """report.html: the runs, every figure, and why some are missing."""
+    from mixgan.report.page import Page
+
     page = Page("Inside trained runs", ", ".join(run.label for run in runs))
-    page.table("Runs", [row_of(run) for run in runs])
+    page.table("Runs", [run_row(run) for run in runs])
     for name, result in results.items():
         result.add_to(page, name)
     if failures:
@@ -164,16 +187,15 @@ def write_page(
     page.write(output / "report.html")
 
 
-def row_of(run: TrainedRun) -> dict[str, Any]:
+def run_row(run: TrainedRun) -> dict[str, Any]:
     """A run in the page's first table."""
-    settings = run.settings
     accuracies = [record["test_accuracy"] for record in run.records if "test_accuracy" in record]
     return {
         "run": run.label,
-        "method": settings.method,
-        "data set": settings.dataset,
-        "network": run.about["network"],
-        "seed": str(settings.seed),
+        "method": run.settings.method,
+        "data set": run.settings.dataset,
+        "network": run.metadata["network"],
+        "seed": str(run.settings.seed),
         "epochs": len(accuracies),
         "test accuracy": accuracies[-1] if accuracies else None,
         "folder": str(run.path),

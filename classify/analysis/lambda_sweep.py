@@ -1,6 +1,7 @@
 """What a network sees in two images on top of each other, from all of one to all of the other (Understanding Fig. 2)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -8,67 +9,76 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from classify.analysis.result import Result, Study, legend_below, panels
-from classify.analysis.trained_run import TrainedRun, each
+from classify.analysis.trained_run import Runs, TrainedRun, each
 from mixgan.engine.progress import Progress
-from mixgan.report.plots import PALETTE, line_plot
+from mixgan.report.plots import PALETTE
 
-ACCURACIES = {
-    "x1": {"color": PALETTE[0], "linestyle": "-"},
-    "x2": {"color": PALETTE[1], "linestyle": "-"},
-    "x1x2": {"color": PALETTE[2], "linestyle": "--"},
-    "x2x1": {"color": PALETTE[3], "linestyle": ":"},
+TEXT = """The network is shown λ·x1 + (1-λ)·x2 for pairs of test images. x1 and x2: how often the most probable class is that of
+the first, of the second image. x1x2: the two most probable classes read as the classes of x1 and x2, in this order; x2x1: in
+the other order; both are means over the two places, so that at λ = 1 x1x2 ends near half of the accuracy plus half of a guess.
+The plots below ask for both places at once. A steep rise in the middle means that the network tells which image is the stronger
+one; a low loss at λ = 0, against the class of the image that is not there, means that it is not sure of itself."""
+ACCURACIES = "Accuracy for either image and for both"
+STYLES: dict[str, dict[str, Any]] = {
+    "x1": {"color": PALETTE[0], "linestyle": "-", "linewidth": 1.7},
+    "x2": {"color": PALETTE[1], "linestyle": "-", "linewidth": 1.7},
+    "x1x2": {"color": PALETTE[2], "linestyle": "--", "linewidth": 1.7},
+    "x2x1": {"color": PALETTE[3], "linestyle": ":", "linewidth": 1.7},
 }
-X_LABEL = "λ, the share of x1"
 COMPARED = {
     "both": ("Both classes among the two most probable", "share of the pairs"),
     "x1x2_exact": ("First class first, second class second", "share of the pairs"),
     "loss_x1": ("Loss against the class of x1", "cross-entropy in nats"),
     "loss": ("Loss against the mixed label", "cross-entropy in nats"),
 }
-
-TEXT = """The network is shown λ·x1 + (1-λ)·x2 for pairs of test images. x1 and x2: how often the most probable class is that of
-the first, of the second image; at λ = 1 this is the test accuracy on these images and what guessing the other one gives, and the
-two mirror each other at λ = 0.5. x1x2: the two most probable classes read as the classes of x1 and x2, in this order; x2x1: in
-the other order. Both are means over the two places, so that at λ = 1 x1x2 ends near half of the accuracy plus half of a guess,
-the 54 % on which both networks of the paper end; the plots below ask for both places at once. A steep rise at the middle means
-that the network tells which image is the stronger one; a low loss at the ends of the sweep, against the class of the image that
-is not there, means that it is not sure of itself."""
+X_LABEL = "λ, the share of x1"
 
 
-def lambda_sweep(runs: Sequence[TrainedRun], study: Study, *, pairs: int = 500, steps: int = 100) -> Result:
+def lambda_sweep(runs: Runs, study: Study, *, pairs: int = 500, steps: int = 100) -> Result:
     """Accuracy for either image and for both, and loss, of two test images mixed by λ = 0 to 1 (Understanding Fig. 2).
 
     Args:
         pairs: pairs of test images at most; each image is once the first and once the second.
         steps: steps of λ from 0 to 1.
-
-    Raises:
-        ValueError: fewer than one pair or step; no run with a network for single images.
     """
     for name, value in (("pairs", pairs), ("steps", steps)):
         if value < 1:
             raise ValueError(f"--lambda-sweep.{name} must be at least 1, got {value}")
     lambdas = torch.linspace(0, 1, steps + 1, dtype=torch.float64).tolist()
-    sweeps, skipped = each(runs, lambda run: sweep_of(run, study, lambdas, pairs))
-    result = Result(text=TEXT, skipped=skipped, numbers={"lambda": lambdas, "runs": sweeps})
-    result.pictures["Accuracy for either image and for both"] = (accuracy_plot(lambdas, sweeps), "")
+    sweeps, warnings = each(runs, lambda run: sweep_run(run, study, lambdas, pairs))
+    result = Result(text=TEXT, warnings=warnings, metrics={"lambda": lambdas, "runs": sweeps})
+    result.pictures[ACCURACIES] = (accuracy_plot(lambdas, sweeps), "")
     for name, (title, unit) in COMPARED.items():
-        series = {label: (lambdas, sweep[name]) for label, sweep in sweeps.items()}
-        plot = line_plot(series, title=title, x_label=X_LABEL, y_label=unit)
-        result.pictures[title] = (plot, "")
-    result.tables["The ends and the middle"] = [row_of(label, sweep) for label, sweep in sweeps.items()]
+        lines = {label: (lambdas, sweep[name]) for label, sweep in sweeps.items()}
+        result.add_lines(title, lines, x_label=X_LABEL, y_label=unit)
+    middle = len(lambdas) // 2
+    rows = {
+        label: {
+            "x1 at λ = 1": sweep["x1"][-1],
+            "x2 at λ = 1": sweep["x2"][-1],
+            "x1x2 at λ = 1": sweep["x1x2"][-1],
+            "x1 in the middle": sweep["x1"][middle],
+            "both classes in the middle": sweep["both"][middle],
+            "highest loss against x1": max(sweep["loss_x1"]),
+        }
+        for label, sweep in sweeps.items()
+    }
+    result.add_table("The ends and the middle", rows)
     return result
 
 
-def sweep_of(run: TrainedRun, study: Study, lambdas: Sequence[float], pairs: int) -> dict[str, list[float]]:
+def sweep_run(run: TrainedRun, study: Study, lambdas: Sequence[float], pairs: int) -> dict[str, list[float]]:
     """``sweep`` of a run's network on its test images, paired at random; all runs on a data set get the same pairs."""
     network = run.network
-    batches = list(run.batches(count=min(pairs, study.count), batch_size=study.batch_size))
-    images, labels = torch.cat([images for images, _ in batches]), torch.cat([labels for _, labels in batches])
+    images, labels = map(
+        torch.cat, zip(*run.batches(count=min(pairs, study.count), batch_size=study.batch_size), strict=True)
+    )
     partners = torch.randperm(len(images), generator=torch.Generator().manual_seed(study.seed)).to(images.device)
-    total = len(lambdas) * len(batches)
-    with study.progress(f"lambda-sweep {run.label}", total) as bar:
+    with Progress(f"lambda-sweep {run.label}", total=len(lambdas), unit="lambdas") as bar:
         return sweep(network, images, labels, partners, lambdas, batch_size=study.batch_size, bar=bar)
+
+
+METRICS = ("x1", "x2", "x1x2", "x2x1", "x1x2_exact", "x2x1_exact", "both", "loss_x1", "loss")
 
 
 @torch.no_grad()
@@ -82,7 +92,7 @@ def sweep(
     batch_size: int = 250,
     bar: Progress | None = None,
 ) -> dict[str, list[float]]:
-    """What a network makes of ``lam * images + (1 - lam) * images[partners]``, for each lam.
+    """Accuracies and losses on ``lam * images + (1 - lam) * images[partners]``, for each lam.
 
     Args:
         network: gives logits (B,K) with K above 1; used in the mode it is in.
@@ -100,60 +110,38 @@ def sweep(
         classes are found whatever the order; a pair of one class is never exact;
         and in nats loss_x1, the cross-entropy against the image's class, and loss, against the mixed label.
     """
-    sums = torch.zeros(len(lambdas), len(NAMES), dtype=torch.float64, device=images.device)
-    for first, second in zip(
-        torch.arange(len(images)).split(batch_size), partners.cpu().split(batch_size), strict=True
-    ):
-        y1, y2 = labels[first], labels[second]
-        for step, lam in enumerate(lambdas):
-            logits = network(lam * images[first] + (1 - lam) * images[second]).float()
-            sums[step] += _sums(logits, y1, y2, lam)
-            if bar is not None:
-                bar.advance(1)
-    return dict(zip(NAMES, (sums / len(images)).T.tolist(), strict=True))
-
-
-NAMES = ("x1", "x2", "x1x2", "x2x1", "x1x2_exact", "x2x1_exact", "both", "loss_x1", "loss")
+    sums = torch.zeros(len(lambdas), len(METRICS), dtype=torch.float64, device=images.device)
+    first = torch.arange(len(images), device=images.device)
+    for step, lam in enumerate(lambdas):
+        for own, partner in zip(first.split(batch_size), partners.split(batch_size), strict=True):
+            logits = network(lam * images[own] + (1 - lam) * images[partner]).float()
+            sums[step] += _sums(logits, labels[own], labels[partner], lam)
+        if bar is not None:
+            bar.advance(1)
+    return dict(zip(METRICS, (sums / len(images)).T.tolist(), strict=True))
 
 
 def _sums(logits: Tensor, y1: Tensor, y2: Tensor, lam: float) -> Tensor:
-    """(9,) float64, in the order of NAMES."""
+    """(9,) float64, in the order of METRICS."""
     top = logits.topk(2, dim=1).indices
     is_1, is_2 = (top == y1[:, None]).double(), (top == y2[:, None]).double()  # (B,2): at the first place, the second
     right, swapped = torch.stack((is_1[:, 0], is_2[:, 1])), torch.stack((is_2[:, 0], is_1[:, 1]))
     loss_1, loss_2 = (F.cross_entropy(logits, y, reduction="none").double() for y in (y1, y2))
     exact, exact_swapped = right.prod(0), swapped.prod(0)
-    each_pair = (
+    per_pair = (
         is_1[:, 0], is_2[:, 0], right.mean(0), swapped.mean(0), exact, exact_swapped, exact + exact_swapped,
         loss_1, lam * loss_1 + (1 - lam) * loss_2,
     )  # fmt: skip
-    return torch.stack(each_pair).sum(1)
+    return torch.stack(per_pair).sum(1)
 
 
 def accuracy_plot(lambdas: Sequence[float], sweeps: dict[str, dict[str, list[float]]]) -> Figure:
-    """A panel for each run with its four accuracies."""
-    figure, axes_of = panels(
-        list(sweeps), title="Accuracy for either image and for both", x_label=X_LABEL, y_label="share of the pairs"
-    )
+    """Axes for each run with its four accuracies."""
+    plot, axes_of = panels(list(sweeps), title=ACCURACIES, x_label=X_LABEL, y_label="share of the pairs")
     for label, sweep in sweeps.items():
-        axes = axes_of[label]
-        for name, style in ACCURACIES.items():
-            axes.plot(lambdas, sweep[name], linewidth=1.7, **style)
-        axes.set(xlim=(0, 1), ylim=(0, 1), xticks=(0, 0.5, 1))
-        axes.grid(True)
-    legend_below(figure, {name: {"linewidth": 1.7, **style} for name, style in ACCURACIES.items()})
-    return figure
-
-
-def row_of(label: str, sweep: dict[str, list[float]]) -> dict[str, str | float]:
-    """A run in the table."""
-    middle = len(sweep["x1"]) // 2
-    return {
-        "run": label,
-        "x1 at λ = 1": sweep["x1"][-1],
-        "x2 at λ = 1": sweep["x2"][-1],
-        "x1x2 at λ = 1": sweep["x1x2"][-1],
-        "x1 in the middle": sweep["x1"][middle],
-        "both classes in the middle": sweep["both"][middle],
-        "highest loss against x1": max(sweep["loss_x1"]),
-    }
+        for name, style in STYLES.items():
+            axes_of[label].plot(lambdas, sweep[name], **style)
+        axes_of[label].set(xlim=(0, 1), ylim=(0, 1), xticks=(0, 0.5, 1))
+        axes_of[label].grid(True)
+    legend_below(plot, STYLES)
+    return plot

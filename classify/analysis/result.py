@@ -1,10 +1,10 @@
-"""One small plot for each run, side by side on common axes."""
+"""What a figure gets besides its runs (Study) and what it returns (Result), and small plots side by side."""
 
 import hashlib
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,114 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
+from torch import Tensor
 
+from classify.analysis.trained_run import TrainedRun
 from mixgan.engine.progress import Progress
 from mixgan.engine.run_folder import write_json, write_text
 from mixgan.report.comparison import csv_of
 from mixgan.report.page import Page
-from mixgan.report.plots import styled
+from mixgan.report.plots import bar_plot, line_plot, styled
 
-MOST_COLUMNS = 2
-#: Room in inches for the title and the name of the x axis, and for a line of the legend.
-MARGIN, LEGEND_LINE = 0.55, 0.22
-LETTERS_PER_INCH = 13
+Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """Settings that all figures share.
+
+    Attributes:
+        count: test images at most.
+        batch_size: images per batch.
+        seed: of every random draw.
+        folder: for files that a figure leaves besides its Result, such as the runs that it trains.
+    """
+
+    count: int = 1000
+    batch_size: int = 250
+    seed: int = 0
+    folder: Path = Path("analysis")
+
+    def batches(
+        self, run: TrainedRun, *, split: str = "test", labels: Sequence[int] | None = None, progress: str = ""
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """``run.batches`` of this many images, under a progress bar where ``progress`` names the work."""
+        total = -(-len(run.sample(self.count, split, labels)) // self.batch_size)
+        with Progress(f"{progress} {run.label}", total=total, unit="batches", enabled=bool(progress)) as bar:
+            for batch in run.batches(count=self.count, batch_size=self.batch_size, split=split, labels=labels):
+                yield batch
+                bar.advance(1)
+
+
+@dataclass(kw_only=True)
+class Result:
+    """A figure of the papers, made of some runs.
+
+    Attributes:
+        text: how to read it, in a paragraph.
+        pictures: title -> (plot or image, caption), in the order of the page.
+        tables: heading -> rows.
+        metrics: everything that the pictures show, as JSON values.
+        warnings: sentences on runs that could not take part.
+    """
+
+    text: str
+    pictures: dict[str, tuple[Figure | Image.Image, str]] = field(default_factory=dict)
+    tables: dict[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def add_lines(
+        self, title: str, series: Series, *, x_label: str, y_label: str, caption: str = "", log_y: bool = False
+    ) -> Figure:
+        """A plot of lines ``name -> (x, y)``."""
+        plot = line_plot(series, title=title, x_label=x_label, y_label=y_label, log_y=log_y)
+        self.pictures[title] = (plot, caption)
+        return plot
+
+    def add_bars(
+        self, title: str, groups: Mapping[str, Mapping[str, float]], *, x_label: str, y_label: str, caption: str = ""
+    ) -> None:
+        """A plot of bars ``series -> name -> height``."""
+        self.pictures[title] = (bar_plot(groups, title=title, x_label=x_label, y_label=y_label), caption)
+
+    def add_table(self, heading: str, rows: Mapping[str, Mapping[str, Any]]) -> None:
+        """A table with a row for each run, by its label."""
+        self.tables[heading] = [{"run": label, **row} for label, row in rows.items()]
+
+    def write(self, folder: Path) -> None:
+        """PNG and SVG of every plot, PNG of every image, CSV of every table, and the metrics as numbers.json."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for title, (picture, _) in self.pictures.items():
+            if isinstance(picture, Figure):
+                picture.savefig(folder / f"{_file_name(title)}.svg", metadata={"Date": None})
+                picture = _on_white(picture)
+            picture.save(folder / f"{_file_name(title)}.png", optimize=True)
+        for heading, rows in self.tables.items():
+            write_text(folder / f"{_file_name(heading)}.csv", csv_of(rows))
+        write_json(folder / "numbers.json", self.metrics)
+
+    def add_to(self, page: Page, heading: str) -> None:
+        """A section of a page: the text and warnings, then pictures and tables."""
+        page.text(heading, "\n\n".join([" ".join(self.text.split()), *(f"Left out: {w}." for w in self.warnings)]))
+        for number, (title, (picture, caption)) in enumerate(self.pictures.items()):
+            page.figure(title if number == 0 and not isinstance(picture, Figure) else "", picture, caption)
+        for title, rows in self.tables.items():
+            page.table(title, rows)
+
+
+def _on_white(plot: Figure) -> Image.Image:
+    """The plot, whose background is transparent, on white."""
+    png = io.BytesIO()
+    plot.savefig(png, format="png", dpi=200)
+    picture = Image.open(png).convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+
+
+def _file_name(title: str, longest: int = 100) -> str:
+    """Of a title, which may name many runs: file systems allow some 250 letters."""
+    name = re.sub(r"[^a-z0-9.]+", "-", title.lower()).strip("-")
+    return name if len(name) <= longest else f"{name[:longest]}-{hashlib.sha256(title.encode()).hexdigest()[:8]}"
 
 
 def panels(
@@ -34,24 +131,28 @@ def panels(
     y_label: str,
     size: tuple[float, float] = (2.6, 2.3),
     three_dimensional: bool = False,
-) -> tuple[Figure, dict[str, Axes]]:
-    """A figure with a pair of axes for each name, at most two in a row, all with the same range; see-through as all plots.
+) -> tuple[Figure, dict[str, Any]]:
+    """A plot with axes for each name, at most two in a row, all with the same range; transparent like all plots.
 
     Args:
-        names: become the panels' titles.
-        size: of a panel, in inches of 100 px.
+        names: the titles of the axes.
+        size: of each axes, in inches of 100 px.
         three_dimensional: the axes are those of matplotlib's 3D plots.
+
+    Returns:
+        The plot, and name -> axes.
     """
-    rows = math.ceil(len(names) / MOST_COLUMNS)
+    rows = math.ceil(len(names) / 2)
     columns = math.ceil(len(names) / rows)
     with styled():
-        figure = Figure(figsize=(max(columns, 1.5) * size[0], rows * size[1] + MARGIN), layout="constrained")
-        figure.patch.set_alpha(0)
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11.5, fontweight="bold")
-        first, axes_of = None, {}
+        plot = Figure(figsize=(max(columns, 1.5) * size[0], rows * size[1] + 0.55), layout="constrained")
+        plot.patch.set_alpha(0)
+        plot.suptitle(title, x=0.01, ha="left", fontsize=11.5, fontweight="bold")
+        first: Axes | None = None
+        axes_of: dict[str, Any] = {}
         for place, name in enumerate(names):
-            kind = {"projection": "3d"} if three_dimensional else {"sharex": first, "sharey": first}
-            axes = axes_of[name] = figure.add_subplot(rows, columns, place + 1, **kind)
+            kind: dict[str, Any] = {"projection": "3d"} if three_dimensional else {"sharex": first, "sharey": first}
+            axes = axes_of[name] = plot.add_subplot(rows, columns, place + 1, **kind)
             first = first or axes
             axes.patch.set_alpha(0)
             axes.set_title(name, fontsize=10, fontweight="normal", loc="center")
@@ -59,96 +160,14 @@ def panels(
                 axes.set_xlabel(x_label)
             if three_dimensional or place % columns == 0:
                 axes.set_ylabel(y_label)
-    return figure, axes_of
+    return plot, axes_of
 
 
-def legend_below(figure: Figure, styles: Mapping[str, Mapping[str, object]]) -> None:
-    """One legend for all panels: name -> how its line looks (matplotlib's Line2D)."""
+def legend_below(plot: Figure, styles: Mapping[str, Mapping[str, Any]]) -> None:
+    """One legend for all axes: name -> how its line looks (keywords of matplotlib's Line2D)."""
     handles = [Line2D([], [], label=name, **style) for name, style in styles.items()]
-    width, height = figure.get_size_inches()
-    columns = max(1, int(width * LETTERS_PER_INCH) // (max(map(len, styles)) + 7))
-    figure.set_size_inches(width, height + LEGEND_LINE * math.ceil(len(handles) / columns))
+    width, height = plot.get_size_inches()
+    columns = max(1, int(width * 13) // (max(map(len, styles)) + 7))  # 13 letters per inch
+    plot.set_size_inches(width, height + 0.22 * math.ceil(len(handles) / columns))
     with styled():
-        figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=1.8)
-
-
-# What a figure gives: pictures, tables and numbers, and what is written of them.
-
-
-LONGEST = 100
-
-
-@dataclass(frozen=True, kw_only=True)
-class Study:
-    """What all figures are told: how much to look at, and where a figure may leave files of its own.
-
-    Attributes:
-        count: test images at most.
-        batch_size: images per batch.
-        seed: of everything drawn.
-        folder: for what a figure makes on its way, such as the runs that it trains.
-    """
-
-    count: int = 1000
-    batch_size: int = 250
-    seed: int = 0
-    folder: Path = Path("analysis")
-
-    def progress(self, description: str, total: int, *, unit: str = "batches") -> Progress:
-        """A progress bar: ``with study.progress(...) as bar: ... bar.advance(1)``."""
-        return Progress(description, total=total, unit=unit)
-
-
-@dataclass(kw_only=True)
-class Result:
-    """A figure of the papers, made of some runs.
-
-    Attributes:
-        text: how to read it, in a paragraph.
-        pictures: title -> (matplotlib figure or image, caption), in the order of the page.
-        tables: heading -> rows.
-        numbers: everything that the pictures show, as JSON values.
-        skipped: sentences on runs that could not take part.
-    """
-
-    text: str
-    pictures: dict[str, tuple[Figure | Image.Image, str]] = field(default_factory=dict)
-    tables: dict[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
-    numbers: dict[str, Any] = field(default_factory=dict)
-    skipped: list[str] = field(default_factory=list)
-
-    def write(self, folder: Path) -> None:
-        """PNG and SVG of every plot, PNG of every image, CSV of every table, and numbers.json."""
-        folder.mkdir(parents=True, exist_ok=True)
-        for title, (picture, _) in self.pictures.items():
-            if isinstance(picture, Figure):
-                picture.savefig(folder / f"{_file_name(title)}.svg", metadata={"Date": None})
-                _on_white(picture).save(folder / f"{_file_name(title)}.png", optimize=True)
-            else:
-                picture.save(folder / f"{_file_name(title)}.png", optimize=True)
-        for heading, rows in self.tables.items():
-            write_text(folder / f"{_file_name(heading)}.csv", csv_of(rows))
-        write_json(folder / "numbers.json", self.numbers)
-
-    def add_to(self, page: Page, heading: str) -> None:
-        """A section of a page: what it shows, then pictures and tables."""
-        paragraphs = [" ".join(self.text.split()), *(f"Left out: {sentence}." for sentence in self.skipped)]
-        page.text(heading, "\n\n".join(paragraphs))
-        for number, (title, (picture, caption)) in enumerate(self.pictures.items()):
-            page.figure(title if number == 0 and not isinstance(picture, Figure) else "", picture, caption)
-        for title, rows in self.tables.items():
-            page.table(title, rows)
-
-
-def _on_white(figure: Figure) -> Image.Image:
-    """The figure, whose own ground is see-through, as it looks on paper."""
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=200)
-    picture = Image.open(drawn).convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-
-
-def _file_name(title: str) -> str:
-    """Of a title, which may name many runs: file systems end at some 250 letters."""
-    name = re.sub(r"[^a-z0-9.]+", "-", title.lower()).strip("-")
-    return name if len(name) <= LONGEST else f"{name[:LONGEST]}-{hashlib.sha256(title.encode()).hexdigest()[:8]}"
+        plot.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=1.8)

@@ -1,21 +1,20 @@
-"""Training a run's recipe again with other methods or options, for the figures that need runs of their own."""
+"""Figures that train further runs with a run's settings: accuracy over one option, and over ranges of mixing ratios."""
 
 import dataclasses
 import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from matplotlib.figure import Figure
 
-from classify.analysis.lambda_sweep import sweep_of
+from classify.analysis.lambda_sweep import sweep_run
 from classify.analysis.result import Result, Study, legend_below
-from classify.analysis.trained_run import TrainedRun
+from classify.analysis.trained_run import Runs, TrainedRun
 from classify.analysis.training_curves import epoch_means
 from classify.config import ClassifySettings
 from classify.methods import METHODS, method_options
@@ -23,27 +22,71 @@ from classify.presets import preset_values
 from mixgan.engine.config import by_flag, read_config, to_json
 from mixgan.mixing.registry import mixer_options
 from mixgan.report import compare
-from mixgan.report.plots import PALETTE, blank, line_plot, styled
+from mixgan.report.plots import PALETTE, blank, styled
 
-#: What the comparison sets itself, and no setting.
-NOT_SHARED = {"--method", "--list-methods", "--seed"}
-#: Free to differ, but worth taking over: where the data lies, and how many processes read it.
-WORTH_SHARING = ("data_root", "num_workers")
+Floats = tuple[float, ...]
+Ints = tuple[int, ...]
+
+# ---- Training a grid of runs with the settings of one
 
 
-@dataclass(frozen=True)
-class Grid:
-    """What runs of several variants came to.
+class Grid(NamedTuple):
+    """Runs of several variants."""
 
-    Attributes:
-        figures: variant -> figure of its summary.json -> ``{"mean", "sd", "n"}`` over the seeds whose runs are done.
-        folders: variant -> run folders that are done.
-        failed: a sentence for each run that failed.
+    metrics: dict[
+        str, dict[str, dict[str, Any]]
+    ]  # variant -> metric of summary.json -> {"mean", "sd", "n"} over the seeds
+    folders: dict[str, list[Path]]  # variant -> complete run folders
+    failed: list[str]  # a sentence for each run that failed
+
+
+def train_grid(
+    run: TrainedRun,
+    variants: Sequence[str],
+    folder: Path,
+    *,
+    seeds: Sequence[int] = (0,),
+    flags: Mapping[str, Any] | None = None,
+) -> Grid:
+    """Train every variant with the settings of a run, one after the other, by the compare command.
+
+    A comparison that is in the folder already is resumed: complete runs stay. The runs use as many threads as this process.
+
+    Args:
+        run: its settings are used.
+        variants: texts of ``variant``, all different.
+        folder: of the comparison: compare.json, report.html and a folder for each run.
+        seeds: a run of each variant with each.
+        flags: over the run's own, for all variants, such as ``{"--epochs": 20}``.
+
+    Raises:
+        ValueError: a flag or variant that the classify command refuses, a folder with other runs, no run that was completed.
+        SystemExit: 128 + signal where a signal stopped the runs.
     """
-
-    figures: dict[str, dict[str, dict[str, Any]]]
-    folders: dict[str, list[Path]]
-    failed: list[str]
+    shared = {**run_flags(run), "--threads": torch.get_num_threads(), **(flags or {})}
+    own = ["--recipe", "classify", "--variants", ",".join(variants), "--seeds", ",".join(map(str, seeds))]
+    own += ["--processes", str(read_config(run.path)["processes"]), "--output-dir", str(folder)]
+    if (folder / "compare.json").is_file():
+        own.append("--resume")
+    command = sys.argv[0]
+    sys.argv[0] = str(compare.RECIPES / "compare.py")  # the command that its page and messages show
+    try:
+        compare.main([*own, "--", *words_of(shared)])
+    except SystemExit as stopped:
+        if stopped.code != 1:  # 1: some runs failed, the others can be shown
+            raise
+    finally:
+        sys.argv[0] = command
+    content = json.loads((folder / "compare.json").read_text())
+    done = [row for row in content["runs"] if row["state"] == "done"]
+    failed = [f"{row['run']} failed: {row['error']}" for row in content["runs"] if row["state"] == "failed"]
+    if not any(row["variant"] in variants for row in done):
+        raise ValueError(f"no run in {folder} was completed: {'; '.join(failed)}")
+    return Grid(
+        metrics={name: content["variants"][name] for name in variants},
+        folders={name: [folder / row["run"] for row in done if row["variant"] == name] for name in variants},
+        failed=failed,
+    )
 
 
 def run_flags(run: TrainedRun) -> dict[str, Any]:
@@ -52,21 +95,32 @@ def run_flags(run: TrainedRun) -> dict[str, Any]:
     Data set, network, epochs, batch size, rates, schedule and so on, but neither method nor seed. Values as in config.json:
     paths as text, tuples as lists.
     """
-    own, usual = _both(run)
-    flags = {flag: value for flag, value in own.items() if value != usual[flag] and flag not in NOT_SHARED}
-    for name in WORTH_SHARING:
+    flags = {flag: value for flag, value in _changed(run).items() if not _is_option(flag)}
+    for name in ("data_root", "num_workers"):  # these may differ, but are worth keeping
         value = getattr(run.settings, name)
         if name == "data_root" and run.data_root is not None:
             value = run.data_root
         if value != getattr(type(run.settings)(), name):
             flags[f"--{name.replace('_', '-')}"] = value
-    return {flag: value for flag, value in flags.items() if not _is_option(flag)}
+    return {flag: value for flag, value in flags.items() if flag not in ("--method", "--list-methods", "--seed")}
 
 
 def method_flags(run: TrainedRun) -> dict[str, Any]:
     """The run's options of method and mixer, and when it mixes, where they are not the defaults: ``{"--mixer.alpha": 0.2}``."""
-    own, usual = _both(run)
-    return {flag: value for flag, value in own.items() if value != usual[flag] and _is_option(flag)}
+    return {flag: value for flag, value in _changed(run).items() if _is_option(flag)}
+
+
+def _changed(run: TrainedRun) -> dict[str, Any]:
+    """The settings that decide a run's result, by flag, where they are not the defaults on its data set."""
+    settings = run.settings
+    preset = preset_values(None, dataset=settings.dataset, method=settings.method)
+    usual = ClassifySettings(method=settings.method, dataset=settings.dataset, **preset)
+    defaults = by_flag(to_json(usual))
+    return {flag: value for flag, value in by_flag(to_json(settings)).items() if value != defaults[flag]}
+
+
+def _is_option(flag: str) -> bool:
+    return flag.startswith(("--mixer.", "--method.", "--mix-"))
 
 
 def variant(method: str, flags: Mapping[str, Any]) -> str:
@@ -86,265 +140,127 @@ def words_of(flags: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def train_grid(
-    run: TrainedRun,
-    variants: Sequence[str],
-    folder: Path,
-    *,
-    seeds: Sequence[int] = (0,),
-    flags: Mapping[str, Any] | None = None,
-) -> Grid:
-    """Train every variant with the settings of a run, one after the other, by the compare command.
-
-    A comparison that is in the folder already goes on: complete runs stay, interrupted ones go on. The runs use as many
-    threads as this process does.
-
-    Args:
-        run: gives the settings.
-        variants: texts of ``variant``, all different.
-        folder: of the comparison: compare.json, report.html and a folder for each run.
-        seeds: a run of each variant with each.
-        flags: over the run's own, for all variants, such as ``{"--epochs": 20}``.
-
-    Raises:
-        ValueError: a flag or variant that the classify command refuses, a folder with other runs, no run that came to its end.
-        SystemExit: 128 + signal where a signal stopped the runs.
-    """
-    shared = {**run_flags(run), "--threads": torch.get_num_threads(), **(flags or {})}
-    own = ["--recipe", "classify", "--variants", ",".join(variants), "--seeds", ",".join(map(str, seeds))]
-    own += ["--processes", str(read_config(run.path)["processes"]), "--output-dir", str(folder)]
-    if (folder / "compare.json").is_file():
-        own.append("--resume")
-    _compare([*own, "--", *words_of(shared)])
-    grid = _read(folder, variants)
-    if not any(grid.folders.values()):
-        raise ValueError(f"no run in {folder} came to its end: {'; '.join(grid.failed)}")
-    return grid
+# ---- Accuracy over the values of one option
 
 
-def _compare(words: Sequence[str]) -> None:
-    """Compare's own command; runs that failed are no error here, as those that are done can be shown."""
-    called = sys.argv[0]
-    sys.argv[0] = str(compare.RECIPES / "compare.py")  # the command that its page and messages show
-    try:
-        compare.main(words)
-    except SystemExit as ended:
-        if ended.code != 1:
-            raise
-    finally:
-        sys.argv[0] = called
+class Sweep(NamedTuple):
+    """How a sweep is called and explained; ``to_scale=False`` draws the values at equal distances."""
+
+    title: str
+    x_label: str
+    text: str
+    to_scale: bool = True
 
 
-def _read(folder: Path, variants: Sequence[str]) -> Grid:
-    """The variants of compare.json."""
-    content = json.loads((folder / "compare.json").read_text())
-    done = [row for row in content["runs"] if row["state"] == "done"]
-    return Grid(
-        figures={name: content["variants"][name] for name in variants},
-        folders={name: [folder / row["run"] for row in done if row["variant"] == name] for name in variants},
-        failed=[f"{row['run']} failed: {row['error']}" for row in content["runs"] if row["state"] == "failed"],
-    )
-
-
-def _both(run: TrainedRun) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The settings that decide a run's result, by flag: the run's, and the defaults on its data set."""
-    settings = run.settings
-    preset = preset_values(None, dataset=settings.dataset, method=settings.method)
-    usual = ClassifySettings(method=settings.method, dataset=settings.dataset, **preset)
-    return by_flag(to_json(settings)), by_flag(to_json(usual))
-
-
-def _is_option(flag: str) -> bool:
-    return flag.startswith(("--mixer.", "--method.", "--mix-"))
-
-
-# Accuracy over the values of an option, of runs that are trained for it.
-
-
+SWEEPS = {
+    "alpha": Sweep(
+        "Accuracy over alpha",
+        "alpha",
+        "Lambda, the share of the own image, is drawn from Beta(alpha, alpha). The paper finds AutoMix best at 2.",
+        to_scale=False,
+    ),
+    "layer": Sweep(
+        "Accuracy over the feature layer",
+        "layer",
+        "AutoMix learns its masks from the features of one layer. The paper finds the third one best.",
+    ),
+    "lr": Sweep(
+        "Accuracy over the last learning rate",
+        "last learning rate",
+        "The learning rate falls along half a cosine, and ends here. The paper finds higher ends better; its published settings "
+        "keep up the rate of the Mix Block alone, so that rate is varied, or everyone's with --lr-ablation.whose all.",
+        to_scale=False,
+    ),
+    "beta": Sweep(
+        "Accuracy over beta",
+        "beta, weight of the local label",
+        "LaMix trains on beta times the local label, the two images' classes, plus 1 - beta times the global one, which it "
+        "learns. The paper finds 0.5 best on CIFAR-100, and 0.3 to 0.8 alike.",
+    ),
+    "smoothing": Sweep(
+        "Accuracy over label smoothing",
+        "smoothing",
+        "The share of every label that is spread over all classes: of plain labels, and of mixed ones. The paper finds 0.2 best "
+        "for plain labels on CIFAR-100, and that smoothing on top of mixup mostly lowers the accuracy.",
+    ),
+}
+RUNS_TEXT = """Trained with the settings of the first run, by the compare command, in the folder runs/, which can be resumed. A
+point is the mean over the seeds of the median test accuracy of the last ten epochs, a bar the standard deviation."""
 #: The median over the last ten epochs (AutoMix 5.1), as the last one alone jumps.
-FIGURE = "test_accuracy_last10"
-RUNS_TEXT = """Trained with the settings of the first run that was named, by the compare command, whose folder runs/
-beside these pictures can be gone on with. Test accuracy is each run's median of the last ten epochs; a point is the
-mean over the seeds, a bar the standard deviation where there are several."""
-
-#: A line of the plot: value -> variant, as ``train_grid`` takes it.
-Line = Mapping[float, str]
-
-
-def sweep(
-    run: TrainedRun,
-    study: Study,
-    lines: Mapping[str, Line],
-    *,
-    text: str,
-    title: str,
-    x_label: str,
-    seeds: Sequence[int],
-    to_scale: bool = True,
-    flags: Mapping[str, Any] | None = None,
-) -> Result:
-    """Train what the lines name, and draw the accuracy over the values.
-
-    Args:
-        run: its settings are used.
-        lines: by name.
-        text: what is to be seen.
-        x_label: what the values are.
-        seeds: a run of each variant with each.
-        to_scale: False sets the values at equal distances.
-        flags: over the run's own, for all.
-
-    Raises:
-        ValueError: no values or seeds, or a variant that the classify command refuses.
-    """
-    if not seeds or not all(lines.values()):
-        raise ValueError(f"{title}: there must be at least one value and one seed")
-    variants = dict.fromkeys(name for line in lines.values() for name in line.values())
-    grid = train_grid(run, list(variants), study.folder / "runs", seeds=seeds, flags=flags)
-    rows = [row for name, line in lines.items() for row in rows_of(name, line, grid, x_label)]
-    return Result(
-        text=f"{text} {RUNS_TEXT}",
-        pictures={title: (picture(rows, title=title, x_label=x_label, to_scale=to_scale), "")},
-        tables={f"{title}: the runs": [row | {x_label: f"{row[x_label]:g}"} for row in rows]},
-        numbers={"settings of": str(run.path), "seeds": list(seeds), "rows": rows},
-        skipped=grid.failed,
-    )
-
-
-def varied(run: TrainedRun, method: str, flag: str, values: Sequence[float]) -> dict[float, str]:
-    """The line of a method over one of its flags; where the run is of this method, with the run's own options for the rest."""
-    own = method_flags(run) if run.settings.method == method else {}
-    return {value: variant(method, {**own, flag: value}) for value in values}
-
-
-def rows_of(name: str, line: Line, grid: Grid, x_label: str) -> list[dict[str, Any]]:
-    """The points of a line whose runs came to their end."""
-    found = {value: grid.figures[text].get(FIGURE) for value, text in sorted(line.items())}
-    return [
-        {"line": name, x_label: value, "test accuracy": one["mean"], "standard deviation": one["sd"], "runs": one["n"]}
-        for value, one in found.items()
-        if one is not None
-    ]
-
-
-def picture(rows: Sequence[Mapping[str, Any]], *, title: str, x_label: str, to_scale: bool) -> Figure:
-    """A line for each name, with bars where there are several seeds."""
-    values = sorted({row[x_label] for row in rows})
-    places = {value: value if to_scale else index for index, value in enumerate(values)}
-    styles = {}
-    with styled():
-        figure, axes = blank(title, x_label, "test accuracy")
-        axes.grid(True, axis="y")
-        for index, name in enumerate(dict.fromkeys(row["line"] for row in rows)):
-            own = [row for row in rows if row["line"] == name]
-            x, y = [places[row[x_label]] for row in own], [row["test accuracy"] for row in own]
-            styles[name] = {"color": PALETTE[index % len(PALETTE)], "marker": "os^D"[index % 4], "linewidth": 1.7}
-            axes.errorbar(
-                x, y, [row["standard deviation"] or 0 for row in own], capsize=3, markersize=5, **styles[name]
-            )
-        axes.set_xticks(list(places.values()), [f"{value:g}" for value in values])
-        axes.margins(x=0.05, y=0.12)
-    if len(styles) > 1:
-        legend_below(figure, styles)
-    return figure
-
-
-# What AutoMix owes to its settings: alpha, the feature layer, and where the learning rate ends (AutoMix Fig. 7a-c).
-
-
-ALPHA_TEXT = """Lambda, the share of the own image, is drawn from Beta(alpha, alpha): mostly near 0 and 1 below alpha =
-1, mostly near 0.5 above it. The paper finds AutoMix best at 2."""
-LAYER_TEXT = """AutoMix learns its masks from the features of one layer: the first ones are fine but know little of
-classes, the last ones know classes but are coarse. The paper finds the third one best."""
-LR_TEXT = """The learning rate falls along half a cosine, and ends here. The paper finds higher ends better; as it
-trains its other methods down to 0, and its published settings keep up the rate of the Mix Block alone, that rate is
-what is varied (--lr-ablation.whose all varies the network's as well)."""
+METRIC = "test_accuracy_last10"
 
 
 def alpha_ablation(
-    runs: Sequence[TrainedRun],
+    runs: Runs,
     study: Study,
     *,
-    values: tuple[float, ...] = (0.2, 0.5, 1.0, 2.0, 4.0),
+    values: Floats = (0.2, 0.5, 1.0, 2.0, 4.0),
     methods: tuple[str, ...] = ("automix",),
-    seeds: tuple[int, ...] = (0,),
+    seeds: Ints = (0,),
 ) -> Result:
-    """Trains AutoMix, or other methods, with several alphas of Beta(alpha, alpha), and draws the accuracy over them.
-
-    Args:
-        values: of alpha, above 0.
-        methods: a line for each.
-        seeds: the paper takes three.
-
-    Raises:
-        ValueError: no values or methods, values out of range, a method without alpha.
-    """
-    lines = {method: varied(runs[0], method, alpha_flag(method), values) for method in methods}
-    return sweep(
-        runs[0],
-        study,
-        lines,
-        text=ALPHA_TEXT,
-        title="Accuracy over alpha",
-        x_label="alpha",
-        seeds=seeds,
-        to_scale=False,
-    )
+    """Accuracy of AutoMix, or a line for each of other methods, over alpha of Beta(alpha, alpha)."""
+    lines = {method: option_values(runs[0], method, alpha_flag(method), values) for method in methods}
+    return train_and_plot("alpha", runs[0], study, lines, seeds)
 
 
-def layer_ablation(
-    runs: Sequence[TrainedRun],
-    study: Study,
-    *,
-    values: tuple[int, ...] = (1, 2, 3, 4),
-    seeds: tuple[int, ...] = (0,),
-) -> Result:
-    """Trains AutoMix with masks learned from each feature layer, and draws the accuracy over them.
-
-    Args:
-        values: layers, from 1; the first ones need much memory and time (--figures cost measures them).
-        seeds: the paper takes three.
-
-    Raises:
-        ValueError: no values, or a layer that the network does not have.
-    """
-    lines = {"automix": varied(runs[0], "automix", "--method.layer", values)}
-    return sweep(
-        runs[0], study, lines, text=LAYER_TEXT, title="Accuracy over the feature layer", x_label="layer", seeds=seeds
-    )
+def layer_ablation(runs: Runs, study: Study, *, values: Ints = (1, 2, 3, 4), seeds: Ints = (0,)) -> Result:
+    """Accuracy of AutoMix over the feature layer of its masks; the first layers need much memory and time."""
+    lines = {"automix": option_values(runs[0], "automix", "--method.layer", values)}
+    return train_and_plot("layer", runs[0], study, lines, seeds)
 
 
 def lr_ablation(
-    runs: Sequence[TrainedRun],
+    runs: Runs,
     study: Study,
     *,
-    values: tuple[float, ...] = (0.0, 1e-4, 1e-3, 5e-3, 1e-2, 5e-2),
+    values: Floats = (0.0, 1e-4, 1e-3, 5e-3, 1e-2, 5e-2),
     whose: Literal["mix-block", "all"] = "mix-block",
-    seeds: tuple[int, ...] = (0,),
+    seeds: Ints = (0,),
 ) -> Result:
-    """Trains AutoMix with several ends of the cosine learning rate, and draws the accuracy over them.
+    """Accuracy of AutoMix over the end of the cosine learning rate: that of the Mix Block, or of all."""
+    flag, shared = ("--min-lr", {"--side-min-lr": None}) if whose == "all" else ("--side-min-lr", {})
+    lines = {"automix": option_values(runs[0], "automix", flag, values)}
+    x_label = "last learning rate" + ("" if whose == "all" else " of the Mix Block")
+    return train_and_plot("lr", runs[0], study, lines, seeds, x_label=x_label, flags={"--schedule": "cosine"} | shared)
 
-    Args:
-        values: rates, from 0 to the run's own --lr.
-        whose: rate: that of the Mix Block, or all.
-        seeds: the paper takes three.
 
-    Raises:
-        ValueError: no values, or values out of range.
-    """
-    flag = "--min-lr" if whose == "all" else "--side-min-lr"
-    lines = {"automix": varied(runs[0], "automix", flag, values)}
-    return sweep(
-        runs[0],
-        study,
-        lines,
-        text=LR_TEXT,
-        title="Accuracy over the last learning rate",
-        x_label="last learning rate" + (" of the Mix Block" if whose == "mix-block" else ""),
-        seeds=seeds,
-        to_scale=False,
-        flags={"--schedule": "cosine"} | ({"--side-min-lr": None} if whose == "all" else {}),
-    )
+def beta_sweep(
+    runs: Runs,
+    study: Study,
+    *,
+    values: Floats = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+    method: Literal["lamix", "lamix-puzzle"] = "lamix",
+    seeds: Ints = (0,),
+) -> Result:
+    """Accuracy of LaMix over beta, the weight of the local label."""
+    lines = {str(method): option_values(runs[0], method, "--method.beta", values)}
+    return train_and_plot("beta", runs[0], study, lines, seeds)
+
+
+def smoothing_sweep(
+    runs: Runs,
+    study: Study,
+    *,
+    values: Floats = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+    mixed_values: Floats = (0.0, 0.1, 0.2, 0.3, 0.4),
+    method: str = "mixup",
+    seeds: Ints = (0,),
+) -> Result:
+    """Accuracy over label smoothing: ``values`` of it alone, ``mixed_values`` on top of a mixing method."""
+    if "smoothing" not in method_options(method):
+        raise ValueError(
+            f"--smoothing-sweep.method must be a mixing method, whose labels --method.smoothing smooths, got {method}"
+        )
+    lines = {"label smoothing": option_values(runs[0], "label-smoothing", "--mixer.smoothing", values)}
+    if mixed_values:
+        lines[f"on top of {method}"] = option_values(runs[0], method, "--method.smoothing", mixed_values)
+    return train_and_plot("smoothing", runs[0], study, lines, seeds)
+
+
+def option_values(run: TrainedRun, method: str, flag: str, values: Sequence[float]) -> dict[float, str]:
+    """value -> variant of a method; where the run is of this method, with the run's own options for the rest."""
+    own = method_flags(run) if run.settings.method == method else {}
+    return {value: variant(method, {**own, flag: value}) for value in values}
 
 
 def alpha_flag(method: str) -> str:
@@ -356,87 +272,83 @@ def alpha_flag(method: str) -> str:
     raise ValueError(f"--alpha-ablation.methods: {method} has no alpha")
 
 
-# Accuracy of LaMix over the weight of the local label (LaMix Fig. 4).
-
-
-BETAS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-
-BETA_TEXT = """LaMix trains on beta times the local label, the two images' classes, plus 1 - beta times the global one, which
-it learns. The paper finds 0.5 best on CIFAR-100, and 0.3 to 0.8 alike."""
-
-
-def beta_sweep(
-    runs: Sequence[TrainedRun],
+def train_and_plot(
+    name: str,
+    run: TrainedRun,
     study: Study,
+    lines: Mapping[str, Mapping[float, str]],
+    seeds: Sequence[int],
     *,
-    values: tuple[float, ...] = BETAS,
-    method: Literal["lamix", "lamix-puzzle"] = "lamix",
-    seeds: tuple[int, ...] = (0,),
+    x_label: str = "",
+    flags: Mapping[str, Any] | None = None,
 ) -> Result:
-    """Trains LaMix with several weights of the local label, beta, and draws its accuracy over them.
+    """Train a run of every variant with every seed, and draw the accuracy over the values.
 
     Args:
-        values: of beta, in [0, 1].
-        method: lamix, or lamix-puzzle.
-        seeds: the paper takes five.
+        name: in ``SWEEPS``.
+        run: its settings are used.
+        lines: of the plot, by name: value -> variant.
+        x_label: replaces that of the sweep.
+        flags: over the run's own, for all.
 
     Raises:
-        ValueError: no values, or values out of range.
+        ValueError: no values or seeds, or a variant that the classify command refuses.
     """
-    lines = {method: varied(runs[0], method, "--method.beta", values)}
-    title = "Accuracy over beta"
-    return sweep(
-        runs[0], study, lines, text=BETA_TEXT, title=title, x_label="beta, weight of the local label", seeds=seeds
+    title, usual_label, text, to_scale = SWEEPS[name]
+    x_label = x_label or usual_label
+    if not seeds or not all(lines.values()):
+        raise ValueError(f"{title}: there must be at least one value and one seed")
+    variants = dict.fromkeys(text for line in lines.values() for text in line.values())
+    grid = train_grid(run, list(variants), study.folder / "runs", seeds=seeds, flags=flags)
+    rows = [row for label, line in lines.items() for row in line_rows(label, line, grid, x_label)]
+    return Result(
+        text=f"{text} {RUNS_TEXT}",
+        pictures={title: (accuracy_plot(rows, title=title, x_label=x_label, to_scale=to_scale), "")},
+        tables={f"{title}: the runs": [row | {x_label: f"{row[x_label]:g}"} for row in rows]},
+        metrics={"settings of": str(run.path), "seeds": list(seeds), "rows": rows},
+        warnings=grid.failed,
     )
 
 
-# Accuracy over label smoothing, alone (LaMix Fig. 6) and on top of a mixing method (LaMix table 5).
+def line_rows(label: str, line: Mapping[float, str], grid: Grid, x_label: str) -> list[dict[str, Any]]:
+    """The points of a line whose runs were completed."""
+    points = [(value, grid.metrics[text].get(METRIC)) for value, text in sorted(line.items())]
+    return [
+        {"line": label, x_label: value, "test accuracy": one["mean"], "standard deviation": one["sd"], "runs": one["n"]}
+        for value, one in points
+        if one is not None
+    ]
 
 
-ALONE = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-ON_MIXED = (0.0, 0.1, 0.2, 0.3, 0.4)
-
-SMOOTHING_TEXT = """The share of every label that is spread over all classes alike: of plain labels, where 0 is training without
-any mixing, and of mixed ones, where 0 is the mixing method as it is. The paper finds 0.2 best for plain labels on
-CIFAR-100, and that smoothing on top of mixup, which smooths labels itself, mostly lowers the accuracy."""
-
-
-def smoothing_sweep(
-    runs: Sequence[TrainedRun],
-    study: Study,
-    *,
-    values: tuple[float, ...] = ALONE,
-    mixed_values: tuple[float, ...] = ON_MIXED,
-    method: str = "mixup",
-    seeds: tuple[int, ...] = (0,),
-) -> Result:
-    """Trains with several amounts of label smoothing, alone and on top of a mixing method, and draws the accuracy.
-
-    Args:
-        values: of smoothing alone, in [0, 1].
-        mixed_values: on top of the mixing method; none leaves it out.
-        method: the mixing method.
-        seeds: the paper takes five.
-
-    Raises:
-        ValueError: no values, values out of range, or a method whose labels cannot be smoothed.
-    """
-    if "smoothing" not in method_options(method):
-        raise ValueError(
-            f"--smoothing-sweep.method must be a mixing method, whose labels --method.smoothing smooths, got {method}"
-        )
-    lines = {"label smoothing": varied(runs[0], "label-smoothing", "--mixer.smoothing", values)}
-    if mixed_values:
-        lines[f"on top of {method}"] = varied(runs[0], method, "--method.smoothing", mixed_values)
-    title = "Accuracy over label smoothing"
-    return sweep(runs[0], study, lines, text=SMOOTHING_TEXT, title=title, x_label="smoothing", seeds=seeds)
+def accuracy_plot(rows: Sequence[Mapping[str, Any]], *, title: str, x_label: str, to_scale: bool) -> Figure:
+    """A line for each name, with bars where there are several seeds."""
+    values = sorted({row[x_label] for row in rows})
+    places = {value: value if to_scale else index for index, value in enumerate(values)}
+    styles: dict[str, dict[str, Any]] = {}
+    with styled():
+        plot, axes = blank(title, x_label, "test accuracy")
+        axes.grid(True, axis="y")
+        for index, name in enumerate(dict.fromkeys(row["line"] for row in rows)):
+            own = [row for row in rows if row["line"] == name]
+            x, y = [places[row[x_label]] for row in own], [row["test accuracy"] for row in own]
+            deviations = [row["standard deviation"] or 0 for row in own]
+            styles[name] = {"color": PALETTE[index % len(PALETTE)], "marker": "os^D"[index % 4], "linewidth": 1.7}
+            axes.errorbar(x, y, deviations, capsize=3, markersize=5, **styles[name])
+        axes.set_xticks(list(places.values()), [f"{value:g}" for value in values])
+        axes.margins(x=0.05, y=0.12)
+    if len(styles) > 1:
+        legend_below(plot, styles)
+    return plot
 
 
-# Training with mixing weights from wider and wider ranges (Understanding Fig. 1, Multi-sample Fig. 1).
+# ---- Accuracy over ranges of mixing ratios (Understanding Fig. 1, Multi-Sample Fig. 1)
 
-
-Range = tuple[float, float]
-
+RATIO_TEXT = """Each point is a training run, otherwise like the first run, whose weights of images (λx) and of labels (λl) are
+uniform in a range around 0.5 of the given width, or in the upper half of it. By one λ: λx = λl, drawn from Beta(a, a) with the
+standard deviation of the uniform range; at width 1 this is the original mixup. By two λ: drawn separately. At width 0 all
+series begin in one run. x1x2 and x2x1: both classes of pairs of test images, mixed with the λx that a network was trained with,
+as in lambda-sweep. The papers find that accuracy rises with the range of λx and falls with the range of λl where that varies
+alone."""
 #: Names of the series, as the papers' subfigures are called.
 LABELS, IMAGES, BOTH, APART, ABOVE = (
     "labels, images at 0.5 (mixup-L)",
@@ -445,64 +357,47 @@ LABELS, IMAGES, BOTH, APART, ABOVE = (
     "both, by two λ (mixup-XL)",
     "both, by two λ above 0.5",
 )
-FIGURES = {
+RATIO_METRICS = {
     "test_accuracy": ("Test accuracy over the range of weights", "accuracy"),
     "train_accuracy": ("Accuracy on mixed training batches over the range of weights", "accuracy, mixed labels"),
     "x1x2": ("First class first, second class second, over the range of weights", "share of right places"),
     "x2x1": ("First class second, second class first, over the range of weights", "share of right places"),
 }
-#: Steps of λ over a range in the test of both classes.
-STEPS = 10
-PAIRS = 500
-
-RATIO_TEXT = """\
-Each point is a training run, else like the first run, whose weights of images (λx) and of labels (λl) are uniform in
-a range around 0.5 of the given width, or in the upper half of it. Labels: only λl varies, so one image has many labels. Images:
-only λx varies. Both by one λ: λx = λl, drawn from Beta(a, a) with the standard deviation of the uniform range; at width 1 this
-is the uniform distribution itself, the original mixup. Both by two λ: drawn apart, from the same range. At width 0 both weights
-are 0.5, one run in which all series begin. x1x2 and x2x1: both classes of pairs of test images, mixed with the λx that a network
-was trained with, as in lambda-sweep. The papers find that accuracy rises with the range of λx, falls with the range of λl where
-that varies alone, and that [0.5, 1] does as well as [0, 1]."""
+Range = tuple[float, float]
 
 
 def ratio_ranges(
-    runs: Sequence[TrainedRun],
-    study: Study,
-    *,
-    widths: tuple[float, ...] = (0.0, 0.4, 0.8, 1.0),
-    seeds: tuple[int, ...] = (0,),
-    epochs: int | None = None,
+    runs: Runs, study: Study, *, widths: Floats = (0.0, 0.4, 0.8, 1.0), seeds: Ints = (0,), epochs: int | None = None
 ) -> Result:
-    """Trains the first run's settings with mixing weights from several ranges: accuracy over the range (Understanding Fig. 1).
+    """Accuracy of the first run's settings with mixing weights from several ranges (Understanding Fig. 1).
 
     Args:
         widths: of the ranges, 0 to 1; around 0.5, and half of it above 0.5.
         seeds: a run of each range with each.
         epochs: of each run; those of the first run where it is not given.
-
-    Raises:
-        ValueError: a width out of range, runs that could not be trained.
     """
     if not widths or not all(0 <= width <= 1 for width in widths):
-        raise ValueError(f"--ratio-ranges.widths must lie in [0, 1], got {widths}")
+        raise ValueError(f"--ratio-ranges.widths must be in [0, 1], got {widths}")
     plan = planned(sorted(set(widths)))
-    variants = list(dict.fromkeys(name for points in plan.values() for name, _ in points.values()))
-    flags = {} if epochs is None else {"--epochs": epochs}
-    grid = train_grid(runs[0], variants, study.folder, seeds=seeds, flags=flags)
     ranges = {name: image_range for points in plan.values() for name, image_range in points.values()}
-    figures = {name: figures_of(name, grid, ranges[name], runs[0], study) for name in variants if grid.folders[name]}
+    flags = {} if epochs is None else {"--epochs": epochs}
+    grid = train_grid(runs[0], list(ranges), study.folder, seeds=seeds, flags=flags)
+    metrics = {
+        name: range_metrics(name, grid, image_range, runs[0], study)
+        for name, image_range in ranges.items()
+        if grid.folders[name]
+    }
     found = {
-        series: {width: figures[name] | {"variant": name} for width, (name, _) in points.items() if name in figures}
+        series: {width: metrics[name] | {"variant": name} for width, (name, _) in points.items() if name in metrics}
         for series, points in plan.items()
     }
-    result = Result(text=RATIO_TEXT, skipped=grid.failed, numbers=found)
-    for key, (title, unit) in FIGURES.items():
+    result = Result(text=RATIO_TEXT, warnings=grid.failed, metrics=found)
+    for key, (title, unit) in RATIO_METRICS.items():
         lines = {series: (list(points), [one[key] for one in points.values()]) for series, points in found.items()}
-        plot = line_plot(lines, title=title, x_label="width of the range of λ", y_label=unit)
+        plot = result.add_lines(title, lines, x_label="width of the range of λ", y_label=unit)
         for line in plot.axes[0].lines:
             line.set_marker("o")
         plot.set_size_inches(5.6, 4.0)
-        result.pictures[title] = (plot, "")
     result.tables["Ranges"] = [
         {"weights": series, "width": width, **one} for series, points in found.items() for width, one in points.items()
     ]
@@ -513,10 +408,12 @@ def planned(widths: Sequence[float]) -> dict[str, dict[float, tuple[str, Range]]
     """series -> width -> the variant to train, and the range of its images' weights."""
     plan: dict[str, dict[float, tuple[str, Range]]] = {name: {} for name in (LABELS, IMAGES, BOTH, APART, ABOVE)}
     for width in widths:
-        around, above = around_half(width), (0.5, round(0.5 + width / 2, 6))
-        fixed = variant("mixup-x", {"--mixer.image-range": (0.5, 0.5)}), (0.5, 0.5)
+        half: Range = (0.5, 0.5)
+        around = round(0.5 - width / 2, 6), round(0.5 + width / 2, 6)
+        above = 0.5, round(0.5 + width / 2, 6)
+        fixed = variant("mixup-x", {"--mixer.image-range": half}), half
         own = {
-            LABELS: (variant("mixup-l", {"--mixer.label-range": around}), (0.5, 0.5)),
+            LABELS: (variant("mixup-l", {"--mixer.label-range": around}), half),
             IMAGES: (variant("mixup-x", {"--mixer.image-range": around}), around),
             BOTH: (variant("mixup", {"--mixer.alpha": alpha_of(width)}), around) if width else fixed,
             APART: (variant("mixup-xl", {"--mixer.image-range": around, "--mixer.label-range": around}), around),
@@ -527,11 +424,6 @@ def planned(widths: Sequence[float]) -> dict[str, dict[float, tuple[str, Range]]
     return plan
 
 
-def around_half(width: float) -> Range:
-    """The range of a width whose middle is 0.5, without the noise of binary fractions."""
-    return round(0.5 - width / 2, 6), round(0.5 + width / 2, 6)
-
-
 def alpha_of(width: float) -> float:
     """The alpha > 0 for which Beta(alpha, alpha) has the variance of the uniform distribution of this width, above 0.
 
@@ -540,19 +432,21 @@ def alpha_of(width: float) -> float:
     return round((3 / width**2 - 1) / 2, 6)
 
 
-def figures_of(name: str, grid: Grid, image_range: Range, model: TrainedRun, study: Study) -> dict[str, Any]:
-    """Means over a variant's runs of what FIGURES plots, and the deviation of the test accuracy over the seeds."""
+def range_metrics(
+    name: str, grid: Grid, image_range: Range, model: TrainedRun, study: Study, *, steps: int = 10, pairs: int = 500
+) -> dict[str, Any]:
+    """Means over a variant's runs of ``RATIO_METRICS``, and the deviation of the test accuracy over the seeds."""
     low, high = image_range
-    lambdas = torch.linspace(low, high, STEPS + 1, dtype=torch.float64).tolist() if high > low else [low]
+    lambdas = torch.linspace(low, high, steps + 1, dtype=torch.float64).tolist() if high > low else [low]
     train, right, swapped = [], [], []
     for folder in grid.folders[name]:
         run = dataclasses.replace(model, path=folder, label=folder.name)
         curves = epoch_means(run)
         train.append(curves["accuracy"][1][-1] if "accuracy" in curves else float("nan"))
-        both = sweep_of(run, study, lambdas, PAIRS)
+        both = sweep_run(run, study, lambdas, pairs)
         right.append(fmean(both["x1x2"]))
         swapped.append(fmean(both["x2x1"]))
-    accuracy = grid.figures[name]["test_accuracy"]
+    accuracy = grid.metrics[name]["test_accuracy"]
     return {
         "test_accuracy": accuracy["mean"],
         "test_accuracy_sd": accuracy["sd"],

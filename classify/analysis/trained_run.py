@@ -1,4 +1,4 @@
-"""A run of the classify command, as the figures look at it."""
+"""A run of the classify command as the figures see it: settings, records, network, method and images, read on demand."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from classify.config import ClassifySettings
 from classify.data import FolderSet, ImageSet, load_dataset
@@ -21,19 +21,17 @@ from mixgan.engine.run_folder import RunFolder, load_weights, read_metrics
 from mixgan.ops.transforms import denormalize, normalize
 
 T = TypeVar("T")
-#: Fields of image sets that hold one entry for each sample.
-PER_SAMPLE = ("images", "paths", "labels", "boxes")
 
 
 @dataclass(frozen=True, eq=False)
 class TrainedRun:
-    """A run folder of the classify command; what is asked for is read when it is asked for.
+    """A run folder of the classify command.
 
     Attributes:
         path: the run's folder.
-        label: how figures call it.
+        label: its name in figures.
         device: where its network works.
-        data_root: where its data set lies now, None for the place it was trained from.
+        data_root: where its data set is now, None for the place it was trained from.
     """
 
     path: Path
@@ -43,17 +41,17 @@ class TrainedRun:
 
     @cached_property
     def settings(self) -> ClassifySettings:
-        """The run's own settings; ValueError for a folder that holds no run of the classify command."""
+        """The run's own settings; ValueError for a folder that is not a run of the classify command."""
         if not RunFolder(self.path).config.is_file():
-            raise ValueError(f"{self.path} is no run folder: it has no config.json")
+            raise ValueError(f"{self.path} is not a run folder: it has no config.json")
         config = read_config(self.path)
         if config["recipe"] != "classify":
             raise ValueError(f"{self.path} is a run of {config['recipe']}, not of the classify command")
         return ClassifySettings(**run_settings(self.path, ClassifySettings))
 
     @cached_property
-    def about(self) -> dict[str, Any]:
-        """What the weight file says of itself: network, classes, mean, std, image_size, method, dataset."""
+    def metadata(self) -> dict[str, Any]:
+        """What the weight file stores beside the weights: network, classes, mean, std, image_size, method, dataset."""
         return saved_network(self.path)[1]
 
     @cached_property
@@ -62,75 +60,82 @@ class TrainedRun:
         return read_metrics(RunFolder(self.path).metrics)
 
     @property
+    def evaluations(self) -> list[dict[str, Any]]:
+        """The records of evaluations on the test set; ValueError where there is none."""
+        found = [record for record in self.records if "test_accuracy" in record]
+        if not found:
+            raise ValueError(f"{self.label} has no evaluation in its metrics.jsonl")
+        return found
+
+    @property
     def classes(self) -> list[str]:
         """The names of the classes, in the order of the labels."""
-        return self.about["classes"]
+        return self.metadata["classes"]
 
     @cached_property
-    def trained_network(self) -> nn.Module:
+    def trained_network(self) -> Any:
         """The network in eval mode as it was trained: with doubled input or output where the method needs that."""
-        file, about = saved_network(self.path)
-        with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and thrown away
+        file, metadata = saved_network(self.path)
+        with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and replaced
             network = build_network(
-                about["network"], num_classes=about["num_classes"], in_channels=about["in_channels"]
+                metadata["network"], num_classes=metadata["num_classes"], in_channels=metadata["in_channels"]
             )
         load_weights(file, network)
         return network.to(self.device).eval().requires_grad_(False)
 
     @property
-    def network(self) -> nn.Module:
-        """The network for single, normalised images, in eval mode, without gradients into its weights.
+    def network(self) -> Any:
+        """The network for single, normalised images, in eval mode, its weights without gradients.
 
         Raises:
-            ValueError: it was trained on pairs of images and answers for two.
+            ValueError: it was trained on pairs of images.
         """
         if self.is_double:
             raise ValueError(
                 f"{self.label} was trained with {self.settings.method} on pairs of images, "
-                "and this figure needs a network for single ones (--finetune-from makes one of it)"
+                "and this figure needs a network for single images (--finetune-from makes one of it)"
             )
         return self.trained_network
 
     @property
     def is_double(self) -> bool:
-        """Whether the network takes two images at once or answers for two."""
-        shape = self.about["in_channels"], self.about["num_classes"]
-        return shape != (len(self.about["mean"]), len(self.classes))
+        """Whether the network takes two images at once or has outputs for two."""
+        shape = self.metadata["in_channels"], self.metadata["num_classes"]
+        return shape != (len(self.metadata["mean"]), len(self.classes))
+
+    def new_method(self, name: str, *, mixer: dict[str, Any] | None = None, options: dict[str, Any]) -> Method:
+        """A method with initial weights on a new network like the run's."""
+        classes, (mean, std) = len(self.classes), self.moments
+        network = build_network(self.metadata["network"], num_classes=classes, in_channels=len(mean))
+        method = build_method(name, network, num_classes=classes, mixer=mixer, options=options, mean=mean, std=std)
+        return method.to(self.device)
 
     @cached_property
-    def method(self) -> Method:
+    def method(self) -> Any:
         """The training method with everything that it learned, from the last checkpoint, in eval mode.
 
         Raises:
-            ValueError: the run keeps no checkpoint.
+            ValueError: the run has no checkpoint.
         """
         checkpoint = pointed(RunFolder(self.path).checkpoints, "last.json")
         if checkpoint is None:
-            raise ValueError(f"{self.path} keeps no checkpoint, and this figure needs what the method learned")
-        classes, (mean, std) = len(self.classes), self.moments
+            raise ValueError(f"{self.path} has no checkpoint, and this figure needs what the method learned")
+        settings = self.settings
         with torch.random.fork_rng(devices=[]):
-            method = build_method(
-                self.settings.method,
-                build_network(self.about["network"], num_classes=classes, in_channels=len(mean)),
-                num_classes=classes,
-                mixer=self.settings.mixer,
-                options=self.settings.method_options,
-                mean=mean,
-                std=std,
-            )
+            method = self.new_method(settings.method, mixer=settings.mixer, options=settings.method_options)
         load_weights(checkpoint / "model.safetensors", method)
-        file, about = saved_network(self.path)
-        if "ema" in about:  # the network that was tested is the moving average, which the method itself does not hold
+        file, metadata = saved_network(self.path)
+        if "ema" in metadata:  # the tested network is the moving average, which the method does not contain
             load_weights(file, method.network)
-        return method.to(self.device).eval()
+        return method.eval()
 
     @property
     def moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel, of images in 0..1."""
-        return tuple(self.about["mean"]), tuple(self.about["std"])
+        return tuple(self.metadata["mean"]), tuple(self.metadata["std"])
 
     def normalise(self, images: Tensor) -> Tensor:
-        """(B,C,H,W) in 0..1, as the network sees them."""
+        """(B,C,H,W) in 0..1, as the network takes them."""
         return normalize(images, *self.moments)
 
     def as_pictures(self, images: Tensor) -> Tensor:
@@ -138,83 +143,73 @@ class TrainedRun:
         return denormalize(images, *self.moments)
 
     @property
-    def looked_at(self) -> tuple[object, ...]:
+    def image_source(self) -> tuple[object, ...]:
         """What runs must have in common to be shown the same images with the same labels."""
-        return self.settings.dataset, self.settings.tiles_view, self.about["image_size"], tuple(self.classes)
+        return self.settings.dataset, self.settings.tiles_view, self.metadata["image_size"], tuple(self.classes)
 
     def data(self, split: str) -> ImageSet | FolderSet:
         """The split ``train`` or ``test`` of the run's data set, loaded once for all runs; ValueError where it is missing."""
         settings = self.settings
-        tiles = (settings.tiles_view, settings.train_count if split == "train" else None)
-        return _load(
-            settings.dataset,
-            Path(self.data_root or settings.data_root),
-            split,
-            self.about["image_size"],
-            settings.normalise,
-            settings.on_bad_image,
-            tiles if settings.dataset == "tiles" else None,
-        )
+        options: dict[str, Any] = {"normalise": settings.normalise, "on_bad_image": settings.on_bad_image}
+        if settings.dataset == "tiles":
+            options |= {"tiles_view": settings.tiles_view, "count": settings.train_count if split == "train" else None}
+        root = Path(self.data_root or settings.data_root)
+        return _load(settings.dataset, root, split, self.metadata["image_size"], tuple(options.items()))
 
     def batches(
         self, *, count: int, batch_size: int, split: str = "test", labels: Sequence[int] | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The first ``count`` images of a split (all, where there are fewer): normalised (B,C,H,W), labels (B,), on the device.
+        """``count`` images of a split (all, where there are fewer): normalised (B,C,H,W), labels (B,), on the device.
 
-        Runs on the same data set get the same images, in the same order; an even spread over the set where it is larger.
+        Runs on the same data set get the same images in the same order, spread evenly over the set where it is larger.
         """
         return eval_batches(self.sample(count, split, labels), batch_size=batch_size, device=self.device, workers=0)
 
     def sample(self, count: int, split: str = "test", labels: Sequence[int] | None = None) -> ImageSet | FolderSet:
         """At most ``count`` images of a split, or of those with these labels, spread evenly (folders are sorted by class)."""
-        return _thinned(self.data(split), count, labels)
+        images = self.data(split)
+        index = torch.arange(len(images))
+        if labels is not None:
+            index = index[torch.isin(images.labels, torch.tensor(labels))]
+        if len(index) == len(images) <= count:
+            return images
+        index = index[torch.linspace(0, len(index) - 1, min(count, len(index))).round().long()]
+        chosen: dict[str, Any] = {}
+        for name in (
+            "images",
+            "paths",
+            "labels",
+            "boxes",
+        ):  # those of an image set's fields that have an entry a sample
+            values = getattr(images, name, None)
+            if values is not None:
+                chosen[name] = values[index] if isinstance(values, Tensor) else tuple(values[i] for i in index.tolist())
+        return replace(images, **chosen)
+
+
+Runs = Sequence[TrainedRun]
 
 
 @lru_cache(maxsize=8)
 def _load(
-    dataset: str,
-    root: Path,
-    split: Any,
-    size: int,
-    normalise: Any,
-    on_bad_image: Any,
-    tiles: tuple[Any, int | None] | None,
+    dataset: str, root: Path, split: Any, size: int, options: tuple[tuple[str, Any], ...]
 ) -> ImageSet | FolderSet:
-    options: dict[str, Any] = {"normalise": normalise, "on_bad_image": on_bad_image}
-    if tiles is not None:
-        options |= {"tiles_view": tiles[0], "count": tiles[1]}
-    return load_dataset(dataset, root, split=split, size=size, **options)
+    return load_dataset(dataset, root, split=split, size=size, **dict(options))
 
 
-def _thinned(images: ImageSet | FolderSet, count: int, labels: Sequence[int] | None) -> ImageSet | FolderSet:
-    """Every n-th sample with these labels, so that ``count`` are left."""
-    places = torch.arange(len(images))
-    if labels is not None:
-        places = places[torch.isin(images.labels, torch.tensor(labels))]
-    if len(places) == len(images) <= count:
-        return images
-    index = places[torch.linspace(0, len(places) - 1, min(count, len(places))).round().long()]
-    kept: dict[str, Any] = {}
-    for name in PER_SAMPLE:
-        values = getattr(images, name, None)
-        if values is not None:
-            kept[name] = values[index] if isinstance(values, Tensor) else tuple(values[i] for i in index.tolist())
-    return replace(images, **kept)
-
-
-def each(runs: Sequence[TrainedRun], make: Callable[[TrainedRun], T]) -> tuple[dict[str, T], list[str]]:
+def each(runs: Runs, make: Callable[[TrainedRun], T]) -> tuple[dict[str, T], list[str]]:
     """``make`` of every run that allows it, by label, and one sentence for each that does not.
 
     Raises:
         ValueError: none does; all the sentences.
     """
-    made: dict[str, T] = {}
+    found: dict[str, T] = {}
     sentences: list[str] = []
     for run in runs:
         try:
-            made[run.label] = make(run)
+            found[run.label] = make(run)
         except ValueError as error:
             sentences.append(str(error))
-    if not made:
+    if not found:
         raise ValueError("; ".join(dict.fromkeys(sentences)))
-    return made, sentences
+    return found, sentences

@@ -8,7 +8,7 @@ import torch
 from matplotlib.image import imread
 from torch import nn
 
-from classify.analysis.lambda_sweep import lambda_sweep, sweep, sweep_of
+from classify.analysis.lambda_sweep import lambda_sweep, sweep, sweep_run
 from classify.analysis.result import Study
 
 
@@ -59,13 +59,13 @@ def test_the_ends_are_single_images_and_swapped_pairs_mirror_the_curves(cutmix_r
 
 def test_a_panel_for_each_run_lines_for_all_and_a_sentence_for_networks_of_two_images(cutmix_run, tmp_path):
     double = dataclasses.replace(cutmix_run, label="double")
-    double.__dict__["about"] = {**cutmix_run.about, "num_classes": 2 * len(cutmix_run.classes)}
+    double.__dict__["metadata"] = {**cutmix_run.metadata, "num_classes": 2 * len(cutmix_run.classes)}
     study = Study(count=30, batch_size=16)
     result = lambda_sweep([cutmix_run, double], study, steps=4)
-    assert result.numbers["lambda"] == [0, 0.25, 0.5, 0.75, 1]
-    assert result.numbers["runs"] == {"cutmix": sweep_of(cutmix_run, study, [0, 0.25, 0.5, 0.75, 1], 500)}
-    assert len(result.skipped) == 1
-    assert result.skipped[0].startswith("double was trained with cutmix on pairs of images")
+    assert result.metrics["lambda"] == [0, 0.25, 0.5, 0.75, 1]
+    assert result.metrics["runs"] == {"cutmix": sweep_run(cutmix_run, study, [0, 0.25, 0.5, 0.75, 1], 500)}
+    assert len(result.warnings) == 1
+    assert result.warnings[0].startswith("double was trained with cutmix on pairs of images")
     result.write(tmp_path)
     for title in ("accuracy-for-either-image-and-for-both", "loss-against-the-mixed-label"):
         assert imread(tmp_path / f"{title}.png").std() > 0.02

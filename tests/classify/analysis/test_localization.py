@@ -1,11 +1,21 @@
-"""Localization of a run on the tiles' landmarks, and of a map that is known."""
+"""Boxes of components against Kornia's labelling, and localization on the tiles' landmarks."""
 
 from dataclasses import replace
 
 import pytest
 import torch
+from kornia.contrib import connected_components
 
-from classify.analysis.localization import centre_boxes, figures, framed, localization, true_boxes
+from classify.analysis.localization import (
+    centre_boxes,
+    component_boxes,
+    framed,
+    intersection_over_union,
+    localization,
+    localization_metrics,
+    max_box_acc,
+    true_boxes,
+)
 from classify.analysis.result import Study
 from mixgan.data.tiles import make_tiles
 
@@ -20,19 +30,19 @@ def test_true_boxes_are_the_landmarks_at_224_px(cutmix_run):
 
 
 def test_the_figure_of_a_run(cutmix_run, tmp_path):
-    result = localization([cutmix_run], STUDY)
+    result = localization([cutmix_run], Study(count=4, batch_size=3))
     result.write(tmp_path)
     assert [row["run"] for row in result.tables["Localization"]] == ["cutmix", "centre"]
     row = result.tables["Localization"][0]
     assert row["MaxBoxAccV2"] == pytest.approx((row["overlap 0.3"] + row["overlap 0.5"] + row["overlap 0.7"]) / 3)
     assert 1 >= row["overlap 0.3"] >= row["overlap 0.5"] >= row["overlap 0.7"]
     assert row["overlap 0.5"] >= row["MaxBoxAcc"]
-    assert row["overlap 0.5"] == pytest.approx(max(result.numbers["found"]["cutmix"]))
+    assert row["overlap 0.5"] == pytest.approx(max(result.metrics["found"]["cutmix"]))
     assert len(result.pictures["cutmix: boxes"][0].getcolors(1 << 24)) > 1000
 
 
 def test_the_centre_map_finds_the_boxes_around_the_middle():
-    row = figures(centre_boxes(torch.tensor([[92.0, 92, 131, 131], [0, 0, 20, 20]]), STUDY))
+    row = localization_metrics(centre_boxes(torch.tensor([[92.0, 92, 131, 131], [0, 0, 20, 20]])))
     names = ("MaxBoxAccV2", "overlap 0.3", "overlap 0.5", "overlap 0.7", "MaxBoxAcc")
     assert row == pytest.approx(dict.fromkeys(names, 0.5))
 
@@ -50,3 +60,67 @@ def test_sets_without_boxes_are_refused(cutmix_run, monkeypatch):
     monkeypatch.setattr(type(cutmix_run), "data", lambda self, split: bare)
     with pytest.raises(ValueError, match="the data set 'tiles' has no boxes"):
         localization([cutmix_run], STUDY)
+
+
+def by_labelling(image, truth, threshold):
+    """(best overlap, overlaps of all largest components, their boxes) of one map at one threshold, by flooding."""
+    above = (image > threshold).float()
+    labels = connected_components(above[None, None], num_iterations=image.numel())[0, 0]
+    found = []
+    for label in labels.unique().tolist():
+        if label > 0:
+            y, x = (labels == label).nonzero(as_tuple=True)
+            box = torch.stack((x.min(), y.min(), x.max(), y.max()))
+            found.append((len(x), intersection_over_union(box, truth).item(), box.tolist()))
+    most = max((count for count, _, _ in found), default=0)
+    largest = [(overlap, box) for count, overlap, box in found if count == most]
+    return max((overlap for _, overlap, _ in found), default=0.0), largest
+
+
+@pytest.mark.parametrize("kind", ["noise", "steps", "smooth"])
+def test_boxes_equal_those_of_a_labelling_at_each_threshold(kind):
+    torch.manual_seed(0)
+    maps = torch.rand(3, 9, 12)
+    if kind == "steps":  # many pixels alike
+        maps = (maps * 5).round() / 5
+    if kind == "smooth":
+        maps = torch.nn.functional.interpolate(torch.rand(3, 1, 4, 4), (9, 12), mode="bilinear")[:, 0]
+    truth = torch.tensor([[2, 1, 6, 5], [0, 0, 11, 8], [5, 5, 5, 5]])
+    for row in range(3):
+        boxes = component_boxes(maps[row])
+        found_best, found_largest = boxes.scores(truth[row])
+        for step in (0, 1, 150, 399, 400, 401, 600, 850, 999):
+            best, largest = by_labelling(maps[row], truth[row], step / 1000)
+            assert found_best[step].item() == pytest.approx(best)
+            if largest:
+                found = (found_largest[step].item(), boxes.largest[step].tolist())
+                assert any(found == (pytest.approx(overlap), box) for overlap, box in largest)
+            else:
+                assert found_largest[step] == 0
+
+
+def test_two_blobs_are_apart_above_their_saddle():
+    image = torch.zeros(6, 20)
+    image[1:4, 2:5] = 0.9  # 9 pixels
+    image[2:4, 12:18] = 0.6  # 12 pixels
+    image[3, 5:12] = 0.3  # a bridge
+    boxes = component_boxes(image)
+    best, largest = boxes.scores(torch.tensor([2, 1, 4, 3]))
+    together = intersection_over_union(torch.tensor([2, 1, 17, 3]), torch.tensor([2, 1, 4, 3])).item()
+    assert together == pytest.approx(9 / 48)
+    assert best[[100, 299, 300, 599, 600, 899]].tolist() == pytest.approx([together, together, 1, 1, 1, 1])
+    assert best[900] == 0  # nothing is above
+    assert largest[[299, 300, 599, 600]].tolist() == pytest.approx([together, 0, 0, 1])
+    assert boxes.largest[400].tolist() == [12, 2, 17, 3]
+
+
+def test_overlap_counts_whole_pixels():
+    one, other = torch.tensor([0, 0, 3, 3]), torch.tensor([2, 2, 5, 4])
+    assert intersection_over_union(one, other).item() == pytest.approx(4 / (16 + 12 - 4))
+    assert intersection_over_union(one, torch.tensor([4, 0, 5, 3])).item() == 0
+
+
+def test_one_threshold_serves_all_maps():
+    scores = torch.tensor([[0.9, 0.6, 0.0], [0.0, 0.5, 0.9]])
+    assert max_box_acc(scores, 0.5) == (1.0, 1)
+    assert max_box_acc(scores, 0.7) == (0.5, 0)

@@ -24,12 +24,14 @@ def test_pairs_are_of_two_classes_and_use_no_image_twice():
 
 
 def test_mixed_images_are_own_and_partner_weighed_by_the_mask(cutmix_run):
-    for pair in mixed_pairs(cutmix_run, STUDY, pairs=2, lambdas=(0.2, 0.8)):
-        assert pair.mixed.shape == (2, 3, 32, 32)
-        assert pair.masks.shape == (2, 1, 32, 32)
-        expected = pair.masks * pair.own + (1 - pair.masks) * pair.partner
-        torch.testing.assert_close(pair.mixed, expected, atol=1e-5, rtol=0)
-        small, large = pair.masks
+    for own, partner, mixed, its_masks in zip(
+        *mixed_pairs(cutmix_run, STUDY, pairs=2, lambdas=(0.2, 0.8)), strict=True
+    ):
+        assert mixed.shape == (2, 3, 32, 32)
+        assert its_masks.shape == (2, 1, 32, 32)
+        expected = its_masks * own + (1 - its_masks) * partner
+        torch.testing.assert_close(mixed, expected, atol=1e-5, rtol=0)
+        small, large = its_masks
         # CutMix's box keeps its centre and shrinks: what the smaller lambda leaves of the own image, the larger one does too
         assert (large >= small).all()
         assert large.mean() > small.mean()
@@ -37,27 +39,27 @@ def test_mixed_images_are_own_and_partner_weighed_by_the_mask(cutmix_run):
 
 def test_automix_shows_the_mix_blocks_masks(make_run):
     run = run_of(make_run, "automix")
-    (pair,) = mixed_pairs(run, STUDY, pairs=1, lambdas=(0.05, 0.5))
-    torch.testing.assert_close(pair.masks[0], torch.full((1, 32, 32), 0.05))  # below lam-margin: plain mixup
+    (found,) = mixed_pairs(run, STUDY, pairs=1, lambdas=(0.05, 0.5)).masks
+    torch.testing.assert_close(found[0], torch.full((1, 32, 32), 0.05))  # below lam-margin: plain mixup
     images, labels = next(run.batches(count=40, batch_size=40))
     index = pairs_of_two_classes(labels, 1, seed=0)[0]
     z = run.method.teacher.network.stages(images[index])[2]
     block = run.method.mix_block
     with torch.no_grad():
         expected = block(block.project(z), torch.tensor([1, 0]), torch.tensor([0.5, 0.5]), (32, 32))
-    torch.testing.assert_close(pair.masks[1], expected[0])
+    torch.testing.assert_close(found[1], expected[0])
 
 
 def test_the_figure_compares_runs_and_says_who_has_no_masks(cutmix_run, make_run, tmp_path):
     result = masks(
         [cutmix_run, run_of(make_run, "erm"), run_of(make_run, "automix")], STUDY, pairs=2, lambdas=(0.3, 0.6)
     )
-    assert result.skipped == ["erm: erm mixes no two images, so there are no masks to show"]
+    assert result.warnings == ["erm: erm mixes no two images, so there are no masks to show"]
     result.write(tmp_path)
     names = ["methods-at-lambda-0.6", "cutmix-lambda-by-lambda", "automix-lambda-by-lambda", "mean-of-the-masks"]
     for name in names:
         assert len(Image.open(tmp_path / f"{name}.png").convert("RGB").getcolors(1 << 24)) > 20
-    means = result.numbers["mask_means"]["automix"]["mean"]
+    means = result.metrics["mask_means"]["automix"]["mean"]
     assert means[0] == 0  # mixup's, as lambda is below lam-margin
     assert means[-1] == 1
 

@@ -16,8 +16,8 @@ def some_result() -> Result:
         text="How to\nread it.",
         pictures={"Loss at L = 5": (plot, "of one run"), "A sheet": (Image.new("RGB", (4, 4), "red"), "")},
         tables={"Errors": [{"run": "a", "ece": 0.25}]},
-        numbers={"a": [1.0, float("nan")]},
-        skipped=["b has no record"],
+        metrics={"a": [1.0, float("nan")]},
+        warnings=["b has no record"],
     )
 
 

@@ -1,0 +1,136 @@
+"""Attacks against the closed form of a linear network; corruption errors by hand and with CIFAR-C's files."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from classify.analysis.result import Study
+from classify.analysis.robustness import (
+    adversarial,
+    as_bytes,
+    classifier_of_pixels,
+    corrupted_batches,
+    corruption,
+    corruption_errors,
+    fgsm,
+    pgd,
+    relative_error,
+)
+from classify.analysis.trained_run import TrainedRun
+from mixgan.ops.corruptions import corrupt, list_corruptions
+
+EPS = 8 / 255
+
+
+def linear(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 2))
+
+
+def test_fgsm_on_a_linear_network_is_the_sign_of_the_weights():
+    network = linear()
+    images, labels = 0.2 + 0.6 * torch.rand(5, 3, 4, 4), torch.tensor([0, 1, 0, 1, 1])
+    weight = network[1].weight
+    away = torch.where(labels[:, None] == 0, weight[1] - weight[0], weight[0] - weight[1]).sign()  # of two classes
+    torch.testing.assert_close(fgsm(network, images, labels, eps=EPS), images + EPS * away.view_as(images))
+
+
+def test_pgd_on_a_linear_network_ends_where_fgsm_does():
+    network = linear()
+    images, labels = torch.rand(5, 3, 4, 4), torch.tensor([0, 1, 0, 1, 1])
+    generator = torch.Generator().manual_seed(0)
+    attacked = pgd(network, images, labels, eps=EPS, step=EPS / 2, steps=4, generator=generator)
+    torch.testing.assert_close(attacked, fgsm(network, images, labels, eps=EPS))
+
+
+def test_no_pixel_leaves_its_bounds():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Tanh(), nn.Flatten(), nn.Linear(8 * 36, 4))
+    images, labels = torch.rand(6, 3, 8, 8).round(decimals=1), torch.randint(4, (6,))
+    for attacked in (
+        fgsm(network, images, labels, eps=EPS),
+        pgd(network, images, labels, eps=EPS, step=EPS, steps=5, generator=torch.Generator().manual_seed(1)),
+    ):
+        assert (attacked - images).abs().max() <= EPS + 1e-6
+        assert attacked.min() >= 0
+        assert attacked.max() <= 1
+        assert not attacked.requires_grad
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_the_figure_starts_at_the_clean_accuracy_and_falls(cutmix_run, tmp_path):
+    study = Study(count=40, batch_size=20)
+    result = adversarial([cutmix_run], study, eps=(16.0, 4.0), steps=2)
+    right = [
+        (classifier_of_pixels(cutmix_run)(cutmix_run.as_pictures(images)).argmax(1) == labels).float()
+        for images, labels in cutmix_run.batches(count=40, batch_size=40)
+    ]
+    assert result.metrics["eps"] == [0, 4, 16]
+    for accuracies in result.metrics["accuracy"]["cutmix"].values():
+        assert accuracies[0] == pytest.approx(right[0].mean().item())
+        assert accuracies[2] < accuracies[0]
+    assert list(result.pictures) == ["FGSM", "PGD, 2 steps", "Attacked images"]
+    assert len(result.pictures["Attacked images"][0].getcolors(1 << 24)) > 1000
+    result.write(tmp_path)
+
+
+def test_options_out_of_range_are_refused(cutmix_run):
+    with pytest.raises(ValueError, match=r"--adversarial.eps must be above 0 .* got \(0.0,\) and 10"):
+        adversarial([cutmix_run], Study(), eps=(0.0,))
+
+
+STUDY = Study(count=24, batch_size=12)
+
+
+def test_relative_error_is_the_mean_over_corruptions_of_shares():
+    errors, baseline = torch.tensor([[0.1, 0.3], [0.4, 0.4]]), torch.tensor([[0.2, 0.2], [0.1, 0.3]])
+    assert relative_error(errors, baseline) == pytest.approx((0.4 / 0.4 + 0.8 / 0.4) / 2)
+
+
+def test_generated_images_are_the_runs_own_corrupted(cutmix_run):
+    images, labels = next(cutmix_run.batches(count=24, batch_size=12))
+    made, made_labels = next(corrupted_batches(as_bytes(cutmix_run, STUDY), "contrast", 3, STUDY))
+    assert torch.equal(labels, made_labels)
+    torch.testing.assert_close(made, corrupt(cutmix_run.as_pictures(images).clamp(0, 1), "contrast", severity=3))
+
+
+def test_the_figure_of_a_run(cutmix_run, tmp_path):
+    result = corruption([cutmix_run], STUDY)
+    result.write(tmp_path)
+    (row,) = result.tables["Mean corruption error"]
+    errors = torch.tensor(list(result.metrics["cutmix"]["errors"].values()))
+    assert errors.shape == (15, 5)
+    assert row["images"] == "generated"
+    assert row["mean corruption error"] == pytest.approx(errors.mean().item())
+    assert row["relative to cutmix"] == pytest.approx(1)
+    assert len(result.pictures["The corruptions"][0].getcolors(1 << 24)) > 1000
+
+
+class OnCifar(TrainedRun):
+    """A run on tiles that says it was one on CIFAR-10."""
+
+    @property
+    def settings(self):
+        return replace(super().settings, dataset="cifar10")
+
+    def data(self, split):
+        return TrainedRun(self.path, self.label, self.device).data(split)
+
+
+def test_files_of_cifar_c_are_used_where_they_lie(cutmix_run, tmp_path):
+    folder = tmp_path / "CIFAR-10-C"
+    folder.mkdir()
+    images = np.random.default_rng(0).integers(256, size=(5 * 8, 32, 32, 3), dtype=np.uint8)
+    np.save(folder / "labels.npy", np.tile(np.arange(8, dtype=np.uint8), 5))
+    for name in list_corruptions():
+        np.save(folder / f"{name}.npy", images)
+    run = OnCifar(cutmix_run.path, "cifar", torch.device("cpu"), tmp_path)
+    found = corruption_errors(run, STUDY)
+    assert found.source == "CIFAR-10-C"
+    with torch.no_grad():
+        pixels = torch.from_numpy(images[16:24]).permute(0, 3, 1, 2) / 255  # severity 3
+        wrong = cutmix_run.network(cutmix_run.normalise(pixels)).argmax(1) != torch.arange(8)
+    assert found.corrupted[:, 2].tolist() == pytest.approx([wrong.float().mean().item()] * 15)
