@@ -115,7 +115,7 @@ def _changed(run: TrainedRun) -> dict[str, Any]:
     settings = run.settings
     preset = preset_values(None, dataset=settings.dataset, method=settings.method)
     usual = ClassifySettings(method=settings.method, dataset=settings.dataset, **preset)
-    defaults = by_flag(to_json(usual))
+    defaults = by_flag(to_json(usual)) | {"--dataset": None}  # always named
     return {flag: value for flag, value in by_flag(to_json(settings)).items() if value != defaults[flag]}
 
 

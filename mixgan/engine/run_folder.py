@@ -124,7 +124,9 @@ def read_metadata(path: Path) -> dict[str, Any]:
 def load_weights(path: Path, module: nn.Module) -> None:
     """Fill a module from a file; ValueError where the file does not fit it."""
     try:
-        module.load_state_dict(load_file(path))
+        # Mixers had random state of their own once; checkpoints of older runs still hold it.
+        values = {name: value for name, value in load_file(path).items() if not name.endswith("host._extra_state")}
+        module.load_state_dict(values)
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(f"{path} does not contain weights for {type(module).__name__}: {error}") from error
 
