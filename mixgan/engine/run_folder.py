@@ -243,14 +243,19 @@ def version(package: str) -> str | None:
 
 
 def git_commit() -> str | None:
-    """Commit of the running code, with ``+changes`` where files differ from it; None outside a git checkout."""
-    folder = Path(__file__).parent
+    """Commit of the running code, with ``+changes`` where files differ from it; None outside a git checkout.
+
+    An environment inside somebody's repository is not a checkout of this code: git must know this very file.
+    """
+    file = Path(__file__)
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(file.parent), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
     try:
-        git = ("git", "-C", str(folder))
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        status = subprocess.run(
-            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True
-        ).stdout
+        git("ls-files", "--error-unmatch", file.name)
+        commit, status = git("rev-parse", "HEAD").strip(), git("status", "--porcelain", "-uno")
     except (OSError, subprocess.CalledProcessError):
         return None
     return f"{commit}+changes" if status else commit

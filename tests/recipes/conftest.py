@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+#: Seconds after which a process hangs; no test depends on how fast it is.
+LONG = 900
 RECIPES = Path(__file__).parents[2] / "recipes"
 
 
@@ -20,12 +22,13 @@ class Launcher:
         self.cwd = cwd
         self.recipes = recipes
 
-    def start(self, recipe: str, *words: object, processes: int = 1) -> subprocess.Popen:
+    def start(self, recipe: str, *words: object, processes: int = 1, hold_at: int | None = None) -> subprocess.Popen:
         single = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
         several = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
         # One thread each: two on a busy machine can be a hundred times slower, as they wait for one another.
         words = (*words, "--threads", 1)
-        command = [*(single if processes == 1 else several), str(self.recipes / recipe), *map(str, words)]
+        held = [] if hold_at is None else [str(Path(__file__).parent / "held.py"), str(hold_at)]
+        command = [*(single if processes == 1 else several), *held, str(self.recipes / recipe), *map(str, words)]
         return subprocess.Popen(
             command,
             cwd=self.cwd,
@@ -38,20 +41,20 @@ class Launcher:
     def __call__(self, recipe: str, *words: object, processes: int = 1) -> str:
         """Run to the end; returns what was printed."""
         process = self.start(recipe, *words, processes=processes)
-        printed, _ = process.communicate(timeout=180)
+        printed, _ = process.communicate(timeout=LONG)
         assert process.returncode == 0, printed
         return printed
 
     def signalled(self, number: signal.Signals, recipe: str, *words: object, folder: Path, after_step: int) -> str:
-        """Run until ``after_step`` is logged, then send a signal to all its processes; returns what was printed."""
-        process = self.start(recipe, *words)
-        until = time.monotonic() + 120
+        """Run to ``after_step``, where it is held, then send a signal to all its processes; returns what was printed."""
+        process = self.start(recipe, *words, hold_at=after_step)
+        until = time.monotonic() + LONG
         while last_step(folder) < after_step:
             assert process.poll() is None, process.communicate()[0]
-            assert time.monotonic() < until, "the run logged nothing for two minutes"
-            time.sleep(0.005)
+            assert time.monotonic() < until, "the run did not come to the step"
+            time.sleep(0.02)
         os.killpg(process.pid, number)
-        printed, _ = process.communicate(timeout=60)
+        printed, _ = process.communicate(timeout=LONG)
         assert process.returncode != 0, "the run was over before the signal came"
         return printed
 

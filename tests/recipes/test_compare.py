@@ -14,7 +14,7 @@ def test_two_variants_of_the_classify_recipe(launch):
 
     def compare(*more: str) -> subprocess.CompletedProcess:
         command = [sys.executable, recipe, *words, *more]
-        return subprocess.run(command, cwd=launch.cwd, capture_output=True, text=True, timeout=180)
+        return subprocess.run(command, cwd=launch.cwd, capture_output=True, text=True, timeout=900)
 
     done = compare()
     assert done.returncode == 0, done.stdout + done.stderr

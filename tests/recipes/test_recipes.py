@@ -60,6 +60,6 @@ def test_classify_leaves_a_complete_run_folder(launch):
 
 def test_a_wrong_flag_value_is_one_sentence(launch):
     process = launch.start("mixcyclegan_maps.py", "--preset", "fast")
-    printed, _ = process.communicate(timeout=120)
+    printed, _ = process.communicate(timeout=900)
     assert process.returncode != 0
     assert "error: unknown preset 'fast'; known: quick, paper\n" in printed

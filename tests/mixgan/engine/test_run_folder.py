@@ -130,3 +130,18 @@ def test_there_is_no_commit_without_git_or_outside_a_checkout(monkeypatch):
     for git in (missing, refuses):
         monkeypatch.setattr(run_folder.subprocess, "run", git)
         assert git_commit() is None
+
+
+@pytest.mark.parametrize("tracked", [False, True])
+def test_the_commit_of_a_repository_that_only_surrounds_the_package_is_not_recorded(
+    tmp_path, monkeypatch, tracked: bool
+):
+    package = tmp_path / "env" / "mixgan" / "run_folder.py"
+    package.parent.mkdir(parents=True)
+    package.touch()
+    (tmp_path / "thesis.tex").touch()
+    author = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for words in (["init", "-q"], ["add", "." if tracked else "thesis.tex"], [*author, "commit", "-qm", "first"]):
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
+    monkeypatch.setattr(run_folder, "__file__", str(package))
+    assert (git_commit() is not None) == tracked
