@@ -1,8 +1,8 @@
 """The classifiers' training step: python bench/classify.py [--parts steps input methods] [--markdown FILE]
 
-steps: mixup as mixgan's loop runs it, in several number formats, beside a plain float32 loop of the published kind.
-input: a step on what the loader makes beside a step on one batch that is there already.
-methods: a step of every method beside a step of ERM.
+steps: mixup in mixgan's loop, in several precisions and layouts, against the published float32 loop.
+input: a step on batches of the loader against a step on one fixed batch.
+methods: a step of every method against a step of ERM.
 """
 
 import shlex
@@ -49,7 +49,7 @@ INPUT_GOAL = 0.97
 
 @dataclass(frozen=True)
 class Timed:
-    """A method as it is timed: its options, what it is held against, and by how much it may be slower."""
+    """A method to time: its options, the method it is compared with, and how many times slower it may be."""
 
     method: str
     options: dict[str, Any] = field(default_factory=dict)
@@ -71,10 +71,10 @@ WITH_GOALS = {
 #: The Mix Block may be a tenth of AutoMix's step.
 MIX_BLOCK_GOAL = 10
 NOTES = (
-    "Figures are medians of one run, in which both sides of a comparison take turns.",
+    "Times are medians of one run, in which both sides of a comparison alternate.",
     "published: mixup's loop in plain float32, one image augmented at a time on the CPU, one lambda a batch, loss and accuracy "
     "read back; mixgan's side of steps augments on the device and draws one lambda a sample, its logs read back too.",
-    "puzzlemix-reused takes its saliency from the clean loss's pass; it is held against mixup with the same clean loss.",
+    "puzzlemix-reused takes its saliency from the clean loss's pass; it is compared with mixup with the same clean loss.",
     "The Mix Block's row is the block alone, both masks and the backward pass of one, against a whole step of AutoMix.",
 )
 
@@ -86,11 +86,11 @@ class Options:
     parts: tuple[Literal["steps", "input", "methods"], ...] = ("steps", "input", "methods")
     """What to time."""
     variants: tuple[str, ...] = tuple(VARIANTS)
-    """Number formats and layouts of the part "steps"."""
+    """Precisions and layouts of the part "steps"."""
     methods: str = "erm,puzzlemix,puzzlemix-reused,lamix,manifold-mixup,automix"
     """Methods of the part "methods", separated by commas."""
     methods_variant: str = "fp32"
-    """Their number format and layout, and those of the part "input"."""
+    """Their precision and layout, and those of the part "input"."""
     network: str = "preact-resnet18"
     """Network architecture."""
     batch_size: int = 128
@@ -104,7 +104,7 @@ class Options:
     threads: int = 0
     """CPU threads; 0: all cores."""
     repeats: int = 5
-    """Turns over which medians are taken."""
+    """Repetitions over which medians are taken."""
     markdown: Path | None = None
     """File for the table."""
 
@@ -135,7 +135,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def comparisons(options: Options) -> Iterator[tuple[Comparison, torch.device]]:
-    """All that was asked for, each with the device that it runs on."""
+    """All requested comparisons, each with its device."""
     data = random_set(options)
     for part in options.parts:
         if part == "steps":
@@ -144,7 +144,7 @@ def comparisons(options: Options) -> Iterator[tuple[Comparison, torch.device]]:
                 yield bench.against_published(), bench.device
         elif part == "input":
             bench = Bench(options, options.methods_variant, data)
-            yield bench.feed_against_one_batch(), bench.device
+            yield bench.loader_against_one_batch(), bench.device
         else:
             for name in options.methods.split(","):
                 bench = Bench(options, options.methods_variant, data)
@@ -160,14 +160,14 @@ def random_set(options: Options) -> tuple[Tensor, Tensor]:
 
 
 class Bench:
-    """Steps in one number format and layout."""
+    """Training steps in one precision and layout."""
 
     def __init__(self, options: Options, variant: str, data: tuple[Tensor, Tensor]) -> None:
         self.options, self.variant, self.data = options, variant, data
         self.settings = ClassifySettings(
             dataset="tiles", batch_size=options.batch_size, threads=options.threads, **VARIANTS[variant]
         )
-        AcceleratorState._reset_state(True)  # one process trains in several number formats here
+        AcceleratorState._reset_state(True)  # one process trains in several precisions here
         self.accelerator: Accelerator = make_accelerator(self.settings)
         self.device = self.accelerator.device
         self.loader = MemoryLoader(*data, batch_size=options.batch_size, seed=0, device=self.device, **MOMENTS)
@@ -184,8 +184,8 @@ class Bench:
         peer = Peer("published loop, float32", "torch", published, goal=STEP_GOALS.get(self.variant))
         return Comparison(f"step of mixup, {self.variant}", self.step(self.method("mixup"), self.batches()), [peer])
 
-    def feed_against_one_batch(self) -> Comparison:
-        """The same step where the input side has nothing to do."""
+    def loader_against_one_batch(self) -> Comparison:
+        """A step with the loader's batches, and one that repeats a single batch."""
         one = next(self.batches())
         idle = self.step(self.method("erm"), repeat(one))
         peer = Peer("the same batch again and again", "torch", lambda: idle, goal=INPUT_GOAL)
@@ -194,7 +194,7 @@ class Bench:
         )
 
     def against_erm(self, name: str) -> Iterator[Comparison]:
-        """A method's step and what it is held against; for AutoMix also the Mix Block alone."""
+        """A method's step against another method's; for AutoMix also the Mix Block alone."""
         timed = WITH_GOALS.get(name, Timed(name, against=ERM))
         held, method = timed.against or ERM, self.method(timed.method, timed.options)
         step = self.step(method, self.batches())
