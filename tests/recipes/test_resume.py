@@ -64,7 +64,7 @@ def test_killed_and_resumed_equals_uninterrupted(job, launch, tmp_path):
     printed = launch(*command, "--output-dir", broken, "--resume")
     resumed = re.search(r"Resuming at step (\d+) of 12", printed)
     assert resumed, printed
-    assert int(resumed[1]) == 4  # of a kill after step 6
+    assert int(resumed[1]) in (4, 5)  # killed after step 6; classify saves at its evaluation, too
     log, summary, weights = results(broken)
     expected_log, expected_summary, expected_weights = results(whole)
     assert log == expected_log
