@@ -13,7 +13,7 @@ from mixgan.engine.config import run_command
 COMMANDS = {
     "train-gan": ("mixgan.gan.train", "Train MixCycleGAN, or plain CycleGAN, on images of two domains"),
     "classify": ("classify.__main__", "Train a classifier with a mixing method"),
-    "dcgan": ("mixgan.gan.dcgan.train", "Train DCGAN with mixed real and generated images"),
+    "dcgan": ("mixgan.gan.dcgan", "Train DCGAN with mixed real and generated images"),
     "fid": ("mixgan.evaluate.command", "Compare generated images with real ones: Frechet distance and more"),
     "translate": ("mixgan.gan.translate", "Translate a folder of images with a trained generator"),
     "compare": ("mixgan.report.compare", "Train variants with several seeds and compare them in a table"),

@@ -13,7 +13,7 @@ from classify.__main__ import main as classify
 from classify.analysis.command import main as analyze
 from mixgan.engine.run_folder import save_weights
 from mixgan.evaluate.command import main as fid
-from mixgan.gan.dcgan.train import main as dcgan
+from mixgan.gan.dcgan import main as dcgan
 from mixgan.gan.networks import ResnetGenerator
 from mixgan.gan.train import main as mixcyclegan_maps
 from mixgan.gan.translate import main as translate

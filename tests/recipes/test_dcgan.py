@@ -9,9 +9,8 @@ from accelerate import Accelerator
 from mixgan.data.order import seeded_generator
 from mixgan.engine.run_folder import load_weights, read_metrics
 from mixgan.evaluate.features import bundled_features
-from mixgan.gan.dcgan.evaluation import TestImages
-from mixgan.gan.dcgan.images import load_images
-from mixgan.gan.dcgan.networks import Generator
+from mixgan.gan.data import load_images
+from mixgan.gan.dcgan import DCGAN, Discriminator, Generator, TestImages
 
 
 def test_two_processes(launch, tmp_path):
@@ -28,6 +27,8 @@ def test_two_processes(launch, tmp_path):
     load_weights(folder / "weights" / "G_ema.safetensors", generator)
     images = load_images("tiles", tmp_path, split="test", size=32, count=7)
     noise = torch.randn(7, 5, generator=seeded_generator(0, "evaluation"))
-    expected = TestImages(images, noise, bundled_features(), Accelerator(cpu=True)).figures(generator)
+    accelerator = Accelerator(cpu=True)
+    model = DCGAN(generator, Discriminator(size=32, width=4), accelerator=accelerator)
+    expected = TestImages(images, noise, bundled_features(), accelerator).metrics(model) | {"weights": "ema"}
     for key, value in expected.items():
         assert summary[key] == (pytest.approx(value, rel=1e-3, abs=1e-6) if isinstance(value, float) else value), key

@@ -10,8 +10,7 @@ import torch
 from PIL import Image
 from torchvision import datasets
 
-from mixgan.gan.dcgan.feed import ImageLoader
-from mixgan.gan.dcgan.images import find_cifar10, load_images
+from mixgan.gan.data import ImageLoader, find_cifar10, load_images
 
 
 def cifar_folders(root: Path, *, per_class: int = 3) -> None:
@@ -72,13 +71,13 @@ def test_fashion_mnist_is_gray_and_resized(tmp_path):
 
 def test_a_missing_set_is_one_sentence(tmp_path):
     assert find_cifar10(tmp_path) is None
-    with pytest.raises(ValueError, match=r"cifar10 is not there or damaged: looked for .*batches-py and .*<class>"):
+    with pytest.raises(ValueError, match=r"cifar10 not found or corrupted; searched .*batches-py and .*<class>"):
         load_images("cifar10", tmp_path, split="train", size=32)
-    with pytest.raises(ValueError, match=r"fashion-mnist is not there .*; --download fetches it, --data-root names"):
+    with pytest.raises(ValueError, match=r"fashion-mnist not found .*; --download fetches it, --data-root names"):
         load_images("fashion-mnist", tmp_path, split="train", size=32)
 
 
-def test_a_feed_deals_every_image_once_and_mirrors_some():
+def test_the_loader_gives_every_image_once_and_mirrors_some():
     """Image k is k everywhere but in its first column, where it is 100 + k."""
     images = torch.arange(20, dtype=torch.uint8).view(-1, 1, 1, 1).repeat(1, 1, 4, 4)
     images[..., 0] += 100

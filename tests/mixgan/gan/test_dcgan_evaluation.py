@@ -1,4 +1,4 @@
-"""Figures of generated images: what is measured, on which images, and the sentence about a collapse."""
+"""Metrics of generated images: what is measured, on which images, and the sentence about a collapse."""
 
 import pytest
 import torch
@@ -6,9 +6,8 @@ from accelerate import Accelerator
 
 from mixgan.evaluate.features import bundled_features
 from mixgan.evaluate.frechet import frechet_distance_from_features
-from mixgan.gan.dcgan.evaluation import GeneratedSource, TestImages, collapse_warnings, generate
-from mixgan.gan.dcgan.networks import Generator
-from mixgan.gan.evaluation import PairwiseDistance
+from mixgan.gan.dcgan import DCGAN, Discriminator, GeneratedSource, Generator, TestImages, generate
+from mixgan.gan.evaluation import PairwiseDistance, collapse_warning
 
 
 @pytest.fixture(scope="module")
@@ -50,18 +49,19 @@ def test_the_frechet_distance_is_of_test_images_and_generated_ones(generator):
     """The oracle: the distance of the features of both, taken here."""
     accelerator, extractor = Accelerator(cpu=True), bundled_features()
     images = torch.randint(256, (12, 1, 32, 32), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
-    figures = TestImages(images, NOISE, extractor, accelerator).figures(generator)
-    made = generate(generator, NOISE, accelerator)
-    expected = frechet_distance_from_features(extractor(images.expand(-1, 3, -1, -1)), extractor(made))
-    assert figures["fid"] == pytest.approx(expected, rel=1e-4)
-    assert (figures["n_real"], figures["n_fake"], figures["features"]) == (12, 9, "bundled")
-    pairs = torch.pdist(made.flatten(1).double()) / (3 * 32 * 32) ** 0.5
-    assert figures["diversity"] == pytest.approx(pairs.square().mean().sqrt().item(), rel=1e-6)
+    model = DCGAN(generator, Discriminator(size=32, channels=1, width=4), accelerator=accelerator)
+    metrics = TestImages(images, NOISE, extractor, accelerator).metrics(model)
+    fakes = generate(generator, NOISE, accelerator)
+    expected = frechet_distance_from_features(extractor(images.expand(-1, 3, -1, -1)), extractor(fakes))
+    assert metrics["fid"] == pytest.approx(expected, rel=1e-4)
+    assert (metrics["n_real"], metrics["n_fake"], metrics["features"]) == (12, 9, "bundled")
+    pairs = torch.pdist(fakes.flatten(1).double()) / (3 * 32 * 32) ** 0.5
+    assert metrics["diversity"] == pytest.approx(pairs.square().mean().sqrt().item(), rel=1e-6)
     with pytest.raises(ValueError, match="an evaluation needs two images of each kind, got 1 and 9"):
         TestImages(images[:1], NOISE, extractor, accelerator)
 
 
-def test_a_collapse_is_said_below_a_tenth_of_the_real_distance():
-    assert collapse_warnings(4.1, 40.0) == []
-    (text,) = collapse_warnings(3.9, 40.0)
+def test_warns_of_a_collapse_below_a_tenth_of_the_real_distance():
+    assert collapse_warning("the generator", 4.1, 40.0) == []
+    (text,) = collapse_warning("the generator", 3.9, 40.0)
     assert text.startswith("the generator has collapsed: its images differ by 3.9 of 255 on average, real ones by 40.0")

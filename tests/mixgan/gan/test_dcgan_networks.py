@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mixgan.gan.dcgan.networks import Discriminator, Generator
+from mixgan.gan.dcgan import Discriminator, Generator
 
 
 def test_the_published_layout_at_64_px():
@@ -44,5 +44,5 @@ def test_initial_weights():
 
 @pytest.mark.parametrize("size", [4, 48])
 def test_other_sides_are_refused(size):
-    with pytest.raises(ValueError, match=f"power of two from 8 on, got {size}"):
+    with pytest.raises(ValueError, match=f"power of two, at least 8, got {size}"):
         Generator(size=size)

@@ -9,8 +9,7 @@ import torch
 from PIL import Image
 
 from mixgan.engine.run_folder import load_weights, read_metadata
-from mixgan.gan.dcgan.networks import Discriminator, Generator
-from mixgan.gan.dcgan.train import main
+from mixgan.gan.dcgan import Discriminator, Generator, main
 
 TINY = (
     "--dataset tiles --image-size 32 --width 4 --latent 6 --train-count 12 --eval-count 6 --batch-size 4 --log-every 1 "
@@ -90,7 +89,7 @@ def test_a_dry_run_leaves_nothing(train, words: str, tmp_path: Path, capsys: pyt
 def test_gray_images(train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A set of one channel from end to end."""
     gray = torch.randint(256, (12, 1, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    monkeypatch.setattr("mixgan.gan.dcgan.train.load_images", lambda *where, **what: gray[: what["count"]])
+    monkeypatch.setattr("mixgan.gan.dcgan.load_images", lambda *where, **what: gray[: what["count"]])
     folder = train(tmp_path / "gray", "--dataset fashion-mnist --features bundled --max-steps 1")
     assert read_metadata(folder / "weights" / "G.safetensors")["channels"] == 1
     with Image.open(folder / "samples" / "training.png") as grid:

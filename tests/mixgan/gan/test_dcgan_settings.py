@@ -2,22 +2,22 @@
 
 import pytest
 
-from mixgan.gan.dcgan.settings import PAPER, QUICK, DcganSettings, settings_from
+from mixgan.gan.config import DCGAN_PAPER, DCGAN_QUICK, DcganSettings, dcgan_settings_from
 
 
 def test_without_flags_it_is_the_quick_preset_on_tiles(tmp_path, capsys):
-    settings = settings_from(["--data-root", str(tmp_path)])
+    settings = dcgan_settings_from(["--data-root", str(tmp_path)])
     assert (settings.dataset, settings.mixing) == ("tiles", "mixup")
-    assert {name: getattr(settings, name) for name in QUICK} == QUICK
+    assert {name: getattr(settings, name) for name in DCGAN_QUICK} == DCGAN_QUICK
     assert capsys.readouterr().out.startswith(f"No CIFAR-10 under {tmp_path}: using the synthetic tiles")
 
 
 def test_where_cifar10_lies_it_is_the_paper_preset_on_it(tmp_path, capsys):
     for split in ("train", "test"):
         (tmp_path / "cifar10" / split).mkdir(parents=True)
-    settings = settings_from(["--data-root", str(tmp_path)])
+    settings = dcgan_settings_from(["--data-root", str(tmp_path)])
     assert settings.dataset == "cifar10"
-    assert {name: getattr(settings, name) for name in PAPER} == PAPER
+    assert {name: getattr(settings, name) for name in DCGAN_PAPER} == DCGAN_PAPER
     assert capsys.readouterr().out == f"Using CIFAR-10 from {tmp_path}.\n"
 
 
@@ -40,4 +40,4 @@ def test_what_is_out_of_range_is_named(changes, message):
 
 def test_an_unknown_preset_is_named(tmp_path):
     with pytest.raises(ValueError, match="unknown preset 'fast'; known: quick, paper"):
-        settings_from(["--data-root", str(tmp_path), "--preset", "fast"])
+        dcgan_settings_from(["--data-root", str(tmp_path), "--preset", "fast"])

@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 
-from mixgan.gan.dcgan.settings import DcganSettings
-from mixgan.gan.dcgan.step import Dcgan
+from mixgan.gan.dcgan import DCGAN, Discriminator, Generator
 
-SHAPE = {"image_size": 32, "width": 2, "latent": 5, "batch_size": 4}
+
+def networks():
+    return Generator(size=32, width=2, latent=5), Discriminator(size=32, width=2)
 
 
 @pytest.fixture(autouse=True)
@@ -22,14 +23,13 @@ def own_process_state():
     PartialState._reset_state()
 
 
-def build(**changes: object) -> Dcgan:
+def build(*, mixing):
     torch.manual_seed(0)
-    model = Dcgan(DcganSettings(**SHAPE, **changes), Accelerator(cpu=True))
-    for network in (model.generator, model.discriminator):
+    pair = networks()
+    for network in pair:
         for parameter in network.double().parameters():
             torch.nn.init.normal_(parameter, std=0.2)
-    model.prepare()
-    return model
+    return DCGAN(*pair, accelerator=Accelerator(cpu=True), mixing=mixing)
 
 
 @pytest.fixture
@@ -48,15 +48,15 @@ def test_a_step_equals_the_two_updates_written_out(mixing, real, monkeypatch):
     lam = torch.tensor([0.1, 0.4, 0.7, 0.95])
     monkeypatch.setattr(torch, "randn", lambda *shape, device: noise)
     if mixing == "mixup":
-        plan = model.mixing.mixer.plan(real, lam=lam)
-        monkeypatch.setattr(model.mixing.mixer, "plan", lambda images: plan)
+        plan = model.mixer.plan(real, lam=lam)
+        monkeypatch.setattr(model.mixer, "plan", lambda images: plan)
     logs = model.step(real)
 
     fake = generator(noise)
     share = lam.double().view(-1, 1, 1, 1)
     if mixing == "mixup":
-        answers = discriminator(share * real + (1 - share) * fake.detach())
-        d_loss = F.binary_cross_entropy_with_logits(answers, share)
+        logits = discriminator(share * real + (1 - share) * fake.detach())
+        d_loss = F.binary_cross_entropy_with_logits(logits, share)
     else:
         ones, zeros = torch.ones_like(share), torch.zeros_like(share)
         d_loss = F.binary_cross_entropy_with_logits(discriminator(real), ones) / 2
@@ -76,16 +76,22 @@ def test_a_step_equals_the_two_updates_written_out(mixing, real, monkeypatch):
 
 
 def test_the_average_follows_the_generator(real):
-    model = Dcgan(DcganSettings(**SHAPE, ema=0.9), Accelerator(cpu=True))
-    model.prepare()
+    model = DCGAN(*networks(), accelerator=Accelerator(cpu=True), ema=0.9)
     start = copy.deepcopy(model.generator.state_dict())
     model.step(real.float())
     name = "layers.0.weight"
     expected = 2 / 11 * start[name] + 9 / 11 * model.generator.state_dict()[name]  # (1 + 1) / (10 + 1) of the start
-    torch.testing.assert_close(model.shown_generator.state_dict()[name], expected)
+    torch.testing.assert_close(model.eval_generator.state_dict()[name], expected)
 
 
 def test_fp16_needs_a_gpu():
-    model = Dcgan(DcganSettings(**SHAPE), Accelerator(cpu=True, mixed_precision="fp16"))
+    accelerator = Accelerator(cpu=True, mixed_precision="fp16")
     with pytest.raises(ValueError, match="--mixed-precision fp16 needs a GPU and there is none"):
-        model.prepare()
+        DCGAN(*networks(), accelerator=accelerator)
+
+
+@pytest.mark.parametrize("choice", [{"mixing": "mix-up"}, {"gan_loss": "wgan"}])
+def test_unknown_choices_are_named(choice):
+    (name, value), *_ = choice.items()
+    with pytest.raises(ValueError, match=f"unknown {name} '{value}'; choose one of"):
+        DCGAN(*networks(), accelerator=Accelerator(cpu=True), **choice)

@@ -1,0 +1,500 @@
+"""DCGAN trained on mixed real and generated images: networks, training step, evaluation and command.
+
+The GAN experiment of mixup (Zhang et al. 2018, "Stabilization of generative adversarial networks"): real and generated images
+are two classes, mixed like any others, so that the discriminator d minimises l(d(lam x + (1 - lam) g(z)), lam). Networks as in
+Radford et al. 2015.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from accelerate import Accelerator
+from PIL import Image
+from torch import Tensor, nn
+
+from mixgan.data.order import seeded_generator
+from mixgan.engine.accelerator import main_first, on_main, synchronise_buffers
+from mixgan.engine.ema import MovingAverage
+from mixgan.engine.run import Run
+from mixgan.engine.run_folder import read_metrics, save_weights
+from mixgan.evaluate.comparison import compare_sets
+from mixgan.evaluate.feature_set import measure
+from mixgan.evaluate.features import FeatureExtractor, distance_name
+from mixgan.evaluate.sources import Batch, tensor_source
+from mixgan.gan.config import DcganMixing, DcganSettings, dcgan_settings_from
+from mixgan.gan.data import DRY_RUN_TESTS, ImageLoader, Split, fetch_images, load_images
+from mixgan.gan.evaluation import PairwiseDistance, collapse_warning, test_features
+from mixgan.gan.losses import GanKind, discriminator_loss, gan_loss, generator_loss, realness
+from mixgan.gan.mixcyclegan import check_precision, update
+from mixgan.gan.networks import init_weights
+from mixgan.gan.report import add_curves, sample_path
+from mixgan.mixing import Plan, build_mixer
+from mixgan.ops.transforms import to_bytes, to_signed
+from mixgan.report.grid import image_grid
+from mixgan.report.page import Page
+
+#: Side of the smallest feature maps.
+BASE = 4
+#: The two classes of the discriminator.
+FAKE, REAL = 0, 1
+#: Images per batch in evaluation, images on a side of the sample grid, and images on the grid of training inputs.
+EVAL_BATCH, GRID_SIDE, TRAINING_IMAGES = 100, 8, 6
+
+
+class Generator(nn.Module):
+    """Noise to image: a projection to 4x4 pixels, then transposed convolutions that double the side.
+
+    For ``size=64, width=64, latent=100`` the published network: 512, 256, 128 and 64 channels between noise and image. Batch norm
+    and ReLU everywhere but at the output, which is a tanh.
+
+    Args:
+        size: side of the images, a power of two, at least 8.
+        channels: of the images.
+        width: channels before the output, doubled with every halving of the side.
+        latent: length of the noise vectors.
+    """
+
+    def __init__(self, *, size: int = 64, channels: int = 3, width: int = 64, latent: int = 100) -> None:
+        super().__init__()
+        self.latent = latent
+        widths = layer_widths(size, width)[::-1]
+        layers: list[nn.Module] = [nn.ConvTranspose2d(latent, widths[0], BASE, bias=False)]
+        for wide, narrow in itertools.pairwise(widths):
+            up = nn.ConvTranspose2d(wide, narrow, 4, stride=2, padding=1, bias=False)
+            layers += [nn.BatchNorm2d(wide), nn.ReLU(inplace=True), up]
+        layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+        layers += [nn.ConvTranspose2d(width, channels, 4, stride=2, padding=1), nn.Tanh()]
+        self.layers = nn.Sequential(*layers)
+        init_dcgan(self)
+
+    def forward(self, noise: Tensor) -> Tensor:
+        """(B,latent) from N(0, 1) -> (B,channels,size,size) in [-1,1]."""
+        images: Tensor = self.layers(noise[:, :, None, None])
+        return images
+
+
+class Discriminator(nn.Module):
+    """Image to one logit, higher for real: strided convolutions, leaky ReLU, no norm in the first layer.
+
+    The norm is a group norm of one group, not DCGAN's batch norm: batches of mixed, real and generated images have different
+    statistics, so a discriminator trained on mixed batches would score a batch of generated images differently.
+    Args as in ``Generator``; ``width`` channels after the first layer.
+    """
+
+    def __init__(self, *, size: int = 64, channels: int = 3, width: int = 64) -> None:
+        super().__init__()
+        widths = layer_widths(size, width)
+        layers: list[nn.Module] = [nn.Conv2d(channels, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2, inplace=True)]
+        for narrow, wide in itertools.pairwise(widths):
+            layers.append(nn.Conv2d(narrow, wide, 4, stride=2, padding=1, bias=False))
+            layers += [nn.GroupNorm(1, wide), nn.LeakyReLU(0.2, inplace=True)]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, BASE))
+        init_dcgan(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B,channels,size,size) in [-1,1] -> logits (B,1,1,1)."""
+        logits: Tensor = self.layers(images)
+        return logits
+
+
+def layer_widths(size: int, width: int) -> list[int]:
+    """Channels at sides size/2, size/4 ... 4: ``[64, 128, 256, 512]`` for ``(64, 64)``.
+
+    Raises:
+        ValueError: the side is not a power of two, or below 8.
+    """
+    halvings = round(math.log2(size / BASE)) if size >= 2 * BASE else 0
+    if size != BASE * 2**halvings or halvings < 1:
+        raise ValueError(f"the side of DCGAN's images must be a power of two, at least {2 * BASE}, got {size}")
+    return [width * 2**depth for depth in range(halvings)]
+
+
+@torch.no_grad()
+def init_dcgan(module: nn.Module) -> None:
+    """Convolutions from N(0, 0.02) with zero biases, norm scales from N(1, 0.02), in place, as published."""
+    init_weights(module)
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d | nn.GroupNorm):
+            nn.init.normal_(layer.weight, 1.0, 0.02)
+            nn.init.zeros_(layer.bias)
+
+
+class DCGAN:
+    """Trains a generator and a discriminator on mixes of real and generated images.
+
+    | mixing | the discriminator sees | its loss |
+    |---|---|---|
+    | none | real; fake | (L(D(real), 1) + L(D(fake), 0)) / 2 |
+    | mixup and others | x = mask * real + (1 - mask) * fake | L(D(x), share of real in x) |
+
+    Args:
+        generator: noise (B,latent) to images (B,C,S,S) in [-1,1]; its attribute ``latent`` is the length of the noise vectors.
+        discriminator: images to logits (B,1,1,1).
+        accelerator: of the training loop; by default a plain one.
+        mixing: see the table; any mixer whose label weight is the share of the own image.
+        alpha: lambda ~ Beta(alpha, alpha), the share of the real image.
+        gan_loss: L.
+        ema: decay of a moving average of the generator's weights; 0 for none.
+        lr: learning rate of both Adam optimizers (betas 0.5 and 0.999).
+
+    Attributes:
+        average: moving average of the generator, or None; its state belongs in a checkpoint.
+
+    Raises:
+        ValueError: an unknown choice, or fp16 without a GPU.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        *,
+        accelerator: Accelerator | None = None,
+        mixing: DcganMixing = "mixup",
+        alpha: float = 1.0,
+        gan_loss: GanKind = "bce",
+        ema: float = 0.0,
+        lr: float = 2e-4,
+    ) -> None:
+        for name, value, choices in (("mixing", mixing, DcganMixing), ("gan_loss", gan_loss, GanKind)):
+            if value not in get_args(choices):
+                raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(get_args(choices))}")
+        self.accelerator = accelerator or Accelerator()
+        check_precision(self.accelerator)
+        self.generator, self.discriminator, self.gan_loss = generator, discriminator, gan_loss
+        self.mixer = None if mixing == "none" else build_mixer(mixing, num_classes=2, alpha=alpha)
+        self.average = MovingAverage(generator, ema) if ema else None
+        if self.average:
+            self.average.network.to(self.accelerator.device)
+        optimizers = [
+            torch.optim.Adam(network.parameters(), lr=lr, betas=(0.5, 0.999)) for network in (generator, discriminator)
+        ]
+        prepared = self.accelerator.prepare(generator, discriminator, *optimizers)
+        self.prepared_g, self.prepared_d, self.optimizer_g, self.optimizer_d = prepared
+
+    @property
+    def eval_generator(self) -> nn.Module:
+        """The generator to evaluate: its moving average where there is one."""
+        return self.average.network if self.average else self.generator
+
+    def mix(self, real: Tensor, fake: Tensor, *, plan: Plan | None = None) -> tuple[Tensor, Tensor]:
+        """The discriminator's input, (B,C,S,S), or (2B,C,S,S) without mixing, and the share of real image in each.
+
+        Images (B,C,S,S) are mixed sample by sample; ``plan`` is used instead of a draw.
+        """
+        labels = torch.full((len(real),), REAL, device=real.device)
+        if self.mixer is None:
+            return torch.cat((real, fake)), torch.cat((labels, torch.full_like(labels, FAKE))).float()
+        plan = plan or self.mixer.plan(real)
+        targets = self.mixer.targets(labels, plan, other_labels=torch.full_like(labels, FAKE))
+        return self.mixer.mix_images(real, plan, others=fake), targets[:, REAL]
+
+    def discriminator_loss(self, logits: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of the logits (N,1,1,1) of ``mix``, and detached scalars for the log."""
+        if self.mixer is None:
+            real, fake = logits.chunk(2)
+            return discriminator_loss(real, fake, kind=self.gan_loss), {"D_real": self._mean(real)}
+        logs = {"D_mixed": self._mean(logits), "lam": target.mean()}
+        return gan_loss(logits, target, kind=self.gan_loss), logs
+
+    def _mean(self, logits: Tensor) -> Tensor:
+        return realness(logits.detach(), kind=self.gan_loss).mean()
+
+    def step(self, real: Tensor) -> dict[str, Tensor]:
+        """Update the discriminator, then the generator, on the same generated images.
+
+        Args:
+            real: (B,C,S,S) in [-1,1].
+
+        Returns:
+            Detached scalars on the device: losses, mean logits, norms of the gradients.
+        """
+        noise = torch.randn(len(real), self.generator.latent, device=real.device)
+        with self.accelerator.accumulate(self.prepared_g, self.prepared_d):
+            fake = self.prepared_g(noise)
+            images, target = self.mix(real, fake.detach())
+            self.discriminator.requires_grad_(True)
+            d_loss, logs = self.discriminator_loss(self.prepared_d(images), target)
+            self.accelerator.backward(d_loss)
+            norms = update("grad_D", self.discriminator, self.optimizer_d, self.accelerator)
+
+            self.discriminator.requires_grad_(False)
+            # By the plain discriminator: its gradients are not wanted here, so other processes need not hear of them.
+            with self.accelerator.autocast():
+                logits = self.discriminator(fake)
+            g_loss = generator_loss(logits, kind=self.gan_loss)
+            self.accelerator.backward(g_loss)
+            norms |= update("grad_G", self.generator, self.optimizer_g, self.accelerator)
+            if self.average and self.accelerator.sync_gradients:
+                self.average.update(self.generator)
+        losses = {"G": g_loss.detach(), "D": d_loss.detach()}
+        return {**losses, **logs, "D_fake": self._mean(logits), **norms}
+
+
+# Evaluation.
+
+
+@torch.no_grad()
+def generate(generator: nn.Module, noise: Tensor, accelerator: Accelerator) -> Tensor:
+    """Images (B,3,S,S) uint8 of noise (B,latent) in eval mode; gray images get three equal channels."""
+    training = generator.training
+    generator.eval()
+    with accelerator.autocast():
+        images = to_bytes(generator(noise.to(accelerator.device)))
+    generator.train(training)
+    return images.expand(-1, 3, -1, -1)
+
+
+@dataclass
+class GeneratedSource:
+    """Generated images as a source of ``mixgan.evaluate``, never all in memory; updates ``spread`` on the way."""
+
+    generator: nn.Module
+    noise: Tensor
+    accelerator: Accelerator
+    spread: PairwiseDistance
+    name: str = "generated images"
+    skipped: tuple[Path, ...] = ()
+
+    @property
+    def count(self) -> int:
+        return len(self.noise)
+
+    def batches(self, batch_size: int, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        """The images of the noise vectors rank, rank + world, ..."""
+        for indices in torch.arange(rank, self.count, world).split(batch_size):
+            if len(indices):
+                images = generate(self.generator, self.noise[indices], self.accelerator)
+                self.spread.update(images)
+                yield Batch(images, indices)
+
+
+class TestImages:
+    """The test images' features, and as many fixed noise vectors.
+
+    Every process works on its own share; all metrics are of the whole set and the same on all processes.
+
+    Args:
+        images: (N,C,S,S) uint8, C 1 or 3; at least two, else a ValueError.
+        noise: (M,latent), the same on all processes.
+    """
+
+    __test__ = False  # not a test, whatever pytest thinks of the name
+
+    def __init__(self, images: Tensor, noise: Tensor, extractor: FeatureExtractor, accelerator: Accelerator) -> None:
+        if min(len(images), len(noise)) < 2:
+            raise ValueError(f"an evaluation needs two images of each kind, got {len(images)} and {len(noise)}")
+        self.noise, self.extractor, self.accelerator = noise, extractor, accelerator
+        self.size = images.shape[-1]
+        images = images.expand(-1, 3, -1, -1)
+        source = tensor_source(images, name="test images")
+        self.real = measure(source, extractor, accelerator=accelerator, batch_size=EVAL_BATCH)
+        spread = PairwiseDistance(self.size)
+        for piece in images[accelerator.process_index :: accelerator.num_processes].split(EVAL_BATCH):
+            spread.update(piece)
+        self.real_spread = spread.value(accelerator)
+
+    def metrics(self, model: DCGAN) -> dict[str, Any]:
+        """The metrics of summary.json, and which weights they are of."""
+        generator = model.eval_generator
+        synchronise_buffers(self.accelerator, generator)
+        source = GeneratedSource(generator, self.noise, self.accelerator, PairwiseDistance(self.size))
+        fake = measure(source, self.extractor, accelerator=self.accelerator, batch_size=EVAL_BATCH)
+        compared = on_main(self.accelerator, lambda: compare_sets(self.real, fake, self.extractor, bootstrap=0))
+        spread = source.spread.value(self.accelerator)
+        names = ("kid", "precision", "recall", "density", "coverage", "n_real", "n_fake", "features")
+        metrics = {"fid": compared.fd} | {name: getattr(compared, name) for name in names}
+        metrics |= {
+            "diversity": spread,
+            "diversity_real": self.real_spread,
+            "weights": "ema" if model.average else "plain",
+        }
+        warnings = [*compared.warnings, *collapse_warning("the generator", spread, self.real_spread)]
+        return metrics | ({"warnings": warnings} if warnings else {})
+
+
+# The command.
+
+
+def main(argv: Sequence[str]) -> None:
+    """Train one DCGAN as the command line says."""
+    train(dcgan_settings_from(argv))
+
+
+def train(settings: DcganSettings) -> dict[str, Any]:
+    """One training run; returns its summary.
+
+    Raises:
+        ValueError: wrong settings, missing data, a folder that cannot be used.
+    """
+    run = Run.start(settings, recipe="dcgan")
+    accelerator = run.accelerator
+    if settings.download:
+        on_main(accelerator, lambda: fetch_images(settings.dataset, settings.data_root))
+    loader = ImageLoader(
+        images_of(settings, "train", world=accelerator.num_processes),
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        device=accelerator.device,
+        rank=accelerator.process_index,
+        world=accelerator.num_processes,
+    )
+    size, channels, width = settings.image_size, loader.images.shape[1], settings.width
+    model = DCGAN(
+        Generator(size=size, channels=channels, width=width, latent=settings.latent),
+        Discriminator(size=size, channels=channels, width=width),
+        accelerator=accelerator,
+        mixing=settings.mixing,
+        alpha=settings.alpha,
+        gan_loss=settings.gan_loss,
+        ema=settings.ema,
+        lr=settings.lr,
+    )
+    if model.average:
+        run.register_for_checkpointing("average", model.average)
+    extractor = main_first(
+        accelerator, lambda: test_features(settings.dataset, settings.features, settings.inception_weights)
+    )
+    run.print(extractor.note)
+    tests = images_of(settings, "test")
+    noise = torch.randn(len(tests), settings.latent, generator=seeded_generator(settings.seed, "evaluation"))
+    test = TestImages(tests, noise, extractor, accelerator)
+    run.begin(loader.steps_per_epoch)
+    if settings.eval_at_start and run.step == 0:
+        evaluate(run, model, test)
+
+    metrics = None
+    for real in run.batches(loader, description=f"{settings.mixing} on {settings.dataset}"):
+        logs = model.step(real)
+        if accelerator.sync_gradients:
+            run.end_step(logs, images=len(real) * settings.accumulation_steps, shown=("G", "D"))
+            if run.at_end or (settings.eval_every and run.step % settings.eval_every == 0):
+                metrics = evaluate(run, model, test)
+                run.track_best("fid", metrics["fid"], higher_is_better=False)
+    return finish(run, settings, model, metrics or test.metrics(model), noise, next(loader.epoch(0)))
+
+
+def images_of(settings: DcganSettings, split: Split, *, world: int = 1) -> Tensor:
+    """Training or test images; a dry run takes only those of one step of ``world`` processes, and a few to test on."""
+    count = settings.train_count if split == "train" else settings.eval_count
+    if settings.dry_run:
+        step = settings.batch_size * settings.accumulation_steps * world
+        count = min(step, count or step) if split == "train" else DRY_RUN_TESTS
+    size, on_bad_image = settings.image_size, settings.on_bad_image
+    return load_images(
+        settings.dataset, settings.data_root, split=split, size=size, count=count, on_bad_image=on_bad_image
+    )
+
+
+def evaluate(run: Run, model: DCGAN, test: TestImages) -> dict[str, Any]:
+    """Metrics into metrics.jsonl, and a grid of generated images into samples/."""
+    average = ", moving average of the weights" if model.average else ""
+    with run.pause():
+        metrics = test.metrics(model)
+        run.record({"epoch": run.epoch, **metrics})
+        if run.accelerator.is_main_process and not run.settings.dry_run:
+            images = generate(model.eval_generator, test.noise[: GRID_SIDE**2], run.accelerator).cpu()
+            title = f"{run.settings.mixing}, step {run.step}{average}"
+            image_grid(list(images.split(GRID_SIDE)), title=title, cell_size=64).save(sample_path(run))
+    values = [f"{key} {metrics[key]:.2f}" for key in ("fid", "precision", "recall") if metrics[key] is not None]
+    run.print(f"step {run.step} ({metrics['features']} features{average}): {'  '.join(values)}")
+    return metrics
+
+
+def finish(
+    run: Run, settings: DcganSettings, model: DCGAN, metrics: dict[str, Any], noise: Tensor, real: Tensor
+) -> Any:
+    """Weights, a picture of the training inputs, summary and report; returns the summary."""
+    summary = {"mixing": settings.mixing, "dataset": settings.dataset, "seed": settings.seed, **run.speed(), **metrics}
+    if settings.dry_run:
+        run.print("Dry run: settings resolve, everything builds, one batch trained and evaluated.")
+    else:
+        on_main(run.accelerator, lambda: save_networks(run, settings, model, channels=real.shape[1]))
+        if run.accelerator.is_main_process:
+            training_grid(model, real, noise).save(run.folder.samples / "training.png")
+        run.write_summary(summary)
+        on_main(run.accelerator, lambda: write_report(run, settings, summary))
+        run.print(f"Report: {run.folder.report}")
+    run.finish()
+    return summary
+
+
+def save_networks(run: Run, settings: DcganSettings, model: DCGAN, *, channels: int) -> None:
+    """weights/G, D and, where there is an average, G_ema; metadata says how to build each network."""
+    files = {"G": model.generator, "D": model.discriminator}
+    files |= {"G_ema": model.average.network} if model.average else {}
+    shape = {"size": settings.image_size, "channels": channels, "width": settings.width}
+    for name, network in files.items():
+        metadata: dict[str, Any] = {"role": "discriminator", "name": name, **shape}
+        if name != "D":
+            metadata |= {"role": "noise generator", "latent": settings.latent}
+        if name.endswith("_ema"):
+            metadata["ema"] = settings.ema
+        save_weights(run.folder.weights / f"{name}.safetensors", network, metadata)
+
+
+def training_grid(model: DCGAN, real: Tensor, noise: Tensor) -> Image.Image:
+    """Real and generated images and, where they are mixed, the discriminator's input, at lambda 0.2 to 0.8."""
+    real = real[:TRAINING_IMAGES]
+    fake = generate(model.generator, noise[: len(real)], model.accelerator)[:, : real.shape[1]].to(real.device)
+    rows, labels, columns = [to_bytes(real), fake], ["real", "generated"], []
+    if model.mixer is not None:
+        plan = model.mixer.plan(real, lam=torch.linspace(0.2, 0.8, len(real), device=real.device))
+        images, target = model.mix(real, to_signed(fake), plan=plan)
+        rows.append(to_bytes(images))
+        labels.append("discriminator input")
+        columns = [f"target {share:.2f}" for share in target.tolist()]
+    rows = [row.cpu() for row in rows]
+    return image_grid(rows, row_labels=labels, column_labels=columns, title="Inputs of one training step")
+
+
+TITLES = {
+    "fid": "Frechet distance",
+    "kid": "kernel distance",
+    "diversity": "distance between two images (RMSE, 0..255)",
+    "diversity_real": "distance between two real images",
+}
+ROWS = ("fid", "kid", "precision", "recall", "density", "coverage", "diversity", "diversity_real")
+#: title -> label of the y axis and names in metrics.jsonl; the second table is of what evaluations measure
+CURVES = {
+    "Losses": ("loss", ("G", "D")),
+    "Mean logits of the discriminator": ("1 = real", ("D_real", "D_fake", "D_mixed")),
+    "Gradient norms": ("norm", ("grad_G", "grad_D")),
+}
+OVER_EVALUATIONS = {"Frechet distance": ("distance", ("fid",)), "Precision, recall": ("share", ("precision", "recall"))}
+
+
+def write_report(run: Run, settings: DcganSettings, summary: dict[str, Any]) -> None:
+    """report.html: metrics, samples, curves, settings."""
+    records = read_metrics(run.folder.metrics)
+    page = Page(f"DCGAN, {settings.mixing}, on {settings.dataset}", f"{settings.image_size} px, seed {settings.seed}")
+    counts = f"{summary['n_fake']} generated against {summary['n_real']} test images"
+    page.warning(f"{distance_name(summary['features'])}: {counts}.")
+    for text in summary.get("warnings", ()):
+        page.warning(text)
+    untrained = next((record for record in records if record["step"] == 0 and "fid" in record), {})
+    page.table(
+        "Result",
+        [
+            {"": TITLES.get(key, key), "trained": summary[key]} | ({"untrained": untrained[key]} if untrained else {})
+            for key in ROWS
+            if summary.get(key) is not None
+        ],
+    )
+    if settings.ema:
+        page.text("", f"Metrics and samples are of a moving average of the generator's weights (decay {settings.ema}).")
+    samples, training = sorted(run.folder.samples.glob("step-*.png")), run.folder.samples / "training.png"
+    pictures = {"Generated images": samples[-1:], "The same noise at the first evaluation": samples[:-1][:1]}
+    pictures["What the discriminator sees in a training step"] = [training] if training.is_file() else []
+    for heading, paths in pictures.items():
+        for path in paths:
+            page.figure(heading, path)
+    add_curves(page, records, CURVES, OVER_EVALUATIONS)
+    page.table("Run", {key: summary[key] for key in ("steps", "epochs", "images_per_second", "seconds")})
+    page.table("Settings", {key: str(value) for key, value in asdict(settings).items()})
+    page.write(run.folder.report)

@@ -1,1 +1,0 @@
-"""DCGAN: images from noise, its discriminator trained on mixtures of real and generated images."""
