@@ -79,7 +79,7 @@ def test_looking_leaves_the_random_state_alone(cutmix_run):
 
 
 def test_folders_that_hold_no_run(tmp_path):
-    with pytest.raises(ValueError, match="is no run folder: it has no config"):
+    with pytest.raises(ValueError, match="is not a run folder: it has no config"):
         _ = TrainedRun(tmp_path, "none", CPU).settings
     (tmp_path / "config.json").write_text('{"recipe": "mixcyclegan_maps", "settings": {}}')
     with pytest.raises(ValueError, match="is a run of mixcyclegan_maps, not of the classify command"):
