@@ -192,15 +192,7 @@ def cut_marginals(costs: Tensor, down: Tensor, right: Tensor, sweeps: int) -> tu
 
 
 def candidate_labels(marginals: tuple[Tensor, Tensor], tie: Tensor, n_labels: int) -> Tensor:
-    """Labels worth comparing: marginals cut at THRESHOLDS, and every label everywhere.
-
-    Args:
-        marginals: each (H,K,W,B).
-        tie: (B,) unit of the thresholds.
-
-    Returns:
-        (candidates,H,W,B) uint8.
-    """
+    """(candidates,H,W,B) uint8: marginals (H,K,W,B) cut at THRESHOLDS, in units of tie (B,), and every label everywhere."""
     cut = [(marginal < threshold * tie).sum(1, dtype=torch.uint8) for marginal in marginals for threshold in THRESHOLDS]
     return torch.stack(cut + [torch.full_like(cut[0], label) for label in range(n_labels)])
 

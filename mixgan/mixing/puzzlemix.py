@@ -263,18 +263,10 @@ def enlarge_blocks(values: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def move_blocks(images: Tensor, source: Tensor) -> Tensor:
-    """Show at every block the pixels of another block of the same image, by one gather.
-
-    Args:
-        images: (B,C,H,W).
-        source: (B,m,n) int64, for every block the flat index (row * n + column) of the block to show there. Where blocks
-            differ in size by a pixel, a smaller block repeats its last row or column.
-
-    Returns:
-        (B,C,H,W).
-    """
+    """Images (B,C,H,W) that show at every block the pixels of block source (B,m,n) int64, row * n + column, of the same image."""
     (height, width), (m, n) = images.shape[-2:], source.shape[-2:]
     row_of, column_of = block_of(height, m, images.device), block_of(width, n, images.device)
+    # Where blocks differ in size by a pixel, a smaller one repeats its last row or column.
     # Rows need a block's columns only once, and columns its rows: everything but the last line is on small tensors.
     row = _pixel((source // n).index_select(1, row_of), row_of[:, None], height, m)  # (B,H,n)
     column = _pixel((source % n).index_select(2, column_of), column_of[None, :], width, n)  # (B,m,W)

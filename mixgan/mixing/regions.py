@@ -219,15 +219,7 @@ class ResizeMix(Mixer):
 
 
 def resize_into(images: Tensor, box: Tensor, size: tuple[int, int]) -> Tensor:
-    """Every image scaled into its own box, in one gather; what the result shows outside the boxes means nothing.
-
-    Args:
-        images: (B,C,h,w), or features of images of ``size``.
-        box: (B,4) int64: top, bottom, left, right in an image of ``size`` (H, W), bottom and right exclusive.
-
-    Returns:
-        (B,C,h,w).
-    """
+    """Images (B,C,h,w) scaled into their boxes (B,4) of an image of ``size`` (H,W); outside them the result means nothing."""
     height, width = images.shape[-2:]
     top, bottom, left, right = box.unbind(1)
     rows = nearest_source(top, bottom, size[0], height)
@@ -236,30 +228,14 @@ def resize_into(images: Tensor, box: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def nearest_source(low: Tensor, high: Tensor, length: int, count: int) -> Tensor:
-    """Which pixel is shown where, when a whole axis is scaled into part of itself (nearest, as F.interpolate rounds).
-
-    Args:
-        low, high: (B,) int64, the part low..high-1 of ``length`` pixels.
-        count: pixels of the axis at hand; other than ``length`` for features.
-
-    Returns:
-        (B,count) int64 in 0..count-1; inside the part, the pixel that is shown there.
-    """
+    """(B,count): the pixel shown at each place when an axis is scaled into its part low..high-1 (each (B,)) of ``length``."""
     place = torch.arange(count, device=low.device) * length - low[:, None] * count
-    # clamp: an empty part shows nothing, so any divisor will do
+    # nearest, as F.interpolate rounds; clamp: an empty part shows nothing, so any divisor will do
     return place.div((high - low).clamp(min=1)[:, None], rounding_mode="floor").clamp(0, count - 1)
 
 
 def take_pixels(images: Tensor, index: Tensor) -> Tensor:
-    """Every pixel of the result, with all its channels, from a pixel of the same image; one gather.
-
-    Args:
-        images: (B,C,h,w) of any dtype.
-        index: (B,h,w) int64, row * w + column of the pixel to show.
-
-    Returns:
-        (B,C,h,w) in the memory format of the images.
-    """
+    """(B,C,h,w): every pixel, with all its channels, from place index (B,h,w) int64, row * w + column, of the same image."""
     moved = images.flatten(2).gather(2, index.flatten(1)[:, None].expand(-1, images.shape[1], -1)).view(images.shape)
     return same_format(moved, images)
 
@@ -341,16 +317,7 @@ class PatchShuffle(Erm):
 
 
 def patch_index(order: Tensor, n: int, size: tuple[int, int]) -> Tensor:
-    """Where the pixels of shuffled images come from, as ``take_pixels`` takes it.
-
-    Args:
-        order: (B,R,S,n*n) int64, a permutation for each of R x S patches.
-        n: side of the patches.
-        size: (h, w), at most R and S whole patches.
-
-    Returns:
-        (B,h,w) int64.
-    """
+    """(B,h,w) for ``take_pixels``: pixels of n x n patches moved by order (B,R,S,n*n), a permutation for each patch."""
     rows, columns = size[0] // n, size[1] // n
     if rows > order.shape[1] or columns > order.shape[2]:
         raise ValueError(
