@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 import shlex
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,17 +156,20 @@ def make_figures(
 ) -> tuple[dict[str, Result], dict[str, str]]:
     """Results by name, written into the output folder, and one sentence for each figure that could not be made."""
     from classify.analysis.result import Study
+    from classify.analysis.trained_run import reason
 
     results, failures = {}, {}
     for name in names:
         study = Study(count=options.count, batch_size=options.batch_size, seed=options.seed, folder=output / name)
         try:
             result = figure(name)(runs, study, **of_figures.get(name, {}))
-        except ValueError as error:
-            failures[name] = str(error)
-            print(f"{name}: not made: {error}", flush=True)
+            result.write(output / name)
+        except Exception as error:  # whatever it is, the other figures are made
+            failures[name] = reason(error)
+            print(f"{name}: not made: {failures[name]}", flush=True)
+            if not isinstance(error, ValueError):
+                traceback.print_exc()
             continue
-        result.write(output / name)
         results[name] = result
         print(f"{name}: {output / name}", flush=True)
     return results, failures
@@ -181,8 +185,8 @@ def write_page(
     page.table("Runs", [run_row(run) for run in runs])
     for name, result in results.items():
         result.add_to(page, name)
-    if failures:
-        page.table("Not made", [{"figure": name, "why": sentence} for name, sentence in failures.items()])
+    for name, sentence in failures.items():
+        page.text(name, f"Not made: {sentence}")
     page.table("How this page was made", {"command": command})
     page.write(output / "report.html")
 

@@ -197,6 +197,11 @@ def _load(
     return load_dataset(dataset, root, split=split, size=size, **dict(options))
 
 
+def reason(error: Exception) -> str:
+    """A failure in one sentence: a ValueError's own, the type and the message of others."""
+    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+
+
 def each(runs: Runs, make: Callable[[TrainedRun], T]) -> tuple[dict[str, T], list[str]]:
     """``make`` of every run that allows it, by label, and one sentence for each that does not.
 
@@ -208,8 +213,8 @@ def each(runs: Runs, make: Callable[[TrainedRun], T]) -> tuple[dict[str, T], lis
     for run in runs:
         try:
             found[run.label] = make(run)
-        except ValueError as error:
-            sentences.append(str(error))
+        except Exception as error:  # whatever it is, the other runs take part
+            sentences.append(reason(error) if isinstance(error, ValueError) else f"{run.label}: {reason(error)}")
     if not found:
         raise ValueError("; ".join(dict.fromkeys(sentences)))
     return found, sentences

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from classify.analysis import FIGURES, figure, list_figures
+from classify.analysis import FIGURES, command, figure, list_figures
 from classify.analysis.command import AnalyzeOptions, chosen_figures, label_runs, main, named_figures
-from classify.analysis.trained_run import TrainedRun
+from classify.analysis.result import Result
+from classify.analysis.trained_run import TrainedRun, each
 
 
 def test_files_and_page_of_two_runs(make_run, tmp_path: Path, capsys):
@@ -31,7 +32,34 @@ def test_one_figure_fails_and_the_others_are_made(make_run, tmp_path: Path, caps
     assert ended.value.code == 1
     assert (tmp_path / "out" / "training-curves" / "numbers.json").is_file()
     assert "soft-targets: not made: " in capsys.readouterr().out
-    assert "Not made" in (tmp_path / "out" / "report.html").read_text()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Not made: cutmix has no soft targets" in page
+
+
+class Broken:
+    def __init__(self, label: str):
+        self.label = label
+
+
+def test_an_unexpected_error_is_reported_and_does_not_stop_the_others(monkeypatch, tmp_path: Path, capsys):
+    def fails(runs, study):
+        raise RuntimeError("selected index k out of range")
+
+    made = {"cam": fails, "masks": lambda runs, study: Result(text="fine")}
+    monkeypatch.setattr(command, "figure", made.__getitem__)
+    results, failures = command.make_figures(["cam", "masks"], [], AnalyzeOptions(runs=(Path("run"),)), {}, tmp_path)
+    assert list(results) == ["masks"]
+    assert failures == {"cam": "RuntimeError: selected index k out of range"}
+    assert "cam: not made: RuntimeError: selected index k out of range" in capsys.readouterr().out
+
+
+def test_an_unexpected_error_of_one_run_leaves_out_that_run():
+    def make(run):
+        return {"a": 1}[run.label]
+
+    found, warnings = each([Broken("a"), Broken("b")], make)
+    assert found == {"a": 1}
+    assert warnings == ["b: KeyError: 'b'"]
 
 
 def test_options_of_figures_are_flags(make_run, tmp_path: Path):
