@@ -11,7 +11,7 @@ from mixgan.engine.config import run_command
 
 #: Subcommand -> the module whose main(argv) it is, and what it does.
 COMMANDS = {
-    "train-gan": ("mixgan.gan.train", "Train MixCycleGAN, or plain CycleGAN, on images of two domains"),
+    "train-gan": ("mixgan.gan.__main__", "Train MixCycleGAN, or plain CycleGAN, on images of two domains"),
     "classify": ("classify.__main__", "Train a classifier with a mixing method"),
     "dcgan": ("mixgan.gan.dcgan", "Train DCGAN with mixed real and generated images"),
     "fid": ("mixgan.evaluate.command", "Compare generated images with real ones: Frechet distance and more"),

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from classify.evaluation import evaluate
 from classify.methods.method import Method, MethodOutput, check_choice, cosine, soft_accuracy
 from classify.networks.contract import first_convolution
 from mixgan.engine.ema import follow
@@ -313,6 +312,8 @@ class AutoMix(Method):
 
     def test_figures(self, batches: Iterable[tuple[Tensor, Tensor]], accelerator: "Accelerator") -> dict[str, float]:
         """The accuracy of the other network: test_accuracy_student or test_accuracy_teacher, 0..1."""
+        from classify.evaluation import evaluate  # slow to import
+
         others = {name: network for name, network in self.networks().items() if network is not self.predictor()}
         return {
             f"test_accuracy_{name}": evaluate(network, batches, accelerator=accelerator)["test_accuracy"]
