@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo  # torch.compiler.disable imports sympy at once: 1.5 s of --help
 
 from classify.methods.method import SoftLoss, soft_target_loss
 from classify.methods.mixed_samples import MixedSamples, MixSchedule
@@ -224,7 +225,7 @@ class HiddenMixing(MixedSamples):
             return super().classify(mixer, images, labels, saliency)
         return self.classify_hidden(module, images, labels)
 
-    @torch.compiler.disable
+    @_disable_dynamo
     def classify_hidden(self, module: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Plan]:
         """The same for a batch mixed at the output of a module."""
         plans: list[Plan] = []

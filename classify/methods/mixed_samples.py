@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo  # torch.compiler.disable imports sympy at once: 1.5 s of --help
 
 from classify.methods.method import (
     Method,
@@ -76,7 +77,7 @@ class MixSchedule:
 # The clean loss of a batch and the saliency map that it has anyway, for the price of the loss.
 
 
-@torch.compiler.disable
+@_disable_dynamo
 def clean_loss_with_saliency(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Cross-entropy of the network on unmixed images, and its saliency map, from ONE forward and ONE backward pass.
 
@@ -242,7 +243,7 @@ class MixedSamples(Method):
             return self.share == 1.0
         return host_choice([1.0 - self.share, self.share]) == 1
 
-    @torch.compiler.disable
+    @_disable_dynamo
     def saliency(self, mixer: Mixer, images: Tensor, labels: Tensor) -> Tensor | None:
         """The saliency map (B,H,W) that the mixer's paper uses: static, or of the clean loss in eval mode."""
         if mixer.saliency_kind is None:
