@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from accelerate.state import AcceleratorState, PartialState
 from PIL import Image
 
@@ -21,7 +22,7 @@ from mixgan.report.compare import main as compare
 from mixgan.report.gallery import main as gallery
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 # The commands in the tables of reproducing.md, some 380, are not run here: tests/classify/test_reproducing.py resolves
 # all of them and runs a few.
 NEEDS_OTHERS = "integrations.md"  # its snippets are run by test_integrations.py
@@ -155,6 +156,18 @@ def test_python_snippet(snippet):
         assert all(loss.isfinite() for loss in names["losses"].values())
     elif "metrics" in names:
         assert names["metrics"].fd >= 0
+    elif "DiagonalMix" in names:
+        images, lam = torch.rand(4, 3, 8, 8), torch.tensor([0.0, 0.3, 0.7, 1.0])
+        mixed = names["DiagonalMix"](num_classes=2).mix(images, torch.tensor([0, 1, 0, 1]), lam=lam)
+        assert mixed.lam.diff().min() > 0
+        torch.testing.assert_close(mixed.lam, mixed.mask.mean((1, 2, 3)))
+    elif "LogitPenalty" in names:
+        method = names["LogitPenalty"](torch.nn.Linear(3, 2), num_classes=2, weight=0.5)
+        output = method(torch.rand(4, 3), torch.tensor([0, 1, 0, 1]))
+        expected = F.cross_entropy(output.logits, torch.tensor([0, 1, 0, 1])) + 0.5 * output.logits.square().mean()
+        assert output.loss.item() == pytest.approx(expected.item())
+    elif "MEAN_DIFFERENCE" in names:
+        assert names["MEAN_DIFFERENCE"].compute(torch.zeros(3, 4), torch.ones(5, 4), None, 0) == (2.0,)
     else:
         assert names["distance"].real.n == 96
 
