@@ -36,8 +36,8 @@ def dispatch(argv: Sequence[str]) -> None:
     name, words = (argv[0], argv[1:]) if argv else ("--help", [])
     if name in ("-h", "--help"):
         print("usage: mixgan SUBCOMMAND [options]\n")
-        for command, (_, text) in COMMANDS.items():
-            print(f"  {command:12s}{text}")
+        for known, (_, text) in COMMANDS.items():
+            print(f"  {known:12s}{text}")
         print("\nmixgan SUBCOMMAND --help shows its options.")
         return
     if name == "--version":

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from classify.analysis import FIGURES, figure, list_figures
-from mixgan.engine.config import AtLeast0, AtLeast1, CommonSettings, Positional, Seed, Settings, read_options
+from mixgan.engine.annotations import AtLeast0, AtLeast1, Positional, Seed
+from mixgan.engine.config import CommonSettings, Settings, read_options
 
 if TYPE_CHECKING:  # torch and matplotlib, which --help does without
     from classify.analysis.result import Result

@@ -29,6 +29,8 @@ def make_accelerator(settings: CommonSettings) -> Accelerator:
         gradient_accumulation_steps=settings.accumulation_steps,
     )
     check_world_size(accelerator.num_processes)
+    if settings.mixed_precision == "fp16" and accelerator.scaler is None:  # accelerate would silently train in float32
+        raise ValueError("--mixed-precision fp16 needs a GPU and there is none; bf16 works on CPUs too")
     if accelerator.device.type == "cpu":
         set_threads(settings.threads)
     set_seed(settings.seed)

@@ -11,7 +11,6 @@ import dataclasses
 import difflib
 import inspect
 import json
-import math
 import os
 import sys
 import textwrap
@@ -19,143 +18,9 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import (
-    Annotated,
-    Any,
-    ClassVar,
-    Generic,
-    Literal,
-    NoReturn,
-    TypeVar,
-    Union,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import Any, ClassVar, Generic, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
-# ---- What a field may hold: its annotation says it.
-
-
-@dataclass(frozen=True)
-class Range:
-    """Limits of a number, as in ``Annotated[float, Range(least=0, below=1)]``."""
-
-    least: float | None = None
-    above: float | None = None
-    most: float | None = None
-    below: float | None = None
-
-    def __contains__(self, value: float) -> bool:
-        return (
-            (self.least is None or value >= self.least)
-            and (self.above is None or value > self.above)
-            and (self.most is None or value <= self.most)
-            and (self.below is None or value < self.below)
-        )
-
-    def __str__(self) -> str:
-        limits = {"at least": self.least, "above": self.above, "at most": self.most, "below": self.below}
-        return " and ".join(f"{words} {limit}" for words, limit in limits.items() if limit is not None)
-
-
-@dataclass(frozen=True)
-class Positional:
-    """Marks a field as an argument without a flag; help calls it ``metavar``."""
-
-    metavar: str
-
-
-AtLeast0 = Annotated[int, Range(least=0)]
-AtLeast1 = Annotated[int, Range(least=1)]
-Above0 = Annotated[float, Range(above=0)]
-Probability = Annotated[float, Range(least=0, most=1)]
-BelowOne = Annotated[float, Range(least=0, below=1)]
-Seed = Annotated[int, Range(least=0, below=2**32)]  # numpy takes no others
-
-KINDS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text", Path: "a path"}
-
-
-def convert(value: Any, hint: Any, flag: str) -> Any:
-    """A value as its annotation has it: text becomes a number or path, a list a tuple, a whole number a float.
-
-    Args:
-        value: from Python, a JSON or YAML file, or a command line (text, a list of texts, ``Words``).
-        hint: the annotation; knows ``Literal``, unions, tuples, dictionaries, and ``Annotated`` with a ``Range``.
-        flag: what errors call it.
-
-    Raises:
-        ValueError: another type, not one of the choices, out of range, not finite; quotes the flag and the value.
-    """
-    if isinstance(value, Words):
-        value = value.fitting(hint, flag)
-    origin, args = get_origin(hint), get_args(hint)
-    if origin is Annotated:
-        value = convert(value, args[0], flag)
-        for rule in args[1:]:
-            if isinstance(rule, Range) and value is not None and value not in rule:
-                raise ValueError(f"{flag} must be {rule}, got {value}")
-        return value
-    if origin in (Union, UnionType):
-        if NoneType in args and (value is None or value == "None"):
-            return None
-        kinds = [kind for kind in args if kind is not NoneType]
-        for kind in kinds[:-1]:
-            try:
-                return convert(value, kind, flag)
-            except ValueError:
-                continue
-        return convert(value, kinds[-1], flag)
-    if origin is Literal:
-        for choice in args:
-            if choice == value or str(choice) == value:
-                return choice
-        raise ValueError(f"{flag} must be one of {', '.join(map(str, args))}, got {value!r}")
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise ValueError(f"{flag} takes a list of values, got {value!r}")
-        kinds = [args[0]] * len(value) if args[-1] is Ellipsis else list(args)
-        if len(kinds) != len(value):
-            raise ValueError(f"{flag} takes {len(kinds)} values, got {len(value)}: {' '.join(map(str, value))}")
-        return tuple(convert(part, kind, flag) for part, kind in zip(value, kinds, strict=True))
-    if origin is dict:
-        if not isinstance(value, Mapping):
-            raise ValueError(f"{flag} takes options by name, got {value!r}")
-        return dict(value)
-    return _simple(value, hint, flag) if hint in KINDS else value
-
-
-def _simple(value: Any, kind: type, flag: str) -> Any:
-    """A value of one of ``KINDS``."""
-    is_bool = isinstance(value, bool)
-    try:
-        if is_bool if kind is bool else isinstance(value, str) and kind is str:
-            return value
-        if kind is int and isinstance(value, int | str) and not is_bool:
-            return int(value)
-        if kind is float and isinstance(value, int | float | str) and not is_bool and math.isfinite(float(value)):
-            return float(value)
-        if kind is Path and isinstance(value, str | os.PathLike):
-            return Path(value)
-    except ValueError:  # a text that is not a number
-        pass
-    raise ValueError(f"{flag} must be {KINDS[kind]}, got {value!r}")
-
-
-def convert_options(values: Mapping[str, Any], known: Mapping[str, inspect.Parameter], prefix: str) -> dict[str, Any]:
-    """Options of a mixer, a method or a figure, as its signature has them; those not given get their defaults.
-
-    Raises:
-        ValueError: an option that it does not have, naming those that it has, or a value that does not fit.
-    """
-    for name in values:
-        if name not in known:
-            flags = ", ".join(f"{prefix}.{option.replace('_', '-')}" for option in known) or "none"
-            raise ValueError(f"unknown option {prefix}.{name.replace('_', '-')}; known: {flags}")
-    return {
-        name: convert(values.get(name, option.default), option.annotation, f"{prefix}.{name.replace('_', '-')}")
-        for name, option in known.items()
-    }
+from mixgan.engine.annotations import AtLeast0, AtLeast1, Positional, Seed, convert, convert_options, core, flag_of
 
 
 class Settings:
@@ -169,6 +34,12 @@ class Settings:
 
     title: ClassVar[str] = "options"
     renamed: ClassVar[Mapping[str, str]] = {}
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]  # subclasses are dataclasses, frozen or not
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """The names of the fields."""
+        return [field.name for field in dataclasses.fields(cls)]
 
     def __post_init__(self) -> None:
         self.check()
@@ -176,9 +47,8 @@ class Settings:
     def check(self) -> None:
         """ValueError for a field that does not fit its annotation, or fields that do not fit one another."""
         hints = get_type_hints(type(self), include_extras=True)
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]  # subclasses are dataclasses, frozen or not
-            value = convert(getattr(self, field.name), hints[field.name], flag_of(field.name))
-            object.__setattr__(self, field.name, value)
+        for name in self.names():
+            object.__setattr__(self, name, convert(getattr(self, name), hints[name], flag_of(name)))
 
 
 @dataclass(kw_only=True)
@@ -248,6 +118,8 @@ S = TypeVar("S", bound=Settings)
 C = TypeVar("C", bound=CommonSettings)
 Options = Mapping[str, Mapping[str, inspect.Parameter]]  # by group: --GROUP.NAME
 
+HELP = {"-h", "--help"}
+
 # ---- From words to settings.
 
 
@@ -265,11 +137,11 @@ class CommandLine(Generic[C]):
 
     def __init__(self, settings_type: type[C], argv: Sequence[str], *, prog: str) -> None:
         self._settings_type, self._prog = settings_type, prog
-        self._help = asks_for_help(argv)
-        self._given, _ = parse(settings_type, argv, prog=prog)
+        self._help = bool(HELP & set(argv))
+        self._given = parse(settings_type, argv, prog=prog)
         folder, file = self._given.get("output_dir"), self._given.get("config")
-        resuming = self._given.get("resume") and folder is not None
-        self.resumed = run_settings(Path(folder), settings_type) if resuming else {}
+        resuming = self._given.get("resume") and folder
+        self.resumed = run_settings(Path(str(folder)), settings_type) if resuming else {}
         self._file = read_settings_file(Path(file), settings_type) if file else {}
         method = self._file.get("method")
         if self._given.get("method", method) != method:  # the file's options are those of its own method
@@ -280,7 +152,7 @@ class CommandLine(Generic[C]):
     def get(self, name: str, default: Any = None) -> Any:
         """A setting as far as it is known before presets: given, resumed, of the file, else ``default`` or the field's own."""
         if name not in self._known:
-            own = self._settings_type.__dataclass_fields__[name].default  # type: ignore[attr-defined]
+            own = self._settings_type.__dataclass_fields__[name].default
             return own if default is None else default
         hint = get_type_hints(self._settings_type, include_extras=True)[name]
         return convert(self._known[name], hint, flag_of(name))
@@ -307,25 +179,25 @@ class CommandLine(Generic[C]):
 
 
 def read_options(
-    settings_type: type[S], argv: Sequence[str], *, prog: str, options: Options | None = None
+    settings_type: type[S],
+    argv: Sequence[str],
+    *,
+    prog: str,
+    options: Options | None = None,
+    unknown: list[str] | None = None,
 ) -> tuple[S, dict[str, Any]]:
-    """The settings of a command without presets, and the options by group, each as its signature has it."""
+    """The settings of a command without presets, and its options by group, each as its signature has it.
+
+    Args:
+        unknown: takes the words that the command does not know, instead of an error.
+    """
     options = options or {}
-    if asks_for_help(argv):
+    if HELP & set(argv):
         make_parser(settings_type, prog, options=options).print_help()
         raise SystemExit(0)
-    values, _ = parse(settings_type, argv, prog=prog, options=options)
+    values = parse(settings_type, argv, prog=prog, options=options, unknown=unknown)
     own = {group: convert_options(values.pop(group, {}), known, f"--{group}") for group, known in options.items()}
     return settings_type(**values), own
-
-
-def read_known_options(settings_type: type[S], argv: Sequence[str], *, prog: str) -> tuple[S, list[str]]:
-    """The settings of a command that hands all flags it does not know to others, and those words."""
-    if asks_for_help(argv):
-        make_parser(settings_type, prog).print_help()
-        raise SystemExit(0)
-    values, unknown = parse(settings_type, argv, prog=prog, keep_unknown=True)
-    return settings_type(**values), unknown
 
 
 def parse(
@@ -334,9 +206,9 @@ def parse(
     *,
     prog: str,
     options: Options | None = None,
-    keep_unknown: bool = False,
-) -> tuple[dict[str, Any], list[str]]:
-    """What the words name, as text by field name, and with ``keep_unknown`` the words that are not of this command.
+    unknown: list[str] | None = None,
+) -> dict[str, Any]:
+    """What the words name, as text by field name; ``unknown`` takes the words that are not of this command.
 
     Raises:
         ValueError: an unknown flag, naming the nearest one; a value missing or too many.
@@ -345,42 +217,21 @@ def parse(
     groups = {name.removesuffix("_options"): name for name, hint in hints.items() if get_origin(hint) is dict}
     groups |= {group: group for group in options or {}}
     words, values = split_options([_hyphens(word) for word in argv if word not in HELP], groups, options or {})
-    parser = make_parser(settings_type, prog)
-    found, unknown = parser.parse_known_args(words)
-    if unknown and not keep_unknown:
-        flag = unknown[0].partition("=")[0]
-        near = difflib.get_close_matches(flag, map(flag_of, settings_type.__dataclass_fields__), 1)
+    found, rest = make_parser(settings_type, prog).parse_known_args(words)
+    if unknown is not None:
+        unknown += rest
+    elif rest:
+        flag = rest[0].partition("=")[0]
+        near = difflib.get_close_matches(flag, [flag_of(name) for name in settings_type.names()], 1)
         hint = f"; did you mean {near[0]}?" if near else "; --help shows all"
         raise ValueError(f"unknown {'flag' if flag.startswith('-') else 'word'} {flag}{hint}")
-    return rename(settings_type, {**vars(found), **values}, notice=True), unknown
-
-
-HELP = ("-h", "--help")
-
-
-def asks_for_help(argv: Sequence[str]) -> bool:
-    """Whether the words ask for help."""
-    return any(word in HELP for word in argv)
-
-
-class Words(list[str]):
-    """The words behind an option whose type is known only later."""
-
-    def fitting(self, hint: Any, flag: str) -> Any:
-        """A list where the annotation is a tuple, else the one word; True where none is needed."""
-        if get_origin(core(hint)) is tuple:
-            return list(self)
-        if core(hint) is bool and not self:
-            return True
-        if len(self) != 1:
-            raise ValueError(f"{flag} takes one value, got {len(self)}: {' '.join(self)}")
-        return self[0]
+    return rename(settings_type, {**vars(found), **values}, notice=True)
 
 
 def split_options(
     words: Sequence[str], groups: Mapping[str, str], options: Options
 ) -> tuple[list[str], dict[str, dict[str, Any]]]:
-    """Take ``--GROUP.NAME value ...`` out of the words; ``--mixer.alpha 1`` gives ``{"mixer": {"alpha": ["1"]}}``.
+    """Take ``--GROUP.NAME value ...`` out of the words; ``--mixer.alpha 1`` gives ``{"mixer": {"alpha": "1"}}``.
 
     An option of a known signature takes as many words as its annotation says, others all until the next flag.
     """
@@ -397,7 +248,7 @@ def split_options(
         *outer, name = (part.replace("-", "_") for part in path)
         known = options.get(group, {}).get(name)
         most = len(remaining) if known is None else _word_count(known.annotation, len(remaining))
-        taken = Words([value] if equals else [])
+        taken = [value] if equals else []
         while not equals and len(taken) < most and remaining and not remaining[0].startswith("--"):
             taken.append(remaining.pop(0))
         holder = found.setdefault(groups[group], {})
@@ -406,7 +257,7 @@ def split_options(
         if name.startswith("no_") and not taken:
             holder[name.removeprefix("no_")] = False
         else:
-            holder[name] = taken
+            holder[name] = taken if len(taken) > 1 else taken[0] if taken else True
     return rest, found
 
 
@@ -433,9 +284,9 @@ def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def rename(settings_type: type[Settings], values: Mapping[str, Any], *, notice: bool = False) -> dict[str, Any]:
+def rename(settings_type: type[Settings], given: Mapping[str, Any], *, notice: bool = False) -> dict[str, Any]:
     """The values with old spellings replaced by new ones, with a line for each where ``notice`` is set."""
-    values = copy.deepcopy(dict(values))
+    values = copy.deepcopy(dict(given))
     for old, new in renamed_of(settings_type).items():
         (old_flag, _, old_value), (new_flag, _, new_value) = old.partition(" "), new.partition(" ")
         holder, key = _place(values, old_flag)
@@ -500,7 +351,7 @@ def make_parser(
         group = parser.add_argument_group(f"--{prefix}.*")
         for name, option in known.items():
             _add_flag(group, f"--{prefix}.{name.replace('_', '-')}", option.annotation, "", option.default)
-    parser.add_argument(*HELP, action="help", help="Show this help and exit.")
+    parser.add_argument("-h", "--help", action="help", help="Show this help and exit.")
     places = [action.metavar for action in parser._actions if not action.option_strings]
     parser.usage = " ".join([prog, *map(str, places), "[options]"])
     return parser
@@ -528,13 +379,6 @@ def _add_flag(group: Any, flag: str, hint: Any, text: str, value: Any, *, requir
         group.add_argument(flag, metavar=metavar, nargs=nargs, help=text, required=required)
 
 
-def core(hint: Any) -> Any:
-    """An annotation without ``Annotated`` and ``| None``; of a longer union the last member."""
-    while get_origin(hint) in (Annotated, Union, UnionType):
-        hint = [kind for kind in get_args(hint) if kind is not NoneType][0 if get_origin(hint) is Annotated else -1]
-    return hint
-
-
 def field_docs(owner: type) -> dict[str, str]:
     """The docstrings below the fields that a dataclass itself declares."""
     if "__dataclass_fields__" not in vars(owner):
@@ -549,11 +393,6 @@ def field_docs(owner: type) -> dict[str, str]:
     return docs
 
 
-def flag_of(name: str) -> str:
-    """``image_size`` as ``--image-size``."""
-    return f"--{name.replace('_', '-')}"
-
-
 # ---- Settings in files.
 
 
@@ -564,7 +403,7 @@ def run_settings(output_dir: Path, settings_type: type[Settings]) -> dict[str, A
         ValueError: there is no run, or it is of another command or version.
     """
     stored = rename(settings_type, read_config(output_dir)["settings"])
-    unknown = sorted(set(stored) - set(settings_type.__dataclass_fields__))
+    unknown = sorted(set(stored) - set(settings_type.names()))
     if unknown:
         raise ValueError(f"{output_dir} was made with settings this command does not know: {', '.join(unknown)}")
     return {key: value for key, value in stored.items() if key not in OF_ONE_CALL}
@@ -596,7 +435,7 @@ def read_settings_file(path: Path, settings_type: type[Settings]) -> dict[str, A
     if isinstance(values.get("settings"), dict):
         values, ignored = values["settings"], {*ignored, "output_dir"}
     values = rename(settings_type, {str(key).replace("-", "_"): value for key, value in values.items()})
-    unknown = sorted(set(values) - set(settings_type.__dataclass_fields__))
+    unknown = sorted(set(values) - set(settings_type.names()))
     if unknown:
         raise ValueError(f"--config {path} has settings that this command does not know: {', '.join(unknown)}")
     return {key: value for key, value in values.items() if key not in ignored}

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from mixgan.engine.config import AtLeast0, AtLeast1, CommonSettings, Positional, Seed, Settings, read_options
+from mixgan.engine.annotations import AtLeast0, AtLeast1, Positional, Seed
+from mixgan.engine.config import CommonSettings, Settings, read_options
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -5,17 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from mixgan.engine.config import (
-    Above0,
-    AtLeast0,
-    AtLeast1,
-    BelowOne,
-    CommandLine,
-    CommonSettings,
-    Probability,
-    Range,
-    print_once,
-)
+from mixgan.engine.annotations import Above0, AtLeast0, AtLeast1, BelowOne, Probability, Range
+from mixgan.engine.config import CommandLine, CommonSettings, print_once
 from mixgan.gan.losses import WHY_NO_CONSISTENT_HINGE, DTerm, GanKind, Mixing
 
 AtLeast2 = Annotated[int, Range(least=2)]  # test images: fewer have no covariance

@@ -16,7 +16,8 @@ from torchvision.transforms.v2.functional import pil_to_tensor, resize, to_pil_i
 
 from mixgan.data.images import BadImageError, list_images, open_image
 from mixgan.engine.accelerator import available_cores, set_threads
-from mixgan.engine.config import AtLeast0, AtLeast1, Positional, Settings, read_options
+from mixgan.engine.annotations import AtLeast0, AtLeast1, Positional
+from mixgan.engine.config import Settings, read_options
 from mixgan.engine.progress import Progress
 from mixgan.gan.networks import ResnetGenerator, checked_overlap, translate_images
 from mixgan.gan.weights import GENERATORS, Direction, WeightKind, check_packages, export_onnx, find_generator

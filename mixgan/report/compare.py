@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mixgan.engine.accelerator import available_cores
-from mixgan.engine.config import FREE_ON_RESUME, AtLeast1, Settings, read_config, read_known_options
+from mixgan.engine.annotations import AtLeast1
+from mixgan.engine.config import FREE_ON_RESUME, Settings, read_config, read_options
 from mixgan.engine.progress import Progress
 from mixgan.engine.run import Interrupt
 from mixgan.engine.run_folder import RunFolder, default_folder
@@ -104,7 +105,8 @@ def options_from(argv: Sequence[str]) -> tuple[CompareOptions, list[str]]:
     own, rest = list(argv), []
     if "--" in own:
         own, rest = own[: own.index("--")], own[own.index("--") + 1 :]
-    options, unknown = read_known_options(CompareOptions, own, prog="mixgan compare")
+    unknown: list[str] = []
+    options, _ = read_options(CompareOptions, own, prog="mixgan compare", unknown=unknown)
     shared = [*unknown, *rest]
     if options.jobs > 1 and "--threads" not in flags_of(shared):
         shared += ["--threads", str(max(1, available_cores() // (options.jobs * options.processes)))]

@@ -9,7 +9,8 @@ from PIL import Image
 from torch import Tensor
 
 from mixgan.data.tiles import CLASSES, make_tiles
-from mixgan.engine.config import Seed, Settings, read_options
+from mixgan.engine.annotations import Seed
+from mixgan.engine.config import Settings, read_options
 from mixgan.mixing import build_mixer, list_mixers, static_saliency
 from mixgan.ops.transforms import to_float
 from mixgan.report.grid import image_grid

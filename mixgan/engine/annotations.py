@@ -1,0 +1,137 @@
+"""What a field of settings, or an option of a mixer, may contain: its annotation says it, and ``convert`` checks it."""
+
+import inspect
+import math
+import operator
+import os
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+
+@dataclass(frozen=True)
+class Range:
+    """Limits of a number, as in ``Annotated[float, Range(least=0, below=1)]``."""
+
+    least: float | None = None
+    above: float | None = None
+    most: float | None = None
+    below: float | None = None
+
+    def __contains__(self, value: float) -> bool:
+        tests = zip((operator.ge, operator.gt, operator.le, operator.lt), astuple(self), strict=True)
+        return all(limit is None or test(value, limit) for test, limit in tests)
+
+    def __str__(self) -> str:
+        limits = {"at least": self.least, "above": self.above, "at most": self.most, "below": self.below}
+        return " and ".join(f"{words} {limit}" for words, limit in limits.items() if limit is not None)
+
+
+@dataclass(frozen=True)
+class Positional:
+    """Marks a field as an argument without a flag; help calls it ``metavar``."""
+
+    metavar: str
+
+
+AtLeast0 = Annotated[int, Range(least=0)]
+AtLeast1 = Annotated[int, Range(least=1)]
+Above0 = Annotated[float, Range(above=0)]
+Probability = Annotated[float, Range(least=0, most=1)]
+BelowOne = Annotated[float, Range(least=0, below=1)]
+Seed = Annotated[int, Range(least=0, below=2**32)]  # numpy takes no others
+
+KINDS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text", Path: "a path"}
+
+
+def convert(value: Any, hint: Any, flag: str) -> Any:
+    """A value as its annotation has it: text becomes a number or path, a list a tuple, a whole number a float.
+
+    Args:
+        value: from Python, a JSON or YAML file, or a command line (text, a list of texts).
+        hint: the annotation; knows ``Literal``, unions, tuples, dictionaries, and ``Annotated`` with a ``Range``.
+        flag: what errors call it.
+
+    Raises:
+        ValueError: another type, not one of the choices, out of range, not finite; quotes the flag and the value.
+    """
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        value = convert(value, args[0], flag)
+        for rule in args[1:]:
+            if isinstance(rule, Range) and value is not None and value not in rule:
+                raise ValueError(f"{flag} must be {rule}, got {value}")
+        return value
+    if origin in (Union, UnionType):
+        if NoneType in args and (value is None or value == "None"):
+            return None
+        kinds = [kind for kind in args if kind is not NoneType]
+        for kind in kinds[:-1]:
+            try:
+                return convert(value, kind, flag)
+            except ValueError:
+                continue
+        return convert(value, kinds[-1], flag)
+    if origin is Literal:
+        for choice in args:
+            if choice == value or str(choice) == value:
+                return choice
+        raise ValueError(f"{flag} must be one of {', '.join(map(str, args))}, got {value!r}")
+    if origin is tuple:
+        value = value if isinstance(value, list | tuple) else [value]
+        kinds = [args[0]] * len(value) if args[-1] is Ellipsis else list(args)
+        if len(kinds) != len(value):
+            raise ValueError(f"{flag} takes {len(kinds)} values, got {len(value)}: {' '.join(map(str, value))}")
+        return tuple(convert(part, kind, flag) for part, kind in zip(value, kinds, strict=True))
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{flag} takes options by name, got {value!r}")
+        return dict(value)
+    return _simple(value, hint, flag) if hint in KINDS else value
+
+
+def _simple(value: Any, kind: type, flag: str) -> Any:
+    """A value of one of ``KINDS``."""
+    is_bool = isinstance(value, bool)
+    try:
+        if is_bool if kind is bool else isinstance(value, str) and kind is str:
+            return value
+        if kind is int and isinstance(value, int | str) and not is_bool:
+            return int(value)
+        if kind is float and isinstance(value, int | float | str) and not is_bool and math.isfinite(float(value)):
+            return float(value)
+        if kind is Path and isinstance(value, str | os.PathLike):
+            return Path(value)
+    except ValueError:  # a text that is not a number
+        pass
+    raise ValueError(f"{flag} must be {KINDS[kind]}, got {value!r}")
+
+
+def convert_options(values: Mapping[str, Any], known: Mapping[str, inspect.Parameter], prefix: str) -> dict[str, Any]:
+    """Options of a mixer, a method or a figure, as its signature has them; those not given get their defaults.
+
+    Raises:
+        ValueError: an option that it does not have, naming those that it has, or a value that does not fit.
+    """
+    for name in values:
+        if name not in known:
+            flags = ", ".join(f"{prefix}.{option.replace('_', '-')}" for option in known) or "none"
+            raise ValueError(f"unknown option {prefix}.{name.replace('_', '-')}; known: {flags}")
+    return {
+        name: convert(values.get(name, option.default), option.annotation, f"{prefix}.{name.replace('_', '-')}")
+        for name, option in known.items()
+    }
+
+
+def core(hint: Any) -> Any:
+    """An annotation without ``Annotated`` and ``| None``; of a longer union the last member."""
+    while get_origin(hint) in (Annotated, Union, UnionType):
+        hint = [kind for kind in get_args(hint) if kind is not NoneType][0 if get_origin(hint) is Annotated else -1]
+    return hint
+
+
+def flag_of(name: str) -> str:
+    """``image_size`` as ``--image-size``."""
+    return f"--{name.replace('_', '-')}"
