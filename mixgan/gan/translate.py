@@ -11,8 +11,6 @@ from typing import Annotated, Literal, TypeVar
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2.functional import pil_to_tensor, resize, to_pil_image
 
 from mixgan.data.images import BadImageError, list_images, open_image
 from mixgan.engine.accelerator import available_cores, set_threads
@@ -203,6 +201,9 @@ def _header_size(path: Path) -> tuple[int, int]:
 
 def _read(path: Path, options: TranslateOptions, side: Literal["left", "right"]) -> Tensor | BadImageError:
     """(3,H,W) uint8; a bad image is a value, as only some callers want it raised."""
+    from torchvision.transforms.v2 import InterpolationMode  # slow to import
+    from torchvision.transforms.v2.functional import pil_to_tensor, resize
+
     try:
         image = open_image(path)
         if options.pairs:
@@ -262,6 +263,8 @@ def _ahead(
 
 def _save(image: Tensor, target: Path) -> None:
     """Write beside, then rename: a stopped run leaves no half pictures."""
+    from torchvision.transforms.v2.functional import to_pil_image  # slow to import
+
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial")
     to_pil_image(image).save(partial, format="PNG")

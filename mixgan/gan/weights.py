@@ -14,7 +14,6 @@ from torch import Tensor
 
 from mixgan.engine.run_folder import KEY, VERSIONED, RunFolder, load_weights, version, write_text
 from mixgan.gan.networks import SMALLEST, STEP, ResnetGenerator, pad_by_reflection
-from mixgan.gan.report import ROWS
 from mixgan.ops.transforms import to_signed
 
 Direction = Literal["AtoB", "BtoA"]
@@ -263,6 +262,8 @@ def _training_rows(settings: dict[str, Any], summary: dict[str, Any]) -> list[tu
 
 def _figures(summary: dict[str, Any]) -> list[str]:
     """The section of figures, or nothing where none was measured."""
+    from mixgan.gan.report import ROWS  # draws, which is slow to import
+
     rows = []
     for key, title in ROWS.items():
         values = [_number(summary.get(f"{key}_{direction}")) for direction in ("AtoB", "BtoA")]
