@@ -108,10 +108,10 @@ class CommonSettings(Settings):
 
 
 #: Settings of one call of the command: a resumed run does not take them over.
-OF_ONE_CALL = frozenset({"config", "download", "dry_run", "max_steps", "output_dir", "preset", "resume"})
-#: Settings that may change when a run is resumed; everything else decides the result.
+OF_ONE_CALL = frozenset({"config", "download", "dry_run", "output_dir", "preset", "resume"})
+#: Settings that may change when a run is resumed; everything else decides the result. A larger --epochs extends the run.
 FREE_ON_RESUME = OF_ONE_CALL | {
-    "checkpoint_every", "data_root", "keep_checkpoints", "num_workers", "threads", "tracker",
+    "checkpoint_every", "data_root", "keep_checkpoints", "log_every", "max_steps", "num_workers", "threads", "tracker",
 }  # fmt: skip
 
 S = TypeVar("S", bound=Settings)
@@ -445,8 +445,10 @@ def check_same_settings(settings: CommonSettings, output_dir: Path) -> None:
     """ValueError naming the flags that differ from the run's own and may not change."""
     stored = by_flag(rename(type(settings), read_config(output_dir)["settings"]))
     now = by_flag(to_json(settings))
-    texts = [f"{flag} is {now.get(flag)}, was {value}" for flag, value in stored.items() if value != now.get(flag)]
-    if texts:
+    different = {flag for flag, value in stored.items() if value != now.get(flag)}
+    if settings.epochs > stored.get("--epochs", settings.epochs):
+        different.remove("--epochs")
+    if texts := [f"{flag} is {now.get(flag)}, was {stored[flag]}" for flag in stored if flag in different]:
         raise ValueError(f"cannot resume {output_dir} with other settings: {'; '.join(texts)}")
 
 

@@ -21,10 +21,11 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import is_tensorboard_available, set_seed
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 
 from mixgan.engine.accelerator import make_accelerator, on_main, start_tracker
 from mixgan.engine.checkpoint import Checkpoints, random_states, restore_random_states
-from mixgan.engine.config import CommonSettings, check_same_settings, to_json
+from mixgan.engine.config import OF_ONE_CALL, CommonSettings, check_same_settings, to_json
 from mixgan.engine.progress import Progress
 from mixgan.engine.run_folder import (
     FolderLock,
@@ -351,7 +352,23 @@ class Run:
         self.images, self.seconds = position["images"], position["seconds"]
         self.best = on_main(self.accelerator, lambda: self.checkpoints.restore_best(position["best"], step=self.step))
         on_main(self.accelerator, lambda: drop_records_after(self.folder.metrics, self.step))
+        changed = on_main(
+            self.accelerator, lambda: self.folder.record_resume(to_json(self.settings), self.step, besides=OF_ONE_CALL)
+        )
+        if "epochs" in changed:
+            self._follow_new_length()
+            lengths = f"{self.settings.epochs} epochs, was {changed['epochs']['was']}"
+            self.print(f"The run is extended to {lengths}: schedules follow the new length from here on.")
         self.print(f"Resuming at step {self.step} of {self.total_steps}.")
+
+    def _follow_new_length(self) -> None:
+        """Set the learning rates, which came with the checkpoint, to those of the extended schedules."""
+        for schedule in self._shared.values():
+            if isinstance(schedule, LambdaLR):
+                factors = [factor(schedule.last_epoch) for factor in schedule.lr_lambdas]
+                schedule._last_lr = [base * factor for base, factor in zip(schedule.base_lrs, factors, strict=True)]
+                for group, rate in zip(schedule.optimizer.param_groups, schedule._last_lr, strict=True):
+                    group["lr"] = rate
 
     @contextmanager
     def _clock_stopped(self) -> Iterator[None]:

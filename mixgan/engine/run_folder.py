@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +195,26 @@ class RunFolder:
                 "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             },
         )
+
+
+    def record_resume(self, settings: dict[str, Any], step: int, *, besides: Container[str]) -> dict[str, Any]:
+        """Bring config.json up to the settings of a resumed run; ``resumed`` in it lists what changed, when, by which command.
+
+        Returns:
+            ``{"max_steps": {"was": 4, "now": 8}}``, without the settings in ``besides``.
+        """
+        config = json.loads(self.config.read_text())
+        before = config["settings"]
+        changed = {
+            name: {"was": before[name], "now": value}
+            for name, value in settings.items()
+            if name in before and name not in besides and before[name] != value
+        }
+        if changed:
+            config["settings"] = before | {name: change["now"] for name, change in changed.items()}
+            resumed = {"step": step, "command": shlex.join(sys.argv), "changed": changed}
+            write_json(self.config, {**config, "resumed": [*config.get("resumed", ()), resumed]})
+        return changed
 
 
 class FolderLock:

@@ -87,7 +87,7 @@ def test_a_resumed_run_goes_on_with_its_average_bit_for_bit(tmp_path: Path):
     words = ("--method", "lamix", "--ema", "0.8", "--checkpoint-every", "5")
     whole = run(tmp_path / "whole", *words)
     run(tmp_path / "broken", *words, "--max-steps", "5")
-    resumed = run(tmp_path / "broken", *words, "--resume")
+    resumed = run(tmp_path / "broken", *words, "--resume", "--max-steps", "1000")
     assert resumed["test_loss"] == whole["test_loss"]
     for name in ("network", "network_ema"):
         first, second = (load_file(tmp_path / r / "weights" / f"{name}.safetensors") for r in ("whole", "broken"))
