@@ -66,9 +66,9 @@ class CommonSettings(Settings):
     preset: str | None = None
     """Defaults for the other flags: quick, paper (default: quick on tiles, paper on real data)."""
     epochs: AtLeast1 = 1
-    """Length of the run; learning-rate schedules depend on it alone."""
+    """Length of the run; learning-rate schedules depend on it alone. With --resume, more epochs extend the run."""
     max_steps: AtLeast1 | None = None
-    """Stop after this many optimizer steps, even before --epochs is reached."""
+    """Stop after this many optimizer steps, even before --epochs is reached. Kept by --resume until it is given again."""
     batch_size: AtLeast1 = 1
     """Images per process and step."""
     seed: Seed = 0
