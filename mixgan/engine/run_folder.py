@@ -196,7 +196,6 @@ class RunFolder:
             },
         )
 
-
     def record_resume(self, settings: dict[str, Any], step: int, *, besides: Container[str]) -> dict[str, Any]:
         """Bring config.json up to the settings of a resumed run; ``resumed`` in it lists what changed, when, by which command.
 

@@ -368,12 +368,17 @@ def train(settings: DcganSettings) -> dict[str, Any]:
     if settings.eval_at_start and run.step == 0:
         evaluate(run, model, test)
 
-    metrics = None
+    metrics, every = None, settings.eval_every or run.total_steps
+    if run.just_resumed and (run.at_end or run.step % every == 0):
+        if (distance := run.recorded("fid")) is None:  # a kill came before the evaluation was recorded
+            metrics = evaluate(run, model, test)
+            distance = metrics["fid"]
+        run.track_best("fid", distance, higher_is_better=False)
     for real in run.batches(loader, description=f"{settings.mixing} on {settings.dataset}"):
         logs = model.step(real)
         if accelerator.sync_gradients:
             run.end_step(logs, images=len(real) * settings.accumulation_steps, shown=("G", "D"))
-            if run.at_end or (settings.eval_every and run.step % settings.eval_every == 0):
+            if run.at_end or run.step % every == 0:
                 metrics = evaluate(run, model, test)
                 run.track_best("fid", metrics["fid"], higher_is_better=False)
     return finish(run, settings, model, metrics or test.metrics(model), noise, next(loader.epoch(0)))
@@ -473,19 +478,13 @@ def write_report(run: Run, settings: DcganSettings, summary: dict[str, Any]) -> 
     """report.html: metrics, samples, curves, settings."""
     records = read_metrics(run.folder.metrics)
     page = Page(f"DCGAN, {settings.mixing}, on {settings.dataset}", f"{settings.image_size} px, seed {settings.seed}")
-    counts = f"{summary['n_fake']} generated against {summary['n_real']} test images"
-    page.warning(f"{distance_name(summary['features'])}: {counts}.")
+    page.warning(f"{distance_name(summary['features'])}: {summary['n_fake']} against {summary['n_real']} test images.")
     for text in summary.get("warnings", ()):
         page.warning(text)
     untrained = next((record for record in records if record["step"] == 0 and "fid" in record), {})
-    page.table(
-        "Result",
-        [
-            {"": TITLES.get(key, key), "trained": summary[key]} | ({"untrained": untrained[key]} if untrained else {})
-            for key in ROWS
-            if summary.get(key) is not None
-        ],
-    )
+    columns = {"trained": summary} | ({"untrained": untrained} if untrained else {})
+    keys = [key for key in ROWS if summary.get(key) is not None]
+    page.table("Result", [{"": TITLES.get(key, key)} | {name: of[key] for name, of in columns.items()} for key in keys])
     if settings.ema:
         page.text("", f"Metrics and samples are of a moving average of the generator's weights (decay {settings.ema}).")
     samples, training = sorted(run.folder.samples.glob("step-*.png")), run.folder.samples / "training.png"

@@ -210,8 +210,8 @@ def test_whichever_comes_first_ends_the_run(tmp_path: Path):
 def test_a_finished_run_is_extended_and_its_schedule_has_the_new_length(tmp_path: Path, capsys, monkeypatch):
     folder = tmp_path / "run"
     assert Training(settings(folder, epochs=1)).all().optimizer.param_groups[0]["lr"] == 0
+    RunFolder(folder).record_resume({"epochs": 2}, 5, besides=())
     with pytest.raises(ValueError, match="--epochs is 1, was 2"):
-        RunFolder(folder).record_resume({"epochs": 2}, 5, besides=())
         Training(settings(folder, epochs=1, resume=True))
     monkeypatch.setattr("sys.argv", ["recipes/test.py", "--epochs", "4"])
     longer = Training(settings(folder, epochs=4, log_every=2, resume=True))
