@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mixgan.data.images import OnBadImage
+from mixgan.engine.fingerprint import describe_files, describe_tensors
 
 Split = Literal["train", "test"]
 Normalise = Literal["mean-std", "mean"]
@@ -79,6 +80,13 @@ class FolderSet:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+
+def describe(dataset: ImageSet | FolderSet) -> dict[str, Any]:
+    """Count, class names and fingerprint, as config.json has them (``mixgan.engine.fingerprint``)."""
+    if isinstance(dataset, FolderSet):
+        return describe_files(dataset.paths, dataset.labels, classes=dataset.classes)
+    return describe_tensors(dataset.images, dataset.labels, classes=dataset.classes)
 
 
 def normalised(dataset: ImageSet | FolderSet, normalise: Normalise) -> ImageSet | FolderSet:

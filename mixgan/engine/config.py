@@ -79,6 +79,8 @@ class CommonSettings(Settings):
     """Optimizer steps between checkpoints (default: at evaluations and at the end)."""
     resume: bool = False
     """Resume from the last checkpoint in --output-dir."""
+    allow_data_change: bool = False
+    """Continue although the data differ from those that the run was trained on; config.json records it."""
     dry_run: bool = False
     """Resolve the settings, build everything, run one batch, write nothing."""
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
@@ -108,7 +110,7 @@ class CommonSettings(Settings):
 
 
 #: Settings of one call of the command: a resumed run does not take them over.
-OF_ONE_CALL = frozenset({"config", "download", "dry_run", "output_dir", "preset", "resume"})
+OF_ONE_CALL = frozenset({"allow_data_change", "config", "download", "dry_run", "output_dir", "preset", "resume"})
 #: Settings that may change when a run is resumed; everything else decides the result. A larger --epochs extends the run.
 FREE_ON_RESUME = OF_ONE_CALL | {
     "checkpoint_every", "data_root", "keep_checkpoints", "log_every", "max_steps", "num_workers", "threads", "tracker",
@@ -433,7 +435,7 @@ def read_settings_file(path: Path, settings_type: type[Settings]) -> dict[str, A
         raise ValueError(f"--config {path} must hold settings by name, got {type(values).__name__}")
     ignored = {"resume", "config"}
     if isinstance(values.get("settings"), dict):
-        values, ignored = values["settings"], {*ignored, "output_dir"}
+        values, ignored = values["settings"], {*ignored, "output_dir", "allow_data_change"}
     values = rename(settings_type, {str(key).replace("-", "_"): value for key, value in values.items()})
     unknown = sorted(set(values) - set(settings_type.names()))
     if unknown:

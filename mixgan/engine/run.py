@@ -11,7 +11,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -25,7 +25,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from mixgan.engine.accelerator import make_accelerator, on_main, start_tracker
 from mixgan.engine.checkpoint import Checkpoints, random_states, restore_random_states
-from mixgan.engine.config import OF_ONE_CALL, CommonSettings, check_same_settings, to_json
+from mixgan.engine.config import OF_ONE_CALL, CommonSettings, check_same_settings, read_config, to_json
+from mixgan.engine.fingerprint import check_same_data
 from mixgan.engine.progress import Progress
 from mixgan.engine.run_folder import (
     FolderLock,
@@ -119,13 +120,19 @@ class Run:
         """Save an object's state in every checkpoint; ``own``: it differs between processes (pools, generators)."""
         (self._own if own else self._shared)[name] = item
 
-    def begin(self, steps_per_epoch: int) -> None:
+    def begin(self, steps_per_epoch: int, *, data: Callable[[], dict[str, Any]] = dict, **facts: Any) -> None:
         """Create the folder or load the checkpoint. Call it when everything is prepared and registered.
 
         Random draws differ between processes from here on.
 
         Args:
             steps_per_epoch: batches per epoch; the optimizer steps are this divided by the accumulation steps, rounded down.
+            data: describes the data by split as ``engine.fingerprint`` does, for config.json; a run that is resumed on other
+                data is refused without --allow-data-change. Called on the main process.
+            facts: further entries of config.json.
+
+        Raises:
+            ValueError: the data have changed, or a checkpoint cannot be read.
         """
         settings = self.settings
         self.steps_per_epoch = steps_per_epoch // settings.accumulation_steps
@@ -140,10 +147,10 @@ class Run:
             self.total_steps = 1
         set_seed(settings.seed, device_specific=True)
         if self._resumes:
-            on_main(self.accelerator, self._take_lock)
+            on_main(self.accelerator, lambda: self._take_up(data))
             self._load()
         else:
-            on_main(self.accelerator, self._create_folder)
+            on_main(self.accelerator, lambda: self._create_folder(data, facts))
         if settings.tracker != "none":
             start_tracker(self.accelerator, settings.tracker, folder=self.folder.path, run_name=self.recipe)
         self._log = MetricsLog(self.folder.metrics, enabled=self.accelerator.is_main_process)
@@ -324,7 +331,7 @@ class Run:
                 )
         return numbers
 
-    def _create_folder(self) -> None:
+    def _create_folder(self, data: Callable[[], dict[str, Any]], facts: Mapping[str, Any]) -> None:
         if self.settings.resume:
             self.print(f"The run in {self.folder.path} ended before its first checkpoint: starting it again.")
         self._lock = self.folder.create()
@@ -334,10 +341,29 @@ class Run:
             processes=self.accelerator.num_processes,
             device=str(self.accelerator.device),
             steps_per_epoch=self.steps_per_epoch,
+            threads=torch.get_num_threads(),
+            data={} if self.settings.dry_run else data(),
+            **facts,
         )
 
-    def _take_lock(self) -> None:
+    def _take_up(self, data: Callable[[], dict[str, Any]]) -> None:
+        """Lock the folder, and compare data and threads with what its config.json says."""
         self._lock = FolderLock(self.folder.path)
+        config, threads = read_config(self.folder.path), torch.get_num_threads()
+        if config.get("threads", threads) != threads and self.accelerator.device.type == "cpu":
+            self.print(
+                f"Warning: resuming with {threads} CPU threads, the run used {config['threads']}: sums may round otherwise, so"
+                f" the result may differ in its last bits from an unbroken run's (--threads {config['threads']})."
+            )
+        if not config.get("data"):  # of an older version
+            return
+        now = data()
+        allowed = self.settings.allow_data_change
+        found = check_same_data(config["data"], now, run=self.folder.path, allowed=allowed)
+        if found:
+            self.print(f"Warning: {'; '.join(found)}.")
+            config["data_changes"] = [*config.get("data_changes", ()), {"differences": found, "before": config["data"]}]
+            write_json(self.folder.config, config | {"data": now})
 
     def _load(self) -> None:
         trainer, own, skipped = self.checkpoints.load()

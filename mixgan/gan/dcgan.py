@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from mixgan.data.order import seeded_generator
 from mixgan.engine.accelerator import main_first, on_main, synchronise_buffers
 from mixgan.engine.ema import MovingAverage
+from mixgan.engine.fingerprint import describe_tensors
 from mixgan.engine.run import Run
 from mixgan.engine.run_folder import read_metrics, save_weights
 from mixgan.evaluate.comparison import compare_sets
@@ -364,7 +365,8 @@ def train(settings: DcganSettings) -> dict[str, Any]:
     tests = images_of(settings, "test")
     noise = torch.randn(len(tests), settings.latent, generator=seeded_generator(settings.seed, "evaluation"))
     test = TestImages(tests, noise, extractor, accelerator)
-    run.begin(loader.steps_per_epoch)
+    data = {"train": loader.images, "test": tests}
+    run.begin(loader.steps_per_epoch, data=lambda: {name: describe_tensors(images) for name, images in data.items()})
     if settings.eval_at_start and run.step == 0:
         evaluate(run, model, test)
 
@@ -390,10 +392,8 @@ def images_of(settings: DcganSettings, split: Split, *, world: int = 1) -> Tenso
     if settings.dry_run:
         step = settings.batch_size * settings.accumulation_steps * world
         count = min(step, count or step) if split == "train" else DRY_RUN_TESTS
-    size, on_bad_image = settings.image_size, settings.on_bad_image
-    return load_images(
-        settings.dataset, settings.data_root, split=split, size=size, count=count, on_bad_image=on_bad_image
-    )
+    where = settings.dataset, settings.data_root
+    return load_images(*where, split=split, size=settings.image_size, count=count, on_bad_image=settings.on_bad_image)
 
 
 def evaluate(run: Run, model: DCGAN, test: TestImages) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from mixgan.data.domains import Domains
 from mixgan.engine.accelerator import main_first, on_main
 from mixgan.engine.config import to_json
+from mixgan.engine.fingerprint import describe_tensors
 from mixgan.engine.run import Run
 from mixgan.engine.run_folder import save_weights
 from mixgan.gan.config import GanSettings, settings_from
@@ -39,8 +40,9 @@ def train(settings: GanSettings) -> dict[str, Any]:
     run = Run.start(settings, recipe="mixcyclegan_maps")
     accelerator = run.accelerator
     on_main(accelerator, lambda: fetch(settings))
+    training, domains = training_domains(settings), test_domains(settings)
     loader = DomainLoader(
-        training_domains(settings),
+        training,
         size=settings.image_size,
         batch_size=settings.batch_size,
         seed=settings.seed,
@@ -48,7 +50,6 @@ def train(settings: GanSettings) -> dict[str, Any]:
         rank=accelerator.process_index,
         world=accelerator.num_processes,
     )
-    domains = test_domains(settings)
     model = build_model(settings, accelerator)
     schedules = [decay(optimizer, loader, settings) for optimizer in (model.optimizer_g, model.optimizer_d)]
     run.register_for_checkpointing("schedule_g", schedules[0])
@@ -63,7 +64,8 @@ def train(settings: GanSettings) -> dict[str, Any]:
     run.print(extractor.note)
     test = TestSet(domains, extractor, accelerator, batch_size=settings.batch_size)
     health = Health(run.print)
-    run.begin(loader.steps_per_epoch)
+    data = {"train": training, "test": domains}
+    run.begin(loader.steps_per_epoch, data=lambda: {name: describe_tensors(d.a, d.b) for name, d in data.items()})
     if settings.eval_at_start and run.step == 0:
         evaluate(run, model, test, domains)
 
