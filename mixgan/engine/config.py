@@ -10,6 +10,7 @@ import copy
 import dataclasses
 import difflib
 import inspect
+import io
 import json
 import os
 import sys
@@ -486,6 +487,9 @@ def run_command(main: Callable[[Sequence[str]], None], argv: Sequence[str] | Non
 
     ``MIXGAN_DEBUG=1`` in the environment shows the traceback too.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # an ASCII terminal does not stop a run
     try:
         main(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:

@@ -26,9 +26,9 @@ KEY = "mixgan"
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write beside, flush to disk, then rename over ``path``."""
+    """Write beside, flush to disk, then rename over ``path``; file names in it that are not UTF-8 are escaped."""
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
+    with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
