@@ -8,13 +8,16 @@ labels are written once, in ``Mixer``. Weights and masks weigh a sample's OWN im
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mixgan.mixing.sampling import Draws
+
+#: where a paper's formula and its published code differ, which of them a method follows
+Fidelity = Literal["formula", "published"]
 
 
 @dataclass(frozen=True)
@@ -310,6 +313,13 @@ def checked_partner(partner: Tensor, count: int) -> Tensor:
     if is_eager_cpu(partner) and not 0 <= int(partner.min()) <= int(partner.max()) < count:
         raise ValueError(f"partner must be in 0..{count - 1}, got {partner.tolist()}")
     return partner.long()
+
+
+def check_fidelity(value: Fidelity) -> Fidelity:
+    """The value, or a ValueError that quotes it."""
+    if value not in get_args(Fidelity):
+        raise ValueError(f"fidelity must be 'formula' or 'published', got {value!r}")
+    return value
 
 
 def check_positive(name: str, value: float) -> float:
