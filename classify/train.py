@@ -160,7 +160,7 @@ def test_metrics(run: Run, method: Method, batches: TestBatches, average: Moving
     with averaged(method, average):
         synchronise_buffers(run.accelerator, method)  # batch-norm statistics differ by process between two steps
         metrics: dict[str, Any] = evaluate(method.predictor(), batches(), accelerator=run.accelerator)
-        metrics |= method.test_figures(batches(), run.accelerator)
+        metrics |= method.test_metrics(batches(), run.accelerator)
     return {**metrics, "weights": "plain" if average is None else "ema"}
 
 
