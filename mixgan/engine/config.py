@@ -311,8 +311,9 @@ def _place(values: dict[str, Any], flag: str) -> tuple[dict[str, Any], str]:
     """The dictionary and the key that hold the value of a flag."""
     *groups, key = flag.removeprefix("--").replace("-", "_").split(".")
     for number, group in enumerate(groups):
-        is_field = number > 0 or group in values
-        inner = values.get(group if is_field else f"{group}_options", {})
+        inner = values.get(group)
+        if number == 0 and not isinstance(inner, dict):  # --method.NAME beside a flag --method
+            inner = values.get(f"{group}_options", {})
         values = inner if isinstance(inner, dict) else {}
     return values, key
 

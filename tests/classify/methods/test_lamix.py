@@ -255,5 +255,7 @@ def test_options_that_do_not_fit_are_quoted(options, message):
 
 
 def test_a_network_without_an_embedding_is_named():
-    with pytest.raises(ValueError, match=r"needs a network with embedding\(\) and classifier.*Sequential does not have both"):
+    with pytest.raises(
+        ValueError, match=r"needs a network with embedding\(\) and classifier.*Sequential does not have both"
+    ):
         build_method("lamix", nn.Sequential(nn.Flatten(), nn.Linear(12, CLASSES)), num_classes=CLASSES)

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from classify.config import settings_from
 from classify.methods import Method, build_method
 from classify.methods.manifold_mixup import PatchUpBlocks, blocks_around, centre_probability, fitting_block
 from classify.networks import build_network
@@ -192,3 +193,9 @@ def test_it_learns_a_handful_of_images(mode: str):
     assert sum(losses[-10:]) < 0.85 * sum(losses[:10])
     method.network.eval()
     assert (method.predictor()(images).argmax(1) == labels).float().mean() > 0.9
+
+
+def test_the_old_spelling_of_prob_is_read(capsys):
+    settings = settings_from(["--dataset", "tiles", "--method", "patchup", "--method.odds", "0.5"])
+    assert settings.method_options["prob"] == 0.5
+    assert "--method.odds is now called --method.prob" in capsys.readouterr().out
