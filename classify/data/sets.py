@@ -58,7 +58,7 @@ class FolderSet:
 
     Attributes:
         labels: (N,) int64, positions in ``classes``.
-        mean, std: per channel, of images in 0..1.
+        mean, std: per channel, of images in 0..1; ImageNet's by default.
         size: side of the squares in batches.
         on_bad_image: what loaders do with an unreadable file.
         boxes: as of ImageSet, but in pixels of the files; ``evaluation_boxes`` maps them to the squares of evaluation.
@@ -69,9 +69,9 @@ class FolderSet:
     paths: tuple[Path, ...]
     labels: Tensor
     classes: tuple[str, ...]
-    mean: Moments
-    std: Moments
-    size: int
+    mean: Moments = IMAGENET_MEAN
+    std: Moments = IMAGENET_STD
+    size: int = 224
     flip: bool = True
     on_bad_image: OnBadImage = "error"
     channels: int = 3
