@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from mixgan.mixing.mixer import BetaMixer, Fidelity, Plan, check_fidelity, check_positive, paired_plan
+from mixgan.mixing.mixer import BetaMixer, Fidelity, Plan, check_fidelity, check_positive, image_size, paired_plan
 from mixgan.mixing.sampling import Draws
 
 
@@ -36,7 +36,7 @@ class FMix(BetaMixer):
 
     def build_plan(self, images: Tensor, saliency: Tensor | None, lam: Tensor | None, draws: Draws) -> Plan:
         """The largest values of the field are own."""
-        size, count = (images.shape[-2], images.shape[-1]), len(images)
+        size, count = image_size(images), len(images)
         field = inverse_real(self.spectrum(size, draws), size)
         masks = count if lam is not None else len(field)  # with a drawn and shared lambda one mask serves all
         lam = self.draw_lambda(draws) if lam is None else lam

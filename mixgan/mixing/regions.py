@@ -16,6 +16,7 @@ from mixgan.mixing.mixer import (
     check_probability,
     check_range,
     constant_mask,
+    image_size,
     paired_plan,
 )
 from mixgan.mixing.sampling import Draws
@@ -236,7 +237,7 @@ class ResizeMix(Mixer):
 
     def build_plan(self, images: Tensor, saliency: Tensor | None, lam: Tensor | None, draws: Draws) -> Plan:
         """All but a box of side tau is own."""
-        size = (images.shape[-2], images.shape[-1])
+        size = image_size(images)
         tau = draws.uniform(*self.scale) if lam is None else (1.0 - lam).sqrt()
         if self.fidelity == "published":
             box = centred_box(tau**2, *random_centre(size, draws), size)
@@ -250,7 +251,7 @@ class ResizeMix(Mixer):
         """The partners, resized into their boxes."""
         assert plan.geometry is not None
         assert plan.mask is not None
-        return own, resize_into(partner, plan.geometry, (plan.mask.shape[-2], plan.mask.shape[-1]))
+        return own, resize_into(partner, plan.geometry, image_size(plan.mask))
 
 
 def resize_into(images: Tensor, box: Tensor, size: tuple[int, int]) -> Tensor:
@@ -348,7 +349,7 @@ class PatchShuffle(Erm):
         """The images with the pixels of every patch in their new places; arguments as in ``Mixer.mix_images``."""
         check_images(images)
         assert plan.geometry is not None
-        return take_pixels(images, patch_index(plan.geometry, self.patch_size, (images.shape[-2], images.shape[-1])))
+        return take_pixels(images, patch_index(plan.geometry, self.patch_size, image_size(images)))
 
 
 def patch_index(order: Tensor, n: int, size: tuple[int, int]) -> Tensor:
