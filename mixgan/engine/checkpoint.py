@@ -72,6 +72,10 @@ class Checkpoints:
         self._recent = [path.name for path in self._by_step() if step_of(path) <= step_of(folder)]
         return trainer, process, skipped
 
+    def newest_intact(self) -> Path | None:
+        """The newest checkpoint whose files match their checksums; None without one."""
+        return next((folder for folder in self._by_step() if damage_of(folder) is None), None)
+
     def _newest_intact(self) -> tuple[Path, list[str]]:
         try:
             last = self.last()

@@ -21,12 +21,10 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import is_tensorboard_available, set_seed
 from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR
 
 from mixgan.engine.accelerator import make_accelerator, on_main, start_tracker
 from mixgan.engine.checkpoint import Checkpoints, random_states, restore_random_states
-from mixgan.engine.config import OF_ONE_CALL, CommonSettings, check_same_settings, read_config, to_json
-from mixgan.engine.fingerprint import check_same_data
+from mixgan.engine.config import CommonSettings, check_same_settings, to_json
 from mixgan.engine.progress import Progress
 from mixgan.engine.run_folder import (
     FolderLock,
@@ -73,6 +71,7 @@ class Run:
         folder: the run folder (a temporary one under --dry-run).
         step: optimizer steps done.
         best: metric, value and step of the best evaluation so far, None before the first.
+        export: writes weights/last; called on all processes when a signal stops the run, after its checkpoint is saved.
     """
 
     def __init__(self, settings: CommonSettings, accelerator: Accelerator, folder: RunFolder, *, recipe: str) -> None:
@@ -88,6 +87,10 @@ class Run:
         self.steps_per_epoch = self.total_steps = 0
         self._shared: dict[str, Stateful] = {}
         self._own: dict[str, Stateful] = {}
+        self.export: Callable[[], object] = lambda: None
+        self._diverged_at: Tensor | None = (
+            None  # on the device: the first step with a value that is not finite, -1 before
+        )
         self._saved_step = self._resumed_step = -1
         self._saved_at = self._epoch_began = time.monotonic()
         self._progress = Progress("", total=0, enabled=False)
@@ -120,19 +123,13 @@ class Run:
         """Save an object's state in every checkpoint; ``own``: it differs between processes (pools, generators)."""
         (self._own if own else self._shared)[name] = item
 
-    def begin(self, steps_per_epoch: int, *, data: Callable[[], dict[str, Any]] = dict, **facts: Any) -> None:
+    def begin(self, steps_per_epoch: int) -> None:
         """Create the folder or load the checkpoint. Call it when everything is prepared and registered.
 
         Random draws differ between processes from here on.
 
         Args:
             steps_per_epoch: batches per epoch; the optimizer steps are this divided by the accumulation steps, rounded down.
-            data: describes the data by split as ``engine.fingerprint`` does, for config.json; a run that is resumed on other
-                data is refused without --allow-data-change. Called on the main process.
-            facts: further entries of config.json.
-
-        Raises:
-            ValueError: the data have changed, or a checkpoint cannot be read.
         """
         settings = self.settings
         self.steps_per_epoch = steps_per_epoch // settings.accumulation_steps
@@ -147,10 +144,10 @@ class Run:
             self.total_steps = 1
         set_seed(settings.seed, device_specific=True)
         if self._resumes:
-            on_main(self.accelerator, lambda: self._take_up(data))
+            on_main(self.accelerator, self._take_lock)
             self._load()
         else:
-            on_main(self.accelerator, lambda: self._create_folder(data, facts))
+            on_main(self.accelerator, self._create_folder)
         if settings.tracker != "none":
             start_tracker(self.accelerator, settings.tracker, folder=self.folder.path, run_name=self.recipe)
         self._log = MetricsLog(self.folder.metrics, enabled=self.accelerator.is_main_process)
@@ -196,6 +193,8 @@ class Run:
     ) -> None:
         """Count an optimizer step; every --log-every steps read its values from the device, show and log them.
 
+        Whether they are finite is noted on the device at every step, and read with the next log or checkpoint.
+
         Args:
             values: scalars of this process; means over the processes are logged.
             images: images that this process used in the step.
@@ -203,6 +202,7 @@ class Run:
         """
         self.step += 1
         self.images += images * self.accelerator.num_processes
+        self._note_divergence(values)
         if self.step % self.settings.log_every and not self.at_end:
             self._progress.advance()
             return
@@ -251,8 +251,11 @@ class Run:
         return self.step == self._resumed_step
 
     def save(self) -> None:
-        """Write a checkpoint of this step, unless there is one already."""
-        if self._saved_step == self.step or self.settings.dry_run:
+        """Write a checkpoint of this step, unless there is one already; ValueError if the training has diverged."""
+        if self._saved_step == self.step:
+            return
+        self._refuse_divergence()
+        if self.settings.dry_run:
             return
         with self._clock_stopped():
             items = {name: item.state_dict() for name, item in self._shared.items()}
@@ -264,7 +267,7 @@ class Run:
     def track_best(self, metric: str, value: float, *, higher_is_better: bool) -> bool:
         """Save a checkpoint of this step and keep it as the best if ``value`` beats all before; returns whether it does."""
         best = None if self.best is None else self.best["value"]
-        better = best is None or (value > best if higher_is_better else value < best)
+        better = math.isfinite(value) and (best is None or (value > best if higher_is_better else value < best))
         if better:
             self.best = {"metric": metric, "value": value, "step": self.step}
         self.save()
@@ -306,6 +309,7 @@ class Run:
             self.save()
         if stop and not self.at_end:
             self.save()
+            self.export()
             self.print(f"Stopped at step {self.step}, saved. Resume with:\n  {self._resume_command()}")
             self.finish()
             raise SystemExit(128 + (interrupt.signal or signal.SIGTERM))
@@ -320,18 +324,50 @@ class Run:
 
     def _read(self, values: Mapping[str, Tensor | float]) -> dict[str, float]:
         device = self.accelerator.device
+        diverged = torch.zeros((), device=device) if self._diverged_at is None else self._diverged_at >= 0
         stacked = torch.stack(
-            [torch.as_tensor(v, dtype=torch.float32, device=device).detach() for v in values.values()]
+            [torch.as_tensor(v, dtype=torch.float32, device=device).detach() for v in (*values.values(), diverged)]
         )
-        numbers = dict(zip(values, self.accelerator.reduce(stacked, reduction="mean").tolist(), strict=True))
+        *means, diverged_earlier = self.accelerator.reduce(stacked, reduction="mean").tolist()
+        numbers = dict(zip(values, means, strict=True))
         for name, value in numbers.items():
-            if value != value or value in (float("inf"), float("-inf")):
-                raise ValueError(
-                    f"{name} is {value} at step {self.step}: training diverged; lower --lr or use --mixed-precision no"
-                )
+            if not math.isfinite(value):
+                raise self._divergence(f"{name} is {value} at step {self.step}")
+        if diverged_earlier:
+            raise self._divergence("a loss or gradient was not finite")
         return numbers
 
-    def _create_folder(self, data: Callable[[], dict[str, Any]], facts: Mapping[str, Any]) -> None:
+    def _note_divergence(self, values: Mapping[str, Tensor | float]) -> None:
+        """Note on the device, without waiting for it, the first step that has a value which is not finite."""
+        tensors = [value.detach().float() for value in values.values() if isinstance(value, Tensor)]
+        if tensors:
+            if self._diverged_at is None:
+                self._diverged_at = torch.full((), -1, dtype=torch.int64, device=tensors[0].device)
+            finite = torch.stack(tensors).isfinite().all()
+            self._diverged_at = torch.where(finite | (self._diverged_at >= 0), self._diverged_at, self.step)
+
+    def _refuse_divergence(self) -> None:
+        """ValueError on all processes if a step's values, or now the weights, are not finite."""
+        device = self.accelerator.device
+        weights = [tensor for model in self.accelerator._models for tensor in model.state_dict().values()]
+        finite = [tensor.isfinite().all().to(device) for tensor in weights if tensor.is_floating_point()]
+        step = torch.full((), -1, device=device) if self._diverged_at is None else self._diverged_at.to(device)
+        bad = torch.stack([step >= 0, ~torch.stack(finite).all() if finite else torch.zeros_like(step >= 0)]).float()
+        in_values, in_weights = self.accelerator.reduce(bad, reduction="sum").tolist()
+        if in_values:
+            raise self._divergence("a loss or gradient was not finite")
+        if in_weights:
+            raise self._divergence(f"weights are not finite at step {self.step}")
+
+    def _divergence(self, what: str) -> ValueError:
+        """The error of a diverged training, which names the newest intact checkpoint."""
+        if self._diverged_at is not None and (first := int(self._diverged_at)) >= 0:
+            what += f" (first at step {first})" if first < self.step else ""
+        found = self.checkpoints.newest_intact()
+        back = f"the newest intact checkpoint is {found}" if found else "no checkpoint was saved before"
+        return ValueError(f"{what}: training diverged; lower --lr or use --mixed-precision no; {back}")
+
+    def _create_folder(self) -> None:
         if self.settings.resume:
             self.print(f"The run in {self.folder.path} ended before its first checkpoint: starting it again.")
         self._lock = self.folder.create()
@@ -341,29 +377,10 @@ class Run:
             processes=self.accelerator.num_processes,
             device=str(self.accelerator.device),
             steps_per_epoch=self.steps_per_epoch,
-            threads=torch.get_num_threads(),
-            data={} if self.settings.dry_run else data(),
-            **facts,
         )
 
-    def _take_up(self, data: Callable[[], dict[str, Any]]) -> None:
-        """Lock the folder, and compare data and threads with what its config.json says."""
+    def _take_lock(self) -> None:
         self._lock = FolderLock(self.folder.path)
-        config, threads = read_config(self.folder.path), torch.get_num_threads()
-        if config.get("threads", threads) != threads and self.accelerator.device.type == "cpu":
-            self.print(
-                f"Warning: resuming with {threads} CPU threads, the run used {config['threads']}: sums may round otherwise, so"
-                f" the result may differ in its last bits from an unbroken run's (--threads {config['threads']})."
-            )
-        if not config.get("data"):  # of an older version
-            return
-        now = data()
-        allowed = self.settings.allow_data_change
-        found = check_same_data(config["data"], now, run=self.folder.path, allowed=allowed)
-        if found:
-            self.print(f"Warning: {'; '.join(found)}.")
-            config["data_changes"] = [*config.get("data_changes", ()), {"differences": found, "before": config["data"]}]
-            write_json(self.folder.config, config | {"data": now})
 
     def _load(self) -> None:
         trainer, own, skipped = self.checkpoints.load()
@@ -378,23 +395,7 @@ class Run:
         self.images, self.seconds = position["images"], position["seconds"]
         self.best = on_main(self.accelerator, lambda: self.checkpoints.restore_best(position["best"], step=self.step))
         on_main(self.accelerator, lambda: drop_records_after(self.folder.metrics, self.step))
-        changed = on_main(
-            self.accelerator, lambda: self.folder.record_resume(to_json(self.settings), self.step, besides=OF_ONE_CALL)
-        )
-        if "epochs" in changed:
-            self._follow_new_length()
-            lengths = f"{self.settings.epochs} epochs, was {changed['epochs']['was']}"
-            self.print(f"The run is extended to {lengths}: schedules follow the new length from here on.")
         self.print(f"Resuming at step {self.step} of {self.total_steps}.")
-
-    def _follow_new_length(self) -> None:
-        """Set the learning rates, which came with the checkpoint, to those of the extended schedules."""
-        for schedule in self._shared.values():
-            if isinstance(schedule, LambdaLR):
-                factors = [factor(schedule.last_epoch) for factor in schedule.lr_lambdas]
-                schedule._last_lr = [base * factor for base, factor in zip(schedule.base_lrs, factors, strict=True)]
-                for group, rate in zip(schedule.optimizer.param_groups, schedule._last_lr, strict=True):
-                    group["lr"] = rate
 
     @contextmanager
     def _clock_stopped(self) -> Iterator[None]:

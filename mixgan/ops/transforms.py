@@ -20,7 +20,11 @@ def to_signed(images: Tensor) -> Tensor:
 
 
 def to_bytes(images: Tensor) -> Tensor:
-    """Float in [-1,1], e.g. a generator's output -> uint8, rounded and clamped."""
+    """Float in [-1,1], e.g. a generator's output -> uint8, rounded and clamped; ValueError for NaN and infinite values."""
+    if not images.isfinite().all():
+        raise ValueError(
+            "images contain NaN or infinite values: the network that made them has diverged, or its weights are bad"
+        )
     return ((images.float() + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
