@@ -1,14 +1,14 @@
 """One run of the classify command, from the data sets to the report; it trains any method without knowing which."""
 
 from collections.abc import Callable, Iterator
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from classify.config import ClassifySettings
-from classify.data import FolderSet, ImageSet, describe, load_dataset
+from classify.data import FolderSet, ImageSet, load_dataset
 from classify.evaluation import evaluate
 from classify.loaders import eval_batches, training_loader
 from classify.methods import Method, build_method
@@ -16,12 +16,11 @@ from classify.networks import build_network
 from classify.networks.contract import Network, first_convolution, linear_classifier
 from classify.optimizer import averaged, make_optimizer, make_schedule, moving_average
 from classify.report import picture_mixing, summarise, write_report
-from classify.weights import load_pretrained, network_for_finetuning, trained_data
+from classify.weights import load_pretrained, network_for_finetuning
 from mixgan.engine.accelerator import on_main, synchronise_buffers
 from mixgan.engine.ema import MovingAverage
-from mixgan.engine.fingerprint import check_same_data
 from mixgan.engine.run import Run
-from mixgan.engine.run_folder import save_weights
+from mixgan.engine.run_folder import copy_folder, export_networks
 
 TestBatches = Callable[[], Iterator[tuple[Tensor, Tensor]]]
 
@@ -35,7 +34,6 @@ def train(settings: ClassifySettings) -> dict[str, Any]:
     run = Run.start(settings, recipe="classify")
     accelerator = run.accelerator
     training, test = load_sets(settings, run)
-    data = cache(lambda: {"train": describe(training), "test": describe(test)})
     device, workers = accelerator.device, settings.num_workers
     share: dict[str, Any] = {"rank": accelerator.process_index, "world": accelerator.num_processes}
     loader = training_loader(
@@ -66,7 +64,8 @@ def train(settings: ClassifySettings) -> dict[str, Any]:
         run.register_for_checkpointing("average", average)
     if settings.compile:
         compile_networks(method)
-    run.begin(loader.steps_per_epoch, data=data, **finetuning_facts(settings, run, data))
+    run.begin(loader.steps_per_epoch)
+    run.export = lambda: export_weights(settings, run, method, training, average)
     picture_mixing(run, method, training)
 
     metrics = None
@@ -74,7 +73,7 @@ def train(settings: ClassifySettings) -> dict[str, Any]:
         if (accuracy := run.recorded("test_accuracy")) is None:  # a kill came before the evaluation was recorded
             metrics = evaluate_epoch(run, method, test_batches, average)
         else:
-            run.track_best("test_accuracy", accuracy, higher_is_better=True)
+            keep_best(run, accuracy)
     for images, labels in run.batches(loader, description=f"{settings.method} on {settings.dataset}"):
         method.before_step(run.epoch, min(1.0, run.step / max(1, horizon)))
         with accelerator.accumulate(trained):
@@ -93,7 +92,7 @@ def train(settings: ClassifySettings) -> dict[str, Any]:
                 metrics = evaluate_epoch(run, method, test_batches, average)
     if metrics is None:  # a resumed run that was complete
         metrics = test_metrics(run, method, test_batches, average)
-    return finish(settings, run, method, metrics, training, average)
+    return finish(settings, run, method, metrics, training)
 
 
 def compile_networks(method: Method) -> None:
@@ -117,20 +116,6 @@ def starting_network(settings: ClassifySettings, training: ImageSet | FolderSet,
     return network
 
 
-def finetuning_facts(settings: ClassifySettings, run: Run, data: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """For config.json, how the data differ from those of the run in --finetune-from; ValueError where they may not."""
-    source = settings.finetune_from
-    if source is None or settings.resume:
-        return {}
-    found = on_main(
-        run.accelerator,
-        lambda: check_same_data(trained_data(source), data(), run=source, allowed=settings.allow_data_change),
-    )
-    if found:
-        run.print(f"Warning: {'; '.join(found)}.")
-    return {"data_changes": [{"finetune_from": str(source), "differences": found}]} if found else {}
-
-
 def load_sets(settings: ClassifySettings, run: Run) -> tuple[ImageSet | FolderSet, ImageSet | FolderSet]:
     """Training and test set; with --download the main process fetches them first."""
     options: dict[str, Any] = {
@@ -146,13 +131,22 @@ def load_sets(settings: ClassifySettings, run: Run) -> tuple[ImageSet | FolderSe
 
 
 def evaluate_epoch(run: Run, method: Method, batches: TestBatches, average: MovingAverage | None) -> dict[str, Any]:
-    """Test the network, write its metrics to metrics.jsonl, and keep the checkpoint of the best accuracy."""
+    """Test the network, write weights/last and the metrics, and keep checkpoint and weights of the best accuracy."""
     with run.pause():
         metrics = test_metrics(run, method, batches, average)
+        run.export()
     run.record({"epoch": run.epoch, **metrics, **method.epoch_records()})
     run.print(f"epoch {run.epoch}: test accuracy {metrics['test_accuracy']:.4f}, loss {metrics['test_loss']:.4f}")
-    run.track_best("test_accuracy", metrics["test_accuracy"], higher_is_better=True)
+    keep_best(run, metrics["test_accuracy"])
     return metrics
+
+
+def keep_best(run: Run, accuracy: float) -> None:
+    """Keep checkpoint and weights of this step if they have the best accuracy so far."""
+    run.track_best("test_accuracy", accuracy, higher_is_better=True)
+    if run.best and run.best["step"] == run.step and not run.settings.dry_run:
+        last, best = run.folder.weights / "last", run.folder.weights / "best"
+        on_main(run.accelerator, lambda: copy_folder(last, best))
 
 
 def test_metrics(run: Run, method: Method, batches: TestBatches, average: MovingAverage | None) -> dict[str, Any]:
@@ -160,7 +154,7 @@ def test_metrics(run: Run, method: Method, batches: TestBatches, average: Moving
     with averaged(method, average):
         synchronise_buffers(run.accelerator, method)  # batch-norm statistics differ by process between two steps
         metrics: dict[str, Any] = evaluate(method.predictor(), batches(), accelerator=run.accelerator)
-        metrics |= method.test_metrics(batches(), run.accelerator)
+        metrics |= method.test_figures(batches(), run.accelerator)
     return {**metrics, "weights": "plain" if average is None else "ema"}
 
 
@@ -170,25 +164,13 @@ def finish(
     method: Method,
     metrics: dict[str, Any],
     training: ImageSet | FolderSet,
-    average: MovingAverage | None,
 ) -> dict[str, Any]:
     """Write weights, summary and report; returns the summary."""
     summary = summarise(settings, run, metrics)
     if settings.dry_run:
         run.print("Dry run: settings resolve, everything builds, one batch trained and evaluated.")
     else:
-        metadata = {
-            "network": settings.network,
-            "num_classes": linear_classifier(method.network).out_features,  # a method may have doubled input and output
-            "in_channels": first_convolution(method.network).in_channels,
-            "classes": training.classes,
-            "mean": training.mean,
-            "std": training.std,
-            "image_size": training.size,
-            "method": settings.method,
-            "dataset": settings.dataset,
-        }
-        on_main(run.accelerator, lambda: save_networks(run, method.saved_network(), average, metadata))
+        run.export()
         run.write_summary(summary)
         picture_mixing(run, method, training)  # again: saliency and learned masks have changed
         on_main(run.accelerator, lambda: write_report(settings, run, summary))
@@ -197,8 +179,27 @@ def finish(
     return summary
 
 
-def save_networks(run: Run, network: nn.Module, average: MovingAverage | None, metadata: dict[str, Any]) -> None:
-    """Write weights/network.safetensors and, where there is an average, network_ema.safetensors."""
-    save_weights(run.folder.weights / "network.safetensors", network, metadata)
+def export_weights(
+    settings: ClassifySettings,
+    run: Run,
+    method: Method,
+    training: ImageSet | FolderSet,
+    average: MovingAverage | None,
+) -> None:
+    """Write weights/last: network.safetensors and, where there is an average, network_ema.safetensors."""
+    metadata = {
+        "network": settings.network,
+        "num_classes": linear_classifier(method.network).out_features,  # a method may have doubled input and output
+        "in_channels": first_convolution(method.network).in_channels,
+        "classes": training.classes,
+        "mean": training.mean,
+        "std": training.std,
+        "image_size": training.size,
+        "method": settings.method,
+        "dataset": settings.dataset,
+    }
+    networks = {"network": (method.saved_network(), metadata)}
     if average is not None:
-        save_weights(run.folder.weights / "network_ema.safetensors", average.network, metadata | {"ema": average.decay})
+        networks["network_ema"] = (average.network, metadata | {"ema": average.decay})
+    if not settings.dry_run:
+        on_main(run.accelerator, lambda: export_networks(run.folder.weights / "last", networks))

@@ -14,18 +14,19 @@ from classify.networks import build_network
 from classify.networks.contract import first_convolution, single_input, single_output
 from mixgan.data.download import file_sha256
 from mixgan.engine.config import read_config
-from mixgan.engine.run_folder import RunFolder, load_weights, read_metadata, weights_file
+from mixgan.engine.run_folder import load_weights, read_metadata, weights_file, weights_folder
 from mixgan.evaluate.features import FeatureExtractor, module_features
 
 #: Metadata that the classify command writes into its weight files.
 METADATA = {"network", "num_classes", "in_channels", "classes", "mean", "std", "image_size", "method", "dataset"}
 
 
-def load(source: str | Path, *, ema: bool = True) -> nn.Module:
+def load(source: str | Path, *, weights: str = "last", ema: bool = True) -> nn.Module:
     """The network of a trained classifier, on the CPU in eval mode: normalised images (B,C,H,W) -> logits (B,K).
 
     Args:
         source: a run folder of the classify command, a .safetensors file in its ``weights/``, or one of its ``checkpoints/``.
+        weights: of a run: ``last``, ``best`` (by test accuracy) or ``step-N``, the checkpoint of step N.
         ema: load the moving average of the weights where the run or checkpoint has one.
 
     Returns:
@@ -37,6 +38,8 @@ def load(source: str | Path, *, ema: bool = True) -> nn.Module:
         ValueError: no weights there, or weights of something else.
     """
     path = Path(source)
+    if path.is_dir() and not (path / "trainer.pt").is_file():
+        path = weights_folder(path, weights)
     with torch.random.fork_rng(devices=[]):  # building a network draws initial weights
         if (path / "trainer.pt").is_file():
             network = _checkpointed(path, ema=ema)
@@ -47,34 +50,23 @@ def load(source: str | Path, *, ema: bool = True) -> nn.Module:
     return network.eval()
 
 
-def saved_network(path: Path, *, ema: bool = True) -> tuple[Path, dict[str, Any]]:
+def saved_network(path: Path, *, weights: str = "last", ema: bool = True) -> tuple[Path, dict[str, Any]]:
     """The weight file of a run's network, and its metadata.
 
     Args:
         path: a run folder of the classify command, or a .safetensors file in its ``weights/``.
+        weights: of a run: ``last`` or ``best``.
         ema: prefer the moving average, by which the run was tested, where there is one.
 
     Raises:
         ValueError: no weights there, or weights of something else.
     """
-    averaged = weights_file(path, "network_ema")
-    file = averaged if ema and averaged.is_file() else weights_file(path, "network")
+    averaged = weights_file(path, "network_ema", weights=weights)
+    file = averaged if ema and averaged.is_file() else weights_file(path, "network", weights=weights)
     metadata = read_metadata(file)
     if not metadata.keys() >= METADATA:
         raise ValueError(f"{file} contains weights, but not of a classifier")
     return file, metadata
-
-
-def trained_data(path: Path) -> dict[str, dict[str, Any]]:
-    """What a run was trained and tested on, by split: what its config.json says, at least the class names.
-
-    Args:
-        path: a run folder of the classify command, or a .safetensors file in its ``weights/``.
-    """
-    file, metadata = saved_network(path)
-    config = RunFolder(file.parents[1]).config
-    recorded = read_config(config.parent).get("data") if config.is_file() else None
-    return recorded or {"train": {"classes": metadata["classes"]}}
 
 
 def network_for_finetuning(path: Path, *, num_classes: int, in_channels: int) -> nn.Module:

@@ -10,14 +10,13 @@ import torch
 from torch import Tensor
 
 from classify.config import ClassifySettings
-from classify.data import FolderSet, ImageSet, describe, load_dataset
+from classify.data import FolderSet, ImageSet, load_dataset
 from classify.loaders import eval_batches
 from classify.methods import Method, build_method
 from classify.networks import build_network
-from classify.weights import saved_network, trained_data
+from classify.weights import saved_network
 from mixgan.engine.checkpoint import pointed
 from mixgan.engine.config import read_config, run_settings
-from mixgan.engine.fingerprint import check_same_data
 from mixgan.engine.run_folder import RunFolder, load_weights, read_metrics
 from mixgan.ops.transforms import denormalize, normalize
 
@@ -33,14 +32,12 @@ class TrainedRun:
         label: its name in figures.
         device: where its network works.
         data_root: where its data set is now, None for the place it was trained from.
-        allow_data_change: use a data set that differs from the one it was trained on.
     """
 
     path: Path
     label: str
     device: torch.device
     data_root: Path | None = None
-    allow_data_change: bool = False
 
     @cached_property
     def settings(self) -> ClassifySettings:
@@ -151,25 +148,13 @@ class TrainedRun:
         return self.settings.dataset, self.settings.tiles_view, self.metadata["image_size"], tuple(self.classes)
 
     def data(self, split: str) -> ImageSet | FolderSet:
-        """The split ``train`` or ``test`` of the run's data set, loaded once for all runs.
-
-        Raises:
-            ValueError: it is missing, or differs from what the run was trained on.
-        """
+        """The split ``train`` or ``test`` of the run's data set, loaded once for all runs; ValueError where it is missing."""
         settings = self.settings
         options: dict[str, Any] = {"normalise": settings.normalise, "on_bad_image": settings.on_bad_image}
         if settings.dataset == "tiles":
             options |= {"tiles_view": settings.tiles_view, "count": settings.train_count if split == "train" else None}
         root = Path(self.data_root or settings.data_root)
-        found = _load(settings.dataset, root, split, self.metadata["image_size"], tuple(options.items()))
-        now = {split: _described(found)}
-        check_same_data(trained_data(self.path), now, run=self.path, allowed=self.allow_data_change)
-        return found
-
-    def data_changes(self) -> list[str]:
-        """How the present data set differs from the one that the run was trained on; ValueError where it may not."""
-        now = {split: _described(self.data(split)) for split in trained_data(self.path)}
-        return check_same_data(trained_data(self.path), now, run=self.path, allowed=True)
+        return _load(settings.dataset, root, split, self.metadata["image_size"], tuple(options.items()))
 
     def batches(
         self, *, count: int, batch_size: int, split: str = "test", labels: Sequence[int] | None = None
@@ -210,9 +195,6 @@ def _load(
     dataset: str, root: Path, split: Any, size: int, options: tuple[tuple[str, Any], ...]
 ) -> ImageSet | FolderSet:
     return load_dataset(dataset, root, split=split, size=size, **dict(options))
-
-
-_described = lru_cache(maxsize=8)(describe)
 
 
 def reason(error: Exception) -> str:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from classify.data.sets import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
     FolderSet,
     ImageSet,
     Moments,
@@ -264,7 +266,15 @@ def load_aircraft(root: Path, split: Split, *, size: int, download: bool, on_bad
         paths.append(folder / "images" / f"{image}.jpg")
         labels.append(label_of[variant])
     return FolderSet(
-        "aircraft", tuple(paths), torch.tensor(labels), classes, size=size, on_bad_image=on_bad_image, smallest_crop=0.5
+        "aircraft",
+        tuple(paths),
+        torch.tensor(labels),
+        classes,
+        IMAGENET_MEAN,
+        IMAGENET_STD,
+        size,
+        on_bad_image=on_bad_image,
+        smallest_crop=0.5,
     )
 
 
@@ -306,7 +316,9 @@ def load_cub(root: Path, split: Split, *, size: int, download: bool, on_bad_imag
         tuple(folder / "images" / names[image] for image in chosen),
         torch.tensor([position[labels[image]] for image in chosen]),
         tuple(name for _, name in classes),
-        size=size,
+        IMAGENET_MEAN,
+        IMAGENET_STD,
+        size,
         on_bad_image=on_bad_image,
         boxes=torch.tensor([boxes[image] for image in chosen]),
         smallest_crop=0.5,

@@ -11,7 +11,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Container
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,9 @@ KEY = "mixgan"
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write beside, flush to disk, then rename over ``path``; file names in it that are not UTF-8 are escaped."""
+    """Write beside, flush to disk, then rename over ``path``."""
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
+    with partial.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -103,9 +104,78 @@ def save_weights(path: Path, module: nn.Module, metadata: dict[str, Any]) -> Non
     partial.replace(path)
 
 
-def weights_file(run: Path, name: str) -> Path:
+def export_networks(
+    folder: Path, networks: Mapping[str, tuple[nn.Module, dict[str, Any]]], *, readme: str = ""
+) -> None:
+    """Replace a folder such as weights/last: a .safetensors file of each network with its metadata, and README.md."""
+    with _replacing(folder) as partial:
+        for name, (network, metadata) in networks.items():
+            save_weights(partial / f"{name}.safetensors", network, metadata)
+        if readme:
+            write_text(partial / "README.md", readme)
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """Replace a folder by a copy of another one's files."""
+    with _replacing(target) as partial:
+        shutil.copytree(source, partial, dirs_exist_ok=True)
+
+
+@contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """A new folder to fill, which then replaces ``folder``, so that its files are all of one step."""
+    partial, replaced = (folder.with_name(f".{folder.name}.{what}") for what in ("partial", "replaced"))
+    for leftover in (partial, replaced):
+        shutil.rmtree(leftover, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+    if folder.exists():
+        folder.rename(replaced)
+    partial.rename(folder)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def check_choice(weights: str) -> None:
+    """ValueError unless ``weights`` is last, best or step-N."""
+    if weights not in ("last", "best") and not weights.removeprefix("step-").isdecimal():
+        raise ValueError(f"--weights must be last, best or step-N, got {weights!r}")
+
+
+def weights_folder(run: Path, weights: str = "last") -> Path:
+    """The folder of a run's last or best weights, or one of its checkpoints.
+
+    Args:
+        run: a run folder, or its ``weights`` folder or one in it.
+        weights: ``last`` or ``best``: weights/last or weights/best, else the checkpoint that last.json or best.json points to
+            (runs that were killed early); ``step-N``: checkpoints/step-0000000N. Older runs have their last in ``weights``.
+
+    Raises:
+        ValueError: there is no such checkpoint, or a run without best weights.
+    """
+    from mixgan.engine.checkpoint import pointed
+
+    check_choice(weights)
+    layout = RunFolder(run)
+    if weights in ("last", "best"):
+        exported = [base / weights for base in (layout.weights, run)]
+        exported += [base for base in (layout.weights, run) if weights == "last" and any(base.glob("*.safetensors"))]
+        found = next((folder for folder in exported if folder.is_dir()), None) or pointed(
+            layout.checkpoints, f"{weights}.json"
+        )
+        if found is None and weights == "best":
+            raise ValueError(f"{run} has no best weights: it has not been evaluated yet; use --weights last")
+        return found or exported[0]
+    folder = layout.checkpoints / f"step-{int(weights.removeprefix('step-')):08d}"
+    if not folder.is_dir():
+        steps = sorted(int(path.name[5:]) for path in layout.checkpoints.glob("step-*") if path.name[5:].isdecimal())
+        known = f"it has those of steps {', '.join(map(str, steps))}" if steps else "it has none"
+        raise ValueError(f"{run} has no checkpoint of {weights}: {known}")
+    return folder
+
+
+def weights_file(run: Path, name: str, *, weights: str = "last") -> Path:
     """The file of one network of a run; a path that is not a folder is that file itself."""
-    return run / "weights" / f"{name}.safetensors" if run.is_dir() else run
+    return weights_folder(run, weights) / f"{name}.safetensors" if run.is_dir() else run
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -195,25 +265,6 @@ class RunFolder:
                 "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             },
         )
-
-    def record_resume(self, settings: dict[str, Any], step: int, *, besides: Container[str]) -> dict[str, Any]:
-        """Bring config.json up to the settings of a resumed run; ``resumed`` in it lists what changed, when, by which command.
-
-        Returns:
-            ``{"max_steps": {"was": 4, "now": 8}}``, without the settings in ``besides``.
-        """
-        config = json.loads(self.config.read_text())
-        before = config["settings"]
-        changed = {
-            name: {"was": before[name], "now": value}
-            for name, value in settings.items()
-            if name in before and name not in besides and before[name] != value
-        }
-        if changed:
-            config["settings"] = before | {name: change["now"] for name, change in changed.items()}
-            resumed = {"step": step, "command": shlex.join(sys.argv), "changed": changed}
-            write_json(self.config, {**config, "resumed": [*config.get("resumed", ()), resumed]})
-        return changed
 
 
 class FolderLock:

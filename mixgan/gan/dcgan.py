@@ -8,7 +8,7 @@ Radford et al. 2015.
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,13 +19,12 @@ from torch import Tensor, nn
 
 from mixgan.data.order import seeded_generator
 from mixgan.engine.accelerator import main_first, on_main, synchronise_buffers
+from mixgan.engine.config import to_json
 from mixgan.engine.ema import MovingAverage
-from mixgan.engine.fingerprint import describe_tensors
 from mixgan.engine.run import Run
-from mixgan.engine.run_folder import read_metrics, save_weights
 from mixgan.evaluate.comparison import compare_sets
 from mixgan.evaluate.feature_set import measure
-from mixgan.evaluate.features import FeatureExtractor, distance_name
+from mixgan.evaluate.features import FeatureExtractor
 from mixgan.evaluate.sources import Batch, tensor_source
 from mixgan.gan.config import DcganMixing, DcganSettings, dcgan_settings_from
 from mixgan.gan.data import DRY_RUN_TESTS, ImageLoader, Split, fetch_images, load_images
@@ -33,11 +32,12 @@ from mixgan.gan.evaluation import PairwiseDistance, collapse_warning, test_featu
 from mixgan.gan.losses import GanKind, discriminator_loss, gan_loss, generator_loss, realness
 from mixgan.gan.mixcyclegan import check_precision, update
 from mixgan.gan.networks import init_weights
-from mixgan.gan.report import add_curves, sample_path
+from mixgan.gan.report import write_page
+from mixgan.gan.train import Training
+from mixgan.gan.weights import card
 from mixgan.mixing import Plan, build_mixer
 from mixgan.ops.transforms import to_bytes, to_signed
 from mixgan.report.grid import image_grid
-from mixgan.report.page import Page
 
 #: Side of the smallest feature maps.
 BASE = 4
@@ -365,25 +365,26 @@ def train(settings: DcganSettings) -> dict[str, Any]:
     tests = images_of(settings, "test")
     noise = torch.randn(len(tests), settings.latent, generator=seeded_generator(settings.seed, "evaluation"))
     test = TestImages(tests, noise, extractor, accelerator)
-    data = {"train": loader.images, "test": tests}
-    run.begin(loader.steps_per_epoch, data=lambda: {name: describe_tensors(images) for name, images in data.items()})
-    if settings.eval_at_start and run.step == 0:
-        evaluate(run, model, test)
 
-    metrics, every = None, settings.eval_every or run.total_steps
-    if run.just_resumed and (run.at_end or run.step % every == 0):
-        if (distance := run.recorded("fid")) is None:  # a kill came before the evaluation was recorded
-            metrics = evaluate(run, model, test)
-            distance = metrics["fid"]
-        run.track_best("fid", distance, higher_is_better=False)
-    for real in run.batches(loader, description=f"{settings.mixing} on {settings.dataset}"):
-        logs = model.step(real)
-        if accelerator.sync_gradients:
-            run.end_step(logs, images=len(real) * settings.accumulation_steps, shown=("G", "D"))
-            if run.at_end or run.step % every == 0:
-                metrics = evaluate(run, model, test)
-                run.track_best("fid", metrics["fid"], higher_is_better=False)
-    return finish(run, settings, model, metrics or test.metrics(model), noise, next(loader.epoch(0)))
+    def samples(title: str) -> Image.Image:
+        images = generate(model.eval_generator, noise[: GRID_SIDE**2], accelerator).cpu()
+        return image_grid(list(images.split(GRID_SIDE)), title=title, cell_size=64)
+
+    return Training(
+        run=run,
+        settings=settings,
+        loader=loader,
+        step=model.step,
+        measure=lambda: test.metrics(model),
+        distances=("fid",),
+        on_progress_bar=("G", "D"),
+        printed=("fid", "precision", "recall"),
+        networks=lambda: saved_networks(settings, model, channels=channels),
+        card=lambda summary, files: model_card(settings, summary, files),
+        samples=samples,
+        inputs=lambda: training_grid(model, next(loader.epoch(0)), noise),
+        report=lambda summary: write_report(run, settings, summary),
+    ).train()
 
 
 def images_of(settings: DcganSettings, split: Split, *, world: int = 1) -> Tensor:
@@ -392,55 +393,53 @@ def images_of(settings: DcganSettings, split: Split, *, world: int = 1) -> Tenso
     if settings.dry_run:
         step = settings.batch_size * settings.accumulation_steps * world
         count = min(step, count or step) if split == "train" else DRY_RUN_TESTS
-    where = settings.dataset, settings.data_root
-    return load_images(*where, split=split, size=settings.image_size, count=count, on_bad_image=settings.on_bad_image)
+    size, on_bad_image = settings.image_size, settings.on_bad_image
+    return load_images(
+        settings.dataset, settings.data_root, split=split, size=size, count=count, on_bad_image=on_bad_image
+    )
 
 
-def evaluate(run: Run, model: DCGAN, test: TestImages) -> dict[str, Any]:
-    """Metrics into metrics.jsonl, and a grid of generated images into samples/."""
-    average = ", moving average of the weights" if model.average else ""
-    with run.pause():
-        metrics = test.metrics(model)
-        run.record({"epoch": run.epoch, **metrics})
-        if run.accelerator.is_main_process and not run.settings.dry_run:
-            images = generate(model.eval_generator, test.noise[: GRID_SIDE**2], run.accelerator).cpu()
-            title = f"{run.settings.mixing}, step {run.step}{average}"
-            image_grid(list(images.split(GRID_SIDE)), title=title, cell_size=64).save(sample_path(run))
-    values = [f"{key} {metrics[key]:.2f}" for key in ("fid", "precision", "recall") if metrics[key] is not None]
-    run.print(f"step {run.step} ({metrics['features']} features{average}): {'  '.join(values)}")
-    return metrics
-
-
-def finish(
-    run: Run, settings: DcganSettings, model: DCGAN, metrics: dict[str, Any], noise: Tensor, real: Tensor
-) -> Any:
-    """Weights, a picture of the training inputs, summary and report; returns the summary."""
-    summary = {"mixing": settings.mixing, "dataset": settings.dataset, "seed": settings.seed, **run.speed(), **metrics}
-    if settings.dry_run:
-        run.print("Dry run: settings resolve, everything builds, one batch trained and evaluated.")
-    else:
-        on_main(run.accelerator, lambda: save_networks(run, settings, model, channels=real.shape[1]))
-        if run.accelerator.is_main_process:
-            training_grid(model, real, noise).save(run.folder.samples / "training.png")
-        run.write_summary(summary)
-        on_main(run.accelerator, lambda: write_report(run, settings, summary))
-        run.print(f"Report: {run.folder.report}")
-    run.finish()
-    return summary
-
-
-def save_networks(run: Run, settings: DcganSettings, model: DCGAN, *, channels: int) -> None:
-    """weights/G, D and, where there is an average, G_ema; metadata says how to build each network."""
-    files = {"G": model.generator, "D": model.discriminator}
-    files |= {"G_ema": model.average.network} if model.average else {}
+def saved_networks(
+    settings: DcganSettings, model: DCGAN, *, channels: int
+) -> dict[str, tuple[nn.Module, dict[str, Any]]]:
+    """G, D and, where there is an average, G_ema; metadata says how to build each network."""
     shape = {"size": settings.image_size, "channels": channels, "width": settings.width}
-    for name, network in files.items():
-        metadata: dict[str, Any] = {"role": "discriminator", "name": name, **shape}
-        if name != "D":
-            metadata |= {"role": "noise generator", "latent": settings.latent}
-        if name.endswith("_ema"):
-            metadata["ema"] = settings.ema
-        save_weights(run.folder.weights / f"{name}.safetensors", network, metadata)
+    generator = {"role": "noise generator", **shape, "latent": settings.latent}
+    networks: dict[str, tuple[nn.Module, dict[str, Any]]] = {
+        "G": (model.generator, {"name": "G", **generator}),
+        "D": (model.discriminator, {"role": "discriminator", "name": "D", **shape}),
+    }
+    if model.average:
+        networks["G_ema"] = model.average.network, {"name": "G_ema", **generator, "ema": settings.ema}
+    return networks
+
+
+def model_card(settings: DcganSettings, summary: dict[str, Any], files: list[str]) -> str:
+    """README.md beside the exported weights."""
+    contents = {"G": "generator, noise (B, latent) to images", "D": "discriminator"}
+    generator = "G_ema" if "G_ema.safetensors" in files else "G"
+    return card(
+        f"Images from noise: DCGAN trained with --mixing {settings.mixing}",
+        f"DCGAN of width {settings.width} for images of {settings.image_size} px in [-1, 1]; noise of length {settings.latent}.",
+        {file: contents[file.removesuffix(".safetensors").removesuffix("_ema")] for file in files},
+        to_json(settings),
+        summary,
+        metrics=(("value",), [(TITLES.get(key, key), summary.get(key)) for key in ROWS]),
+        use=f"""```python
+from pathlib import Path
+
+import torch
+from mixgan.engine.run_folder import load_weights, read_metadata
+from mixgan.gan.dcgan import Generator
+
+file = Path("{generator}.safetensors")
+metadata = read_metadata(file)
+generator = Generator(**{{key: metadata[key] for key in ("size", "channels", "width", "latent")}})
+load_weights(file, generator)
+images = generator.eval()(torch.randn(16, generator.latent))  # in [-1, 1]
+```""",
+        limits=["The networks know one data set; their images are for experiments with training methods."],
+    )
 
 
 def training_grid(model: DCGAN, real: Tensor, noise: Tensor) -> Image.Image:
@@ -476,24 +475,26 @@ OVER_EVALUATIONS = {"Frechet distance": ("distance", ("fid",)), "Precision, reca
 
 def write_report(run: Run, settings: DcganSettings, summary: dict[str, Any]) -> None:
     """report.html: metrics, samples, curves, settings."""
-    records = read_metrics(run.folder.metrics)
-    page = Page(f"DCGAN, {settings.mixing}, on {settings.dataset}", f"{settings.image_size} px, seed {settings.seed}")
-    page.warning(f"{distance_name(summary['features'])}: {summary['n_fake']} against {summary['n_real']} test images.")
-    for text in summary.get("warnings", ()):
-        page.warning(text)
+    write_page(
+        run,
+        summary,
+        settings=settings,
+        rows=result_rows,
+        note=f"Metrics and samples are of a moving average of the generator's weights (decay {settings.ema})."
+        if settings.ema
+        else "",
+        samples={"Generated images": -1, "The same noise at the first evaluation": 0},
+        curves=CURVES,
+        over_evaluations=OVER_EVALUATIONS,
+        title="DCGAN, ",
+    )
+
+
+def result_rows(summary: dict[str, Any], records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row per metric, with that of the untrained networks where they were evaluated."""
     untrained = next((record for record in records if record["step"] == 0 and "fid" in record), {})
-    columns = {"trained": summary} | ({"untrained": untrained} if untrained else {})
-    keys = [key for key in ROWS if summary.get(key) is not None]
-    page.table("Result", [{"": TITLES.get(key, key)} | {name: of[key] for name, of in columns.items()} for key in keys])
-    if settings.ema:
-        page.text("", f"Metrics and samples are of a moving average of the generator's weights (decay {settings.ema}).")
-    samples, training = sorted(run.folder.samples.glob("step-*.png")), run.folder.samples / "training.png"
-    pictures = {"Generated images": samples[-1:], "The same noise at the first evaluation": samples[:-1][:1]}
-    pictures["What the discriminator sees in a training step"] = [training] if training.is_file() else []
-    for heading, paths in pictures.items():
-        for path in paths:
-            page.figure(heading, path)
-    add_curves(page, records, CURVES, OVER_EVALUATIONS)
-    page.table("Run", {key: summary[key] for key in ("steps", "epochs", "images_per_second", "seconds")})
-    page.table("Settings", {key: str(value) for key, value in asdict(settings).items()})
-    page.write(run.folder.report)
+    return [
+        {"": TITLES.get(key, key), "trained": summary[key]} | ({"untrained": untrained[key]} if untrained else {})
+        for key in ROWS
+        if summary.get(key) is not None
+    ]

@@ -1,7 +1,7 @@
 """report.html of a MixCycleGAN run, and its pictures: translations of test images, and what the networks train on."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from mixgan.data.domains import Domains
 from mixgan.engine.run import Run
 from mixgan.engine.run_folder import read_metrics
 from mixgan.evaluate.features import distance_name
-from mixgan.gan.config import GanSettings
+from mixgan.gan.config import EvaluatedGanSettings, GanSettings
 from mixgan.gan.data import DomainBatch
 from mixgan.gan.mixcyclegan import MixCycleGAN
 from mixgan.ops.transforms import to_bytes, to_signed
@@ -57,27 +57,72 @@ OVER_EVALUATIONS = {
 
 
 def write_report(run: Run, settings: GanSettings, summary: dict[str, Any]) -> None:
-    """One page: metrics, samples, curves, settings."""
+    """report.html: metrics, samples, curves, settings."""
+    note = "Photo to map: quality of generated maps (AtoB). Map to photo: quality of generated photos (BtoA)."
+    if settings.ema:
+        note += f" Metrics and translations are of a moving average of the generators' weights (decay {settings.ema})."
+    pictures = {"Translations of test images": -1}
+    write_page(
+        run,
+        summary,
+        settings=settings,
+        rows=result_rows,
+        note=note,
+        samples=pictures,
+        curves=CURVES,
+        over_evaluations=OVER_EVALUATIONS,
+    )
+
+
+def write_page(
+    run: Run,
+    summary: dict[str, Any],
+    *,
+    settings: EvaluatedGanSettings,
+    rows: Callable[[dict[str, Any], list[dict[str, Any]]], list[dict[str, Any]]],
+    note: str,
+    samples: Mapping[str, int],
+    curves: Curves,
+    over_evaluations: Curves,
+    title: str = "",
+) -> None:
+    """The page of a GAN's run.
+
+    Args:
+        rows: summary and records of metrics.jsonl -> the table of results.
+        note: below it.
+        samples: headings, and which of the sample grids (0 for the first, -1 for the last) is shown below.
+        curves, over_evaluations: title -> label of the y axis and names in metrics.jsonl; logged every few steps, or measured.
+    """
     records = read_metrics(run.folder.metrics)
-    page = Page(f"{settings.mixing} on {settings.dataset}", f"{settings.image_size} px, seed {settings.seed}")
+    page = Page(f"{title}{settings.mixing} on {settings.dataset}", f"{settings.image_size} px, seed {settings.seed}")
     counts = f"{summary['n_fake']} generated against {summary['n_real']} real images"
     page.warning(f"{distance_name(summary['features'])}: {counts}.")
     for text in summary.get("warnings", ()):
         page.warning(text)
-    page.table("Result", result_rows(summary, records))
-    notes = ["Photo to map: quality of generated maps (AtoB). Map to photo: quality of generated photos (BtoA)."]
-    if settings.ema:
-        notes.append(
-            f"Metrics and translations are of a moving average of the generators' weights (decay {settings.ema})."
-        )
-    page.text("", " ".join(notes))
-    samples = sorted(run.folder.samples.glob("step-*.png"))
-    if samples:
-        page.figure("Translations of test images", samples[-1])
-    training = run.folder.samples / "training.png"
+    page.table("Result", rows(summary, records))
+    if note:
+        page.text("", note)
+    grids, training = sorted(run.folder.samples.glob("step-*.png")), run.folder.samples / "training.png"
+    shown: dict[Path, str] = {}
+    for heading, index in samples.items():
+        if grids:
+            shown.setdefault(grids[index], heading)
     if training.is_file():
-        page.figure("What the networks see in a training step", training)
-    add_curves(page, records, CURVES, OVER_EVALUATIONS)
+        shown[training] = "What the networks see in a training step"
+    for path, heading in shown.items():
+        page.figure(heading, path)
+    smooth = max(1, len(records) // 50)
+    heading = "Curves"
+    for name, (y_label, names) in curves.items():
+        series = series_from_records(records, names)
+        if series:
+            page.figure(heading, line_plot(series, title=name, x_label="step", y_label=y_label, smooth=smooth))
+            heading = ""
+    for name, (y_label, names) in over_evaluations.items():
+        series = series_from_records(records, names)
+        if any(len(x) > 1 for x, _ in series.values()):
+            page.figure("", line_plot(series, title=name, x_label="step", y_label=y_label))
     page.table("Run", {key: summary[key] for key in ("steps", "epochs", "images_per_second", "seconds")})
     page.table("Settings", {key: str(value) for key, value in dataclasses.asdict(settings).items()})
     page.write(run.folder.report)
@@ -95,27 +140,6 @@ def result_rows(summary: dict[str, Any], records: list[dict[str, Any]]) -> list[
             row |= {"untrained photo to map": start[f"{key}_AtoB"], "untrained map to photo": start[f"{key}_BtoA"]}
         rows.append(row)
     return rows
-
-
-def sample_path(run: Run) -> Path:
-    """Path of the sample grid of the current step."""
-    return run.folder.samples / f"step-{run.step:08d}.png"
-
-
-def add_curves(page: Page, records: list[dict[str, Any]], often: Curves, over_evaluations: Curves) -> None:
-    """A section of curves: those logged every few steps smoothed, those of evaluations as they are, from two evaluations on."""
-    smooth = max(1, len(records) // 50)
-    heading = "Curves"
-    for title, (y_label, names) in often.items():
-        series = series_from_records(records, names)
-        if not series:
-            continue
-        page.figure(heading, line_plot(series, title=title, x_label="step", y_label=y_label, smooth=smooth))
-        heading = ""
-    for title, (y_label, names) in over_evaluations.items():
-        series = series_from_records(records, names)
-        if any(len(x) > 1 for x, _ in series.values()):
-            page.figure("", line_plot(series, title=title, x_label="step", y_label=y_label))
 
 
 @torch.no_grad()

@@ -1,29 +1,26 @@
-"""The MixCycleGAN command: data -> networks -> loop -> evaluation, on one page."""
+"""The MixCycleGAN command, from data to report, and the training loop that it shares with DCGAN."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from accelerate import Accelerator
+from PIL import Image
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from mixgan.data.domains import Domains
 from mixgan.engine.accelerator import main_first, on_main
 from mixgan.engine.config import to_json
-from mixgan.engine.fingerprint import describe_tensors
-from mixgan.engine.run import Run
-from mixgan.engine.run_folder import save_weights
-from mixgan.gan.config import GanSettings, settings_from
-from mixgan.gan.data import DomainBatch, DomainLoader, fetch, test_domains, training_domains
+from mixgan.engine.run import Loader, Run
+from mixgan.engine.run_folder import copy_folder, export_networks
+from mixgan.gan.config import EvaluatedGanSettings, GanSettings, settings_from
+from mixgan.gan.data import DomainLoader, fetch, test_domains, training_domains
 from mixgan.gan.evaluation import Health, TestSet, collapse_warnings, test_features
 from mixgan.gan.mixcyclegan import MixCycleGAN
 from mixgan.gan.networks import PatchDiscriminator, ResnetGenerator, init_weights
-from mixgan.gan.report import sample_path, training_grid, translation_grid, write_report
-from mixgan.gan.weights import write_model_card
-
-#: Losses on the progress bar; metrics.jsonl and the report have all values.
-ON_PROGRESS_BAR = ("G_A", "G_B", "D_A", "D_B", "cycle_A", "cycle_B")
+from mixgan.gan.report import training_grid, translation_grid, write_report
+from mixgan.gan.weights import model_card
 
 
 def main(argv: Sequence[str]) -> None:
@@ -35,14 +32,13 @@ def train(settings: GanSettings) -> dict[str, Any]:
     """One training run; returns its summary.
 
     Raises:
-        ValueError: wrong settings, missing data, a folder that cannot be used.
+        ValueError: wrong settings, missing data, a folder that cannot be used, a diverged training.
     """
     run = Run.start(settings, recipe="mixcyclegan_maps")
     accelerator = run.accelerator
     on_main(accelerator, lambda: fetch(settings))
-    training, domains = training_domains(settings), test_domains(settings)
     loader = DomainLoader(
-        training,
+        training_domains(settings),
         size=settings.image_size,
         batch_size=settings.batch_size,
         seed=settings.seed,
@@ -50,6 +46,7 @@ def train(settings: GanSettings) -> dict[str, Any]:
         rank=accelerator.process_index,
         world=accelerator.num_processes,
     )
+    domains = test_domains(settings)
     model = build_model(settings, accelerator)
     schedules = [decay(optimizer, loader, settings) for optimizer in (model.optimizer_g, model.optimizer_d)]
     run.register_for_checkpointing("schedule_g", schedules[0])
@@ -63,41 +60,31 @@ def train(settings: GanSettings) -> dict[str, Any]:
     )
     run.print(extractor.note)
     test = TestSet(domains, extractor, accelerator, batch_size=settings.batch_size)
-    health = Health(run.print)
-    data = {"train": training, "test": domains}
-    run.begin(loader.steps_per_epoch, data=lambda: {name: describe_tensors(d.a, d.b) for name, d in data.items()})
-    if settings.eval_at_start and run.step == 0:
-        evaluate(run, model, test, domains)
 
-    def evaluation_is_due() -> bool:
-        return run.at_end or bool(settings.eval_every and run.step % settings.eval_every == 0)
-
-    def keep_best(fid_a_to_b: float, fid_b_to_a: float) -> None:
-        mean = (fid_a_to_b + fid_b_to_a) / 2
-        run.track_best("mean of fid_AtoB and fid_BtoA", mean, higher_is_better=False)
-
-    metrics = None
-    if run.just_resumed and evaluation_is_due():
-        a_to_b, b_to_a = run.recorded("fid_AtoB"), run.recorded("fid_BtoA")
-        if a_to_b is None or b_to_a is None:  # a kill came before the evaluation was recorded
-            metrics = evaluate(run, model, test, domains)
-            a_to_b, b_to_a = metrics["fid_AtoB"], metrics["fid_BtoA"]
-        keep_best(a_to_b, b_to_a)
-    for batch in run.batches(loader, description=f"{settings.mixing} on {settings.dataset}"):
-        logs = model.step(*batch)
+    def step(batch: Sequence[Tensor]) -> dict[str, Tensor | float]:
+        logs: dict[str, Tensor | float] = {**model.step(*batch)}
         if accelerator.sync_gradients:
-            rate = schedules[0].get_last_lr()[0]
+            logs["lr"] = schedules[0].get_last_lr()[0]
             for schedule in schedules:
                 schedule.step()
-            images = len(batch.a) * settings.accumulation_steps
-            run.end_step({**logs, "lr": rate}, images=images, shown=ON_PROGRESS_BAR)
-            if run.step % settings.log_every == 0:
-                health.after_log(run.step, logs)
-            if evaluation_is_due():
-                metrics = evaluate(run, model, test, domains)
-                health.after_evaluation(metrics)
-                keep_best(metrics["fid_AtoB"], metrics["fid_BtoA"])
-    return finish(run, settings, model, metrics or measure(model, test), next(loader.epoch(0)))
+        return logs
+
+    return Training(
+        run=run,
+        settings=settings,
+        loader=loader,
+        step=step,
+        measure=lambda: measure(model, test),
+        distances=("fid_AtoB", "fid_BtoA"),
+        on_progress_bar=("G_A", "G_B", "D_A", "D_B", "cycle_A", "cycle_B"),
+        printed=("fid_AtoB", "fid_BtoA", "rmse_AtoB", "rmse_BtoA"),
+        networks=lambda: saved_networks(settings, model),
+        card=lambda summary, files: model_card(to_json(settings), summary, files=files),
+        samples=lambda title: translation_grid(model.eval_generators, domains, accelerator, title=title),
+        inputs=lambda: training_grid(model, next(loader.epoch(0)), title="Inputs of one training step"),
+        report=lambda summary: write_report(run, settings, summary),
+        health=Health(run.print),
+    ).train()
 
 
 def build_model(settings: GanSettings, accelerator: Accelerator) -> MixCycleGAN:
@@ -151,50 +138,18 @@ def decay(optimizer: Optimizer, loader: DomainLoader, settings: GanSettings) -> 
 
 def measure(model: MixCycleGAN, test: TestSet) -> dict[str, Any]:
     """All metrics of the generators as they are now, and which weights they are of."""
-    return {**test.metrics(model.eval_generators), "weights": "ema" if model.average else "plain"}
-
-
-def evaluate(run: Run, model: MixCycleGAN, test: TestSet, domains: Domains) -> dict[str, Any]:
-    """Metrics into metrics.jsonl, and a grid of translations into samples/."""
-    average = ", moving average of the weights" if model.average else ""
-    with run.pause():
-        metrics = measure(model, test)
-        run.record({"epoch": run.epoch, **metrics})
-        if run.accelerator.is_main_process and not run.settings.dry_run:
-            title = f"{model.mixing}, step {run.step}{average}"
-            translation_grid(model.eval_generators, domains, run.accelerator, title=title).save(sample_path(run))
-    keys = [key for key in ("fid_AtoB", "fid_BtoA", "rmse_AtoB", "rmse_BtoA") if key in metrics]
-    values = "  ".join(f"{key} {metrics[key]:.2f}" for key in keys)
-    run.print(f"step {run.step} ({metrics['features']} features{average}): {values}")
-    return metrics
-
-
-def finish(
-    run: Run, settings: GanSettings, model: MixCycleGAN, metrics: dict[str, Any], batch: DomainBatch
-) -> dict[str, Any]:
-    """Weights, a picture of the training inputs, summary and report."""
-    summary = {"mixing": model.mixing, "dataset": settings.dataset, "seed": settings.seed, **run.speed(), **metrics}
+    metrics = test.metrics(model.eval_generators)
     if warnings := collapse_warnings(metrics):
-        summary["warnings"] = [*summary.get("warnings", ()), *warnings]
-    if settings.dry_run:
-        run.print("Dry run: settings resolve, everything builds, one batch trained and evaluated.")
-    else:
-        on_main(run.accelerator, lambda: save_networks(run.folder.weights, settings, model))
-        on_main(run.accelerator, lambda: write_model_card(run.folder.weights, to_json(settings), summary))
-        if run.accelerator.is_main_process:
-            training_grid(model, batch, title="Inputs of one training step").save(run.folder.samples / "training.png")
-        run.write_summary(summary)
-        on_main(run.accelerator, lambda: write_report(run, settings, summary))
-        run.print(f"Report: {run.folder.report}")
-    run.finish()
-    return summary
+        metrics["warnings"] = [*metrics.get("warnings", ()), *warnings]
+    return {**metrics, "weights": "ema" if model.average else "plain"}
 
 
-def save_networks(folder: Path, settings: GanSettings, model: MixCycleGAN) -> None:
+def saved_networks(settings: GanSettings, model: MixCycleGAN) -> dict[str, tuple[nn.Module, dict[str, Any]]]:
     """G_A, G_B, D_A, D_B and, where there are averages, G_A_ema, G_B_ema; metadata says how to build each network."""
     files = {**dict(model.generators.named_children()), **dict(model.discriminators.named_children())}
     if model.average:
         files |= {f"{name}_ema": network for name, network in model.average.network.named_children()}
+    result = {}
     for name, network in files.items():
         metadata: dict[str, Any] = {"role": "discriminator", "name": name, "width": settings.width}
         if name.startswith("G_"):
@@ -202,4 +157,125 @@ def save_networks(folder: Path, settings: GanSettings, model: MixCycleGAN) -> No
             metadata |= {"role": "generator", "blocks": settings.blocks, "direction": direction}
         if name.endswith("_ema"):
             metadata["ema"] = settings.ema
-        save_weights(folder / f"{name}.safetensors", network, metadata)
+        result[name] = network, metadata
+    return result
+
+
+@dataclass(kw_only=True)
+class Training:
+    """The loop of a GAN command: steps, evaluations with their records, pictures and weights, and the results at the end.
+
+    Attributes:
+        step: one batch -> detached scalars.
+        measure: -> metrics of the networks as they are now, with ``weights``: plain or ema.
+        distances: the metrics whose mean is lowest for the best weights.
+        on_progress_bar, printed: names of losses, and of metrics.
+        networks: -> each network to export and its metadata, by file name.
+        card: summary, names of the weight files -> model card.
+        samples, inputs: pictures of what the networks generate (with a title), and of what they train on.
+        report: writes the page.
+        health: warns when training goes wrong.
+    """
+
+    run: Run
+    settings: EvaluatedGanSettings
+    loader: Loader[Any]
+    step: Callable[[Any], Mapping[str, Tensor | float]]
+    measure: Callable[[], dict[str, Any]]
+    distances: Sequence[str]
+    on_progress_bar: Sequence[str]
+    printed: Sequence[str]
+    networks: Callable[[], dict[str, tuple[nn.Module, dict[str, Any]]]]
+    card: Callable[[dict[str, Any], list[str]], str]
+    samples: Callable[[str], Image.Image]
+    inputs: Callable[[], Image.Image]
+    report: Callable[[dict[str, Any]], None]
+    health: Health | None = None
+
+    def train(self) -> dict[str, Any]:
+        """Train from the beginning or the checkpoint to the end; returns the summary."""
+        run, settings = self.run, self.settings
+        run.begin(self.loader.steps_per_epoch)
+        run.export = lambda: self.export({})
+        if settings.eval_at_start and run.step == 0:
+            self.evaluate()
+        metrics = None
+        if run.just_resumed and self.evaluation_is_due:
+            recorded = {name: run.recorded(name) for name in self.distances}
+            if None in recorded.values():  # a kill came before the evaluation was recorded
+                metrics = recorded = self.evaluate()
+            self.keep_best(recorded)
+        for batch in run.batches(self.loader, description=f"{settings.mixing} on {settings.dataset}"):
+            logs = self.step(batch)
+            if not run.accelerator.sync_gradients:
+                continue
+            run.end_step(logs, images=settings.batch_size * settings.accumulation_steps, shown=self.on_progress_bar)
+            if self.health and run.step % settings.log_every == 0:
+                self.health.after_log(run.step, logs)
+            if self.evaluation_is_due:
+                metrics = self.evaluate()
+                self.keep_best(metrics)
+        return self.finish(metrics or self.measure())
+
+    @property
+    def evaluation_is_due(self) -> bool:
+        """Whether the networks are evaluated after the last step."""
+        every = self.settings.eval_every
+        return self.run.at_end or bool(every and self.run.step % every == 0)
+
+    def evaluate(self) -> dict[str, Any]:
+        """Metrics into metrics.jsonl, weights into weights/last, and a picture into samples/."""
+        run = self.run
+        with run.pause():
+            metrics = self.measure()
+            self.export(metrics)
+            run.record({"epoch": run.epoch, **metrics})
+            average = ", moving average of the weights" if metrics["weights"] == "ema" else ""
+            if run.accelerator.is_main_process and not self.settings.dry_run:
+                picture = self.samples(f"{self.settings.mixing}, step {run.step}{average}")
+                picture.save(run.folder.samples / f"step-{run.step:08d}.png")
+        values = [f"{name} {metrics[name]:.2f}" for name in self.printed if metrics.get(name) is not None]
+        run.print(f"step {run.step} ({metrics['features']} features{average}): {'  '.join(values)}")
+        if self.health and run.step:
+            self.health.after_evaluation(metrics)
+        return metrics
+
+    def keep_best(self, metrics: Mapping[str, Any]) -> None:
+        """Keep checkpoint and weights of this step if their mean distance is the lowest so far."""
+        run, names = self.run, self.distances
+        mean = sum(metrics[name] for name in names) / len(names)
+        metric = names[0] if len(names) == 1 else f"mean of {' and '.join(names)}"
+        run.track_best(metric, mean, higher_is_better=False)
+        if run.best and run.best["step"] == run.step and not self.settings.dry_run:
+            last, best = run.folder.weights / "last", run.folder.weights / "best"
+            on_main(run.accelerator, lambda: copy_folder(last, best))
+
+    def export(self, metrics: Mapping[str, Any]) -> None:
+        """Write the networks and their model card into weights/last."""
+        run = self.run
+        summary = {**run.speed(), **metrics}
+
+        def write() -> None:
+            networks = self.networks()
+            readme = self.card(summary, [f"{name}.safetensors" for name in sorted(networks)])
+            export_networks(run.folder.weights / "last", networks, readme=readme)
+
+        if not self.settings.dry_run:
+            on_main(run.accelerator, write)
+
+    def finish(self, metrics: dict[str, Any]) -> dict[str, Any]:
+        """Weights, a picture of the training inputs, summary and report."""
+        run, settings = self.run, self.settings
+        facts = {"mixing": settings.mixing, "dataset": settings.dataset, "seed": settings.seed}
+        summary = {**facts, **run.speed(), **metrics}
+        if settings.dry_run:
+            run.print("Dry run: settings resolve, everything builds, one batch trained and evaluated.")
+        else:
+            self.export(metrics)
+            if run.accelerator.is_main_process:
+                self.inputs().save(run.folder.samples / "training.png")
+            run.write_summary(summary)
+            on_main(run.accelerator, lambda: self.report(summary))
+            run.print(f"Report: {run.folder.report}")
+        run.finish()
+        return summary

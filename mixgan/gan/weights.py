@@ -1,294 +1,220 @@
-"""Trained generators on disk: which file of a run translates in a direction, and the network that a file holds."""
+"""Trained generators: ``load`` them from a run, a checkpoint or a file; the model card beside exported weights."""
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
-from mixgan.engine.run_folder import KEY, VERSIONED, RunFolder, load_weights, version, write_text
-from mixgan.gan.networks import SMALLEST, STEP, ResnetGenerator, pad_by_reflection
-from mixgan.ops.transforms import to_signed
+from mixgan.engine.run_folder import KEY, VERSIONED, check_choice, version, weights_folder
+from mixgan.gan.networks import ResnetGenerator
 
 Direction = Literal["AtoB", "BtoA"]
-WeightKind = Literal["auto", "ema", "plain"]
 GENERATORS: dict[Direction, str] = {"AtoB": "G_A", "BtoA": "G_B"}
+DATASETS = {"maps": "Google Maps (pix2pix)", "tiles": "synthetic tiles, drawn by a program"}
+
+
+def load(source: str | Path, *, direction: Direction = "AtoB", weights: str = "last", ema: bool = True) -> nn.Module:
+    """A trained generator, on the CPU in eval mode: images (B,3,H,W) in [-1,1] -> the same; H and W divisible by 4.
+
+    Args:
+        source: a run folder of the MixCycleGAN command, one of its ``checkpoints/``, or the .safetensors file of one generator.
+        direction: of a run or checkpoint: ``"AtoB"`` (photo to map) or ``"BtoA"``; a file has one generator anyway.
+        weights: of a run: ``"last"``, ``"best"`` (lowest mean Frechet distance) or ``"step-N"``, the checkpoint of step N.
+        ema: load the moving average of the weights where a run or checkpoint has one.
+
+    Raises:
+        ValueError: no weights there, weights of something else, or weights that are not finite.
+    """
+    path = Path(source)
+    return find_generator(path, direction=None if path.is_file() else direction, weights=weights, ema=ema).build()
 
 
 @dataclass(frozen=True)
-class GeneratorFile:
-    """What a weights file says about its generator."""
+class SavedGenerator:
+    """The weights of a generator, and what is known about it.
+
+    Attributes:
+        path: of its file or checkpoint.
+        state: of a ``ResnetGenerator``.
+        direction: None where the file does not say.
+        image_size: in px, that it was trained at; None where its run is not at hand.
+    """
 
     path: Path
-    width: int
-    blocks: int
-    direction: Direction | None  # None where the file does not say
-    image_size: int | None  # that it was trained at, where its run is at hand
+    state: dict[str, Tensor]
+    direction: Direction | None
+    image_size: int | None
 
-    def load(self) -> ResnetGenerator:
-        """The generator, in eval mode; ValueError where the file does not hold one after all."""
-        network = ResnetGenerator(width=self.width, blocks=self.blocks)
-        load_weights(self.path, network)
+    @property
+    def width(self) -> int:
+        """Channels after the first layer."""
+        return len(self.state["layers.0.weight"])
+
+    @property
+    def blocks(self) -> int:
+        """Number of residual blocks."""
+        return sum(name.endswith(".residual.0.weight") for name in self.state)
+
+    def build(self) -> ResnetGenerator:
+        """The generator, in eval mode and without gradients; ValueError for weights that do not fit or are not finite."""
+        if not all(tensor.isfinite().all() for tensor in self.state.values()):
+            raise ValueError(
+                f"{self.path} contains NaN or infinite weights: its training diverged; use an earlier checkpoint"
+            )
+        with torch.random.fork_rng(devices=[]):  # building a network draws initial weights
+            network = ResnetGenerator(width=self.width, blocks=self.blocks)
+        try:
+            network.load_state_dict(self.state)
+        except RuntimeError as error:
+            raise ValueError(f"{self.path} does not contain weights for ResnetGenerator: {error}") from error
         return network.eval().requires_grad_(False)
 
 
-def load_generator(
-    source: Path | str, *, direction: Direction | None = None, kind: WeightKind = "auto"
-) -> ResnetGenerator:
-    """The trained generator of a run folder or of a .safetensors file; arguments and errors as in ``find_generator``."""
-    return find_generator(Path(source), direction=direction, kind=kind).load()
-
-
-def find_generator(source: Path, *, direction: Direction | None = None, kind: WeightKind = "auto") -> GeneratorFile:
-    """The file that translates in a direction.
+def find_generator(
+    source: Path, *, direction: Direction | None = None, weights: str = "last", ema: bool = True
+) -> SavedGenerator:
+    """The generator for a direction.
 
     Args:
-        source: a run folder, its ``weights`` folder, or one .safetensors file of a generator.
-        direction: None takes AtoB, or what the one file is for.
-        kind: of the weights in a folder: ``"ema"``, their moving average (``G_A_ema``); ``"plain"``, as the optimizer left
-            them (``G_A``); ``"auto"``, the average where there is one.
+        source: a run folder, a folder of weights, a checkpoint, or one .safetensors file of a generator.
+        direction: None for AtoB, or what the one file is for.
+        weights: of a run: ``last``, ``best`` or ``step-N``.
+        ema: prefer the moving average of the weights.
 
     Raises:
         ValueError: no such run or file, no weights yet, another kind of file, or one for the other direction.
     """
-    if source.is_dir():
-        return read_generator_file(_choose(source, GENERATORS[direction or "AtoB"], kind))
+    check_choice(weights)
+    if source.parts[:1] == ("hf:",):
+        raise ValueError(
+            f"{source}: the Hugging Face hub is not supported yet; download the .safetensors file and name it"
+        )
     if not source.exists():
         raise ValueError(f"no run folder and no weights at {source}")
-    if kind != "auto":
-        raise ValueError(f"--weights {kind} chooses among the files of a run, but {source} is one file already")
-    found = read_generator_file(source)
-    if direction and found.direction and direction != found.direction:
-        raise ValueError(f"{source} translates {found.direction}, not {direction}; name the other generator's file")
-    return found
-
-
-def read_generator_file(path: Path) -> GeneratorFile:
-    """What a file holds, from its tensors' shapes, so that weights without mixgan's metadata will do too.
-
-    Raises:
-        ValueError: not a safetensors file, or not of a generator of RGB images.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {}).get(KEY, "{}"))
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file: {error}") from error
-    role = about.get("role", "generator")
-    if role != "generator":
-        raise ValueError(f"{path} holds a {role}, which cannot translate; the generators are G_A and G_B")
-    first = shapes.get("layers.0.weight", ())
-    if len(first) != 4 or first[2:] != (7, 7):
-        raise ValueError(f"{path} does not hold a generator of mixgan: its tensors are {', '.join([*shapes][:3])}, ...")
-    if first[1] != 3:
-        raise ValueError(f"{path} holds a generator for images with {first[1]} channels; only RGB can be translated")
-    blocks = sum(name.endswith(".residual.0.weight") for name in shapes)
-    direction, image_size = about.get("direction"), _training_size(path)
-    return GeneratorFile(path, width=first[0], blocks=blocks, direction=direction, image_size=image_size)
-
-
-def _training_size(path: Path) -> int | None:
-    """The image size in the settings of the run that a weights file lies in."""
-    config = RunFolder(path.parent.parent).config
-    if not config.is_file():
-        return None
-    content = json.loads(config.read_text())  # of a run, or of whatever else a folder of models has
-    settings = content.get("settings") if isinstance(content, dict) else None
-    return settings.get("image_size") if isinstance(settings, dict) else None
-
-
-def _choose(source: Path, name: str, kind: WeightKind) -> Path:
-    """The weights of a generator in a run folder or in a folder of weights."""
-    folder = RunFolder(source).weights
-    if not folder.is_dir():
-        folder = source
-    files = {"ema": folder / f"{name}_ema.safetensors", "plain": folder / f"{name}.safetensors"}
-    for candidate in ("ema", "plain") if kind == "auto" else (kind,):
-        if files[candidate].is_file():
-            return files[candidate]
-    if any(folder.glob("network*.safetensors")):
-        raise ValueError(f"{source} is the run of a classifier, which has no generators")
-    if (folder / "G.safetensors").is_file():
+    if source.is_file():
+        if weights != "last":
+            raise ValueError(f"--weights {weights} chooses among the weights of a run, but {source} is one file")
+        return _from_file(source, direction, ema=ema)
+    config = _config_of(source)
+    if config.get("recipe") == "classify":
+        raise ValueError(f"{source} is a run of the classify command, which has no generators")
+    if config.get("recipe") == "dcgan":
         raise ValueError(
             f"{source} is a run of dcgan, whose generator makes images from noise and cannot translate any"
         )
-    if kind == "ema" and files["plain"].is_file():
-        raise ValueError(f"{source} holds no moving averages ({files['ema']} is missing); use --weights plain")
-    if RunFolder(source).config.is_file() or folder != source:
-        raise ValueError(f"{source} has no weights yet: {files['plain']} is written when the training ends")
-    raise ValueError(f"{source} is neither a run folder nor one with weights: it holds no config.json and no {name}")
+    direction = direction or "AtoB"
+    name = GENERATORS[direction]
+    folder = source if (source / "trainer.pt").is_file() else weights_folder(source, weights)
+    if (folder / "trainer.pt").is_file():
+        return _from_checkpoint(folder, direction, ema=ema)
+    for file in (folder / f"{name}_ema.safetensors",) * ema + (folder / f"{name}.safetensors",):
+        if file.is_file():
+            return _from_file(file, direction, ema=ema)
+    if config:
+        raise ValueError(f"{source} has no weights yet: they are written at evaluations and when the run stops")
+    raise ValueError(f"{source} is not a run folder and contains no weights: it has no config.json and no {name}")
 
 
-# A generator as an ONNX file for other programs, checked against torch before it gets its name.
-
-
-PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-#: The largest difference from torch, in images of [-1, 1], that an exported generator may show.
-TOLERANCE = 1e-3
-
-
-def check_packages() -> None:
-    """ValueError naming the optional packages that are missing."""
-    missing = [name for name in PACKAGES if find_spec(name) is None]
-    if missing:
-        raise ValueError(f"--export onnx needs {', '.join(missing)}: pip install 'mixgan[export]'")
-
-
-@torch.no_grad()
-def export_onnx(generator: ResnetGenerator, path: Path, image: Tensor) -> float:
-    """Write a generator as ONNX and compare it with torch on an image.
-
-    The file maps ``images`` (batch,3,4h,4w) float32 in [-1,1] to ``translated`` of the same shape; batch, h >= 2 and w >= 2 are
-    free. It appears under its name only when onnxruntime has found what torch finds.
-
-    Args:
-        generator: in eval mode, on the CPU.
-        path: the file, replaced if there is one.
-        image: (3,H,W) uint8 to compare on, of any size.
-
-    Returns:
-        The largest absolute difference of the two outputs.
-
-    Raises:
-        ValueError: optional packages are missing, or the difference is above ``TOLERANCE``.
-    """
-    check_packages()
-    free = torch.export.Dim("batch"), *(STEP * torch.export.Dim(side, min=SMALLEST // STEP) for side in ("h", "w"))
-    example = torch.zeros(2, 3, 8 * STEP, 12 * STEP)  # sizes that differ, so that none is taken for another
-    program = torch.onnx.export(
-        generator,
-        (example,),
-        dynamo=True,
-        dynamic_shapes={"images": dict(zip((0, 2, 3), free, strict=True))},
-        input_names=["images"],
-        output_names=["translated"],
-        verbose=False,
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+def _from_file(path: Path, direction: Direction | None, *, ema: bool) -> SavedGenerator:
+    """A .safetensors file, with or without mixgan's metadata: shapes are read from the tensors."""
     try:
-        program.save(partial, external_data=False)
-        difference = difference_from_torch(generator, partial, image)
-        if not difference <= TOLERANCE:
-            raise ValueError(
-                f"{path} was not written: onnxruntime's output differs from torch's by {difference:.2g}, more than {TOLERANCE:g}"
-            )
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return difference
+        with safe_open(path, framework="pt") as file:
+            metadata = json.loads((file.metadata() or {}).get(KEY, "{}"))
+        state = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(f"{path} is not a safetensors file: {error}") from error
+    metadata = metadata if isinstance(metadata, dict) else {}
+    role, own_direction = metadata.get("role", "generator"), metadata.get("direction")
+    if role != "generator":
+        raise ValueError(f"{path} contains a {role}, which cannot translate; the generators are G_A and G_B")
+    first = state["layers.0.weight"].shape if "layers.0.weight" in state else ()
+    if len(first) != 4 or first[2:] != (7, 7):
+        raise ValueError(
+            f"{path} does not contain a generator of mixgan: its tensors are {', '.join([*state][:3])}, ..."
+        )
+    if first[1] != 3:
+        raise ValueError(f"{path} contains a generator for images with {first[1]} channels; only RGB can be translated")
+    if metadata.get("ema") and not ema:
+        raise ValueError(
+            f"{path} is a moving average of the weights, which --no-ema excludes; name the file without _ema"
+        )
+    if direction and own_direction and direction != own_direction:
+        raise ValueError(f"{path} translates {own_direction}, not {direction}; name the other generator's file")
+    return SavedGenerator(path, state, own_direction, _image_size(path))
 
 
-def difference_from_torch(generator: ResnetGenerator, path: Path, image: Tensor) -> float:
-    """Largest absolute difference between what onnxruntime and torch make of an image (3,H,W) uint8."""
-    import onnxruntime  # optional, so not at the top
-
-    padded, _ = pad_by_reflection(to_signed(image[None]))
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {"images": padded.numpy()})
-    return (torch.from_numpy(found) - generator(padded)).abs().max().item()
-
-
-# weights/README.md: what the weights of a run are, how they came about, how good they are and how to use them.
-
-
-FILES = {
-    "G_A": "generator, aerial photo (A) to map (B)",
-    "G_B": "generator, map (B) to aerial photo (A)",
-    "D_A": "discriminator of maps",
-    "D_B": "discriminator of aerial photos",
-}
-DATASETS = {"maps": "Google Maps (pix2pix)", "tiles": "synthetic tiles, drawn by a program"}
+def _from_checkpoint(folder: Path, direction: Direction, *, ema: bool) -> SavedGenerator:
+    """The generator in a checkpoint of a run."""
+    trainer = torch.load(folder / "trainer.pt", map_location="cpu", weights_only=True)["trainer"]
+    average = trainer["items"].get("average") if ema else None
+    both = average["network"] if average else load_file(folder / "model.safetensors")
+    both = {key.removeprefix("module."): tensor for key, tensor in both.items()}  # module: of several processes
+    prefix = f"{GENERATORS[direction]}."
+    state = {key.removeprefix(prefix): tensor for key, tensor in both.items() if key.startswith(prefix)}
+    if not state:
+        raise ValueError(f"{folder} is not a checkpoint of MixCycleGAN: it contains no {prefix[:-1]}")
+    return SavedGenerator(folder, state, direction, _image_size(folder))
 
 
-def write_model_card(weights: Path, settings: dict[str, Any], summary: dict[str, Any]) -> None:
-    """README.md in a run's folder of weights; call it when they are all there. Arguments as in ``model_card``."""
-    files = sorted(path.name for path in weights.glob("*.safetensors"))
-    write_text(weights / "README.md", model_card(settings, summary, files=files))
+def _config_of(path: Path) -> dict[str, Any]:
+    """config.json of the run that a folder or file belongs to; empty without one."""
+    for folder in (path, *path.absolute().parents[:3]):
+        if (folder / "config.json").is_file():
+            content = json.loads(
+                (folder / "config.json").read_text()
+            )  # of a run, or of whatever a folder of models has
+            return content if isinstance(content, dict) else {}
+    return {}
 
 
-def model_card(settings: dict[str, Any], summary: dict[str, Any], *, files: Sequence[str]) -> str:
-    """The card as Markdown.
+def _image_size(path: Path) -> int | None:
+    settings = _config_of(path).get("settings")
+    return settings.get("image_size") if isinstance(settings, dict) else None
+
+
+def model_card(settings: Mapping[str, Any], summary: Mapping[str, Any], *, files: Sequence[str]) -> str:
+    """README.md beside a MixCycleGAN's exported weights: content, training, metrics, use, limits.
 
     Args:
         settings: of the run, as in config.json.
-        summary: as in summary.json; figures that are missing or not finite are left out.
-        files: names of the .safetensors files beside it.
+        summary: as in summary.json; metrics that are missing or not finite are left out.
+        files: names of the .safetensors files.
     """
+    from mixgan.gan.report import ROWS
+
     method = "CycleGAN" if settings["mixing"] == "none" else f"CycleGAN trained with --mixing {settings['mixing']}"
-    parts = [
-        f"# Aerial photo to map and back: {method}",
-        _table(("file", "content"), [(f"`{name}`", _content(name)) for name in files]),
-        f"ResNet generators of {settings['blocks']} residual blocks and PatchGAN discriminators, all of width"
-        f" {settings['width']}, for RGB images in [-1, 1]. Every setting of the run is in its config.json.",
-        "## Training",
-        _table(("", ""), _training_rows(settings, summary)),
-        *_figures(summary),
-        "## Use",
-        _use(files),
-        "## Limits",
-        _limits(settings),
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-def _content(file: str) -> str:
-    name = file.removesuffix(".safetensors")
-    plain = name.removesuffix("_ema")
-    average = "" if plain == name else ", moving average of its weights over the training"
-    return FILES.get(plain, plain) + average
-
-
-def _training_rows(settings: dict[str, Any], summary: dict[str, Any]) -> list[tuple[str, str]]:
-    versions = [f"{name} {version(name)}" for name in VERSIONED if version(name)]
-    return [
-        ("data", DATASETS.get(settings["dataset"], settings["dataset"])),
-        ("mixing", settings["mixing"]),
-        ("image size", f"{settings['image_size']} px"),
-        ("length", f"{summary['steps']} steps, {summary['epochs']} of {settings['epochs']} epochs"),
-        ("batch size per process", str(settings["batch_size"])),
-        ("number format", "float32" if settings["mixed_precision"] == "no" else settings["mixed_precision"]),
-        ("seed", str(settings["seed"])),
-        ("made with", ", ".join(versions)),
-    ]
-
-
-def _figures(summary: dict[str, Any]) -> list[str]:
-    """The section of figures, or nothing where none was measured."""
-    from mixgan.gan.report import ROWS  # draws, which is slow to import
-
-    rows = []
-    for key, title in ROWS.items():
-        values = [_number(summary.get(f"{key}_{direction}")) for direction in ("AtoB", "BtoA")]
-        if any(values):
-            rows.append((title, *(value or "not measured" for value in values)))
-    if not rows:
-        return []
-    features = summary["features"]
-    note = f"On {summary['n_fake']} generated against {summary['n_real']} real test images per domain, at the end of training."
-    if features != "inception":
-        note += (
-            f" Frechet and kernel distance with the {features} features are not comparable with published FID and KID."
-        )
-    else:
-        note += " Frechet and kernel distance with Inception features."
-    return ["## Figures", note, _table(("", "photo to map", "map to photo"), rows)]
-
-
-def _number(value: float | None) -> str:
-    return f"{value:.4g}" if value is not None and math.isfinite(value) else ""
-
-
-def _use(files: Sequence[str]) -> str:
+    contents = {
+        "G_A": "generator, aerial photo (A) to map (B)",
+        "G_B": "generator, map (B) to aerial photo (A)",
+        "D_A": "discriminator of maps",
+        "D_B": "discriminator of aerial photos",
+    }
+    metrics = [(title, summary.get(f"{key}_AtoB"), summary.get(f"{key}_BtoA")) for key, title in ROWS.items()]
     g_a, g_b = (f"{name}_ema" if f"{name}_ema.safetensors" in files else name for name in ("G_A", "G_B"))
-    return f"""A folder of photos to maps, and of maps to photos:
+    limits = [
+        f"Trained on images of {settings['image_size']} px: pictures of another scale (metres per pixel) translate worse;"
+        " `--image-size` resizes them first.",
+        "Translations are plausible pictures, not surveys: roads and buildings may be invented, moved or left out.",
+        "Trained without pairs on one data set; other regions, seasons, sensors or map styles are untested.",
+    ]
+    if settings["dataset"] == "tiles":
+        limits.append("The networks never saw a real photo or map: good for trying things out, not for real images.")
+    return card(
+        f"Aerial photo to map and back: {method}",
+        f"ResNet generators of {settings['blocks']} residual blocks and PatchGAN discriminators, all of width"
+        f" {settings['width']}, for RGB images in [-1, 1].",
+        {file: contents.get(file.removesuffix(".safetensors").removesuffix("_ema"), "") for file in files},
+        settings,
+        summary,
+        metrics=(("photo to map", "map to photo"), metrics),
+        use=f"""A folder of photos to maps, and of maps to photos:
 
 ```sh
 python recipes/translate.py {g_a}.safetensors photos translated-maps
@@ -298,26 +224,74 @@ python recipes/translate.py {g_b}.safetensors maps translated-photos
 One picture in Python:
 
 ```python
+import mixgan
 from mixgan.data.images import read_image
-from mixgan.gan.weights import load_generator
-from mixgan.gan.networks import translate_images
+from mixgan.gan.translate import translate_images
 from torchvision.transforms.v2.functional import to_pil_image
 
-generator = load_generator("{g_a}.safetensors")
+generator = mixgan.load("{g_a}.safetensors")
 to_pil_image(translate_images(generator, read_image("photo.jpg")[None])[0]).save("map.png")
-```"""
+```""",
+        limits=limits,
+    )
 
 
-def _limits(settings: dict[str, Any]) -> str:
-    texts = [
-        f"Learned from images of {settings['image_size']} px: pictures of another scale (metres per pixel) translate worse;"
-        " `--image-size` resizes them first.",
-        "Translations are plausible pictures, not surveys: roads and buildings may be invented, moved or left out.",
-        "Trained without pairs on one data set; other regions, seasons, sensors or map styles are untested.",
+def card(
+    title: str,
+    networks: str,
+    files: Mapping[str, str],
+    settings: Mapping[str, Any],
+    summary: Mapping[str, Any],
+    *,
+    metrics: tuple[Sequence[str], Sequence[tuple[Any, ...]]],
+    use: str,
+    limits: Sequence[str],
+) -> str:
+    """A model card as Markdown.
+
+    Args:
+        networks: a sentence about them.
+        files: the .safetensors files and what they contain.
+        settings, summary: of the run.
+        metrics: column titles, and rows of a title and values; values that are missing or not finite are left out.
+        use: Markdown.
+    """
+    average = ", moving average of its weights over the training"
+    rows = [(f"`{name}`", text + average * name.endswith("_ema.safetensors")) for name, text in files.items()]
+    precision = settings["mixed_precision"]
+    training = [
+        ("data", DATASETS.get(settings["dataset"], settings["dataset"])),
+        ("mixing", settings["mixing"]),
+        ("image size", f"{settings['image_size']} px"),
+        ("length", f"{summary['steps']} steps, {summary['epochs']} of {settings['epochs']} epochs"),
+        ("batch size per process", str(settings["batch_size"])),
+        ("precision", "float32" if precision == "no" else precision),
+        ("seed", str(settings["seed"])),
+        ("trained with", ", ".join(f"{name} {version(name)}" for name in VERSIONED if version(name))),
     ]
-    if settings["dataset"] == "tiles":
-        texts.append("The networks never saw a real photo or map: good for trying things out, not for real images.")
-    return "\n".join(f"- {text}" for text in texts)
+    parts = [
+        f"# {title}",
+        _table(("file", "content"), rows),
+        f"{networks} Every setting of the run is in its config.json.",
+        "## Training",
+        _table(("", ""), training),
+    ]
+    measured = [
+        (name, *(f"{value:.4g}" if value is not None and math.isfinite(value) else "not measured" for value in values))
+        for name, *values in metrics[1]
+    ]
+    measured = [row for row in measured if set(row[1:]) != {"not measured"}]
+    if measured:
+        features = summary["features"]
+        comparable = "" if features == "inception" else ", which are not comparable with published FID and KID"
+        parts += [
+            "## Metrics",
+            f"Of {summary['n_fake']} generated against {summary['n_real']} real test images at this step. Frechet and kernel"
+            f" distance are of the {'Inception' if features == 'inception' else features} features{comparable}.",
+            _table(("", *metrics[0]), measured),
+        ]
+    parts += ["## Use", use, "## Limits", "\n".join(f"- {text}" for text in limits)]
+    return "\n\n".join(parts) + "\n"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

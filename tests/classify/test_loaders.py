@@ -22,9 +22,8 @@ LABELS = torch.arange(COUNT)  # a label names its sample
 
 
 def memory_loader(**options: object) -> MemoryLoader:
-    flip = options.pop("flip", True)
-    dataset = ImageSet("numbers", IMAGES, LABELS, tuple("abcdefghijklmnopqrstuv"), MEAN, STD, flip)
-    return MemoryLoader(dataset, **{"batch_size": 4, "seed": 1, "device": "cpu", "pad": 2, **options})
+    defaults = {"batch_size": 4, "seed": 1, "device": "cpu", "mean": MEAN, "std": STD, "pad": 2}
+    return MemoryLoader(IMAGES, LABELS, **{**defaults, **options})
 
 
 @pytest.fixture(scope="module")

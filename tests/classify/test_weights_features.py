@@ -58,7 +58,7 @@ def test_the_embedding_of_normalised_images(inside, run, network):
 
 def test_other_files_are_refused_in_a_sentence(tmp_path, network):
     refused = partial(pytest.raises, ValueError)
-    with refused(match=r"no weights at .*weights/network\.safetensors"):
+    with refused(match=r"no weights at .*weights/last/network\.safetensors"):
         checkpoint_features(tmp_path)
     save_weights(tmp_path / "G_A.safetensors", ResnetGenerator(width=4, blocks=1), {"role": "generator", "width": 4})
     with refused(match=r"G_A\.safetensors contains weights, but not of a classifier"):

@@ -26,7 +26,7 @@ GAN = (
 OPTIONS = {
     "automix": "--method.momentum 0.9 --method.tested teacher",
     "multi-sample": "--method.heads 1",
-    "patchup": "--method.mode hard --method.prob 0.5",
+    "patchup": "--method.mode hard --method.odds 0.5",
 }
 MIXERS = {
     "puzzlemix": "--method.clean-weight 1 --method.reuse-forward --mix-prob 0.5",
@@ -49,7 +49,7 @@ def results(folder: Path) -> tuple[list[dict], dict, dict[str, bytes]]:
     summary = json.loads((folder / "summary.json").read_text())
     for other in ("seconds", "images_per_second", "test_accuracy_best", "test_accuracy_last10"):
         summary.pop(other, None)
-    weights = {path.name: path.read_bytes() for path in (folder / "weights").glob("*.safetensors")}
+    weights = {path.name: path.read_bytes() for path in (folder / "weights").rglob("last/*.safetensors")}
     return steps, summary, weights
 
 

@@ -24,7 +24,7 @@ def test_two_processes(launch, tmp_path):
     assert [r["step"] for r in read_metrics(folder / "metrics.jsonl") if "G" in r] == [1, 2, 3]
 
     generator = Generator(size=32, width=4, latent=5)
-    load_weights(folder / "weights" / "G_ema.safetensors", generator)
+    load_weights(folder / "weights" / "last" / "G_ema.safetensors", generator)
     images = load_images("tiles", tmp_path, split="test", size=32, count=7)
     noise = torch.randn(7, 5, generator=seeded_generator(0, "evaluation"))
     accelerator = Accelerator(cpu=True)

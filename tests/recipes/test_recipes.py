@@ -33,10 +33,10 @@ def test_mixcyclegan_leaves_a_complete_run_folder(launch):
         assert len(grid.getcolors(maxcolors=10**6)) > 100
     assert "not comparable with published FID" in (folder / "report.html").read_text()
     for name in ("G_A", "G_B", "D_A", "D_B"):
-        about = read_metadata(folder / "weights" / f"{name}.safetensors")
+        about = read_metadata(folder / "weights" / "last" / f"{name}.safetensors")
         assert about["width"] == 4
     generator = ResnetGenerator(width=about["width"], blocks=1)
-    load_weights(folder / "weights" / "G_A.safetensors", generator)
+    load_weights(folder / "weights" / "last" / "G_A.safetensors", generator)
     pointers = [json.loads((folder / "checkpoints" / name).read_text()) for name in ("last.json", "best.json")]
     for pointer in pointers:
         assert (folder / "checkpoints" / pointer["checkpoint"]).is_dir()
@@ -53,7 +53,7 @@ def test_classify_leaves_a_complete_run_folder(launch):
     assert 0 <= summary["test_accuracy_last10"] <= summary["test_accuracy_best"] <= 1
     assert 0 <= summary["ece"] <= 1
     assert json.loads((folder / "config.json").read_text())["settings"]["mixer"] == {"alpha": 0.5, "per_batch": False}
-    assert read_metadata(folder / "weights" / "network.safetensors")["network"] == "bundled"
+    assert read_metadata(folder / "weights" / "last" / "network.safetensors")["network"] == "bundled"
     assert (folder / "samples" / "mixed.png").is_file()
     assert (folder / "report.html").is_file()
 

@@ -43,7 +43,11 @@ def results(folder):
     summary = json.loads((folder / "summary.json").read_text())
     for timing in ("seconds", "images_per_second"):
         del summary[timing]
-    weights = {path.name: path.read_bytes() for path in sorted((folder / "weights").iterdir())}
+    weights = {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted((folder / "weights").rglob("*.*"))
+        if path.is_file()
+    }
     return (folder / "metrics.jsonl").read_text(), summary, weights
 
 

@@ -32,7 +32,7 @@ def test_mixcyclegan(launch, tmp_path):
     settings = GanSettings(dataset="tiles", image_size=32, width=4, blocks=1, eval_count=7)
     generators = Generators(*(ResnetGenerator(width=4, blocks=1) for _ in range(2)))
     for name, generator in generators.named_children():
-        load_weights(folder / "weights" / f"{name}.safetensors", generator)
+        load_weights(folder / "weights" / "last" / f"{name}.safetensors", generator)
     accelerator = make_accelerator(settings)
     expected = TestSet(domains_to_test(settings), bundled_features(), accelerator, batch_size=3).metrics(generators)
     for key, value in expected.items():
@@ -47,7 +47,7 @@ def test_classify(launch, tmp_path):
     assert summary["steps"] == 2 * (130 // 32)
     assert summary["n_test"] == 1000
     network = build_network("bundled", num_classes=10)
-    load_weights(folder / "weights" / "network.safetensors", network)
+    load_weights(folder / "weights" / "last" / "network.safetensors", network)
     test = load_dataset("tiles", tmp_path, split="test", size=32)
     accelerator = make_accelerator(CommonSettings())
     figures = evaluate(network, eval_batches(test, batch_size=500, device="cpu"), accelerator=accelerator)

@@ -1,7 +1,5 @@
 """A run folder as the figures see it: the same network, images and method that the run ended with."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -99,17 +97,3 @@ def test_each_goes_on_without_the_runs_that_cannot(tmp_path):
     assert each(runs, make) == ({"a": "A"}, ["b cannot"])
     with pytest.raises(ValueError, match="b cannot"):
         each(runs[1:], make)
-
-
-def test_figures_are_not_made_of_other_data_than_the_run_was_trained_on(cutmix_run, monkeypatch):
-    images = cutmix_run.data("test")
-    renamed = replace(images, classes=(images.classes[1], images.classes[0], *images.classes[2:]))
-    monkeypatch.setattr("classify.analysis.trained_run._load", lambda *_: renamed)
-    with pytest.raises(ValueError, match=r"the test set has class 0 .*--allow-data-change"):
-        cutmix_run.data("test")
-    told = replace(cutmix_run, allow_data_change=True)
-    assert told.data("test") is renamed
-    assert "the test set has class 0" in "; ".join(told.data_changes())
-    monkeypatch.setattr("classify.analysis.trained_run._load", lambda *_: replace(images, images=images.images.flip(3)))
-    with pytest.raises(ValueError, match="the test set has other pixels or labels"):
-        cutmix_run.data("test")

@@ -41,7 +41,7 @@ def results_of():
         summary = json.loads((folder / "summary.json").read_text())
         for timing in ("seconds", "images_per_second"):
             del summary[timing]
-        weights = {path.name: path.read_bytes() for path in (folder / "weights").iterdir()}
+        weights = {path.name: path.read_bytes() for path in (folder / "weights" / "last").iterdir()}
         return [record for record in read_metrics(folder / "metrics.jsonl") if key in record], summary, weights
 
     return read

@@ -9,10 +9,9 @@ import torch
 from PIL import Image
 
 from mixgan.engine.run_folder import save_weights
-from mixgan.gan import weights
+from mixgan.gan import translate as command
 from mixgan.gan.networks import ResnetGenerator
-from mixgan.gan.translate import main
-from mixgan.gan.weights import export_onnx
+from mixgan.gan.translate import export_onnx, main
 
 
 @pytest.fixture
@@ -31,7 +30,7 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("missing", [["onnxruntime"], ["onnx", "onnxscript", "onnxruntime"]])
 def test_missing_packages_are_named_before_any_work(missing, generator, tmp_path, monkeypatch):
-    monkeypatch.setattr(weights, "find_spec", lambda name: None if name in missing else sys.__spec__)
+    monkeypatch.setattr(command, "find_spec", lambda name: None if name in missing else sys.__spec__)
     with pytest.raises(
         ValueError, match=rf"^--export onnx needs {', '.join(missing)}: pip install 'mixgan\[export\]'$"
     ):
@@ -56,7 +55,7 @@ def test_the_export_agrees_with_torch_at_every_size(generator, tmp_path):
 def test_a_file_that_differs_from_torch_does_not_appear(generator, tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    monkeypatch.setattr(weights, "difference_from_torch", lambda *arguments: 0.02)
+    monkeypatch.setattr(command, "difference_from_torch", lambda *arguments: 0.02)
     with pytest.raises(
         ValueError, match=r"G_A.onnx was not written: onnxruntime's output differs from torch's by 0.02"
     ):
@@ -89,7 +88,7 @@ def test_translate_writes_the_generator_of_the_direction(generator, tmp_path, ca
 
 
 def test_without_a_usable_image_there_is_nothing_to_compare_on(tmp_path, generator, monkeypatch):
-    monkeypatch.setattr(weights, "find_spec", lambda name: sys.__spec__)
+    monkeypatch.setattr(command, "find_spec", lambda name: sys.__spec__)
     save_weights(tmp_path / "mine.safetensors", generator, {"role": "generator"})
     folder = photos(tmp_path)
     (folder / "2.png").unlink()

@@ -13,7 +13,7 @@ from PIL import Image
 
 from mixgan.engine.run_folder import RunFolder
 from mixgan.gan.config import GanSettings
-from mixgan.gan.report import ROWS, result_rows, sample_path, write_report
+from mixgan.gan.report import ROWS, result_rows, write_report
 
 FIGURES = {f"{name}_{way}": 100.0 + k for k, name in enumerate(ROWS) for way in ("AtoB", "BtoA")}
 SUMMARY = {
@@ -37,7 +37,7 @@ def run(tmp_path: Path) -> SimpleNamespace:
     folder.metrics.write_text("".join(json.dumps(record) + "\n" for record in records))
     run = SimpleNamespace(folder=folder, step=0, settings=GanSettings(dataset="tiles", image_size=64, seed=7))
     for run.step, colour in ((0, "red"), (400, "blue")):
-        Image.new("RGB", (20, 10), colour).save(sample_path(run))
+        Image.new("RGB", (20, 10), colour).save(folder.samples / f"step-{run.step:08d}.png")
     return run
 
 

@@ -1,18 +1,21 @@
 """The command in this process: a stopped and resumed run equals an uninterrupted one; best.json; compiled networks."""
 
 import json
-from dataclasses import replace
+import os
+import signal
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
+from safetensors.torch import load_file
 
-from mixgan.data.domains import Domains
-from mixgan.engine.run_folder import read_metadata
+import mixgan
+from mixgan.engine.run_folder import read_metadata, read_metrics
 from mixgan.gan import train as train_module
 from mixgan.gan.config import GanSettings
+from mixgan.gan.mixcyclegan import MixCycleGAN
 from mixgan.gan.train import build_model, main
 from mixgan.gan.weights import find_generator
 
@@ -69,7 +72,7 @@ def test_averaged_weights_are_evaluated_saved_and_preferred(
         about = {"role": "generator", "name": name, "width": 4, "blocks": 1, "direction": way, "ema": 0.9}
         assert read_metadata(found.path) == about
         first_weights = [
-            find_generator(averaged, direction=way, kind=kind).load().layers[0].weight for kind in ("ema", "plain")
+            find_generator(averaged, direction=way, ema=ema).build().layers[0].weight for ema in (True, False)
         ]
         assert not torch.equal(*first_weights)
 
@@ -142,17 +145,62 @@ def test_a_model_has_the_settings_of_its_run():
     assert model.generators.G_A.layers[9].gradient_checkpointing
 
 
-def test_a_run_is_not_resumed_on_other_pictures_unless_told_to(train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    folder = train(tmp_path / "run", "--max-steps 1")
-    original = train_module.training_domains
+def diverge_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Make G_A's weights NaN after an update, unseen by the losses of that step."""
+    original, steps = MixCycleGAN.step, iter(range(1, 100))
 
-    def mirrored(settings: GanSettings) -> Domains:
-        domains = original(settings)
-        return replace(domains, b=domains.b.flip(3))
+    def diverging(model: MixCycleGAN, *images: torch.Tensor) -> dict[str, torch.Tensor]:
+        logs = original(model, *images)
+        if next(steps) == step:
+            torch.nn.init.constant_(model.generators.G_A.layers[-2].bias, float("nan"))
+        return logs
 
-    monkeypatch.setattr(train_module, "training_domains", mirrored)
-    with pytest.raises(ValueError, match=r"the train set has other pixels.*--allow-data-change"):
-        train(folder, "--max-steps 2 --resume")
-    train(folder, "--max-steps 2 --resume --allow-data-change")
-    config = json.loads((folder / "config.json").read_text())
-    assert config["data_changes"][0]["differences"] == ["the train set has other pixels or labels"]
+    monkeypatch.setattr(MixCycleGAN, "step", diverging)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("--eval-every 2", r"weights are not finite at step 4: .*newest intact checkpoint is .*step-00000002$"),
+        ("--checkpoint-every 3", r"G_A is nan at step 6 \(first at step 5\): .* is .*step-00000003$"),
+        ("", r"G_A is nan at step 6 \(first at step 5\): .*; no checkpoint was saved before$"),
+    ],
+)
+def test_a_diverged_run_is_neither_saved_nor_evaluated(train, tmp_path: Path, monkeypatch, words: str, sentence: str):
+    diverge_at(monkeypatch, 4)
+    folder = tmp_path / "run"
+    with pytest.raises(ValueError, match=sentence):
+        train(folder, f"{words} --max-steps 6 --log-every 50")
+    steps = [record["step"] for record in read_metrics(folder / "metrics.jsonl")]
+    assert steps == ([2] if "eval" in words else [])
+    assert not (folder / "summary.json").exists()
+    for file in folder.rglob("*.safetensors"):
+        assert all(tensor.isfinite().all() for tensor in load_file(file).values())
+    assert max((int(path.name[5:]) for path in (folder / "checkpoints").glob("step-*")), default=0) < 4
+
+
+def test_weights_are_exported_at_evaluations_and_when_a_signal_stops_the_run(
+    train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    distances, measure, step = iter([(9.0, 5.0), (2.0, 4.0), (8.0, 6.0)]), train_module.measure, MixCycleGAN.step
+    steps = iter(range(1, 100))
+
+    def scripted(*args: object) -> dict[str, object]:
+        a_to_b, b_to_a = next(distances)
+        return {**measure(*args), "fid_AtoB": a_to_b, "fid_BtoA": b_to_a}
+
+    def interrupted(model: MixCycleGAN, *images: torch.Tensor) -> dict[str, torch.Tensor]:
+        if next(steps) == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(model, *images)
+
+    monkeypatch.setattr(train_module, "measure", scripted)
+    monkeypatch.setattr(MixCycleGAN, "step", interrupted)
+    folder = tmp_path / "run"
+    with pytest.raises(SystemExit):
+        train(folder, "--max-steps 9 --eval-every 2 --keep-checkpoints 9")
+    for weights, at in (("last", 7), ("best", 4)):
+        assert f"| length | {at} steps" in (folder / "weights" / weights / "README.md").read_text()
+        exported, saved = (mixgan.load(folder, weights=name).state_dict() for name in (weights, f"step-{at}"))
+        assert exported.keys() == saved.keys()
+        assert all(torch.equal(exported[key], saved[key]) for key in saved)

@@ -1,5 +1,6 @@
 """recipes/translate.py from its words to its files, with generators that have learned nothing but tell themselves apart."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +84,7 @@ def test_the_flags_choose_the_generator(run: Path, photos: Path, tmp_path: Path,
     given = pixels(photos / "1.png")
     back, plain = tmp_path / "back", tmp_path / "plain"
     translate(run, photos, back, "--direction", "BtoA")
-    translate(run, photos, plain, "--weights", "plain", "--mixed-precision", "bf16")
+    translate(run, photos, plain, "--no-ema", "--mixed-precision", "bf16")
     assert close(pixels(back / "1.png"), by_hand(networks["G_B"], given))
     exact = by_hand(networks["G_A"], given)
     assert not np.array_equal(pixels(plain / "1.png"), exact)
@@ -200,3 +201,20 @@ def test_a_user_error_ends_the_command_with_code_2(photos: Path, tmp_path: Path,
         run_command(main, [str(tmp_path / "nowhere"), str(photos), str(tmp_path / "out")])
     assert end.value.code == 2
     assert capsys.readouterr().err == f"error: no run folder and no weights at {tmp_path / 'nowhere'}\n"
+
+
+def test_a_generator_of_nan_is_refused(run: Path, photos: Path, tmp_path: Path, networks):
+    network = copy.deepcopy(networks["G_A"])
+    torch.nn.init.constant_(network.layers[0].weight, float("nan"))
+    save_weights(run / "weights" / "G_A_ema.safetensors", network, {"role": "generator", "direction": "AtoB"})
+    with pytest.raises(ValueError, match="contains NaN or infinite weights"):
+        translate(run, photos, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ValueError, match="images contain NaN or infinite values"):  # weights apart, at the last moment
+        command.translate_images(network, torch.zeros(1, 3, 16, 16, dtype=torch.uint8))
+
+
+def test_old_names_of_weights_still_work(run: Path, photos: Path, tmp_path: Path, networks, capsys):
+    translate(run, photos, tmp_path / "out", "--weights", "plain")
+    assert close(pixels(tmp_path / "out" / "1.png"), by_hand(networks["G_A"], pixels(photos / "1.png")))
+    assert "--weights plain is now called --no-ema." in capsys.readouterr().out
