@@ -1,5 +1,6 @@
 """How well class activation maps find objects: MaxBoxAcc and MaxBoxAccV2 (AutoMix table 4; Choe et al. 2020)."""
 
+from bisect import bisect_right
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,26 +50,37 @@ class Boxes:
 
 
 def component_boxes(heat: Tensor) -> Boxes:
-    """Boxes of the components of ``heat > threshold`` for a map (H,W) in 0..1, at the thresholds 0, 0.001, ... 0.999."""
-    levels = np.ceil(heat.float().cpu().numpy() * THRESHOLDS) - 1  # a pixel is above the thresholds 0..level
+    """Boxes of the components of ``heat > threshold`` for a map (H,W) in 0..1, at the thresholds 0, 0.001, ... 0.999.
+
+    Components are labelled only where a threshold makes one vanish, above its highest pixel, or split: between such thresholds
+    they keep their labels and lose pixels.
+    """
+    values = heat.float().cpu().numpy()
+    levels = np.ceil(values * THRESHOLDS).astype(np.int64) - 1  # a pixel is above the thresholds 0..level
+    peaks = np.unique(levels[values == ndimage.maximum_filter(values, 3)])
+    pixels = torch.cartesian_prod(*map(torch.arange, heat.shape)).flip(1)
     largest = torch.tensor([0, 0, -1, -1]).repeat(THRESHOLDS, 1)
-    thresholds, edges = [], []
-    top, left = 0, 0  # of what is left of the map: components of higher thresholds are inside those of lower ones
-    for threshold in range(THRESHOLDS):
-        labels, count = ndimage.label(levels >= threshold, structure=np.ones((3, 3)))
-        if count == 0:
-            break
-        boxes = [
-            (left + columns.start, top + rows.start, left + columns.stop - 1, top + rows.stop - 1)
-            for rows, columns in ndimage.find_objects(labels)
-        ]
-        largest[threshold] = torch.tensor(boxes[np.bincount(labels.ravel())[1:].argmax()])
-        thresholds += [threshold] * count
-        edges += boxes
-        (x0, y0), (x1, y1) = np.min(boxes, 0)[:2], np.max(boxes, 0)[2:]
-        levels = levels[y0 - top : y1 - top + 1, x0 - left : x1 - left + 1]
-        top, left = y0, x0
-    return Boxes(torch.tensor(thresholds, dtype=torch.int64), torch.tensor(edges).view(-1, 4), largest)
+    thresholds, edges = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, 4, dtype=torch.int64)]
+    start = 0
+    while start <= peaks[-1]:
+        labels, count = ndimage.label(levels >= start, structure=np.ones((3, 3)))
+        last = int(peaks[np.searchsorted(peaks, start)])  # up to here no component vanishes, so the number only grows
+        stop = start + bisect_right(
+            range(start, last + 1), count, key=lambda t: ndimage.label(levels >= t, structure=np.ones((3, 3)))[1]
+        )
+        above = torch.from_numpy(labels.ravel() > 0)
+        place = torch.from_numpy(levels.clip(max=stop - 1) - start).view(-1)[above]
+        place = place * count + torch.from_numpy(labels.astype(np.int64)).view(-1)[above] - 1
+        corners = torch.cat((-pixels[above], pixels[above]), 1)
+        boxes = torch.full(((stop - start) * count, 4), -max(heat.shape))
+        boxes = boxes.scatter_reduce(0, place[:, None].expand(-1, 4), corners, "amax").view(-1, count, 4)
+        boxes = boxes.flip(0).cummax(0).values.flip(0) * torch.tensor([-1, -1, 1, 1])
+        sizes = place.bincount(minlength=(stop - start) * count).view(-1, count).flip(0).cumsum(0).flip(0)
+        largest[start:stop] = boxes[torch.arange(stop - start), sizes.argmax(1)]
+        thresholds.append(torch.arange(start, stop).repeat_interleave(count))
+        edges.append(boxes.flatten(0, 1))
+        start = stop
+    return Boxes(torch.cat(thresholds), torch.cat(edges), largest)
 
 
 def intersection_over_union(boxes: Tensor, others: Tensor) -> Tensor:
