@@ -36,8 +36,8 @@ FIGURES = {
     "ratio-ranges": Figure("sweeps", "Accuracy over ranges of mixing ratios (Understanding Fig. 1)", trains=True),
     "beta-sweep": Figure("sweeps", "Accuracy of LaMix over beta (LaMix Fig. 4)", trains=True),
     "smoothing-sweep": Figure("sweeps", "Accuracy over label smoothing (LaMix Fig. 6, table 5)", trains=True),
-    "alpha-ablation": Figure("sweeps", "Accuracy over alpha of Beta(alpha, alpha) (AutoMix Fig. 7a)", trains=True),
-    "layer-ablation": Figure("sweeps", "Accuracy of AutoMix over the feature layer (AutoMix Fig. 7b)", trains=True),
+    "alpha-ablation": Figure("sweeps", "Accuracy over alpha of Beta(alpha, alpha) (AutoMix Figs. 7b, 8 top)", trains=True),
+    "layer-ablation": Figure("sweeps", "Accuracy of AutoMix over the feature layer (AutoMix Figs. 7a, 8 bottom)", trains=True),
     "lr-ablation": Figure("sweeps", "Accuracy of AutoMix over the last learning rate (AutoMix Fig. 7c)", trains=True),
 }  # fmt: skip
 

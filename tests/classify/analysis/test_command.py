@@ -137,3 +137,13 @@ def test_the_list_of_figures(capsys):
     main(["--list-figures"])
     printed = capsys.readouterr().out
     assert all(f"  {name} " in printed for name in FIGURES)
+
+
+def test_the_ablations_carry_the_numbers_of_their_figures():
+    # AutoMix Fig. 7: (a) layer depth, (b) alpha, (c) lr_min; Fig. 8: alpha at the top, the layer at the bottom.
+    page = (Path(__file__).parents[3] / "docs" / "analysis.md").read_text()
+    for name, numbers in (("alpha", ("7b", "8 top")), ("layer", ("7a", "8 bottom")), ("lr", ("7c",))):
+        (row,) = (line for line in page.splitlines() if line.startswith(f"| `{name}-ablation`"))
+        for number in numbers:
+            assert number in row
+            assert number in FIGURES[f"{name}-ablation"].description
