@@ -173,10 +173,11 @@ def two_directions(
     generator = torch.Generator().manual_seed(seed)
     if level is None:
         return [filter_normalised_direction(network, generator) for _ in range(2)], {}
-    both = [
-        searched_direction(network, batches, level=level, weighted=direction == "weighted", generator=generator)
-        for _ in range(2)
-    ]
+    found = partial(
+        searched_direction, network, batches, level=level, weighted=direction == "weighted", generator=generator
+    )
+    first = found()
+    both = first, found(variance=first.variance)  # Algorithm 1 sets V once, before its loop over the two directions
     search = {"variance": [one.variance for one in both], "direction_loss": [one.loss for one in both]}
     return [one.weights for one in both], search
 

@@ -18,6 +18,7 @@ from classify.analysis.loss_landscape import (
     mean_losses,
     relative_area,
     searched_direction,
+    two_directions,
     weights_of,
 )
 from classify.analysis.result import Study
@@ -91,6 +92,19 @@ def test_a_search_that_does_not_end_is_an_error(network, batches):
     # Noise of no variance has the loss log(5) = 1.6: a level of 1 lies below it.
     with pytest.raises(ValueError, match=r"^no noise with a loss of 1 was found in 200 rounds, the last one had 1\.6"):
         searched_direction(network, batches, level=1.0, weighted=True, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("direction", ["weighted", "random"])
+def test_the_second_search_begins_with_the_variance_of_the_first(network, batches, direction):
+    generator = torch.Generator().manual_seed(0)
+    options = {"level": 3.0, "weighted": direction == "weighted", "generator": generator}
+    one = searched_direction(network, batches, **options)
+    other = searched_direction(network, batches, **options, variance=one.variance)
+    found, search = two_directions(network, batches, (direction, 3.0), seed=0)
+    assert search == {"variance": [one.variance, other.variance], "direction_loss": [one.loss, other.loss]}
+    assert one.variance != pytest.approx(0.2)
+    for weights, own in zip(found, (one, other), strict=True):
+        assert all(torch.equal(weights[name], value) for name, value in own.weights.items())
 
 
 def test_filters_have_the_norms_of_the_network_and_the_rest_stays(network):
