@@ -38,7 +38,7 @@ NOTES = (
     "timm and the published SaliencyMix overwrite the batch they are given and are timed so; the copy that this spares is a row "
     "of its own.",
     "kornia gives both labels and lambda; targets are made of them inside its time.",
-    "published: the authors' procedure, written anew in bench/published_mixing.py. Where it draws one lambda and one mask or box "
+    "published: the authors' procedure, rewritten in bench/published_mixing.py. Where it draws one lambda and one mask or box "
     "for the batch, mixgan's side of a row per sample still draws one for each sample.",
     "Saliency is given to both sides, save where a row names it.",
 )

@@ -153,12 +153,7 @@ class Erm(Mixer):
 
 
 def smoothed(targets: Tensor, smoothing: float) -> Tensor:
-    """(1 - smoothing) * targets + smoothing / K: a share of every row is spread over all classes alike.
-
-    Args:
-        targets: (B,K), rows sum to 1.
-        smoothing: in [0, 1].
-    """
+    """(1 - smoothing) * targets + smoothing / K, for targets (B,K) whose rows sum to 1 and smoothing in [0, 1]."""
     return (1.0 - smoothing) * targets + smoothing / targets.shape[1]
 
 

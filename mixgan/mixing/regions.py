@@ -143,17 +143,9 @@ class MixupHC(MixupHV):
 
 
 def stitch_mask(lam: Tensor, horizontal: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Masks of images stitched side by side or one above the other (Understanding Mixup, Eq. 2).
+    """Masks (B,1,H,W) of 0 and 1 for lambda (B,), and their means (B,), P/W or P/H (Understanding Mixup, Eq. 2).
 
-    Horizontal: the left P = floor(lam * W) columns are own; else the upper floor(lam * H) rows are.
-
-    Args:
-        lam: (B,) float32 in [0,1].
-        horizontal: (B,) bool.
-        size: (H, W).
-
-    Returns:
-        mask (B,1,H,W) of 0 and 1, and the area share of the own image (B,): P/W or P/H, the mean of the mask.
+    Where ``horizontal`` (B,) the left P = floor(lam * W) columns are own; elsewhere the upper P = floor(lam * H) rows are.
     """
     length = torch.where(horizontal, size[1], size[0])
     cut = torch.floor(lam * length).long()
@@ -320,9 +312,8 @@ def patch_index(order: Tensor, n: int, size: tuple[int, int]) -> Tensor:
     """(B,h,w) for ``take_pixels``: pixels of n x n patches moved by order (B,R,S,n*n), a permutation for each patch."""
     rows, columns = size[0] // n, size[1] // n
     if rows > order.shape[1] or columns > order.shape[2]:
-        raise ValueError(
-            f"a plan for {order.shape[1]} x {order.shape[2]} patches of {n} px is too small for images of {size}"
-        )
+        planned = f"{order.shape[1]} x {order.shape[2]} patches of {n} px"
+        raise ValueError(f"a plan for {planned} is too small for images of {size}")
     place = torch.arange(size[0] * size[1], device=order.device).view(size)
     index = place.expand(len(order), *size).contiguous()
     first = place[: rows * n : n, : columns * n : n, None]  # of every patch

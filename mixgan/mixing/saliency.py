@@ -118,9 +118,8 @@ def saliency_of_gradient(gradient: Tensor) -> Tensor:
 def _buffers_kept() -> Iterator[None]:
     """Puts back the buffers of all modules that are called inside, where they are in training mode.
 
-    The caller gives a function, not a network, so the modules make themselves known when they are called; eagerly, because
-    compiled code passes the hook by. Buffers are put back at the end, not kept from changing: a backward pass inside must
-    see what its forward pass left.
+    The caller gives a function, not a network, so a hook finds the modules; eagerly, as compiled code skips hooks. Buffers are
+    put back only at the end: a backward pass inside must see what its forward pass left.
     """
     seen: set[nn.Module] = set()
     before: list[tuple[Tensor, Tensor]] = []
