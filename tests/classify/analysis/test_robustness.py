@@ -114,7 +114,7 @@ class OnCifar(TrainedRun):
 
     @property
     def settings(self):
-        return replace(super().settings, dataset="cifar10")
+        return replace(super().settings, dataset="cifar10", train_count=None)
 
     def data(self, split):
         return TrainedRun(self.path, self.label, self.device).data(split)
