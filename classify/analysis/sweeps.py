@@ -344,8 +344,8 @@ def accuracy_plot(rows: Sequence[Mapping[str, Any]], *, title: str, x_label: str
 # ---- Accuracy over ranges of mixing ratios (Understanding Fig. 1, Multi-Sample Fig. 1)
 
 RATIO_TEXT = """Each point is a training run, otherwise like the first run, whose weights of images (λx) and of labels (λl) are
-uniform in a range around 0.5 of the given width, or in the upper half of it. By one λ: λx = λl, drawn from Beta(a, a) with the
-standard deviation of the uniform range; at width 1 this is the original mixup. By two λ: drawn separately. At width 0 all
+uniform in a range around 0.5 of the given width, or in the upper half of it. By one λ: λx = λl; at width
+1 this is the original mixup. By two λ: drawn separately. At width 0 all
 series begin in one run. x1x2 and x2x1: both classes of pairs of test images, mixed with the λx that a network was trained with,
 as in lambda-sweep. The papers find that accuracy rises with the range of λx and falls with the range of λl where that varies
 alone."""
@@ -415,21 +415,13 @@ def planned(widths: Sequence[float]) -> dict[str, dict[float, tuple[str, Range]]
         own = {
             LABELS: (variant("mixup-l", {"--mixer.label-range": around}), half),
             IMAGES: (variant("mixup-x", {"--mixer.image-range": around}), around),
-            BOTH: (variant("mixup", {"--mixer.alpha": alpha_of(width)}), around) if width else fixed,
+            BOTH: (variant("mixup", {"--mixer.lam-range": around}), around),
             APART: (variant("mixup-xl", {"--mixer.image-range": around, "--mixer.label-range": around}), around),
             ABOVE: (variant("mixup-xl", {"--mixer.image-range": above, "--mixer.label-range": above}), above),
         }
         for series, of_width in own.items():
             plan[series][width] = of_width if width else fixed
     return plan
-
-
-def alpha_of(width: float) -> float:
-    """The alpha > 0 for which Beta(alpha, alpha) has the variance of the uniform distribution of this width, above 0.
-
-    Beta's is 1 / (4 (2 alpha + 1)), that of the uniform distribution width^2 / 12.
-    """
-    return round((3 / width**2 - 1) / 2, 6)
 
 
 def range_metrics(

@@ -1,11 +1,9 @@
 """FMix: masks of any shape, from low-frequency noise."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-from mixgan.mixing.mixer import BetaMixer, Plan, check_positive, paired_plan
+from mixgan.mixing.mixer import BetaMixer, Fidelity, Plan, check_fidelity, check_positive, image_size, paired_plan
 from mixgan.mixing.sampling import Draws
 
 
@@ -30,18 +28,15 @@ class FMix(BetaMixer):
         num_classes: int,
         alpha: float = 1.0,
         decay: float = 3.0,
-        fidelity: Literal["formula", "published"] = "formula",
+        fidelity: Fidelity = "formula",
         per_batch: bool = False,
     ) -> None:
         super().__init__(num_classes=num_classes, alpha=alpha, per_batch=per_batch)
-        if fidelity not in ("formula", "published"):
-            raise ValueError(f"fidelity must be 'formula' or 'published', got {fidelity!r}")
-        self.decay = check_positive("decay", decay)
-        self.fidelity = fidelity
+        self.decay, self.fidelity = check_positive("decay", decay), check_fidelity(fidelity)
 
     def build_plan(self, images: Tensor, saliency: Tensor | None, lam: Tensor | None, draws: Draws) -> Plan:
         """The largest values of the field are own."""
-        size, count = (images.shape[-2], images.shape[-1]), len(images)
+        size, count = image_size(images), len(images)
         field = inverse_real(self.spectrum(size, draws), size)
         masks = count if lam is not None else len(field)  # with a drawn and shared lambda one mask serves all
         lam = self.draw_lambda(draws) if lam is None else lam

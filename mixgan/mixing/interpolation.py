@@ -25,9 +25,25 @@ class Mixup(BetaMixer):
 
     Args:
         alpha: both parameters of the Beta distribution, above 0.
+        lam_range: (low, high) inside [0, 1]; lambda ~ U(lam_range) instead (Understanding Mixup, Fig. 1c).
     """
 
     source = "Zhang et al. 2018; Understanding Mixup III-A (there also mixup-C)"
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        alpha: float = 1.0,
+        lam_range: tuple[float, float] | None = None,
+        per_batch: bool = False,
+    ) -> None:
+        super().__init__(num_classes=num_classes, alpha=alpha, per_batch=per_batch)
+        self.lam_range = None if lam_range is None else check_range("lam_range", lam_range)
+
+    def draw_lambda(self, draws: Draws) -> Tensor:
+        """lambda ~ Beta(alpha, alpha), or uniform in the range where one is given."""
+        return draws.uniform(*self.lam_range) if self.lam_range else super().draw_lambda(draws)
 
     def draw(self, lam: Tensor, size: tuple[int, int], draws: Draws) -> tuple[Tensor, Tensor]:
         """lambda is mask and label weight."""

@@ -8,13 +8,16 @@ labels are written once, in ``Mixer``. Weights and masks weigh a sample's OWN im
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mixgan.mixing.sampling import Draws
+
+#: where a paper's formula and its published code differ, which of them a method follows
+Fidelity = Literal["formula", "published"]
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,7 @@ class Mixer(nn.Module):
             ValueError: images, lam, partner or the generator do not fit, or saliency is missing.
         """
         check_images(images)
-        count, size = len(images), (images.shape[-2], images.shape[-1])
+        count, size = len(images), image_size(images)
         if self.saliency_kind and saliency is None:
             raise ValueError(f"{type(self).__name__} needs saliency=(B,H,W); see mixgan.mixing.saliency")
         if saliency is not None and saliency.shape != (count, *size):
@@ -145,7 +148,7 @@ class Mixer(nn.Module):
     def build_plan(self, images: Tensor, saliency: Tensor | None, lam: Tensor | None, draws: Draws) -> Plan:
         """Draw lambda and the method's mask, then pair every sample with a partner; methods that need more override this."""
         lam = self.draw_lambda(draws) if lam is None else lam
-        mask, own_weight = self.draw(lam, (images.shape[-2], images.shape[-1]), draws)
+        mask, own_weight = self.draw(lam, image_size(images), draws)
         return paired_plan(lam, draws.partner(), own_weight, mask)
 
     def mix_images(self, images: Tensor, plan: Plan, *, others: Tensor | None = None) -> Tensor:
@@ -254,9 +257,7 @@ def blend(own: Tensor, partner: Tensor, mask: Tensor, *, reuse: bool = False) ->
     With ``reuse`` the partner has no pixels but own's, and the result may take its memory.
     """
     if mask.shape[-2:] != own.shape[-2:]:
-        mask = F.adaptive_avg_pool2d(
-            mask, (own.shape[-2], own.shape[-1])
-        )  # by area: keeps the mean where the sizes divide
+        mask = F.adaptive_avg_pool2d(mask, image_size(own))  # by area: keeps the mean where the sizes divide
     mask = mask.to(own.dtype)
     if mask.requires_grad:
         return torch.lerp(partner, own, mask)  # the gradient of a learned mask needs both images at every pixel
@@ -269,6 +270,11 @@ def blend(own: Tensor, partner: Tensor, mask: Tensor, *, reuse: bool = False) ->
 def constant_mask(lam: Tensor, size: tuple[int, int]) -> Tensor:
     """(B,) weights -> (B,1,H,W), the same weight at every pixel; a view that takes no memory."""
     return lam.view(-1, 1, 1, 1).expand(-1, 1, *size)
+
+
+def image_size(images: Tensor) -> tuple[int, int]:
+    """(H, W) of (...,H,W)."""
+    return images.shape[-2], images.shape[-1]
 
 
 def is_eager_cpu(values: Tensor) -> bool:
@@ -307,6 +313,13 @@ def checked_partner(partner: Tensor, count: int) -> Tensor:
     if is_eager_cpu(partner) and not 0 <= int(partner.min()) <= int(partner.max()) < count:
         raise ValueError(f"partner must be in 0..{count - 1}, got {partner.tolist()}")
     return partner.long()
+
+
+def check_fidelity(value: Fidelity) -> Fidelity:
+    """The value, or a ValueError that quotes it."""
+    if value not in get_args(Fidelity):
+        raise ValueError(f"fidelity must be 'formula' or 'published', got {value!r}")
+    return value
 
 
 def check_positive(name: str, value: float) -> float:

@@ -7,14 +7,11 @@ neighbour. The rest joins the blocks' own costs, whose rise from label to label 
 label is the number of copies that are on in one minimum cut, whatever K is (Ishikawa's cut in a smaller form).
 
 The cut is found by block-coordinate ascent on its dual, a flow of cost through the ties: all columns are solved exactly given
-the flow along the rows, then all rows given the columns, a fixed number of times. On one chain the messages of dynamic
-programming are clamps, and moving all cost towards any one block is an optimal flow. We take the mean of these flows over
-all blocks of the chain: optimal too, and it spreads the cost evenly for the other direction to work with. (In the family
-of tree-reweighted message passing, Kolmogorov 2006, and of the chain minorants of Shekhovtsov et al. 2016.)
-
-In the end the rows' and the columns' marginals are cut at zero, and beside it because ties lie there; of these labels and the
-constant ones the least energy wins. Inside, tensors are (rows, copies, columns, B): a chain's steps come first, and the batch,
-along which a processor works in parallel, last.
+the rows' flow, then all rows given the columns', a fixed number of times. On a chain the messages of dynamic programming
+are clamps, and moving all cost towards one block is an optimal flow; the mean of these flows over all blocks is optimal too
+and spreads the cost evenly (as in Kolmogorov 2006, Shekhovtsov et al. 2016). In the end the marginals are cut at and beside
+zero, where ties are; of these labels and the constant ones the least energy wins. Tensors are (rows, copies, columns, B): a
+chain's steps come first, and the batch, along which a processor works in parallel, last.
 """
 
 import torch
@@ -61,13 +58,11 @@ def energy(
 def label_prior(lam: Tensor | float, eta: float, n_labels: int, unary: Tensor) -> Tensor:
     """(L,B): what choosing a label costs, -(eta/HW) log(Binomial(l; L-1, 1-lam) + 1e-8), for the blocks of (B,H,W)."""
     lam = unary.new_zeros(len(unary)) + (lam.to(unary.dtype) if isinstance(lam, Tensor) else lam)
-    last, ways, odds = n_labels - 1, 1, []
+    last, ways, probabilities = n_labels - 1, 1, []
     for label in range(n_labels):
-        odds.append(ways * lam ** (last - label) * (1 - lam) ** label)
-        ways = (
-            ways * (last - label) // (label + 1)
-        )  # binomial coefficients; math.comb would break torch.compile's graph
-    return -(eta / unary[0].numel()) * torch.log(torch.stack(odds) + 1e-8)
+        probabilities.append(ways * lam ** (last - label) * (1 - lam) ** label)
+        ways = ways * (last - label) // (label + 1)  # math.comb would break torch.compile's graph
+    return -(eta / unary[0].numel()) * torch.log(torch.stack(probabilities) + 1e-8)
 
 
 @torch.no_grad()
@@ -123,7 +118,6 @@ def solve_labels(
 
 
 def check_arguments(unary1: Tensor, unary2: Tensor, pw_x: Tensor, pw_y: Tensor, n_labels: int) -> None:
-    """Raise a ValueError for arguments that do not fit together."""
     if n_labels < 2:
         raise ValueError(f"n_labels must be at least 2, got {n_labels}")
     if unary1.ndim != 3:
@@ -136,14 +130,9 @@ def check_arguments(unary1: Tensor, unary2: Tensor, pw_x: Tensor, pw_y: Tensor, 
 
 
 def copy_costs(costs: Tensor, down: Tensor, right: Tensor) -> Tensor:
-    """What each copy of a block costs when it is on: the rises of costs + weights * (q^2 - q) from label to label.
+    """(H,K,W,B), what each copy of a block costs when it is on: the rises of costs + weights * (q^2 - q) from label to label.
 
-    Args:
-        costs: (L,H,W,B) of the labels.
-        down, right: (H-1,W,B) and (H,W-1,B) weights of (q-q')^2.
-
-    Returns:
-        (H,K,W,B), made rising: no label above the lower convex hull of its block's costs is ever needed but for ties.
+    Rising in K: no label above the lower convex hull of its block's costs (L,H,W,B) is needed but for ties.
     """
     last = len(costs) - 1
     weight = torch.zeros_like(costs[0])
@@ -167,14 +156,9 @@ def rising(costs: Tensor) -> Tensor:
 
 
 def cut_marginals(costs: Tensor, down: Tensor, right: Tensor, sweeps: int) -> tuple[Tensor, Tensor]:
-    """Alternate between columns and rows, then read what turning each copy on would cost.
+    """Alternate between columns and rows; then what turning each copy on would cost, along columns and along rows (H,K,W,B).
 
-    Args:
-        costs: (H,K,W,B) of the copies.
-        down, right: (H-1,W,B), (H,W-1,B), weights of (q-q')^2.
-
-    Returns:
-        two (H,K,W,B): marginals along columns given the rows' flow, and along rows given the columns'; below 0 is on.
+    Takes the copies' costs (H,K,W,B) and the weights of (q-q')^2, (H-1,W,B) and (H,W-1,B). A marginal below 0 is on.
     """
     copies = costs.shape[1]
     columns, rows = Chains(down, copies), Chains(right.transpose(0, 1), copies)
@@ -240,10 +224,9 @@ class Chains:
         return gathered
 
     def flow(self, costs: Tensor) -> Tensor:
-        """(n,K,m,B): what the mean optimal flow adds to each copy's cost.
+        """(n,K,m,B): what the optimal flow, averaged over the goal blocks t, adds to each copy's cost.
 
-        With block t as the goal, blocks before t keep what they cannot send forward, blocks after t what they cannot send
-        backward, and t gets the rest. Averaged over t, each direction of a step counts as often as goals lie beyond it.
+        Blocks before t keep what they cannot send forward, blocks after t what they cannot send backward, t gets the rest.
         """
         gathered = self.messages(costs)
         sent = gathered.clamp(-self.most, self.most)

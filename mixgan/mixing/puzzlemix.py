@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from mixgan.mixing.mixer import BetaMixer, Plan, check_probability, paired_plan
+from mixgan.mixing.mixer import BetaMixer, Plan, check_probability, image_size, paired_plan
 from mixgan.mixing.puzzle_solver import solve_labels
 from mixgan.mixing.regions import take_pixels
 from mixgan.mixing.sampling import Draws
@@ -74,7 +74,7 @@ class PuzzleMix(BetaMixer):
     def build_plan(self, images: Tensor, saliency: Tensor | None, lam: Tensor | None, draws: Draws) -> Plan:
         """The recipe of the paper: pool, fold, cut, transport."""
         assert saliency is not None
-        size = (images.shape[-2], images.shape[-1])
+        size = image_size(images)
         n = min(self.blocks[draws.choice([1.0] * len(self.blocks))], *size)
         lam = self.draw_lambda(draws) if lam is None else lam
         partner = draws.partner()
@@ -114,15 +114,8 @@ def puzzle_energy(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The terms of the mask's energy: what keeping own and taking the partner cost, and what seams cost.
 
-    Args:
-        images: (B,C,H,W) in [0,1].
-        saliency: (B,H,W).
-        partner: (B,) int64.
-        n: blocks a side.
-        smoothness: weight of the image differences across seams, beta * gamma.
-
-    Returns:
-        own (B,n,n), partner (B,n,n), pw_x (B,n-1,n), pw_y (B,n,n-1), the arguments of ``solve_labels``.
+    Takes images (B,C,H,W) in [0,1] and saliency (B,H,W); ``smoothness`` (beta * gamma) weighs image differences across seams.
+    Returns own (B,n,n), partner (B,n,n), pw_x (B,n-1,n), pw_y (B,n,n-1), the arguments of ``solve_labels``.
     """
     salient = normalised_blocks(saliency, n)
     cost_own, cost_partner = salient[partner].clone(), salient.clone()
@@ -156,15 +149,13 @@ def seam_costs(first: Tensor, second: Tensor, partner: Tensor, n: int, axis: int
 def transport_sources(saliency: Tensor, wanted: Tensor, *, t_eps: float) -> Tensor:
     """Which block comes to lie at every wanted place.
 
-    cost(a,b) = t_eps*|a-b|^2/(m-1)^2 - saliency(a)*wanted(b). In m rounds every block a picks its cheapest place b; among those
-    that picked one place the cheapest wins, then the first, and the others do not come back to it. The published code raises a
-    loser's cost by 1 instead, which keeps it away just as well: with costs between -1 and 2 it could return only if a block
-    held nearly all the saliency.
+    cost(a,b) = t_eps*|a-b|^2/(m-1)^2 - saliency(a)*wanted(b). In m rounds every block a picks its cheapest place b; the cheapest
+    of them, then the first, wins, and the others do not come back. (The published code raises a loser's cost by 1, which
+    keeps it away unless a block holds nearly all the saliency.)
 
-    A wanted place is first asked for by its own block, at -saliency, and whoever gets it pays no more. So a block can win
-    only wanted places so near that its cost there is below 0, and it asks for those before all others. As the saliency sums
-    to 1, there are few such (block, place) pairs, at most m^2 + 4 (m-1)^2 / t_eps (at most 1 + 4 x points of a grid lie nearer
-    than the square root of x > 0): they are listed once, by block and distance, and the rounds move a pointer per block.
+    The block of a wanted place asks for it first, at -saliency, so that a block can win only places where its cost is below 0.
+    As the saliency sums to 1, these are at most m^2 + 4 (m-1)^2 / t_eps pairs (at most 1 + 4 x points of a grid are nearer than
+    the square root of x > 0). They are listed once, by block and distance, and the rounds move a pointer per block.
 
     Args:
         saliency: (B,m,m), shares that sum to 1.
@@ -175,9 +166,12 @@ def transport_sources(saliency: Tensor, wanted: Tensor, *, t_eps: float) -> Tens
     """
     m = saliency.shape[-1]
     count = m * m
+    most = (
+        count**2 if t_eps <= 0 else min(count**2, count + math.ceil(4.001 * (m - 1) ** 2 / t_eps))
+    )  # room for rounding
     reward = saliency.flatten(1)
     costs = t_eps * squared_distances(m, saliency.device)
-    listed, start, end = wanted_in_reach(costs, reward, wanted.flatten(1), most=_most_pairs(m, t_eps))
+    listed, start, end = wanted_in_reach(costs, reward, wanted.flatten(1), most=most)
     block = torch.arange(count, device=saliency.device).expand(len(saliency), -1)
     pointer = start
     for _ in range(m):
@@ -193,16 +187,9 @@ def transport_sources(saliency: Tensor, wanted: Tensor, *, t_eps: float) -> Tens
 
 
 def wanted_in_reach(costs: Tensor, reward: Tensor, wanted: Tensor, *, most: int) -> tuple[Tensor, Tensor, Tensor]:
-    """For every block the wanted places where it costs less than it brings, by cost.
+    """For every block the wanted (B,N) places whose cost (N,N) is below the block's reward (B,N), by cost.
 
-    Args:
-        costs: (N,N) of moving a block to a place.
-        reward: (B,N) of a block at a wanted place.
-        wanted: (B,N) bool.
-        most: how many (block, place) pairs with cost below reward there may be.
-
-    Returns:
-        places (B,most+1) int64, and (B,N) each: where in them a block's places start and end.
+    Returns places (B,most+1) int64, and where in them a block's places start and end, (B,N) each.
     """
     batch, count = reward.shape
     cost, nearest = costs.sort(stable=True)
@@ -220,12 +207,6 @@ def wanted_in_reach(costs: Tensor, reward: Tensor, wanted: Tensor, *, most: int)
     listed = torch.zeros_like(starts).scatter(1, torch.where(chosen, rank - 1, most), place)
     before = torch.nn.functional.pad(rank, (1, 0))  # chosen pairs before number k
     return listed, before.gather(1, first.clamp(max=most)), before.gather(1, last.clamp(max=most))
-
-
-def _most_pairs(m: int, t_eps: float) -> int:
-    """The bound of ``transport_sources``, with room for rounding in a sum of shares."""
-    every = m**4
-    return every if t_eps <= 0 else min(every, m * m + math.ceil(4.001 * (m - 1) ** 2 / t_eps))
 
 
 def squared_distances(m: int, device: torch.device) -> Tensor:
@@ -267,7 +248,6 @@ def move_blocks(images: Tensor, source: Tensor) -> Tensor:
     (height, width), (m, n) = images.shape[-2:], source.shape[-2:]
     row_of, column_of = block_of(height, m, images.device), block_of(width, n, images.device)
     # Where blocks differ in size by a pixel, a smaller one repeats its last row or column.
-    # Rows need a block's columns only once, and columns its rows: everything but the last line is on small tensors.
     row = _pixel((source // n).index_select(1, row_of), row_of[:, None], height, m)  # (B,H,n)
     column = _pixel((source % n).index_select(2, column_of), column_of[None, :], width, n)  # (B,m,W)
     return take_pixels(images, row.index_select(2, column_of) * width + column.index_select(1, row_of))
@@ -275,9 +255,8 @@ def move_blocks(images: Tensor, source: Tensor) -> Tensor:
 
 def _pixel(block: Tensor, here: Tensor, length: int, blocks: int) -> Tensor:
     """The pixel of ``block`` at the same place inside it as each pixel of a side has inside its own block, ``here``."""
-    bounds = (
-        torch.arange(blocks + 1, device=block.device) * length + blocks - 1
-    ) // blocks  # first pixels, and the length
+    first = torch.arange(blocks + 1, device=block.device) * length  # of each block, rounded up; the last is the length
+    bounds = (first + blocks - 1) // blocks
     position = torch.arange(length, device=block.device).view(here.shape) - bounds[here]
     return torch.minimum(bounds[block] + position, bounds[block + 1] - 1)
 

@@ -8,12 +8,15 @@ from torch import Tensor
 from mixgan.mixing.interpolation import Erm
 from mixgan.mixing.mixer import (
     BetaMixer,
+    Fidelity,
     Mixer,
     Plan,
+    check_fidelity,
     check_images,
     check_probability,
     check_range,
     constant_mask,
+    image_size,
     paired_plan,
 )
 from mixgan.mixing.sampling import Draws
@@ -33,9 +36,12 @@ class CutMix(BetaMixer):
 
     def draw(self, lam: Tensor, size: tuple[int, int], draws: Draws) -> tuple[Tensor, Tensor]:
         """r_x ~ U(0, W), r_y ~ U(0, H), r_w = W sqrt(1 - lam), r_h = H sqrt(1 - lam)."""
-        row = torch.floor(draws.uniform() * size[0]).long()
-        column = torch.floor(draws.uniform() * size[1]).long()
-        return outside_box(centred_box(1.0 - lam, row, column, size), size)
+        return outside_box(centred_box(1.0 - lam, *random_centre(size, draws), size), size)
+
+
+def random_centre(size: tuple[int, int], draws: Draws) -> tuple[Tensor, Tensor]:
+    """Row and column, each (B,) int64, uniform in the image."""
+    return torch.floor(draws.uniform() * size[0]).long(), torch.floor(draws.uniform() * size[1]).long()
 
 
 def centred_box(area: Tensor, row: Tensor, column: Tensor, size: tuple[int, int]) -> Box:
@@ -76,17 +82,27 @@ def outside_box(box: Box, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
 
 
 class MixupH(BetaMixer):
-    """Stitches two images side by side: the left floor(lam*W) columns are own (Eq. 2).
+    """Stitches two images side by side: the left P = floor(lam*W) columns are own (Eq. 2).
 
     Args:
         alpha: lambda ~ Beta(alpha, alpha), above 0.
+        fidelity: "formula" for the label weight P/W, the area really used, or "published" for lambda as drawn, as the authors'
+            code and Eq. 2 have it.
     """
 
     source = "Understanding Mixup IV-A, Eq. 2"
 
+    def __init__(
+        self, *, num_classes: int, alpha: float = 1.0, fidelity: Fidelity = "formula", per_batch: bool = False
+    ) -> None:
+        super().__init__(num_classes=num_classes, alpha=alpha, per_batch=per_batch)
+        self.fidelity = check_fidelity(fidelity)
+        self.label_follows_mask = fidelity == "formula"
+
     def draw(self, lam: Tensor, size: tuple[int, int], draws: Draws) -> tuple[Tensor, Tensor]:
-        """Cut every sample in its direction; labels by the area really used."""
-        return stitch_mask(lam, self.horizontal(draws), size)
+        """Cut every sample in its direction."""
+        mask, share = stitch_mask(lam, self.horizontal(draws), size)
+        return mask, share if self.fidelity == "formula" else lam
 
     def horizontal(self, draws: Draws) -> Tensor:
         """(B,) bool: which samples are stitched side by side; here all."""
@@ -97,7 +113,7 @@ class MixupV(MixupH):
     """Stitches two images one above the other: the upper floor(lam*H) rows are own.
 
     Args:
-        alpha: lambda ~ Beta(alpha, alpha), above 0.
+        alpha, fidelity: as in ``MixupH``.
     """
 
     source = "Understanding Mixup IV-A"
@@ -111,18 +127,28 @@ class MixupHV(MixupH):
     """Stitches each sample side by side (mixup-H) or one above the other (mixup-V).
 
     Args:
-        alpha: lambda ~ Beta(alpha, alpha), above 0.
+        alpha, fidelity: as in ``MixupH``; "published" also splits the batch: its first part, a share of h_prob, is mixup-H.
         h_prob: probability of mixup-H.
     """
 
     source = "Understanding Mixup IV-B"
 
-    def __init__(self, *, num_classes: int, alpha: float = 1.0, h_prob: float = 0.5, per_batch: bool = False) -> None:
-        super().__init__(num_classes=num_classes, alpha=alpha, per_batch=per_batch)
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        alpha: float = 1.0,
+        h_prob: float = 0.5,
+        fidelity: Fidelity = "formula",
+        per_batch: bool = False,
+    ) -> None:
+        super().__init__(num_classes=num_classes, alpha=alpha, fidelity=fidelity, per_batch=per_batch)
         self.h_prob = check_probability("h_prob", h_prob)
 
     def horizontal(self, draws: Draws) -> Tensor:
-        """(B,) bool, True with probability h_prob."""
+        """(B,) bool: drawn with probability h_prob, or as published the first h_prob * B samples."""
+        if self.fidelity == "published":
+            return torch.arange(draws.count, device=draws.device) < self.h_prob * draws.count
         return draws.bernoulli(self.h_prob)
 
 
@@ -130,8 +156,7 @@ class MixupHC(MixupHV):
     """Stitches each sample side by side (mixup-H) or interpolates it (mixup, "C" for channels).
 
     Args:
-        alpha: lambda ~ Beta(alpha, alpha), above 0.
-        h_prob: probability of mixup-H.
+        alpha, h_prob, fidelity: as in ``MixupHV``.
     """
 
     def draw(self, lam: Tensor, size: tuple[int, int], draws: Draws) -> tuple[Tensor, Tensor]:
@@ -139,7 +164,7 @@ class MixupHC(MixupHV):
         stitched = self.horizontal(draws)
         mask, share = stitch_mask(lam, torch.ones_like(stitched), size)
         mask = torch.where(stitched.view(-1, 1, 1, 1), mask, constant_mask(lam, size))
-        return mask, torch.where(stitched, share, lam)
+        return mask, torch.where(stitched, share, lam) if self.fidelity == "formula" else lam
 
 
 def stitch_mask(lam: Tensor, horizontal: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -184,21 +209,32 @@ class ResizeMix(Mixer):
 
     Args:
         scale: (low, high) inside [0, 1], the range of tau.
+        fidelity: "formula", or "published" for OpenMixup's box: around a uniform centre, with sides 2 * floor(tau * side / 2),
+            clipped to the image; the whole partner is resized to what is left.
     """
 
     moves_pixels = True
     source = "Qin et al. 2020; AutoMix 2"
 
-    def __init__(self, *, num_classes: int, scale: tuple[float, float] = (0.1, 0.8), per_batch: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        scale: tuple[float, float] = (0.1, 0.8),
+        fidelity: Fidelity = "formula",
+        per_batch: bool = False,
+    ) -> None:
         super().__init__(num_classes=num_classes, per_batch=per_batch)
-        self.scale = check_range("scale", scale)
+        self.scale, self.fidelity = check_range("scale", scale), check_fidelity(fidelity)
 
     def build_plan(self, images: Tensor, saliency: Tensor | None, lam: Tensor | None, draws: Draws) -> Plan:
         """All but a box of side tau is own."""
-        size = (images.shape[-2], images.shape[-1])
+        size = image_size(images)
         tau = draws.uniform(*self.scale) if lam is None else (1.0 - lam).sqrt()
-        height, width = (torch.floor(tau * side).long() for side in size)
-        box = random_box(height, width, size, draws)
+        if self.fidelity == "published":
+            box = centred_box(tau**2, *random_centre(size, draws), size)
+        else:
+            box = random_box(*(torch.floor(tau * side).long() for side in size), size, draws)
         mask, share = outside_box(box, size)
         drawn = 1.0 - tau**2 if lam is None else lam
         return paired_plan(drawn, draws.partner(), share, mask, geometry=torch.stack(box, 1))
@@ -207,7 +243,7 @@ class ResizeMix(Mixer):
         """The partners, resized into their boxes."""
         assert plan.geometry is not None
         assert plan.mask is not None
-        return own, resize_into(partner, plan.geometry, (plan.mask.shape[-2], plan.mask.shape[-1]))
+        return own, resize_into(partner, plan.geometry, image_size(plan.mask))
 
 
 def resize_into(images: Tensor, box: Tensor, size: tuple[int, int]) -> Tensor:
@@ -305,7 +341,7 @@ class PatchShuffle(Erm):
         """The images with the pixels of every patch in their new places; arguments as in ``Mixer.mix_images``."""
         check_images(images)
         assert plan.geometry is not None
-        return take_pixels(images, patch_index(plan.geometry, self.patch_size, (images.shape[-2], images.shape[-1])))
+        return take_pixels(images, patch_index(plan.geometry, self.patch_size, image_size(images)))
 
 
 def patch_index(order: Tensor, n: int, size: tuple[int, int]) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from mixgan.mixing.mixer import BetaMixer, Plan, paired_plan
+from mixgan.mixing.mixer import BetaMixer, Plan, image_size, paired_plan
 from mixgan.mixing.regions import centred_box, outside_box
 from mixgan.mixing.sampling import Draws
 from mixgan.ops.filters import binomial_blur, box_sums, integral_image
@@ -173,7 +173,7 @@ class SaliencyMix(BetaMixer):
     def build_plan(self, images: Tensor, saliency: Tensor | None, lam: Tensor | None, draws: Draws) -> Plan:
         """All but a box around the partner's peak is own."""
         assert saliency is not None
-        size = (images.shape[-2], images.shape[-1])
+        size = image_size(images)
         lam = self.draw_lambda(draws) if lam is None else lam
         partner = draws.partner()
         row, column = peak(saliency[partner[:1] if self.per_batch else partner])

@@ -13,7 +13,6 @@ from mixgan.engine.annotations import Seed
 from mixgan.engine.config import Settings, read_options
 from mixgan.mixing import build_mixer, list_mixers, static_saliency
 from mixgan.ops.transforms import to_float
-from mixgan.report.grid import image_grid
 
 COLUMNS = ("own", "partner", "mixed", "mask: own blue, partner orange")
 OWN_COLOUR, PARTNER_COLOUR = (0.0, 0.447, 0.698), (0.902, 0.624, 0.0)  # of Okabe and Ito's palette
@@ -54,6 +53,8 @@ def draw_gallery(names: Sequence[str], *, seed: int = 0, size: int = SIZE) -> Im
     tiles = [make_tiles(1, size=size, start=index) for index in SHOWN_TILES]
     images, labels = to_float(torch.cat([t.photos for t in tiles])), torch.cat([t.labels for t in tiles])
     rows, texts = zip(*(_row(name, images, labels, seed) for name in names), strict=True)
+    from mixgan.report.grid import image_grid  # matplotlib is slow to import
+
     return image_grid(list(rows), row_labels=list(texts), column_labels=COLUMNS)
 
 

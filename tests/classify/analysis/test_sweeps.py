@@ -21,7 +21,6 @@ from classify.analysis.sweeps import (
     IMAGES,
     LABELS,
     Grid,
-    alpha_of,
     line_rows,
     method_flags,
     planned,
@@ -295,20 +294,12 @@ def test_a_signal_ends_the_analysis_too(monkeypatch: pytest.MonkeyPatch, tmp_pat
         train_grid(run, ["erm"], tmp_path / "grid")
 
 
-def test_a_beta_distribution_as_wide_as_a_uniform_one():
-    for width in (0.2, 0.6, 1.0):
-        beta = torch.distributions.Beta(torch.tensor(alpha_of(width)), torch.tensor(alpha_of(width)))
-        uniform = torch.distributions.Uniform(0.5 - width / 2, 0.5 + width / 2)
-        assert beta.variance.item() == pytest.approx(uniform.variance.item(), rel=1e-4)
-    assert alpha_of(1.0) == 1
-
-
 def test_the_variants_of_a_width():
     plan = {series: points[0.4] for series, points in planned([0.0, 0.4]).items()}
     assert plan == {
         LABELS: ("mixup-l[--mixer.label-range 0.3 0.7]", (0.5, 0.5)),
         IMAGES: ("mixup-x[--mixer.image-range 0.3 0.7]", (0.3, 0.7)),
-        BOTH: ("mixup[--mixer.alpha 8.875]", (0.3, 0.7)),  # (3 / 0.16 - 1) / 2
+        BOTH: ("mixup[--mixer.lam-range 0.3 0.7]", (0.3, 0.7)),
         APART: ("mixup-xl[--mixer.image-range 0.3 0.7 --mixer.label-range 0.3 0.7]", (0.3, 0.7)),
         ABOVE: ("mixup-xl[--mixer.image-range 0.5 0.7 --mixer.label-range 0.5 0.7]", (0.5, 0.7)),
     }

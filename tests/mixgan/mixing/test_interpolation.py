@@ -26,6 +26,16 @@ def test_lambda_is_beta_distributed(alpha):
     assert lam.mean().item() == pytest.approx(0.5, abs=0.02)
 
 
+def test_a_lambda_range_is_uniform_and_weighs_images_and_labels_alike():
+    torch.manual_seed(0)
+    plan = build_mixer("mixup", num_classes=2, lam_range=(0.3, 0.7)).plan(IMAGES)
+    assert stats.kstest(plan.lam.double().numpy(), stats.uniform(0.3, 0.4).cdf).pvalue > 1e-3
+    assert torch.equal(plan.mask[:, 0, 0, 0], plan.lam)
+    for wrong in ((0.7, 0.3), (0.5, 1.5), ()):
+        with pytest.raises(ValueError, match=r"lam_range must be \(low, high\)"):
+            build_mixer("mixup", num_classes=2, lam_range=wrong)
+
+
 def test_generator_draws_follow_the_same_distribution():
     draws = Draws(20_000, device=torch.device("cpu"), generator=torch.Generator().manual_seed(1))
     assert stats.kstest(draws.beta(0.5).double().numpy(), stats.beta(0.5, 0.5).cdf).pvalue > 1e-3

@@ -57,6 +57,23 @@ def test_odds_at_the_ends_choose_one_form():
     assert torch.equal(upright, build_mixer("mixup-v", num_classes=2).plan(images, lam=lam).mask)
 
 
+@pytest.mark.parametrize("count", [6, 7])
+def test_published_stitches_split_the_batch_and_weigh_labels_with_lambda_as_drawn(count):
+    images, lam = torch.rand(count, 3, 9, 14), torch.linspace(0.05, 0.95, count)
+    for name, side_by_side in (("mixup-h", count), ("mixup-v", 0), ("mixup-hv", (count + 1) // 2)):
+        mixer = build_mixer(name, num_classes=2, fidelity="published")
+        plan = mixer.plan(images, lam=lam)
+        mixed = mixer.mix_images(images, plan)
+        assert torch.equal(plan.lam, lam)
+        for i in range(count):
+            expected, _ = by_slices(images[i], images[plan.partner[i]], lam[i].item(), i < side_by_side)
+            assert torch.equal(mixed[i], expected)
+    halves = build_mixer("mixup-hc", num_classes=2, fidelity="published").plan(images, lam=lam)
+    assert torch.equal(halves.lam, lam)
+    assert (halves.mask[(count + 1) // 2 :] == lam[(count + 1) // 2 :, None, None, None]).all()
+    assert ((halves.mask[: count // 2] == 0) | (halves.mask[: count // 2] == 1)).all()
+
+
 def test_rectangle_lies_inside_and_has_the_area():
     torch.manual_seed(0)
     lam = torch.linspace(0, 1, 500)
