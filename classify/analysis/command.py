@@ -43,6 +43,10 @@ class AnalyzeOptions(Settings):
     """Folder where data sets are now (default: where the runs found them)."""
     count: AtLeast1 = 1000
     """Test images that a figure uses, at most; they are spread evenly over the test set."""
+    weights: str = "last"
+    """Which weights of the runs: last, best (by test accuracy), or step-N of a checkpoint."""
+    ema: bool = True
+    """Use the moving average of the weights where a run has one."""
     batch_size: AtLeast1 = 250
     """Images per batch."""
     seed: Seed = 0
@@ -132,8 +136,12 @@ def print_figures() -> None:
 def trained_runs(options: AnalyzeOptions, device: Any) -> list[TrainedRun]:
     """The runs with labels that tell them apart; ValueError for a folder that is not a run."""
     from classify.analysis.trained_run import TrainedRun
+    from mixgan.engine.run_folder import check_choice
 
-    runs = [TrainedRun(path, path.name, device, options.data_root) for path in options.runs]
+    check_choice(options.weights)
+    runs = [
+        TrainedRun(path, path.name, device, options.data_root, options.weights, options.ema) for path in options.runs
+    ]
     for run in runs:
         _ = run.settings, run.metadata  # read now, to fail before the work begins
     return [dataclasses.replace(run, label=label) for run, label in zip(runs, label_runs(runs), strict=True)]

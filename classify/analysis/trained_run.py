@@ -14,10 +14,10 @@ from classify.data import FolderSet, ImageSet, load_dataset
 from classify.loaders import eval_batches
 from classify.methods import Method, build_method
 from classify.networks import build_network
-from classify.weights import saved_network
+from classify.weights import load, saved_network
 from mixgan.engine.checkpoint import pointed
 from mixgan.engine.config import read_config, run_settings
-from mixgan.engine.run_folder import RunFolder, load_weights, read_metrics
+from mixgan.engine.run_folder import RunFolder, load_weights, read_metrics, weights_folder
 from mixgan.ops.transforms import denormalize, normalize
 
 T = TypeVar("T")
@@ -32,12 +32,16 @@ class TrainedRun:
         label: its name in figures.
         device: where its network works.
         data_root: where its data set is now, None for the place it was trained from.
+        weights: ``last``, ``best`` or ``step-N``.
+        ema: use the moving average of the weights where the run has one.
     """
 
     path: Path
     label: str
     device: torch.device
     data_root: Path | None = None
+    weights: str = "last"
+    ema: bool = True
 
     @cached_property
     def settings(self) -> ClassifySettings:
@@ -52,7 +56,8 @@ class TrainedRun:
     @cached_property
     def metadata(self) -> dict[str, Any]:
         """What the weight file stores beside the weights: network, classes, mean, std, image_size, method, dataset."""
-        return saved_network(self.path)[1]
+        exported = "best" if self.weights == "best" else "last"  # a checkpoint has no metadata of its own
+        return saved_network(self.path, weights=exported, ema=self.ema)[1]
 
     @cached_property
     def records(self) -> list[dict[str, Any]]:
@@ -75,13 +80,8 @@ class TrainedRun:
     @cached_property
     def trained_network(self) -> Any:
         """The network in eval mode as it was trained: with doubled input or output where the method needs that."""
-        file, metadata = saved_network(self.path)
-        with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and replaced
-            network = build_network(
-                metadata["network"], num_classes=metadata["num_classes"], in_channels=metadata["in_channels"]
-            )
-        load_weights(file, network)
-        return network.to(self.device).eval().requires_grad_(False)
+        network = load(self.path, weights=self.weights, ema=self.ema)
+        return network.to(self.device).requires_grad_(False)
 
     @property
     def network(self) -> Any:
@@ -112,21 +112,23 @@ class TrainedRun:
 
     @cached_property
     def method(self) -> Any:
-        """The training method with everything that it learned, from the last checkpoint, in eval mode.
+        """The training method with everything that it learned, from the checkpoint of ``weights``, in eval mode.
 
         Raises:
             ValueError: the run has no checkpoint.
         """
-        checkpoint = pointed(RunFolder(self.path).checkpoints, "last.json")
+        if self.weights in ("last", "best"):
+            checkpoint = pointed(RunFolder(self.path).checkpoints, f"{self.weights}.json")
+        else:
+            checkpoint = weights_folder(self.path, self.weights)
         if checkpoint is None:
             raise ValueError(f"{self.path} has no checkpoint, and this figure needs what the method learned")
         settings = self.settings
         with torch.random.fork_rng(devices=[]):
             method = self.new_method(settings.method, mixer=settings.mixer, options=settings.method_options)
         load_weights(checkpoint / "model.safetensors", method)
-        file, metadata = saved_network(self.path)
-        if "ema" in metadata:  # the tested network is the moving average, which the method does not contain
-            load_weights(file, method.network)
+        if "ema" in self.metadata:  # the tested network is the moving average, which the method does not contain
+            method.network.load_state_dict(self.trained_network.state_dict())
         return method.eval()
 
     @property

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import torch
 from accelerate import Accelerator
@@ -215,7 +215,7 @@ class DCGAN:
         Returns:
             Detached scalars on the device: losses, mean logits, norms of the gradients.
         """
-        noise = torch.randn(len(real), self.generator.latent, device=real.device)
+        noise = torch.randn(len(real), cast(int, self.generator.latent), device=real.device)
         with self.accelerator.accumulate(self.prepared_g, self.prepared_d):
             fake = self.prepared_g(noise)
             images, target = self.mix(real, fake.detach())
@@ -395,7 +395,7 @@ def images_of(settings: DcganSettings, split: Split, *, world: int = 1) -> Tenso
         count = min(step, count or step) if split == "train" else DRY_RUN_TESTS
     size, on_bad_image = settings.image_size, settings.on_bad_image
     return load_images(
-        settings.dataset, settings.data_root, split=split, size=size, count=count, on_bad_image=on_bad_image
+        cast(Any, settings.dataset), settings.data_root, split=split, size=size, count=count, on_bad_image=on_bad_image
     )
 
 

@@ -238,7 +238,7 @@ class Health:
         for text in collapse_warnings(metrics):
             self._warn_once(text.partition(":")[0], text)
 
-    def after_log(self, step: int, losses: Mapping[str, Tensor]) -> None:
+    def after_log(self, step: int, losses: Mapping[str, Any]) -> None:
         """Check for saturation. Reads D_A and D_B from the device, so call it where the log has just done so anyway."""
         names = ("D_A", "D_B")
         for name, loss in zip(names, torch.stack([losses[name] for name in names]).tolist(), strict=True):

@@ -14,7 +14,7 @@ from mixgan.data.domains import Domains
 from mixgan.engine.run import Run
 from mixgan.engine.run_folder import read_metrics
 from mixgan.evaluate.features import distance_name
-from mixgan.gan.config import EvaluatedGanSettings, GanSettings
+from mixgan.gan.config import DcganSettings, GanSettings
 from mixgan.gan.data import DomainBatch
 from mixgan.gan.mixcyclegan import MixCycleGAN
 from mixgan.ops.transforms import to_bytes, to_signed
@@ -78,7 +78,7 @@ def write_page(
     run: Run,
     summary: dict[str, Any],
     *,
-    settings: EvaluatedGanSettings,
+    settings: GanSettings | DcganSettings,
     rows: Callable[[dict[str, Any], list[dict[str, Any]]], list[dict[str, Any]]],
     note: str,
     samples: Mapping[str, int],

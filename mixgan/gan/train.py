@@ -14,7 +14,7 @@ from mixgan.engine.accelerator import main_first, on_main
 from mixgan.engine.config import to_json
 from mixgan.engine.run import Loader, Run
 from mixgan.engine.run_folder import copy_folder, export_networks
-from mixgan.gan.config import EvaluatedGanSettings, GanSettings, settings_from
+from mixgan.gan.config import DcganSettings, GanSettings, settings_from
 from mixgan.gan.data import DomainLoader, fetch, test_domains, training_domains
 from mixgan.gan.evaluation import Health, TestSet, collapse_warnings, test_features
 from mixgan.gan.mixcyclegan import MixCycleGAN
@@ -178,7 +178,7 @@ class Training:
     """
 
     run: Run
-    settings: EvaluatedGanSettings
+    settings: GanSettings | DcganSettings
     loader: Loader[Any]
     step: Callable[[Any], Mapping[str, Tensor | float]]
     measure: Callable[[], dict[str, Any]]

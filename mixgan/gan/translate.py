@@ -29,11 +29,11 @@ from mixgan.gan.networks import ResnetGenerator
 from mixgan.gan.weights import GENERATORS, Direction, find_generator
 from mixgan.ops.transforms import to_bytes, to_signed
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 STEP = 4  # a generator halves the image twice; tiles that begin elsewhere would be sampled at other pixels
-SMALLEST = 8
-SMALLEST_TILE = 32
+SMALLEST, SMALLEST_TILE = 8, 32
 #: Patches, half as wide as a tile, that the statistics of a tiled image are measured on; together as large as 4 tiles.
 PATCHES = 16
 #: Optional packages of the export, and the largest difference from torch, in images of [-1, 1], that it may have.
@@ -478,7 +478,7 @@ def export_onnx(generator: ResnetGenerator, path: Path, image: Tensor) -> float:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     try:
-        program.save(partial, external_data=False)
+        program.save(partial, external_data=False)  # type: ignore[union-attr]  # with dynamo there is a program
         difference = difference_from_torch(generator, partial, image)
         if not difference <= TOLERANCE:
             raise ValueError(

@@ -1,7 +1,10 @@
 """A run folder as the figures see it: the same network, images and method that the run ended with."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from classify.analysis.trained_run import TrainedRun, each
 from mixgan.engine.run_folder import read_metrics
@@ -97,3 +100,20 @@ def test_each_goes_on_without_the_runs_that_cannot(tmp_path):
     assert each(runs, make) == ({"a": "A"}, ["b cannot"])
     with pytest.raises(ValueError, match="b cannot"):
         each(runs[1:], make)
+
+
+def test_the_last_the_best_or_those_of_a_step_and_with_or_without_the_average(make_run):
+    run = TrainedRun(make_run("--method", "mixup", "--ema", "0.5"), "averaged", CPU)
+    step = max(record["step"] for record in run.evaluations)
+    file = run.path / "weights" / "last" / "network.safetensors"
+    plain = load_file(file)
+    chosen = [
+        replace(run, weights=weights, ema=ema).trained_network.state_dict()
+        for weights, ema in (("last", False), (f"step-{step}", False), (f"step-{step}", True), ("last", True))
+    ]
+    for found, expected in ((chosen[0], plain), (chosen[1], plain), (chosen[2], chosen[3])):
+        assert all(torch.equal(found[key], expected[key]) for key in plain)
+    assert any(not torch.equal(chosen[0][key], chosen[3][key]) for key in plain)
+    assert replace(run, weights="best").trained_network.state_dict().keys() == plain.keys()
+    with pytest.raises(ValueError, match="has no checkpoint of step-999"):
+        _ = replace(run, weights="step-999").trained_network
