@@ -25,6 +25,7 @@ sys.path[:] = [str(HERE.parent)] + [path for path in sys.path if Path(path or ".
 from bench.published_mixing import mixup_step  # noqa: E402 - bench is in no installed package
 from bench.timing import Comparison, Peer, as_markdown, compare, machine  # noqa: E402
 from classify.config import ClassifySettings  # noqa: E402
+from classify.data import ImageSet  # noqa: E402
 from classify.loaders import Batches, MemoryLoader  # noqa: E402
 from classify.methods import Method, build_method, list_methods  # noqa: E402
 from classify.methods.automix import AutoMix  # noqa: E402
@@ -170,7 +171,8 @@ class Bench:
         AcceleratorState._reset_state(True)  # one process trains in several precisions here
         self.accelerator: Accelerator = make_accelerator(self.settings)
         self.device = self.accelerator.device
-        self.loader = MemoryLoader(*data, batch_size=options.batch_size, seed=0, device=self.device, **MOMENTS)
+        dataset = ImageSet("benchmark", *data, tuple(map(str, range(CLASSES))), **MOMENTS)
+        self.loader = MemoryLoader(dataset, batch_size=options.batch_size, seed=0, device=self.device)
 
     def against_published(self) -> Comparison:
         """Mixup by mixgan's loop and by the published one."""

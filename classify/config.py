@@ -26,7 +26,11 @@ class ClassifySettings(CommonSettings):
     """Train a classifier with a mixing method."""
 
     title: ClassVar[str] = "classification"
-    renamed: ClassVar[Mapping[str, str]] = {"--mix-odds": "--mix-prob", "--network embedded": "--network bundled"}
+    renamed: ClassVar[Mapping[str, str]] = {
+        "--mix-odds": "--mix-prob",
+        "--method.odds": "--method.prob",
+        "--network embedded": "--network bundled",
+    }
 
     preset: str | None = None
     """Defaults for the other flags: quick, paper (default: quick on tiles, paper on real data), or a table of the papers, whose
@@ -126,7 +130,7 @@ class ClassifySettings(CommonSettings):
             if self.mix_off_last > self.epochs:
                 raise ValueError(f"--mix-off-last must be at most --epochs, {self.epochs}, got {self.mix_off_last}")
             off_epoch = self.epochs - self.mix_off_last if self.mix_off_last else None
-        return MixSchedule(odds=self.mix_prob, off_epoch=off_epoch, epochs=self.mix_epochs, warmup=self.mix_warmup)
+        return MixSchedule(prob=self.mix_prob, off_epoch=off_epoch, epochs=self.mix_epochs, warmup=self.mix_warmup)
 
 
 def settings_from(argv: Sequence[str]) -> ClassifySettings:

@@ -68,12 +68,10 @@ class MemoryLoader(_Loader):
     on the CPU once per epoch, for every sample of the set.
 
     Args:
-        images: (N,C,H,W) uint8, and labels (N,) int64; both are moved to ``device`` and stay there.
+        dataset: its images and labels are moved to ``device`` and stay there; images are mirrored only where its ``flip`` is set.
         batch_size: of each rank; the ranks' batches are disjoint.
         rank, world: this process and the number of processes.
-        mean, std: per channel, for images in 0..1.
         pad: 0 disables random cropping.
-        flip: False for sets whose images must not be mirrored, such as digits.
 
     Raises:
         ValueError: the set is smaller than one batch of all ranks.
@@ -81,23 +79,19 @@ class MemoryLoader(_Loader):
 
     def __init__(
         self,
-        images: Tensor,
-        labels: Tensor,
+        dataset: ImageSet,
         *,
         batch_size: int,
         seed: int,
         device: torch.device | str,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
         rank: int = 0,
         world: int = 1,
         pad: int = 4,
-        flip: bool = True,
     ) -> None:
-        super().__init__(len(images), batch_size=batch_size, seed=seed, rank=rank, world=world)
-        self.images, self.labels = images.to(device), labels.to(device)
-        self.pad, self.flip = pad, flip
-        self.normalise = Normalization(mean, std).to(device)
+        super().__init__(len(dataset), batch_size=batch_size, seed=seed, rank=rank, world=world)
+        self.images, self.labels = dataset.images.to(device), dataset.labels.to(device)
+        self.pad, self.flip = pad, dataset.flip
+        self.normalise = Normalization(dataset.mean, dataset.std).to(device)
 
     def _batches(self, epoch: int, first_step: int) -> Batches:
         device, (height, width) = self.images.device, self.images.shape[-2:]
@@ -171,8 +165,7 @@ def training_loader(
     common: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "device": device, "rank": rank, "world": world}
     if isinstance(dataset, FolderSet):
         return StreamLoader(dataset, workers=workers, **common)
-    common |= {"mean": dataset.mean, "std": dataset.std, "flip": dataset.flip}
-    return MemoryLoader(dataset.images, dataset.labels, **common)
+    return MemoryLoader(dataset, **common)
 
 
 def eval_batches(

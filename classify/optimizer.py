@@ -1,6 +1,7 @@
 """The optimizer, its learning-rate schedule, and the moving average of the weights."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -10,7 +11,6 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from classify.config import ClassifySettings
 from classify.methods import Method
-from classify.methods.method import cosine, steps
 from mixgan.engine.ema import MovingAverage
 
 
@@ -41,6 +41,25 @@ def make_schedule(optimizer: SGD, settings: ClassifySettings, *, horizon: int) -
         return cosine(progress, warmup=settings.warmup, floor=floor / settings.lr)
 
     return LambdaLR(optimizer, [partial(factor, floor=floor) for floor in floors[: len(optimizer.param_groups)]])
+
+
+def cosine(progress: float, *, warmup: float = 0.0, floor: float = 0.0) -> float:
+    """Learning-rate factor: linear from 0 to 1 during ``warmup``, then half a cosine down to ``floor``.
+
+    Args:
+        progress: completed share of the run, 0..1 (0 at the start, 1 at the end of the last epoch).
+        warmup: share of the run, below 1.
+        floor: factor at the end.
+    """
+    if progress < warmup:
+        return progress / warmup
+    along = (progress - warmup) / (1.0 - warmup)
+    return floor + (1.0 - floor) * 0.5 * (1.0 + math.cos(math.pi * min(along, 1.0)))
+
+
+def steps(progress: float, *, drops: Sequence[float], factor: float = 0.1) -> float:
+    """Learning-rate factor: times ``factor`` at every one of ``drops`` (shares of the run) that has been reached."""
+    return factor ** sum(progress >= drop for drop in drops)
 
 
 def moving_average(method: Method, decay: float) -> MovingAverage | None:

@@ -27,38 +27,32 @@ MIXED_IMAGES = 8  # in samples/mixed.png
 
 
 def print_lists(*, methods: bool = False, presets: bool = False, networks: bool = False) -> None:
-    """Print the tables that --list-methods, --list-presets and --list-networks ask for."""
+    """Print what --list-methods, --list-presets and --list-networks ask for."""
+    console = Console()
     if methods:
-        print_methods()
+        table = Table("name", "kind", "what", "source")
+        for kind, known in (("mixer", MIXERS), ("method", METHODS)):
+            for name, method in known.items():
+                table.add_row(name, kind, (method.__doc__ or "").strip().splitlines()[0], method.source)
+        console.print(table)
     if presets:
-        print_presets()
+        console.print(presets_table())
+        for name, preset in TABLES.items():  # what the papers leave open
+            console.print(f"{name}: {preset.note}", highlight=False)
     if networks:
         print("\n".join(list_networks()))
 
 
-def print_methods() -> None:
-    """Print name, kind, first line of the documentation and source of every training method."""
-    table = Table("name", "kind", "what", "source")
-    for kind, methods in (("mixer", MIXERS), ("method", METHODS)):
-        for name, method in methods.items():
-            table.add_row(name, kind, (method.__doc__ or "").strip().splitlines()[0], method.source)
-    Console().print(table)
-
-
-def print_presets() -> None:
-    """Print every preset table: paper, data sets with networks, methods, epochs; then what the papers leave open."""
-    console = Console()
+def presets_table() -> Table:
+    """Every preset table: paper, data sets with networks, methods, epochs."""
     overview = Table("preset", "paper", "data sets: networks", "methods", "epochs")
     for name, table in TABLES.items():
         groups = groupby(table.networks, key=lambda dataset: table.networks[dataset])
         sets = "\n".join(f"{', '.join(datasets)}: {', '.join(networks)}" for networks, datasets in groups)
-        lengths = {table.values(dataset, method)["epochs"] for dataset, _, method in table.rows()}
-        overview.add_row(
-            name, table.source, sets, ", ".join(table.methods), ", ".join(map(str, sorted(lengths))), end_section=True
-        )
-    console.print(overview)
-    for name, table in TABLES.items():
-        console.print(f"{name}: {table.note}", highlight=False)
+        lengths = sorted({table.values(dataset, method)["epochs"] for dataset, _, method in table.rows()})
+        row = name, table.source, sets, ", ".join(table.methods), ", ".join(map(str, lengths))
+        overview.add_row(*row, end_section=True)
+    return overview
 
 
 def picture_mixing(run: "Run", method: Method, training: ImageSet | FolderSet) -> None:
@@ -84,11 +78,9 @@ def summarise(settings: ClassifySettings, run: "Run", metrics: dict[str, Any]) -
     """
     accuracies = [r["test_accuracy"] for r in read_metrics(run.folder.metrics) if "test_accuracy" in r]
     accuracies = accuracies or [metrics["test_accuracy"]]
+    names = ("method", "dataset", "network", "seed")
     return {
-        "method": settings.method,
-        "dataset": settings.dataset,
-        "network": settings.network,
-        "seed": settings.seed,
+        **{name: getattr(settings, name) for name in names},
         **run.speed(),
         "test_accuracy": metrics["test_accuracy"],
         "test_accuracy_best": max(accuracies),

@@ -1,14 +1,14 @@
 """One run of the classify command, from the data sets to the report; it trains any method without knowing which."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from classify.config import ClassifySettings
-from classify.data import FolderSet, ImageSet, load_dataset
+from classify.data import FolderSet, ImageSet, describe, load_dataset
 from classify.evaluation import evaluate
 from classify.loaders import eval_batches, training_loader
 from classify.methods import Method, build_method
@@ -16,9 +16,10 @@ from classify.networks import build_network
 from classify.networks.contract import Network, first_convolution, linear_classifier
 from classify.optimizer import averaged, make_optimizer, make_schedule, moving_average
 from classify.report import picture_mixing, summarise, write_report
-from classify.weights import load_pretrained, network_for_finetuning
+from classify.weights import load_pretrained, network_for_finetuning, trained_data
 from mixgan.engine.accelerator import on_main, synchronise_buffers
 from mixgan.engine.ema import MovingAverage
+from mixgan.engine.fingerprint import check_same_data
 from mixgan.engine.run import Run
 from mixgan.engine.run_folder import copy_folder, export_networks
 
@@ -34,6 +35,7 @@ def train(settings: ClassifySettings) -> dict[str, Any]:
     run = Run.start(settings, recipe="classify")
     accelerator = run.accelerator
     training, test = load_sets(settings, run)
+    data = cache(lambda: {"train": describe(training), "test": describe(test)})
     device, workers = accelerator.device, settings.num_workers
     share: dict[str, Any] = {"rank": accelerator.process_index, "world": accelerator.num_processes}
     loader = training_loader(
@@ -64,7 +66,7 @@ def train(settings: ClassifySettings) -> dict[str, Any]:
         run.register_for_checkpointing("average", average)
     if settings.compile:
         compile_networks(method)
-    run.begin(loader.steps_per_epoch)
+    run.begin(loader.steps_per_epoch, data=data, **finetuning_facts(settings, run, data))
     run.export = lambda: export_weights(settings, run, method, training, average)
     picture_mixing(run, method, training)
 
@@ -116,6 +118,20 @@ def starting_network(settings: ClassifySettings, training: ImageSet | FolderSet,
     return network
 
 
+def finetuning_facts(settings: ClassifySettings, run: Run, data: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """For config.json, how the data differ from those of the run in --finetune-from; ValueError where they may not."""
+    source = settings.finetune_from
+    if source is None or settings.resume:
+        return {}
+    found = on_main(
+        run.accelerator,
+        lambda: check_same_data(trained_data(source), data(), run=source, allowed=settings.allow_data_change),
+    )
+    if found:
+        run.print(f"Warning: {'; '.join(found)}.")
+    return {"data_changes": [{"finetune_from": str(source), "differences": found}]} if found else {}
+
+
 def load_sets(settings: ClassifySettings, run: Run) -> tuple[ImageSet | FolderSet, ImageSet | FolderSet]:
     """Training and test set; with --download the main process fetches them first."""
     options: dict[str, Any] = {
@@ -154,7 +170,7 @@ def test_metrics(run: Run, method: Method, batches: TestBatches, average: Moving
     with averaged(method, average):
         synchronise_buffers(run.accelerator, method)  # batch-norm statistics differ by process between two steps
         metrics: dict[str, Any] = evaluate(method.predictor(), batches(), accelerator=run.accelerator)
-        metrics |= method.test_figures(batches(), run.accelerator)
+        metrics |= method.test_metrics(batches(), run.accelerator)
     return {**metrics, "weights": "plain" if average is None else "ema"}
 
 

@@ -14,7 +14,7 @@ from classify.networks import build_network
 from classify.networks.contract import first_convolution, single_input, single_output
 from mixgan.data.download import file_sha256
 from mixgan.engine.config import read_config
-from mixgan.engine.run_folder import load_weights, read_metadata, weights_file, weights_folder
+from mixgan.engine.run_folder import RunFolder, load_weights, read_metadata, weights_file, weights_folder
 from mixgan.evaluate.features import FeatureExtractor, module_features
 
 #: Metadata that the classify command writes into its weight files.
@@ -67,6 +67,20 @@ def saved_network(path: Path, *, weights: str = "last", ema: bool = True) -> tup
     if not metadata.keys() >= METADATA:
         raise ValueError(f"{file} contains weights, but not of a classifier")
     return file, metadata
+
+
+def trained_data(path: Path) -> dict[str, dict[str, Any]]:
+    """What a run was trained and tested on, by split: what its config.json says, at least the class names.
+
+    Args:
+        path: a run folder of the classify command, or a .safetensors file in its ``weights/``.
+    """
+    file, metadata = saved_network(path)
+    runs = [
+        folder for folder in file.parents[:3] if RunFolder(folder).config.is_file()
+    ]  # weights/last/ is inside the run
+    recorded = read_config(runs[0]).get("data") if runs else None
+    return recorded or {"train": {"classes": metadata["classes"]}}
 
 
 def network_for_finetuning(path: Path, *, num_classes: int, in_channels: int) -> nn.Module:

@@ -9,11 +9,11 @@ from typing import Any
 
 from mixgan.engine.config import run_command
 
-#: Subcommand -> the module whose main(argv) it is, and what it does.
+#: Subcommand -> module (its function main(argv), or the one named), and what it does.
 COMMANDS = {
     "train-gan": ("mixgan.gan.__main__", "Train MixCycleGAN, or plain CycleGAN, on images of two domains"),
     "classify": ("classify.__main__", "Train a classifier with a mixing method"),
-    "dcgan": ("mixgan.gan.dcgan", "Train DCGAN with mixed real and generated images"),
+    "dcgan": ("mixgan.gan.__main__:dcgan", "Train DCGAN with mixed real and generated images"),
     "fid": ("mixgan.evaluate.command", "Compare generated images with real ones: Frechet distance and more"),
     "translate": ("mixgan.gan.translate", "Translate a folder of images with a trained generator"),
     "compare": ("mixgan.report.compare", "Train variants with several seeds and compare them in a table"),
@@ -45,7 +45,8 @@ def dispatch(argv: Sequence[str]) -> None:
         return
     if name not in COMMANDS:
         raise ValueError(f"unknown subcommand {name!r}; known: {', '.join(COMMANDS)}")
-    command: Callable[..., None] = import_module(COMMANDS[name][0]).main
+    module, _, function = COMMANDS[name][0].partition(":")
+    command: Callable[..., None] = getattr(import_module(module), function or "main")
     if name == "fid":
         command = partial(command, read_checkpoint=checkpoint_features)
     command(words)

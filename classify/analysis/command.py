@@ -41,6 +41,8 @@ class AnalyzeOptions(Settings):
     """Write into an --output-dir that is in use; figures that train runs resume those that are there."""
     data_root: Path | None = None
     """Folder where data sets are now (default: where the runs found them)."""
+    allow_data_change: bool = False
+    """Use data that differ from those that a run was trained on; the page says how."""
     count: AtLeast1 = 1000
     """Test images that a figure uses, at most; they are spread evenly over the test set."""
     weights: str = "last"
@@ -140,7 +142,8 @@ def trained_runs(options: AnalyzeOptions, device: Any) -> list[TrainedRun]:
 
     check_choice(options.weights)
     runs = [
-        TrainedRun(path, path.name, device, options.data_root, options.weights, options.ema) for path in options.runs
+        TrainedRun(path, path.name, device, options.data_root, options.weights, options.ema, options.allow_data_change)
+        for path in options.runs
     ]
     for run in runs:
         _ = run.settings, run.metadata  # read now, to fail before the work begins
@@ -212,4 +215,5 @@ def run_row(run: TrainedRun) -> dict[str, Any]:
         "epochs": len(accuracies),
         "test accuracy": accuracies[-1] if accuracies else None,
         "folder": str(run.path),
+        **({"data": "; ".join(run.data_changes()) or "unchanged"} if run.allow_data_change else {}),
     }

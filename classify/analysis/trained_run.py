@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from classify.config import ClassifySettings
-from classify.data import FolderSet, ImageSet, load_dataset
+from classify.data import FolderSet, ImageSet, describe, load_dataset
 from classify.loaders import eval_batches
 from classify.methods import Method, build_method
 from classify.networks import build_network
-from classify.weights import load, saved_network
+from classify.weights import load, saved_network, trained_data
 from mixgan.engine.checkpoint import pointed
 from mixgan.engine.config import read_config, run_settings
+from mixgan.engine.fingerprint import check_same_data
 from mixgan.engine.run_folder import RunFolder, load_weights, read_metrics, weights_folder
 from mixgan.ops.transforms import denormalize, normalize
 
@@ -34,6 +35,7 @@ class TrainedRun:
         data_root: where its data set is now, None for the place it was trained from.
         weights: ``last``, ``best`` or ``step-N``.
         ema: use the moving average of the weights where the run has one.
+        allow_data_change: use a data set that differs from the one it was trained on.
     """
 
     path: Path
@@ -42,6 +44,7 @@ class TrainedRun:
     data_root: Path | None = None
     weights: str = "last"
     ema: bool = True
+    allow_data_change: bool = False
 
     @cached_property
     def settings(self) -> ClassifySettings:
@@ -150,13 +153,25 @@ class TrainedRun:
         return self.settings.dataset, self.settings.tiles_view, self.metadata["image_size"], tuple(self.classes)
 
     def data(self, split: str) -> ImageSet | FolderSet:
-        """The split ``train`` or ``test`` of the run's data set, loaded once for all runs; ValueError where it is missing."""
+        """The split ``train`` or ``test`` of the run's data set, loaded once for all runs.
+
+        Raises:
+            ValueError: it is missing, or differs from what the run was trained on.
+        """
         settings = self.settings
         options: dict[str, Any] = {"normalise": settings.normalise, "on_bad_image": settings.on_bad_image}
         if settings.dataset == "tiles":
             options |= {"tiles_view": settings.tiles_view, "count": settings.train_count if split == "train" else None}
         root = Path(self.data_root or settings.data_root)
-        return _load(settings.dataset, root, split, self.metadata["image_size"], tuple(options.items()))
+        found = _load(settings.dataset, root, split, self.metadata["image_size"], tuple(options.items()))
+        now = {split: _described(found)}
+        check_same_data(trained_data(self.path), now, run=self.path, allowed=self.allow_data_change)
+        return found
+
+    def data_changes(self) -> list[str]:
+        """How the present data set differs from the one that the run was trained on; ValueError where it may not."""
+        now = {split: _described(self.data(split)) for split in trained_data(self.path)}
+        return check_same_data(trained_data(self.path), now, run=self.path, allowed=True)
 
     def batches(
         self, *, count: int, batch_size: int, split: str = "test", labels: Sequence[int] | None = None
@@ -197,6 +212,9 @@ def _load(
     dataset: str, root: Path, split: Any, size: int, options: tuple[tuple[str, Any], ...]
 ) -> ImageSet | FolderSet:
     return load_dataset(dataset, root, split=split, size=size, **dict(options))
+
+
+_described = lru_cache(maxsize=8)(describe)
 
 
 def reason(error: Exception) -> str:

@@ -106,7 +106,7 @@ def pair_shares(run: TrainedRun, study: Study) -> dict[str, float]:
     sums = torch.zeros(1 + len(BARS), dtype=torch.float64, device=run.device)
     for index, (images, labels) in enumerate(study.batches(run)):
         partner = fixed_partner(len(images), seed=study.seed + index).to(images.device)
-        predicted = run.method.predicted(run.method.answers(join(images, images[partner])))
+        predicted = run.method.predicted(run.method.logits(join(images, images[partner])))
         sums += pair_counts(predicted, torch.stack((labels, labels[partner]), 1))
     count, *counts = sums.tolist()
     return {name: value / count for name, value in zip(BARS, counts, strict=True)}

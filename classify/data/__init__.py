@@ -3,7 +3,7 @@
 from classify.data.boxes import boxes_in_crop, evaluation_boxes, resized_side
 from classify.data.official import list_corruptions, load_corrupted
 from classify.data.registry import DEFAULT_SIZE, TILES_COUNT, TILES_START, list_datasets, load_dataset, resolve_dataset
-from classify.data.sets import FolderSet, ImageSet, Moments, Normalise, Split
+from classify.data.sets import FolderSet, ImageSet, Moments, Normalise, Split, describe
 from mixgan.data.images import OnBadImage
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "OnBadImage",
     "Split",
     "boxes_in_crop",
+    "describe",
     "evaluation_boxes",
     "list_corruptions",
     "list_datasets",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from classify.data.official import OFFICIAL, Archive, damaged_line, locate, read_lines
-from classify.data.sets import IMAGENET_MEAN, IMAGENET_STD, FolderSet, ImageSet, OnBadImage, Split, resized
+from classify.data.sets import FolderSet, ImageSet, OnBadImage, Split, resized
 from mixgan.data.images import list_images, read_images
 
 
@@ -49,8 +49,7 @@ def stream_classes(
 ) -> FolderSet:
     """``folder/<class>/*`` as a streamed set, normalised as ImageNet."""
     paths, labels = list_classes(folder, classes)
-    moments = (IMAGENET_MEAN, IMAGENET_STD)
-    return FolderSet(name, tuple(paths), torch.tensor(labels), classes, *moments, size=size, on_bad_image=on_bad_image)
+    return FolderSet(name, tuple(paths), torch.tensor(labels), classes, size=size, on_bad_image=on_bad_image)
 
 
 def class_names(folder: Path) -> tuple[str, ...]:

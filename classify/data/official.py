@@ -11,8 +11,6 @@ import torch
 from torch import Tensor
 
 from classify.data.sets import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     FolderSet,
     ImageSet,
     Moments,
@@ -266,15 +264,7 @@ def load_aircraft(root: Path, split: Split, *, size: int, download: bool, on_bad
         paths.append(folder / "images" / f"{image}.jpg")
         labels.append(label_of[variant])
     return FolderSet(
-        "aircraft",
-        tuple(paths),
-        torch.tensor(labels),
-        classes,
-        IMAGENET_MEAN,
-        IMAGENET_STD,
-        size,
-        on_bad_image=on_bad_image,
-        smallest_crop=0.5,
+        "aircraft", tuple(paths), torch.tensor(labels), classes, size=size, on_bad_image=on_bad_image, smallest_crop=0.5
     )
 
 
@@ -316,9 +306,7 @@ def load_cub(root: Path, split: Split, *, size: int, download: bool, on_bad_imag
         tuple(folder / "images" / names[image] for image in chosen),
         torch.tensor([position[labels[image]] for image in chosen]),
         tuple(name for _, name in classes),
-        IMAGENET_MEAN,
-        IMAGENET_STD,
-        size,
+        size=size,
         on_bad_image=on_bad_image,
         boxes=torch.tensor([boxes[image] for image in chosen]),
         smallest_crop=0.5,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mixgan.data.images import OnBadImage
+from mixgan.engine.fingerprint import describe_files, describe_tensors
 
 Split = Literal["train", "test"]
 Normalise = Literal["mean-std", "mean"]
@@ -57,7 +58,7 @@ class FolderSet:
 
     Attributes:
         labels: (N,) int64, positions in ``classes``.
-        mean, std: per channel, of images in 0..1.
+        mean, std: per channel, of images in 0..1; ImageNet's by default.
         size: side of the squares in batches.
         on_bad_image: what loaders do with an unreadable file.
         boxes: as of ImageSet, but in pixels of the files; ``evaluation_boxes`` maps them to the squares of evaluation.
@@ -68,9 +69,9 @@ class FolderSet:
     paths: tuple[Path, ...]
     labels: Tensor
     classes: tuple[str, ...]
-    mean: Moments
-    std: Moments
-    size: int
+    mean: Moments = IMAGENET_MEAN
+    std: Moments = IMAGENET_STD
+    size: int = 224
     flip: bool = True
     on_bad_image: OnBadImage = "error"
     channels: int = 3
@@ -79,6 +80,13 @@ class FolderSet:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+
+def describe(dataset: ImageSet | FolderSet) -> dict[str, Any]:
+    """Count, class names and fingerprint, as config.json has them (``mixgan.engine.fingerprint``)."""
+    if isinstance(dataset, FolderSet):
+        return describe_files(dataset.paths, dataset.labels, classes=dataset.classes)
+    return describe_tensors(dataset.images, dataset.labels, classes=dataset.classes)
 
 
 def normalised(dataset: ImageSet | FolderSet, normalise: Normalise) -> ImageSet | FolderSet:

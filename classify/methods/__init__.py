@@ -1,6 +1,7 @@
 """Training methods by name."""
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -19,7 +20,7 @@ __all__ = ["METHODS", "Method", "MethodOutput", "MixSchedule", "build_method", "
 
 
 #: Methods that are more than a mixer of ``mixgan.mixing``.
-METHODS: dict[str, type[Method]] = {
+METHODS: dict[str, Callable[..., Method]] = {
     "manifold-mixup": ManifoldMixup,
     "patchup": PatchUp,
     "lamix": Lamix,
@@ -28,7 +29,7 @@ METHODS: dict[str, type[Method]] = {
     "augmix": AugMix,
     "multi-sample": MultiSample,
 }
-#: What ``build_method`` gives a method itself; the other keywords of its constructor are its options.
+#: Parameters that ``build_method`` fills; the other keywords of a method's constructor are its options.
 _GIVEN = ("self", "network", "mixer", "num_classes", "schedule", "mean", "std")
 
 
@@ -37,14 +38,9 @@ def list_methods() -> list[str]:
     return [*list_mixers(), *METHODS]
 
 
-def method_class(name: str) -> type[Method]:
-    """The class behind a name; all mixers are trained by one."""
-    return METHODS.get(name, MixedSamples)
-
-
 def method_options(name: str) -> dict[str, inspect.Parameter]:
-    """The options of a training method by name, with their annotations and defaults; those of its mixer are not among them."""
-    parameters = inspect.signature(method_class(name).__init__).parameters
+    """The options of a training method by name, with their annotations and defaults, without those of its mixer."""
+    parameters = inspect.signature(METHODS.get(name, MixedSamples)).parameters
     return {key: value for key, value in parameters.items() if key not in _GIVEN}
 
 
@@ -65,7 +61,7 @@ def build_method(
         mixer: options of the mixing method (``--mixer.alpha 0.2`` and so on).
         options: options of the training method (``--method.layers stage1`` and so on).
         schedule: when mixing is on.
-        mean, std: the normalisation of the images that the method will see, for what needs them as they were before.
+        mean, std: the normalisation of the images.
 
     Raises:
         ValueError: unknown name or option, or a schedule for a method that has none.
@@ -90,7 +86,7 @@ def build_method(
 def with_moments(
     name: str, options: dict[str, Any], *, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> dict[str, Any]:
-    """Options with the data set's normalisation for the methods that look at images as they were before it."""
+    """Options with the data set's normalisation, for the mixers that undo it."""
     if len(parts_of(name)) > 1:
         parts = {part.replace("-", "_"): part for part in parts_of(name)}
         filled = {key: with_moments(part, options.get(key, {}), mean=mean, std=std) for key, part in parts.items()}

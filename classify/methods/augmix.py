@@ -1,4 +1,4 @@
-"""AugMix: mixtures of chains of simple augmentations, and a loss that asks for one answer to the clean image and two of them."""
+"""AugMix: mixtures of chains of simple augmentations, and a consistency loss between the clean image and two mixtures."""
 
 import math
 
@@ -10,20 +10,20 @@ from classify.methods.method import Method, MethodOutput
 from mixgan.mixing.mixer import check_positive
 from mixgan.mixing.sampling import Draws
 from mixgan.ops import augment
-from mixgan.ops.transforms import Normalization
 
 VIEWS = 2
 #: The published list without colour, contrast, brightness and sharpness, which the test corruptions contain.
 OPERATIONS = (
     "autocontrast", "equalize", "posterize", "solarize", "rotate", "shear_x", "shear_y", "translate_x", "translate_y"
 )  # fmt: skip
-#: How many of them, the first ones, are tone curves; the others are affine.
+#: The first this many are tone curves; the others are affine.
 CURVES = 4
+#: Index of "no operation".
 NOTHING = len(OPERATIONS)
 
 
 class AugMix(Method):
-    """Augmented views that are mixtures of augmentation chains, and one answer for the clean image and its views.
+    """Augmented views that are mixtures of augmentation chains, with a consistency loss between image and views.
 
     A view is (1-m)*x + m * sum over chains of w_k * chain_k(x), w ~ Dirichlet(alpha), m ~ Beta(alpha, alpha), drawn per image; a
     chain applies a random number of random operations of ``OPERATIONS`` one after the other.
@@ -53,7 +53,7 @@ class AugMix(Method):
         alpha: float = 1.0,
         consistency: float = 12.0,
     ) -> None:
-        super().__init__(network)
+        super().__init__(network, mean=mean, std=std)
         if width < 1:
             raise ValueError(f"--method.width must be at least 1, got {width}")
         if not 1 <= depth[0] <= depth[1]:
@@ -65,7 +65,6 @@ class AugMix(Method):
         self.width, self.depth, self.severity = width, depth, severity
         self.alpha = check_positive("--method.alpha", alpha)
         self.consistency = consistency
-        self.normalise = Normalization(mean, std)
 
     def forward(self, images: Tensor, labels: Tensor) -> MethodOutput:
         """One pass of the clean batch and both views. Logs the loss, the clean accuracy and the Jensen-Shannon divergence."""
@@ -119,7 +118,7 @@ def operate(levels: Tensor, operation: Tensor, strength: Tensor, mirrored: Tenso
     """
     curve = pick(curves(levels, strength), operation.clamp(max=CURVES))
     matrix = pick(
-        affine_matrices(torch.where(mirrored, -strength, strength), levels.shape[-2:]),
+        affine_matrices(torch.where(mirrored, -strength, strength), (levels.shape[-2], levels.shape[-1])),
         (operation - CURVES + 1).clamp(min=0),
     )
     return augment.to_levels(augment.affine(augment.apply_curve(levels, curve), matrix))
@@ -128,14 +127,14 @@ def operate(levels: Tensor, operation: Tensor, strength: Tensor, mirrored: Tenso
 def curves(levels: Tensor, strength: Tensor) -> tuple[Tensor, ...]:
     """The tone curves of the first ``CURVES`` operations, and one that changes nothing: (N,C,256) each."""
     counts = augment.histogram(levels)
-    found = (
+    options = (
         augment.autocontrast_curve(counts),
         augment.equalize_curve(counts),
         augment.posterize_curve(4 - (4 * strength).floor()),
         augment.solarize_curve(256 - (256 * strength).floor()),
         augment.identity_curve(levels.device),
     )
-    return tuple(curve.expand(counts.shape) for curve in found)
+    return tuple(curve.expand(counts.shape) for curve in options)
 
 
 def affine_matrices(strength: Tensor, size: tuple[int, int]) -> tuple[Tensor, ...]:
@@ -159,7 +158,7 @@ def pick(options: tuple[Tensor, ...], index: Tensor) -> Tensor:
 
 
 def jensen_shannon(logits: Tensor) -> Tensor:
-    """Generalised Jensen-Shannon divergence of n answers to the same images, averaged over the images.
+    """Generalised Jensen-Shannon divergence of n predictions for the same images, averaged over the images.
 
     Args:
         logits: (n,B,K) float32.

@@ -1,26 +1,33 @@
-"""AutoMix's Mix Block: learns where to take which of two images from, by their features and lambda (AutoMix 4.1)."""
+"""AutoMix (Unveiling the Power of Mixup for Stronger Classifiers): masks learned along with the classifier.
+
+Reading order: the Mix Block and its mask loss (4.1), the momentum teacher (4.2), the training step (Algorithm 1).
+"""
 
 import copy
+import math
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from classify.methods.method import Method, MethodOutput, check_choice, cosine, soft_accuracy
+from classify.methods.method import Method, MethodOutput, check_choice, soft_accuracy
 from classify.networks.contract import first_convolution
 from mixgan.engine.ema import follow
 from mixgan.mixing import Plan, build_mixer
 from mixgan.mixing.mixer import check_probability
-from mixgan.ops.transforms import Normalization
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+Mask = Literal["mix-block", "mixup", "cutmix"]
 MaskNorm = Literal["l1", "l2"]
+Tested = Literal["teacher", "student"]
+#: The share of the run in which the teacher's momentum keeps its first value.
+HELD = 0.1
 
 
 class Projections(NamedTuple):
@@ -38,9 +45,9 @@ class MixBlock(nn.Module):
         P = softmax over the places of i of ((W_P z_j,1-lam)^T (W_P z_i,lam) / sqrt(A))        (h*w, h*w)
         mask = nearest enlargement of sigmoid(P W_Z z_i,lam)
 
-    So every place of the partner looks for what is like it in the own image, and that decides about the own share there.
-    (P as printed has i for rows; its product with W_Z z_i then has to run over its rows. The authors' code computes the
-    partner's mask from W_Z z_j in the same way and takes 1 - mask as the own one: the same with i and j exchanged.)
+    Every place of the partner looks for similar places of the own image; their values decide about the own share there. (P as
+    printed has i for rows. The authors' code computes the partner's mask from W_Z z_j in the same way and takes 1 - mask as
+    the own one: the same with i and j exchanged.)
 
     Args:
         channels: C of the features.
@@ -74,19 +81,21 @@ class MixBlock(nn.Module):
             keys = similarity + _of_lam(self.similarity, lam)
             queries = similarity[partner] + _of_lam(self.similarity, 1.0 - lam)
             values = value + _of_lam(self.value, lam)
-            by_place = (maps.flatten(2).mT for maps in (queries, keys, values))  # (B,h*w,A), (B,h*w,A), (B,h*w,1)
-            attended = F.scaled_dot_product_attention(*by_place)
+            query, key, value_at = (
+                maps.flatten(2).mT for maps in (queries, keys, values)
+            )  # (B,h*w,A), twice, (B,h*w,1)
+            attended = F.scaled_dot_product_attention(query, key, value_at)
             mask = attended.mT.reshape(value.shape).sigmoid()
             return F.interpolate(mask, size=size, mode="nearest")
 
 
 def _without_lam(layer: nn.Conv2d, features: Tensor) -> Tensor:
-    """What a 1x1 convolution of (features, lambda) makes of the features; ``_of_lam`` is the rest of it."""
+    """The part of a 1x1 convolution of (features, lambda) that depends on the features; ``_of_lam`` is the rest of it."""
     return F.conv2d(features, layer.weight[:, :-1], layer.bias)
 
 
 def _of_lam(layer: nn.Conv2d, lam: Tensor) -> Tensor:
-    """(B,A,1,1): what a 1x1 convolution of (features, lambda) makes of lambda (B,)."""
+    """(B,A,1,1): the part of a 1x1 convolution of (features, lambda) that depends on lambda (B,)."""
     return lam.view(-1, 1, 1, 1) * layer.weight[:, -1:].transpose(0, 1)
 
 
@@ -104,13 +113,6 @@ def mask_loss(mask: Tensor, lam: Tensor, *, margin: float, norm: MaskNorm) -> Te
     return (difference - margin**power).clamp(min=0.0).mean()
 
 
-# AutoMix's momentum pipeline: a teacher that follows the network in training slowly (AutoMix 4.2).
-
-
-#: The share of the run in which the momentum keeps its first value.
-HELD = 0.1
-
-
 class MomentumTeacher(nn.Module):
     """A copy of the student, theta_k <- r(m) theta_k + (1 - r(m)) theta_q after every step (AutoMix Eq. 12).
 
@@ -122,7 +124,7 @@ class MomentumTeacher(nn.Module):
         momentum: m at the start of the run; stays for the first tenth, then rises to 1 along half a cosine.
 
     Raises:
-        ValueError: the momentum is no share.
+        ValueError: momentum is not in [0, 1].
     """
 
     def __init__(self, student: nn.Module, *, momentum: float = 0.999) -> None:
@@ -135,40 +137,30 @@ class MomentumTeacher(nn.Module):
                 module.track_running_stats = False
 
     def forward(self, images: Tensor) -> Tensor:
-        """The teacher's logits (B,K) of images (B,C,H,W)."""
+        """Logits (B,K) of images (B,C,H,W)."""
         return self.network(images)
 
     def schedule(self, progress: float) -> None:
-        """Sets the momentum for a share of the run, 0..1."""
+        """Set the momentum for a completed share of the run, 0..1."""
         self.momentum = momentum_at(progress, first=self.first_momentum)
 
     def follow(self, student: nn.Module) -> None:
-        """One momentum step towards the student, in place; what only counts (batch norm's batches) is copied."""
+        """One momentum step towards the student, in place; integer buffers (batch norm's counts) are copied."""
         follow(self.network, student, decay=self.momentum)
 
 
 def momentum_at(progress: float, *, first: float) -> float:
-    """r(m): ``first`` for a tenth of the run, then along half a cosine to 1, which is reached at its end.
-
-    Args:
-        progress: share of the run that is done, 0..1.
-    """
-    return 1.0 - (1.0 - first) * cosine(max(0.0, (progress - HELD) / (1.0 - HELD)))
-
-
-# AutoMix: the masks that mix two images are learned along with the classifier (Unveiling the Power of Mixup).
-
-
-Mask = Literal["mix-block", "mixup", "cutmix"]
-Tested = Literal["teacher", "student"]
+    """r(m) at a completed share of the run: ``first`` for a tenth of it, then half a cosine that reaches 1 at its end."""
+    rising = min(1.0, max(0.0, (progress - HELD) / (1.0 - HELD)))
+    return 1.0 - (1.0 - first) * (0.5 * (1.0 + math.cos(math.pi * rising)))
 
 
 class AutoMix(Method):
     """Mixes by learned masks, beside a teacher that follows the network slowly and supervises them.
 
-    A step (AutoMix Algorithm 1) draws two lambdas and two permutations. q: the network, "student", classifies the clean batch
-    and a mixed one; no gradient goes through the masks. k: the teacher classifies another mixed batch, whose gradient goes
-    through the images into the Mix Block only. Both masks come from the teacher's features of the clean batch.
+    A step draws lambdas and permutations twice. q: the network, "student", classifies the clean batch and a mixed one; no
+    gradient goes through its masks. k: the teacher classifies another mixed batch, whose gradient goes through the images
+    into the Mix Block only. Both masks come from the teacher's features of the clean batch.
 
         loss = CE + MCE (student) + MCE + gamma * mask loss (Mix Block)                          (Eq. 8, 10, 11)
 
@@ -216,13 +208,12 @@ class AutoMix(Method):
         momentum: float = 0.999,
         tested: Tested = "student",
     ) -> None:
-        super().__init__(network)
+        super().__init__(network, mean=mean, std=std)
         check_choice("mask", mask, get_args(Mask))
         check_choice("mask-norm", mask_norm, get_args(MaskNorm))
         check_choice("tested", tested, get_args(Tested))
         # The Mix Block takes lambda and partner from mixup's plan, and replaces its constant mask.
         self.mixer = build_mixer("cutmix" if mask == "cutmix" else "mixup", num_classes=num_classes, alpha=alpha)
-        self.normalisation = Normalization(mean, std)
         self.layer = layer
         if mask_weight < 0:
             raise ValueError(f"--method.mask-weight must not be negative, got {mask_weight}")
@@ -245,7 +236,7 @@ class AutoMix(Method):
     def forward(self, images: Tensor, labels: Tensor) -> MethodOutput:
         """Masks, then the student on the clean and on the mixed batch. Logs every part of the loss as it is summed."""
         plan = self.mixer.plan(images)
-        losses = {}
+        losses: dict[str, Tensor] = {}
         if self.mix_block is not None:
             plan, losses = self.learn_masks(images, labels, plan)
         if self.clean_loss:
@@ -264,28 +255,31 @@ class AutoMix(Method):
         if self.teacher is None:
             mask = self.learned_mask(images, plan, projections)
             return self.with_mask(plan, mask), {"mask_loss": self.mask_loss(mask, plan)}
-        taught = self.mixer.plan(images)
-        mask = self.learned_mask(images, taught, projections)
-        taught = replace(taught, mask=mask)
-        logits = self.teacher(self.mixer.mix_images(images, taught)).float()
+        plan_k = self.mixer.plan(images)
+        mask = self.learned_mask(images, plan_k, projections)
+        plan_k = replace(plan_k, mask=mask)
+        logits = self.teacher(self.mixer.mix_images(images, plan_k)).float()
         losses = {
-            "teacher_loss": F.cross_entropy(logits, self.mixer.targets(labels, taught)),
-            "mask_loss": self.mask_loss(mask, taught),
+            "teacher_loss": F.cross_entropy(logits, self.mixer.targets(labels, plan_k)),
+            "mask_loss": self.mask_loss(mask, plan_k),
         }
         with torch.no_grad():
             return self.with_mask(plan, self.learned_mask(images, plan, projections)), losses
 
     def project(self, images: Tensor) -> Projections:
-        """What the Mix Block sees of the clean images (B,C,H,W): features of the teacher, or of the student without one."""
+        """The Mix Block's projections of clean images (B,C,H,W): of the teacher's features, without a teacher the student's."""
         network = self.network if self.teacher is None else self.teacher.network
+        assert self.mix_block is not None
         return self.mix_block.project(network.stages(images)[self.layer - 1])
 
     def learned_mask(self, images: Tensor, plan: Plan, projections: Projections) -> Tensor:
         """The Mix Block's masks (B,1,H,W) for a plan's partners and lambdas."""
-        return self.mix_block(projections, plan.partner, plan.lam, tuple(images.shape[-2:]))
+        assert self.mix_block is not None
+        return self.mix_block(projections, plan.partner, plan.lam, (images.shape[-2], images.shape[-1]))
 
     def with_mask(self, plan: Plan, mask: Tensor) -> Plan:
-        """The plan with a learned mask, save where lambda leaves one of the two images next to nothing: there mixup's stays."""
+        """The plan with a learned mask; where lambda or 1-lambda is below ``lam_margin`` mixup's constant mask stays."""
+        assert plan.mask is not None
         extreme = torch.minimum(plan.lam, 1.0 - plan.lam) < self.lam_margin
         return replace(plan, mask=torch.where(extreme.view(-1, 1, 1, 1), plan.mask, mask))
 
@@ -299,39 +293,39 @@ class AutoMix(Method):
             self.teacher.follow(self.network)
 
     def networks(self) -> dict[str, nn.Module]:
-        """What could be tested, by name."""
+        """The networks that can be tested, by name."""
         return {"student": self.network} | ({} if self.teacher is None else {"teacher": self.teacher.network})
 
     def predictor(self) -> nn.Module:
-        """The student, or as --method.tested says the teacher, as far as there is one."""
+        """The network that --method.tested names; the student if there is no teacher."""
         return self.networks().get(self.tested, self.network)
 
     def saved_network(self) -> nn.Module:
-        """The one that is tested."""
+        """The same."""
         return self.predictor()
 
-    def test_figures(self, batches: Iterable[tuple[Tensor, Tensor]], accelerator: "Accelerator") -> dict[str, float]:
+    def test_metrics(self, batches: Iterable[tuple[Tensor, Tensor]], accelerator: "Accelerator") -> dict[str, float]:
         """The accuracy of the other network: test_accuracy_student or test_accuracy_teacher, 0..1."""
         from classify.evaluation import evaluate  # slow to import
 
-        others = {name: network for name, network in self.networks().items() if network is not self.predictor()}
         return {
             f"test_accuracy_{name}": evaluate(network, batches, accelerator=accelerator)["test_accuracy"]
-            for name, network in others.items()
+            for name, network in self.networks().items()
+            if network is not self.predictor()
         }
 
     @torch.no_grad()
     def pictures(self, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> dict[str, Tensor]:
-        """Own image, partner, what the student sees of them, and the mask."""
+        """Own image, partner, the student's mixed image, and the mask."""
         plan = self.mixer.plan(images, generator=generator)
         if self.mix_block is not None:
             training = self.training
             self.eval()
             plan = self.with_mask(plan, self.learned_mask(images, plan, self.project(images)))
             self.train(training)
-        shown = {"own": images, "partner": images[plan.partner], "mixed": self.mixer.mix_images(images, plan)}
-        columns = {name: self.normalisation.undo(column) for name, column in shown.items()}
-        return {**columns, "mask (white: own)": plan.mask}
+        batches = {"own": images, "partner": images[plan.partner], "mixed": self.mixer.mix_images(images, plan)}
+        assert plan.mask is not None
+        return {name: self.normalise.undo(batch) for name, batch in batches.items()} | {"mask (white: own)": plan.mask}
 
 
 def stage_channels(network: nn.Module, layer: int) -> int:
@@ -345,7 +339,7 @@ def stage_channels(network: nn.Module, layer: int) -> int:
             f"automix learns its masks from network.stages(x), which {type(network).__name__} does not have; "
             "see classify.networks.contract, or use --method.mask mixup or cutmix"
         )
-    shapes = copy.deepcopy(network).to("meta").eval()  # shapes without computing anything
+    shapes: Any = copy.deepcopy(network).to("meta").eval()  # shapes without computing anything
     maps = shapes.stages(torch.empty(1, first_convolution(network).in_channels, 224, 224, device="meta"))
     if not 1 <= layer <= len(maps):
         raise ValueError(f"--method.layer must be 1 to {len(maps)} with this network, got {layer}")

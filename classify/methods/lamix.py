@@ -1,4 +1,4 @@
-"""What soft training targets look like over an epoch: their largest values and the distribution of all values."""
+"""LaMix (Bypassing the Random Input Mixing in Mixup): one averaged input for a pair, many partly learned soft labels."""
 
 import math
 from dataclasses import replace
@@ -8,137 +8,81 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classify.methods.method import MethodOutput, soft_accuracy
+from classify.methods.method import MethodOutput, check_choice
 from classify.methods.mixed_samples import MixedSamples
 from mixgan.mixing import Mixer, build_mixer
 from mixgan.mixing.mixer import Plan, check_probability
 from mixgan.mixing.puzzlemix import PuzzleMix
 from mixgan.mixing.sampling import Draws
 
-TOP = 5
-BINS = 50
+#: lambda of the local label is uniform in this range.
+LABEL_RANGES = {"lambda": (0.0, 1.0), "average": (0.5, 0.5)}
+LocalLabel = Literal["lambda", "average"]
+#: Largest values and histogram bins in the record of soft targets.
+TOP, BINS = 5, 50
 QUANTITIES = ("soft_targets", "global_labels")
 KINDS = ("original", "mixed")
 
 
-class SoftTargetRecord(nn.Module):
-    """Sums over the batches of an epoch, kept on the device until the epoch's means are asked for (LaMix Figs. 2 and 3).
+class Lamix(MixedSamples):
+    """Averages two inputs; the target is a local label (their classes) plus a learned global one.
 
-    All of it is buffers, so that a resumed run goes on counting. With several processes these are, as for batch norm, the main
-    process's: the record is of its share of the images.
-
-    Args:
-        num_classes: K, the width of the targets.
-    """
-
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        self.top = min(TOP, num_classes)
-        #: upper end of each quantity's histogram; a global label is largest where one class has sigmoid 1 and all others 0
-        self.ends = dict(zip(QUANTITIES, (1.0, math.e / (math.e + num_classes - 1)), strict=True))
-        self.register_buffer("sums", torch.zeros(len(QUANTITIES), len(KINDS), self.top + BINS))
-        self.register_buffer("batches", torch.zeros(len(KINDS)))
-
-    @torch.no_grad()
-    def add(self, soft_targets: Tensor, global_labels: Tensor, *, mixed: bool) -> None:
-        """Count one batch: both (B,K) float32 with rows that sum to 1."""
-        kind = int(mixed)
-        values = (soft_targets, global_labels)
-        self.sums[:, kind] += torch.stack(
-            [self._figures(rows, end) for rows, end in zip(values, self.ends.values(), strict=True)]
-        )
-        self.batches[kind] += 1
-
-    def clear(self) -> None:
-        """Begin another epoch."""
-        self.sums.zero_()
-        self.batches.zero_()
-
-    def means(self) -> dict[str, Any]:
-        """``soft_targets`` and ``global_labels`` (both as JSON values), each with
-
-        - ``range``: [low, high], the ends of its histograms;
-        - ``original`` and ``mixed``, where the epoch had such batches: ``top5`` = mean largest, second ... value of a row, and
-          ``histogram`` = share of all values in each of 50 equal bins over the range.
-        """
-        means = (self.sums / self.batches.clamp(min=1)[:, None]).tolist()
-        batches = self.batches.tolist()
-        return {
-            name: {
-                "range": [0.0, round(self.ends[name], 6)],
-                **{
-                    kind: {"top5": _rounded(row[: self.top]), "histogram": _rounded(row[self.top :])}
-                    for kind, row, count in zip(KINDS, rows, batches, strict=True)
-                    if count
-                },
-            }
-            for name, rows in zip(QUANTITIES, means, strict=True)
-        }
-
-    def _figures(self, rows: Tensor, end: float) -> Tensor:
-        """(top + BINS,): mean of each of the largest values of the rows, then the shares of all values by bin."""
-        largest = rows.topk(self.top, dim=1).values.mean(0)
-        # histc drops what lies outside, and the softmax may round a little past the end
-        return torch.cat((largest, torch.histc(rows.clamp(max=end), BINS, 0.0, end) / rows.numel()))
-
-
-def _rounded(values: list[float]) -> list[float]:
-    return [round(value, 6) for value in values]
-
-
-# Mixed samples whose targets are partly learned: what LaMix does whatever mixes its inputs.
-
-
-class LearnedTargets(MixedSamples):
-    """loss = cross-entropy of softmax(W_l S), S = f(x), against beta * local + (1 - beta) * softmax(sigmoid(W_t S)).
-
-    Steps alternate: one on original samples, whose local label is their own, the next on mixed ones (LaMix 2.3, 2.4). The
-    gradient flows through the target too. Tested is W_l f(x), the network itself; W_t is there for the targets only.
+    x = 0.5 x_i + 0.5 x_j (LaMix Eq. 4), target = beta * local + (1 - beta) * softmax(sigmoid(W_t f(x))) (Eq. 9, 10),
+    loss = cross-entropy of softmax(W_l f(x)) against it, with a gradient through the target too. Steps alternate: one on
+    original samples, whose local label is their own, the next on mixed ones (2.3, 2.4). Tested is W_l f(x), the network itself.
 
     Args:
         network: the classifier, with ``embedding`` (f) and ``classifier`` (W_l) of the network contract.
-        mixer: makes the mixed samples and their local labels.
-        beta: weight of the local label, in [0, 1]; 1 = no global label.
-        originals: whether every other step, the first to begin with, is on original samples.
-        mean, std: the normalisation of the images.
+        beta: weight of the local label, in [0, 1]; 1 leaves the global label out (table 8).
+        local_label: ``"lambda"``: lam y_i + (1-lam) y_j with lam ~ U(0, 1) (Eq. 2, 3.1); ``"average"``: lam = 0.5 (Fig. 1).
+        originals: alternate with steps on original samples, which come first; False: mixed ones only (table 7).
+        mixer: makes the mixed samples and their local labels; default: the average of two images.
+        num_classes, mean, std: of the data set.
 
     Raises:
-        ValueError: beta out of range, or a network without an embedding.
+        ValueError: an option out of range, or a network without an embedding.
     """
+
+    source = "LaMix 2.2-2.4"
 
     def __init__(
         self,
         network: nn.Module,
-        mixer: Mixer,
         *,
-        beta: float,
-        originals: bool,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
+        num_classes: int,
+        mixer: Mixer | None = None,
+        mean: tuple[float, ...] = (0.0,),
+        std: tuple[float, ...] = (1.0,),
+        beta: float = 0.5,
+        local_label: LocalLabel = "lambda",
+        originals: bool = True,
     ) -> None:
+        check_choice("local-label", local_label, tuple(LABEL_RANGES))
+        if mixer is None:
+            mixer = build_mixer("mixup-l", num_classes=num_classes, label_range=LABEL_RANGES[local_label])
         super().__init__(network, mixer, mean=mean, std=std)
         if not (hasattr(network, "embedding") and hasattr(network, "classifier")):
             raise ValueError(
-                f"lamix needs a network with embedding() and classifier, as classify.networks.contract says; "
-                f"{type(network).__name__} has not both"
+                f"lamix needs a network with embedding() and classifier, see classify.networks.contract; "
+                f"{type(network).__name__} does not have both"
             )
         self.beta = check_probability("beta", beta)
         self.originals = originals
         # "the same as the fully-connected layer of the original network" (3.1)
         bias = network.classifier.bias is not None
-        self.global_layer = nn.Linear(network.classifier.in_features, mixer.num_classes, bias=bias)
-        self.record = SoftTargetRecord(mixer.num_classes)
+        self.global_layer = nn.Linear(network.classifier.in_features, num_classes, bias=bias)
+        self.record = SoftTargetRecord(num_classes)
         self.epoch = 0
         self.mixed_turn = not originals
 
     def before_step(self, epoch: int, progress: float) -> None:
-        """Begins the record of a new epoch."""
+        """Begin the record of a new epoch."""
         if epoch != self.epoch:
             self.epoch = epoch
             self.record.clear()
 
     def forward(self, images: Tensor, labels: Tensor) -> MethodOutput:
-        """Classify original or mixed samples, compare with what the local and the global label say together.
+        """Classify original or mixed samples, compare with the local and global labels together.
 
         Logs the loss and the accuracy, which is the local label's weight of the predicted class.
         """
@@ -150,9 +94,7 @@ class LearnedTargets(MixedSamples):
         global_labels = self.global_layer(embedding).float().sigmoid().softmax(1)
         targets = self.beta * mixed.targets + (1.0 - self.beta) * global_labels
         self.record.add(targets, global_labels, mixed=self.mixed_turn)
-        loss = F.cross_entropy(logits, targets)
-        logs = {"loss": loss.detach(), "accuracy": soft_accuracy(logits, mixed.targets)}
-        return MethodOutput(loss, logits, logs)
+        return self.output(F.cross_entropy(logits, targets), logits, mixed.targets)
 
     def after_step(self) -> None:
         """The next step is of the other kind. Counted here, so that accumulated batches are all of one kind."""
@@ -168,48 +110,12 @@ class LearnedTargets(MixedSamples):
         return torch.tensor([int(self.mixed_turn), self.epoch])
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Go on from a state."""
+        """Resume from a state."""
         mixed_turn, self.epoch = state.tolist()
         self.mixed_turn = bool(mixed_turn)
 
 
-# LaMix (Label driven Mixup): one averaged input for a pair, many soft labels (Bypassing the Random Input Mixing in Mixup).
-
-
-LocalLabel = Literal["lambda", "average"]
-
-
-class Lamix(LearnedTargets):
-    """Averages two inputs; the target is a local label (their classes) plus a learned global one.
-
-    x = 0.5 x_i + 0.5 x_j (LaMix Eq. 4), target = beta * local + (1 - beta) * softmax(sigmoid(W_t f(x))) (Eq. 9, 10).
-
-    Args:
-        network: the classifier.
-        beta: weight of the local label, in [0, 1]; 1 leaves the global label out (table 8).
-        local_label: ``"lambda"``: lam y_i + (1-lam) y_j with lam ~ U(0, 1) (Eq. 2, 3.1); ``"average"``: lam = 0.5 (Fig. 1).
-        originals: alternate with steps on original samples; False: mixed ones only (table 7).
-        num_classes, mean, std: of the data set.
-    """
-
-    source = "LaMix 2.2-2.4"
-
-    def __init__(
-        self,
-        network: nn.Module,
-        *,
-        num_classes: int,
-        mean: tuple[float, ...] = (0.0,),
-        std: tuple[float, ...] = (1.0,),
-        beta: float = 0.5,
-        local_label: LocalLabel = "lambda",
-        originals: bool = True,
-    ) -> None:
-        mixer = build_mixer("mixup-l", num_classes=num_classes, label_range=label_range(local_label))
-        super().__init__(network, mixer, beta=beta, originals=originals, mean=mean, std=std)
-
-
-class LamixPuzzle(LearnedTargets):
+class LamixPuzzle(Lamix):
     """LaMix with PuzzleMix's image at lambda = 0.5 as the one input of a pair.
 
     LaMix Eq. 5; PuzzleMix's settings are those of the mixer ``puzzlemix``.
@@ -238,15 +144,25 @@ class LamixPuzzle(LearnedTargets):
         transport: bool = True,
         t_size: int = 4,
     ) -> None:
+        check_choice("local-label", local_label, tuple(LABEL_RANGES))
         mixer = HalfPuzzle(
             num_classes=num_classes,
-            label_range=label_range(local_label),
+            label_range=LABEL_RANGES[local_label],
             transport=transport,
             t_size=t_size,
             mean=mean,
             std=std,
         )
-        super().__init__(network, mixer, beta=beta, originals=originals, mean=mean, std=std)
+        super().__init__(
+            network,
+            num_classes=num_classes,
+            mixer=mixer,
+            mean=mean,
+            std=std,
+            beta=beta,
+            local_label=local_label,
+            originals=originals,
+        )
 
 
 class HalfPuzzle(PuzzleMix):
@@ -254,23 +170,14 @@ class HalfPuzzle(PuzzleMix):
 
     Args:
         label_range: (low, high) inside [0, 1].
-        transport, t_size, mean, std: as in ``PuzzleMix``.
+        options: those of ``PuzzleMix``.
     """
 
     label_follows_mask = False
     source = LamixPuzzle.source
 
-    def __init__(
-        self,
-        *,
-        num_classes: int,
-        label_range: tuple[float, float],
-        transport: bool,
-        t_size: int,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
-    ) -> None:
-        super().__init__(num_classes=num_classes, transport=transport, t_size=t_size, mean=mean, std=std)
+    def __init__(self, *, label_range: tuple[float, float], **options: Any) -> None:
+        super().__init__(**options)
         self.label_range = label_range
 
     def build_plan(self, images: Tensor, saliency: Tensor | None, lam: Tensor | None, draws: Draws) -> Plan:
@@ -280,9 +187,69 @@ class HalfPuzzle(PuzzleMix):
         return replace(plan, drawn=lam, weights=torch.stack((lam, 1.0 - lam), 1))
 
 
-def label_range(local_label: LocalLabel) -> tuple[float, float]:
-    """From where the local label's lambda is drawn, uniformly."""
-    ranges = {"lambda": (0.0, 1.0), "average": (0.5, 0.5)}
-    if local_label not in ranges:
-        raise ValueError(f"local_label must be one of {', '.join(ranges)}, got {local_label!r}")
-    return ranges[local_label]
+class SoftTargetRecord(nn.Module):
+    """Largest values and distribution of an epoch's soft targets, summed on the device (LaMix Figs. 2 and 3).
+
+    All sums are buffers, so that a resumed run continues them. With several processes they are, as in batch norm, of the main
+    process's share of the images.
+
+    Args:
+        num_classes: K, the width of the targets.
+    """
+
+    sums: Tensor
+    batches: Tensor
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.top = min(TOP, num_classes)
+        #: upper end of each quantity's histogram; a global label is largest where one class has sigmoid 1 and all others 0
+        self.ends = dict(zip(QUANTITIES, (1.0, math.e / (math.e + num_classes - 1)), strict=True))
+        self.register_buffer("sums", torch.zeros(len(QUANTITIES), len(KINDS), self.top + BINS))
+        self.register_buffer("batches", torch.zeros(len(KINDS)))
+
+    @torch.no_grad()
+    def add(self, soft_targets: Tensor, global_labels: Tensor, *, mixed: bool) -> None:
+        """Count one batch: both (B,K) float32 with rows that sum to 1."""
+        kind = int(mixed)
+        values = (soft_targets, global_labels)
+        self.sums[:, kind] += torch.stack(
+            [self._statistics(rows, end) for rows, end in zip(values, self.ends.values(), strict=True)]
+        )
+        self.batches[kind] += 1
+
+    def clear(self) -> None:
+        """Reset, for another epoch."""
+        self.sums.zero_()
+        self.batches.zero_()
+
+    def means(self) -> dict[str, Any]:
+        """``soft_targets`` and ``global_labels`` (both as JSON values), each with
+
+        - ``range``: [low, high], the ends of its histograms;
+        - ``original`` and ``mixed``, where the epoch had such batches: ``top5`` = mean largest, second ... value of a row, and
+          ``histogram`` = share of all values in each of 50 equal bins over the range.
+        """
+        means = (self.sums / self.batches.clamp(min=1)[:, None]).tolist()
+        batches = self.batches.tolist()
+        return {
+            name: {
+                "range": [0.0, round(self.ends[name], 6)],
+                **{
+                    kind: {"top5": _rounded(row[: self.top]), "histogram": _rounded(row[self.top :])}
+                    for kind, row, count in zip(KINDS, rows, batches, strict=True)
+                    if count
+                },
+            }
+            for name, rows in zip(QUANTITIES, means, strict=True)
+        }
+
+    def _statistics(self, rows: Tensor, end: float) -> Tensor:
+        """(top + BINS,): mean of each of the largest values of the rows, then the shares of all values by bin."""
+        largest = rows.topk(self.top, dim=1).values.mean(0)
+        # clamped: histc ignores values outside, and the softmax may round a little past the end
+        return torch.cat((largest, torch.histc(rows.clamp(max=end), BINS, 0.0, end) / rows.numel()))
+
+
+def _rounded(values: list[float]) -> list[float]:
+    return [round(value, 6) for value in values]

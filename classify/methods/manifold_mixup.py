@@ -1,196 +1,33 @@
-"""Hidden layers of any network by name, and forward passes in which the output of one of them is replaced."""
+"""Mixing of hidden features: Manifold Mixup and PatchUp, at a random layer of any network.
+
+Reading order: the step they share, the two methods, PatchUp's blocks, and how layers are found by name and replaced.
+"""
 
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._compile import _disable_dynamo  # torch.compiler.disable imports sympy at once: 1.5 s of --help
 
-from classify.methods.method import SoftLoss, soft_target_loss
+from classify.methods.method import SoftLoss, check_choice, soft_target_loss
 from classify.methods.mixed_samples import MixedSamples, MixSchedule
 from mixgan.mixing import Mixer, Plan, build_mixer
 from mixgan.mixing.mixer import check_positive, check_probability, paired_plan
 from mixgan.mixing.sampling import Draws, host_choice
 
-#: How torchvision and timm call the stages of their networks, and the first one's number.
-_STAGE_NAMES = (
-    ("layer{}", 1),  # ResNet and its kin
-    ("stages.{}", 0),  # timm's ConvNeXt, ResNetV2, RepVGG, CSPNet and more
-    ("blocks.{}", 0),  # timm's EfficientNet and MobileNet; the blocks of its vision transformers
-    ("s{}", 1),  # timm's RegNet
-    ("trunk_output.block{}", 1),  # torchvision's RegNet
-    ("features.denseblock{}", 1),  # DenseNet
-)
-
-
-class HiddenLayers:
-    """Layers of a network by their names in ``--method.layers``: 0 or "input", stages 1, 2, ..., or any module.
-
-    Stages are those of the network contract (``stages()``), or modules with the names that torchvision and timm give to stages
-    (layer1, stages.0 and others). Anything else is a module's name as ``named_modules()`` has it, for example ``features.4``.
-
-    Args:
-        network: any network.
-        names: at least one of these names; "stage2" is the same as 2.
-
-    Raises:
-        ValueError: no names, or one that the network does not have.
-    """
-
-    def __init__(self, network: nn.Module, names: tuple[str, ...]) -> None:
-        if not names:
-            raise ValueError("--method.layers must name at least one layer, got none")
-        self.network = network
-        self.names = names
-        #: the names of the stages; None for a network of the contract, whose stages the first batch shows
-        self.stages: list[str] | None = None if has_contract(network) else stages_by_name(network)
-        for name in names:
-            number = stage_number(network, name)
-            if number is None and find_module(network, name) is None:
-                raise self.unknown(f"module {name!r}")
-            if number and self.stages is not None:
-                self.stage(number)
-
-    def module(self, name: str, images: Tensor) -> nn.Module | None:
-        """The module behind a name; None for the input. The first of the images (B,C,H,W) may be run to find it."""
-        number = stage_number(self.network, name)
-        if number == 0:
-            return None
-        if number is not None and self.stages is None:
-            self.stages = stages_by_contract(self.network, images[:1])
-        return find_module(self.network, name if number is None else self.stage(number))
-
-    def stage(self, number: int) -> str:
-        """The name of stage ``number``, counted from 1."""
-        if number > len(self.stages):
-            raise self.unknown(f"stage {number} ({len(self.stages)} stages are known)")
-        return self.stages[number - 1]
-
-    def unknown(self, what: str) -> ValueError:
-        """The error that names what is there."""
-        kind = type(self.network).__name__
-        children = ", ".join(name for name, _ in self.network.named_children())
-        return ValueError(
-            f"--method.layers: {kind} has no {what}; name modules below {children or 'it'}, or 0 for the input"
-        )
-
-
-def stage_number(network: nn.Module, name: str) -> int | None:
-    """0 for the input, n for stage n, None for a module's name."""
-    if name == "input":
-        return 0
-    match = re.fullmatch(r"(stage)?(\d+)", name)
-    if match is None or (match[1] and find_module(network, name) is not None):  # a module may be called stage1
-        return None
-    return int(match[2])
-
-
-def find_module(network: nn.Module, name: str) -> nn.Module | None:
-    """The module of this name, where there is one; the network itself has none."""
-    try:
-        return network.get_submodule(name) if name else None
-    except AttributeError:
-        return None
-
-
-def has_contract(network: nn.Module) -> bool:
-    """Whether the network gives its stages itself; in timm ``stages`` may be a container of modules."""
-    stages = getattr(network, "stages", None)
-    return callable(stages) and not isinstance(stages, nn.Module)
-
-
-def stages_by_name(network: nn.Module) -> list[str]:
-    """The names of the stages of a network outside the contract; none where they are called otherwise."""
-    for pattern, number in _STAGE_NAMES:
-        found = []
-        while find_module(network, pattern.format(number)) is not None:
-            found.append(pattern.format(number))
-            number += 1
-        if found:
-            return found
-    return []
-
-
-@torch.no_grad()
-def stages_by_contract(network: nn.Module, image: Tensor) -> list[str]:
-    """The names of the modules whose outputs ``network.stages`` returns, found by watching one call, in eval mode.
-
-    Args:
-        image: (1,C,H,W).
-
-    Raises:
-        ValueError: a stage is not the output of a module.
-    """
-    made: list[tuple[str, object]] = []
-
-    def note(name: str, module: nn.Module, inputs: object, output: object) -> None:
-        made.append((name, output))
-
-    training = network.training
-    handles = [module.register_forward_hook(partial(note, name)) for name, module in network.named_modules()]
-    try:
-        network.eval()
-        maps = network.stages(image)
-    finally:
-        network.train(training)
-        for handle in handles:
-            handle.remove()
-    names = []
-    for number, stage in enumerate(maps, 1):
-        # Of several modules that gave this very tensor the last one contains the others.
-        makers = [name for name, output in made if output is stage]
-        if not makers:
-            kind = type(network).__name__
-            raise ValueError(f"--method.layers: stage {number} of {kind} is no module's output; name modules instead")
-        names.append(makers[-1])
-    return names
-
-
-@contextmanager
-def replaced_output(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Inside, the module's output is replaced by ``change(output)``, in one forward pass of the network it belongs to.
-
-    The hook that does it is gone afterwards, also after an exception. A compiled network runs eagerly inside: compiled code
-    would pass the new hook by without a word.
-
-    Raises:
-        ValueError: the module did not run exactly once, or gave no tensor.
-    """
-    runs = 0
-    kind = type(module).__name__
-
-    def hook(_: nn.Module, inputs: object, output: object) -> Tensor:
-        nonlocal runs
-        runs += 1
-        if not isinstance(output, Tensor):
-            raise ValueError(
-                f"--method.layers must name modules that give one tensor; {kind} gave {type(output).__name__}"
-            )
-        return change(output)
-
-    handle = module.register_forward_hook(hook)
-    try:
-        with torch.compiler.set_stance("force_eager"):
-            yield
-    finally:
-        handle.remove()
-    if runs != 1:
-        raise ValueError(f"--method.layers must name modules that run once in a forward pass; {kind} ran {runs} times")
-
-
-# Mixing at a layer that is drawn anew in every step: the input or hidden features of any network.
+PatchMode = Literal["soft", "hard"]
 
 
 class HiddenMixing(MixedSamples):
     """Base of the methods that mix a batch at one of several layers: the input, or the output of a module.
 
-    Everything up to that layer sees unmixed samples; the labels are mixed by the same plan. The network stays as it is: the
-    layer's output is replaced by a hook for one forward pass.
+    Everything up to that layer sees unmixed samples; the labels are mixed by the same plan. A hook replaces the layer's output
+    for one forward pass; the network itself is not changed.
 
     Args:
         network: any classifier.
@@ -227,14 +64,14 @@ class HiddenMixing(MixedSamples):
 
     @_disable_dynamo
     def classify_hidden(self, module: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Plan]:
-        """The same for a batch mixed at the output of a module."""
+        """``classify`` for a batch mixed at the output of a module."""
         plans: list[Plan] = []
 
         def mix(features: Tensor) -> Tensor:
             if len(features) != len(images):
                 raise ValueError(
-                    f"--method.layers must name modules that keep the batch apart: {type(module).__name__} made "
-                    f"{tuple(features.shape)} of {len(images)} images"
+                    f"--method.layers must name modules that keep the batch dimension: {type(module).__name__} returned "
+                    f"{tuple(features.shape)} for {len(images)} images"
                 )
             maps = features if features.ndim == 4 else features.flatten(1)[:, :, None, None]
             plans.append(self.hidden_mixer.plan(maps))
@@ -245,24 +82,21 @@ class HiddenMixing(MixedSamples):
         return logits, self.hidden_mixer.targets(labels, plans[0]), plans[0]
 
     def drawn_layer(self, images: Tensor) -> nn.Module | None:
-        """This step's layer; None for the input."""
+        """A random layer; None for the input."""
         names = self.layers.names
         return self.layers.module(names[host_choice([1.0] * len(names))], images)
 
     def pictures(self, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> dict[str, Tensor]:
-        """What is done to images where the input is drawn; hidden features make no picture."""
+        """The mixed images where the input is among the layers; mixed features cannot be shown."""
         if {"0", "input"}.isdisjoint(self.layers.names):
             return {"own": self.normalise.undo(images)}
         return super().pictures(images, labels, generator=generator)
 
 
-# Manifold Mixup: interpolates hidden features instead of images.
-
-
 class ManifoldMixup(HiddenMixing):
     """Interpolates the features of a random layer, or the images, and the labels: mixup in hidden space.
 
-    At a layer drawn anew in every step, h = lam h_i + (1-lam) h_j and y = lam y_i + (1-lam) y_j with lam ~ Beta(alpha, alpha).
+    At a layer drawn in every step, h = lam h_i + (1-lam) h_j and y = lam y_i + (1-lam) y_j with lam ~ Beta(alpha, alpha).
 
     Args:
         network: any classifier.
@@ -291,12 +125,6 @@ class ManifoldMixup(HiddenMixing):
         super().__init__(network, mixer, mixer, layers=layers, mean=mean, std=std, loss=loss)
 
 
-# PatchUp: blocks of hidden features from another sample, interpolated (soft) or swapped in (hard).
-
-
-PatchMode = Literal["soft", "hard"]
-
-
 class PatchUp(HiddenMixing):
     """Changes random blocks of every feature map of a random layer: interpolated (soft) or from the partner (hard).
 
@@ -310,9 +138,9 @@ class PatchUp(HiddenMixing):
         mode: ``"soft"`` or ``"hard"``.
         layers: where to mix: 0 is the input, 1, 2, ... the network's stages, all else a module's name.
         block: side of the blocks, odd; smaller where the features are.
-        gamma: sets the odds of a block as in DropBlock, where it is the share of changed features, overlaps aside.
+        gamma: sets the probability of a block as in DropBlock, where it is the share of changed features, overlaps aside.
         alpha: lam ~ Beta(alpha, alpha) inside soft blocks.
-        odds: share of the batches that are mixed (published: 1 for soft, 0.7 for hard).
+        prob: share of the batches that are mixed (published: 1 for soft, 0.7 for hard).
         per_batch: one lambda and the same blocks for the batch, as published.
         loss: ``"soft-ce"``, or ``"bce"`` as published.
 
@@ -334,7 +162,7 @@ class PatchUp(HiddenMixing):
         block: int = 7,
         gamma: float = 0.9,
         alpha: float = 2.0,
-        odds: float = 1.0,
+        prob: float = 1.0,
         per_batch: bool = False,
         loss: SoftLoss = "soft-ce",
     ) -> None:
@@ -342,7 +170,7 @@ class PatchUp(HiddenMixing):
             num_classes=num_classes, mode=mode, block=block, gamma=gamma, alpha=alpha, per_batch=per_batch
         )
         cutmix = build_mixer("cutmix", num_classes=num_classes, per_batch=per_batch)
-        schedule = MixSchedule(odds=check_probability("--method.odds", odds))
+        schedule = MixSchedule(prob=check_probability("--method.prob", prob))
         super().__init__(network, cutmix, blocks, layers=layers, schedule=schedule, mean=mean, std=std, loss=loss)
 
     def mixed_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -367,8 +195,7 @@ class PatchUpBlocks(Mixer):
         self, *, num_classes: int, mode: PatchMode, block: int, gamma: float, alpha: float, per_batch: bool
     ) -> None:
         super().__init__(num_classes=num_classes, per_batch=per_batch)
-        if mode not in ("soft", "hard"):
-            raise ValueError(f"--method.mode must be 'soft' or 'hard', got {mode!r}")
+        check_choice("mode", mode, get_args(PatchMode))
         if block < 1 or block % 2 == 0:
             raise ValueError(f"--method.block must be odd and at least 1, got {block}")
         self.mode, self.block = mode, block
@@ -382,7 +209,7 @@ class PatchUpBlocks(Mixer):
         like = images[:1] if draws.shared else images
         # Channels last, whatever the features are: a CPU pools such maps four times as fast.
         centres = torch.empty_like(like, dtype=torch.float32, memory_format=torch.channels_last)
-        centres.bernoulli_(centre_odds(self.gamma, block, size), generator=draws.generator)
+        centres.bernoulli_(centre_probability(self.gamma, block, size), generator=draws.generator)
         if lam is None:
             lam = draws.beta(self.alpha) if self.mode == "soft" else torch.zeros(len(images), device=images.device)
         mask = 1.0 - blocks_around(centres, block) * (1.0 - lam).view(-1, 1, 1, 1)
@@ -395,8 +222,8 @@ def fitting_block(block: int, size: tuple[int, int]) -> int:
     return fits - 1 + fits % 2
 
 
-def centre_odds(gamma: float, block: int, size: tuple[int, int]) -> float:
-    """The odds of a block around a place: gamma h w / (k^2 (h-k+1) (w-k+1)), DropBlock's for a share gamma.
+def centre_probability(gamma: float, block: int, size: tuple[int, int]) -> float:
+    """The probability of a block around a place: gamma h w / (k^2 (h-k+1) (w-k+1)), DropBlock's for a share gamma.
 
     As published, any place may be a centre, not only those whose block lies inside.
     """
@@ -408,7 +235,176 @@ def centre_odds(gamma: float, block: int, size: tuple[int, int]) -> float:
 def blocks_around(centres: Tensor, block: int) -> Tensor:
     """1 in the block x block places around every 1 of centres (B,C,h,w), cut off at the border; 0 elsewhere."""
     half = block // 2
-    in_rows = F.max_pool2d(
-        centres, (block, 1), stride=1, padding=(half, 0)
-    )  # one axis after the other: 2k reads, not k^2
+    # one axis after the other: 2k reads, not k^2
+    in_rows = F.max_pool2d(centres, (block, 1), stride=1, padding=(half, 0))
     return F.max_pool2d(in_rows, (1, block), stride=1, padding=(0, half))
+
+
+#: How torchvision and timm call the stages of their networks, and the first one's number.
+_STAGE_NAMES = (
+    ("layer{}", 1),  # ResNet and its kin
+    ("stages.{}", 0),  # timm's ConvNeXt, ResNetV2, RepVGG, CSPNet and more
+    ("blocks.{}", 0),  # timm's EfficientNet and MobileNet; the blocks of its vision transformers
+    ("s{}", 1),  # timm's RegNet
+    ("trunk_output.block{}", 1),  # torchvision's RegNet
+    ("features.denseblock{}", 1),  # DenseNet
+)
+
+
+class HiddenLayers:
+    """Layers of a network by their names in ``--method.layers``: 0 or "input", stages 1, 2, ..., or any module.
+
+    Stages are those of the network contract (``stages()``), or modules with the names that torchvision and timm give to stages
+    (layer1, stages.0 and others). Anything else is a module's name as ``named_modules()`` has it, for example ``features.4``.
+
+    Args:
+        network: any network.
+        names: at least one of these names; "stage2" is the same as 2.
+
+    Raises:
+        ValueError: no names, or one that the network does not have.
+    """
+
+    def __init__(self, network: nn.Module, names: tuple[str, ...]) -> None:
+        if not names:
+            raise ValueError("--method.layers must name at least one layer, got none")
+        self.network = network
+        self.names = names
+        #: the names of the stages; None for a network of the contract until its stages have been found with a batch
+        self.stages: list[str] | None = None if has_contract(network) else stages_by_name(network)
+        for name in names:
+            number = stage_number(network, name)
+            if number is None and find_module(network, name) is None:
+                raise self.unknown(f"module {name!r}")
+            if number and self.stages is not None:
+                self.stage(number, self.stages)
+
+    def module(self, name: str, images: Tensor) -> nn.Module | None:
+        """The module of a name; None for the input. The first of the images (B,C,H,W) may be run to find it."""
+        number = stage_number(self.network, name)
+        if number == 0:
+            return None
+        if number is None:
+            return find_module(self.network, name)
+        if self.stages is None:
+            self.stages = stages_by_contract(self.network, images[:1])
+        return find_module(self.network, self.stage(number, self.stages))
+
+    def stage(self, number: int, stages: list[str]) -> str:
+        """The name of stage ``number``, counted from 1."""
+        if number > len(stages):
+            raise self.unknown(f"stage {number} ({len(stages)} stages are known)")
+        return stages[number - 1]
+
+    def unknown(self, what: str) -> ValueError:
+        """The error for a missing layer, naming the modules that exist."""
+        kind = type(self.network).__name__
+        children = ", ".join(name for name, _ in self.network.named_children())
+        return ValueError(
+            f"--method.layers: {kind} has no {what}; name modules below {children or 'it'}, or 0 for the input"
+        )
+
+
+def stage_number(network: nn.Module, name: str) -> int | None:
+    """0 for the input, n for stage n, None for a module's name."""
+    if name == "input":
+        return 0
+    match = re.fullmatch(r"(stage)?(\d+)", name)
+    if match is None or (match[1] and find_module(network, name) is not None):  # a module may be called stage1
+        return None
+    return int(match[2])
+
+
+def find_module(network: nn.Module, name: str) -> nn.Module | None:
+    """The module of this name, where there is one; the network itself has none."""
+    try:
+        return network.get_submodule(name) if name else None
+    except AttributeError:
+        return None
+
+
+def has_contract(network: nn.Module) -> bool:
+    """Whether the network has a method ``stages(x)``; in timm ``stages`` may be a container of modules."""
+    stages = getattr(network, "stages", None)
+    return callable(stages) and not isinstance(stages, nn.Module)
+
+
+def stages_by_name(network: nn.Module) -> list[str]:
+    """The names of the stages of a network outside the contract; empty where they follow no known pattern."""
+    for pattern, number in _STAGE_NAMES:
+        found = []
+        while find_module(network, pattern.format(number)) is not None:
+            found.append(pattern.format(number))
+            number += 1
+        if found:
+            return found
+    return []
+
+
+@torch.no_grad()
+def stages_by_contract(network: Any, image: Tensor) -> list[str]:
+    """The names of the modules whose outputs ``network.stages`` returns, found by hooks in one call, in eval mode.
+
+    Args:
+        image: (1,C,H,W).
+
+    Raises:
+        ValueError: a stage is not the output of a module.
+    """
+    outputs: list[tuple[str, object]] = []
+
+    def record(name: str, module: nn.Module, inputs: object, output: object) -> None:
+        outputs.append((name, output))
+
+    training = network.training
+    handles = [module.register_forward_hook(partial(record, name)) for name, module in network.named_modules()]
+    try:
+        network.eval()
+        maps = network.stages(image)
+    finally:
+        network.train(training)
+        for handle in handles:
+            handle.remove()
+    names = []
+    for number, stage in enumerate(maps, 1):
+        # Of several modules that returned this very tensor the last one contains the others.
+        sources = [name for name, output in outputs if output is stage]
+        if not sources:
+            kind = type(network).__name__
+            raise ValueError(
+                f"--method.layers: stage {number} of {kind} is not the output of a module; name modules instead"
+            )
+        names.append(sources[-1])
+    return names
+
+
+@contextmanager
+def replaced_output(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Context in which the module's output is replaced by ``change(output)``, for one forward pass of its network.
+
+    The hook is removed afterwards, also after an exception. A compiled network runs eagerly inside: compiled code would
+    silently ignore the new hook.
+
+    Raises:
+        ValueError: the module did not run exactly once, or did not return a tensor.
+    """
+    runs = 0
+    kind = type(module).__name__
+
+    def hook(_: nn.Module, inputs: object, output: object) -> Tensor:
+        nonlocal runs
+        runs += 1
+        if not isinstance(output, Tensor):
+            raise ValueError(
+                f"--method.layers must name modules that return one tensor; {kind} returned {type(output).__name__}"
+            )
+        return change(output)
+
+    handle = module.register_forward_hook(hook)
+    try:
+        with torch.compiler.set_stance("force_eager"):
+            yield
+    finally:
+        handle.remove()
+    if runs != 1:
+        raise ValueError(f"--method.layers must name modules that run once in a forward pass; {kind} ran {runs} times")

@@ -1,8 +1,8 @@
-"""When mixing is on: in which epochs, and for what share of the batches."""
+"""Soft cross-entropy on mixed samples: every mixer of ``mixgan.mixing`` as a training method."""
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
@@ -13,17 +13,15 @@ from classify.methods.method import (
     Method,
     MethodOutput,
     SoftLoss,
-    check_loss,
-    clean_loss_scale,
+    check_choice,
     soft_accuracy,
     soft_target_loss,
-    top2_figures,
+    top2_metrics,
 )
 from mixgan.mixing import Mixer, Plan, build_mixer, gradient_saliency, saliency_of_gradient, static_saliency
 from mixgan.mixing.interpolation import Erm, smoothed
 from mixgan.mixing.mixer import check_probability
 from mixgan.mixing.sampling import host_choice
-from mixgan.ops.transforms import Normalization
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +29,7 @@ class MixSchedule:
     """The share of batches that are mixed, by epoch (counted from 0); all of them by default.
 
     Args:
-        odds: share of the batches while mixing is on (CutMix on CIFAR: 0.5).
+        prob: share of the batches while mixing is on (CutMix on CIFAR: 0.5).
         off_epoch: no mixing from this epoch on.
         epochs: "K/N", mixing in K of every N epochs: N-K epochs without, then K with, repeated (SamplePairing, as
             Multi-sample 3.3 words it: 2/10).
@@ -41,18 +39,16 @@ class MixSchedule:
         ValueError: a value out of range.
     """
 
-    odds: float = 1.0
+    prob: float = 1.0
     off_epoch: int | None = None
     epochs: str | None = None
     warmup: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.odds <= 1:
-            raise ValueError(f"--mix-prob must lie in [0, 1], got {self.odds}")
-        if self.off_epoch is not None and self.off_epoch < 0:
-            raise ValueError(f"--mix-off-epoch must not be negative, got {self.off_epoch}")
-        if self.warmup < 0:
-            raise ValueError(f"--mix-warmup must not be negative, got {self.warmup}")
+        check_probability("--mix-prob", self.prob)
+        for flag, value in (("--mix-off-epoch", self.off_epoch), ("--mix-warmup", self.warmup)):
+            if value is not None and value < 0:
+                raise ValueError(f"{flag} must not be negative, got {value}")
         self._cycle()
 
     def share(self, epoch: int) -> float:
@@ -62,7 +58,7 @@ class MixSchedule:
         on, period = self._cycle()
         if epoch % period < period - on:
             return 0.0
-        return self.odds * min(1.0, (epoch + 1) / (self.warmup + 1))
+        return self.prob * min(1.0, (epoch + 1) / (self.warmup + 1))
 
     def _cycle(self) -> tuple[int, int]:
         """(K, N) of ``epochs``; (1, 1) without."""
@@ -74,59 +70,6 @@ class MixSchedule:
         return int(match[1]), int(match[2])
 
 
-# The clean loss of a batch and the saliency map that it has anyway, for the price of the loss.
-
-
-@_disable_dynamo
-def clean_loss_with_saliency(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of the network on unmixed images, and its saliency map, from ONE forward and ONE backward pass.
-
-    A clean loss in training needs a forward pass, and a backward pass into the parameters. That backward pass goes through
-    all activations down to the first layer; the gradient of the images is one convolution more. So it is made here, at
-    once, and yields both. The parameters' share is kept, and added when the returned loss is back-propagated, which then runs
-    no pass of its own. Compared with the same clean loss and no saliency, the map costs that one convolution and, until the
-    step ends, one copy of the parameters. The graph of this pass is gone before the mixed samples' pass begins.
-
-    The pass is a training pass: in training mode batch norm uses and updates the statistics of this batch, so that a map also
-    shows what its image does to the others' losses (in the published code as well, with its clean loss on).
-
-    Args:
-        network: logits (B,K) of images; parameters that require gradients get them.
-        images: (B,C,H,W).
-        labels: (B,) int64.
-
-    Returns:
-        The mean loss, scalar float32, and the map (B,H,W) float32 as ``gradient_saliency`` makes it of the summed loss.
-    """
-    probe = images.detach().requires_grad_()
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    # The sum, not the mean: B times larger gradients, which 16-bit floats hold better.
-    loss = F.cross_entropy(network(probe).float(), labels, reduction="sum")
-    of_images, *of_parameters = torch.autograd.grad(loss, [probe, *parameters], materialize_grads=True)
-    clean_loss = _KnownGradient.apply(loss.detach(), of_parameters, *parameters) / len(images)
-    return clean_loss, saliency_of_gradient(of_images)
-
-
-class _KnownGradient(torch.autograd.Function):
-    """A value whose gradients with respect to some parameters have been computed already.
-
-    They reach the parameters when the step's loss is back-propagated, together with all others: several processes wait for
-    exactly one gradient of each parameter.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, gradients: list[Tensor], *parameters: Tensor) -> Tensor:
-        ctx.gradients = gradients
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, *(upstream * gradient for gradient in ctx.gradients)
-
-
-# Soft cross-entropy on mixed samples: every mixer of ``mixgan.mixing`` as a training method.
-
-
 class MixedSamples(Method):
     """loss = cross-entropy of the network on mixed images against the mixed labels.
 
@@ -135,17 +78,18 @@ class MixedSamples(Method):
     Args:
         network: the classifier.
         mixer: the mixing method.
-        schedule: when it is on; batches that are not mixed are trained on as they are.
+        schedule: when mixing is on; other batches are trained on unmixed.
         mean, std: the normalisation of the images, which the static saliency map undoes.
         loss: ``"soft-ce"``, or ``"bce"``, binary cross-entropy of the softmax, as PuzzleMix published (``soft_target_loss``).
         clean_weight: w, adds w times the cross-entropy on the unmixed images to the loss of a mixed batch, at the cost of
-            a second training pass; beside "bce" times 2/K (``clean_loss_scale``). PuzzleMix: 0 on CIFAR, 1 on larger images.
-        reuse_forward: make the gradient saliency map from the clean loss's training pass, which then costs next to nothing
-            (``clean_loss_with_saliency``), instead of from a pass of its own in eval mode. Needs a clean weight.
+            a second training pass; beside "bce", whose mean over K classes makes it smaller, times 2/K (PuzzleMix's published
+            code). PuzzleMix: 0 on CIFAR, 1 on larger images.
+        reuse_forward: take the gradient saliency map from the clean loss's training pass (``clean_loss_with_saliency``)
+            at almost no cost, instead of from a separate pass in eval mode. Needs a clean weight.
         smoothing: label smoothing on top of the mixed labels, (1 - smoothing) * t + smoothing / K (LaMix table 5).
 
     Raises:
-        ValueError: a value out of range, or nothing to reuse.
+        ValueError: a value out of range, or ``reuse_forward`` without a clean loss or gradient saliency.
     """
 
     def __init__(
@@ -161,7 +105,8 @@ class MixedSamples(Method):
         reuse_forward: bool = False,
         smoothing: float = 0.0,
     ) -> None:
-        super().__init__(network)
+        super().__init__(network, mean=mean, std=std)
+        check_choice("loss", loss, get_args(SoftLoss))
         if clean_weight < 0:
             raise ValueError(f"--method.clean-weight must not be negative, got {clean_weight}")
         if reuse_forward and clean_weight == 0:
@@ -173,40 +118,47 @@ class MixedSamples(Method):
         self.mixer = mixer
         self.unmixed = build_mixer("erm", num_classes=mixer.num_classes)
         self.schedule = schedule or MixSchedule()
-        self.normalise = Normalization(mean, std)
-        self.loss, self.clean_weight, self.reuse_forward = check_loss(loss), clean_weight, reuse_forward
+        self.loss, self.clean_weight, self.reuse_forward = loss, clean_weight, reuse_forward
         self.smoothing = check_probability("--method.smoothing", smoothing)
         self.share = self.schedule.share(0)
 
     def before_step(self, epoch: int, progress: float) -> None:
-        """The share of mixed batches in this epoch."""
+        """Set the share of mixed batches of this epoch."""
         self.share = self.schedule.share(epoch)
 
     def forward(self, images: Tensor, labels: Tensor) -> MethodOutput:
-        """Mix, classify, compare.
+        """Mix, classify, compare with the mixed labels.
 
-        Logs the loss and the lambda-weighted accuracy; of batches mixed in pairs also the top-2 figures, with a clean loss
-        also that.
+        Logs the loss and the lambda-weighted accuracy; top-2 metrics of batches mixed in pairs; the clean loss where there
+        is one.
         """
         if not self.mixes_this_batch():
             logits, targets, _ = self.classify(self.unmixed, images, labels, None)
-            return self.output(self.target_loss(logits, targets), logits, targets, {})
-        clean_loss, saliency = self.clean_pass(images, labels)
+            return self.output(self.target_loss(logits, targets), logits, targets)
+        clean_loss = saliency = None
+        if self.reuse_forward:
+            clean_loss, saliency = clean_loss_with_saliency(self.network, images, labels)
+        elif self.clean_weight > 0:
+            clean_loss = F.cross_entropy(self.network(images).float(), labels)
         if saliency is None:
             saliency = self.saliency(self.mixer, images, labels)
         logits, targets, plan = self.classify(self.mixer, images, labels, saliency)
         loss = self.mixed_loss(logits, targets)
-        figures = self.pair_figures(logits, labels, plan)
+        logs = {}
+        if not isinstance(self.mixer, Erm) and logits.shape[1] > 1:
+            logs = top2_metrics(logits.detach(), labels, labels[main_partner(plan)])
         if clean_loss is not None:
-            loss = loss + self.clean_weight * clean_loss_scale(logits.shape[1], self.loss) * clean_loss
-            figures["clean_loss"] = clean_loss.detach()
-        return self.output(loss, logits, targets, figures)
+            scale = 1.0 if self.loss == "soft-ce" else 2.0 / logits.shape[1]
+            loss = loss + self.clean_weight * scale * clean_loss
+            logs["clean_loss"] = clean_loss.detach()
+        return self.output(loss, logits, targets, logs)
 
-    def output(self, loss: Tensor, logits: Tensor, targets: Tensor, figures: dict[str, Tensor]) -> MethodOutput:
+    def output(
+        self, loss: Tensor, logits: Tensor, targets: Tensor, logs: dict[str, Tensor] | None = None
+    ) -> MethodOutput:
         """The step's output, with loss and accuracy among its logs."""
-        return MethodOutput(
-            loss, logits, {"loss": loss.detach(), "accuracy": soft_accuracy(logits, targets), **figures}
-        )
+        accuracy = soft_accuracy(logits, targets)
+        return MethodOutput(loss, logits, {"loss": loss.detach(), "accuracy": accuracy, **(logs or {})})
 
     def classify(
         self, mixer: Mixer, images: Tensor, labels: Tensor, saliency: Tensor | None
@@ -220,22 +172,8 @@ class MixedSamples(Method):
         return self.target_loss(logits, targets)
 
     def target_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The loss of a batch, mixed or not, against its labels, smoothed where that is asked for."""
+        """The loss of a batch, mixed or not, against its targets, which are smoothed if ``smoothing`` is set."""
         return soft_target_loss(logits, smoothed(targets, self.smoothing) if self.smoothing else targets, self.loss)
-
-    def clean_pass(self, images: Tensor, labels: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """The cross-entropy on the images as they are, and the saliency map where it comes from the same pass."""
-        if self.reuse_forward:
-            return clean_loss_with_saliency(self.network, images, labels)
-        if self.clean_weight > 0:
-            return F.cross_entropy(self.network(images).float(), labels), None
-        return None, None
-
-    def pair_figures(self, logits: Tensor, labels: Tensor, plan: Plan) -> dict[str, Tensor]:
-        """The top-2 figures of samples that are mixed with others, of the partner with the most weight; else nothing."""
-        if isinstance(self.mixer, Erm) or logits.shape[1] < 2:
-            return {}
-        return top2_figures(logits.detach(), labels, labels[main_partner(plan)])
 
     def mixes_this_batch(self) -> bool:
         """Random where the schedule mixes a share of the batches; processes may differ."""
@@ -260,15 +198,59 @@ class MixedSamples(Method):
             self.network.train(training)
 
     def pictures(self, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> dict[str, Tensor]:
-        """Own image, the image that is mixed in most, mixed image and mask."""
+        """Own image, the partner with the most weight, mixed image and mask."""
         saliency = self.saliency(self.mixer, images, labels)
         mixed = self.mixer.mix(images, labels, saliency=saliency, generator=generator)
-        shown = {"own": images, "partner": images[main_partner(mixed.plan)], "mixed": mixed.images}
-        columns = {name: self.normalise.undo(column) for name, column in shown.items()}
+        batches = {"own": images, "partner": images[main_partner(mixed.plan)], "mixed": mixed.images}
+        columns = {name: self.normalise.undo(batch) for name, batch in batches.items()}
         return columns if mixed.mask is None else {**columns, "mask (white: own)": mixed.mask}
 
 
 def main_partner(plan: Plan) -> Tensor:
-    """(B,) int64: the sample with the most weight in each mixed one, itself left out."""
+    """(B,) int64: the source with the most weight in each mixed sample, itself left out."""
     others = plan.weights[:, 1:].argmax(1, keepdim=True) + 1
     return plan.sources.gather(1, others)[:, 0]
+
+
+@_disable_dynamo
+def clean_loss_with_saliency(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of the network on unmixed images, and its saliency map, from ONE forward and ONE backward pass.
+
+    The clean loss needs a backward pass through all activations anyway; the gradient of the images is one convolution more. So
+    that pass runs here, at once. The gradients of the parameters are kept (one copy of the parameters until the step ends)
+    and added when the returned loss is back-propagated, which then runs no pass of its own.
+
+    Batch norm in training mode uses and updates the statistics of this batch, as in the published code with its clean loss on.
+
+    Args:
+        network: logits (B,K) of images; parameters that require gradients get them.
+        images: (B,C,H,W).
+        labels: (B,) int64.
+
+    Returns:
+        The mean loss, scalar float32, and the map (B,H,W) float32 as ``gradient_saliency`` makes it of the summed loss.
+    """
+    inputs = images.detach().requires_grad_()
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    # The sum, not the mean: B times larger gradients, which 16-bit floats hold better.
+    loss = F.cross_entropy(network(inputs).float(), labels, reduction="sum")
+    of_images, *of_parameters = torch.autograd.grad(loss, [inputs, *parameters], materialize_grads=True)
+    clean_loss = _KnownGradient.apply(loss.detach(), of_parameters, *parameters) / len(images)
+    return clean_loss, saliency_of_gradient(of_images)
+
+
+class _KnownGradient(torch.autograd.Function):
+    """A value whose gradients with respect to some parameters have been computed already.
+
+    They reach the parameters when the step's loss is back-propagated, together with all others: several processes wait for
+    exactly one gradient of each parameter.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, gradients: list[Tensor], *parameters: Tensor) -> Tensor:
+        ctx.gradients = gradients
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, *(upstream * gradient for gradient in ctx.gradients)

@@ -11,7 +11,6 @@ from classify.methods.method import Method, MethodOutput, check_choice
 from classify.networks.contract import double_input, double_output
 from mixgan.mixing.mixer import check_positive
 from mixgan.mixing.sampling import Draws
-from mixgan.ops.transforms import Normalization
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -54,7 +53,7 @@ class MultiSample(Method):
         alpha: float = 1.0,
         random_label: RandomLabel = "none",
     ) -> None:
-        super().__init__(network)
+        super().__init__(network, mean=mean, std=std)
         check_choice("heads", heads, (1, 2))
         check_choice("interpolate", interpolate, ("paper", "none", "samples", "labels", "both"))
         check_choice("random-label", random_label, ("none", "first", "second"))
@@ -65,7 +64,6 @@ class MultiSample(Method):
         self.heads, self.interpolate, self.random_label = heads, interpolate, random_label
         self.num_classes = num_classes
         self.alpha = check_positive("--method.alpha", alpha)
-        self.normalise = Normalization(mean, std)
         double_input(network)
         if heads == 2:
             double_output(network)
@@ -75,16 +73,16 @@ class MultiSample(Method):
         draws = Draws(len(images), device=images.device)
         partner = draws.partner()
         image_share, label_share = self.shares(draws)
-        answers = self.answers(join(images, images[partner], image_share))
+        logits = self.logits(join(images, images[partner], image_share))
         pair_labels = self.training_labels(torch.stack((labels, labels[partner]), 1), draws)
         weights = torch.stack((label_share, 1 - label_share), 1)
-        losses = F.cross_entropy(answers.transpose(1, 2), pair_labels, reduction="none")
+        losses = F.cross_entropy(logits.transpose(1, 2), pair_labels, reduction="none")
         loss = self.heads * (weights * losses).sum(1).mean()
-        right = (answers.argmax(2) == pair_labels).float()
-        first, second = right.mean(0)
-        accuracy = (weights * right).sum(1).mean()
+        correct = (logits.argmax(2) == pair_labels).float()
+        first, second = correct.mean(0)
+        accuracy = (weights * correct).sum(1).mean()
         logs = {"loss": loss.detach(), "accuracy": accuracy, "accuracy_first": first, "accuracy_second": second}
-        return MethodOutput(loss, answers[:, 0], logs)
+        return MethodOutput(loss, logits[:, 0], logs)
 
     def shares(self, draws: Draws) -> tuple[Tensor, Tensor]:
         """(a, b), (B,) each: the share of the first image, and that of its label."""
@@ -93,7 +91,7 @@ class MultiSample(Method):
         image_share = lam if self.interpolate in ("samples", "both") else half
         return image_share, lam if self.interpolate in ("labels", "both") else half
 
-    def answers(self, pairs: Tensor) -> Tensor:
+    def logits(self, pairs: Tensor) -> Tensor:
         """Joined images (B,2C,H,W) -> logits (B,2,K) float32 for the first and the second; with one head they are the same."""
         return self.network(pairs).float().unflatten(1, (self.heads, -1)).expand(-1, 2, -1)
 
@@ -105,9 +103,9 @@ class MultiSample(Method):
         columns = (drawn, labels[:, 1]) if self.random_label == "first" else (labels[:, 0], drawn)
         return torch.stack(columns, 1)
 
-    def predicted(self, answers: Tensor) -> Tensor:
+    def predicted(self, logits: Tensor) -> Tensor:
         """Classes (B,2) of both images from logits (B,2,K): each head's top one, or one head's top two, in order."""
-        return answers.argmax(2) if self.heads == 2 else answers[:, 0].topk(2).indices
+        return logits.argmax(2) if self.heads == 2 else logits[:, 0].topk(2).indices
 
     def predictor(self) -> nn.Module:
         """Classifies single images: each is paired with itself, and the heads' logits are averaged."""
@@ -116,10 +114,10 @@ class MultiSample(Method):
         return predictor
 
     @torch.no_grad()
-    def test_figures(self, batches: Iterable[tuple[Tensor, Tensor]], accelerator: "Accelerator") -> dict[str, float]:
-        """How well pairs of test images are told apart (5.2): shares of the pairs, in eval mode.
+    def test_metrics(self, batches: Iterable[tuple[Tensor, Tensor]], accelerator: "Accelerator") -> dict[str, float]:
+        """Accuracy on pairs of test images (5.2), as shares of the pairs, in eval mode.
 
-        Pairs are made inside each batch and stay the same from test to test, for one batch size and number of processes.
+        Pairs are formed inside each batch and stay the same from test to test, for one batch size and number of processes.
 
         Returns:
             test_accuracy_first, test_accuracy_second, test_accuracy_both: the class predicted for the first, the second, both is
@@ -132,8 +130,8 @@ class MultiSample(Method):
         for index, (images, labels) in enumerate(batches):
             partner = fixed_partner(len(images), seed=index).to(images.device)
             with accelerator.autocast():
-                answers = self.answers(join(images, images[partner]))
-            sums += pair_counts(self.predicted(answers), torch.stack((labels, labels[partner]), 1))
+                logits = self.logits(join(images, images[partner]))
+            sums += pair_counts(self.predicted(logits), torch.stack((labels, labels[partner]), 1))
         self.network.train(training)
         count, *counts = accelerator.reduce(sums, reduction="sum").tolist()
         names = ("test_accuracy_first", "test_accuracy_second", "test_accuracy_both", "test_confusion")
@@ -176,10 +174,10 @@ def pair_counts(predicted: Tensor, labels: Tensor) -> Tensor:
     Args:
         predicted, labels: (B,2) classes.
     """
-    right = predicted == labels
+    correct = predicted == labels
     swapped = (predicted == labels.flip(1)).all(1) & (labels[:, 0] != labels[:, 1])
-    figures = torch.stack((torch.ones_like(swapped), right[:, 0], right[:, 1], right.all(1), swapped))
-    return figures.double().sum(1)
+    counts = (torch.ones_like(swapped), correct[:, 0], correct[:, 1], correct.all(1), swapped)
+    return torch.stack(counts).double().sum(1)
 
 
 def fixed_partner(count: int, *, seed: int) -> Tensor:

@@ -10,6 +10,7 @@ import copy
 import dataclasses
 import difflib
 import inspect
+import io
 import json
 import os
 import sys
@@ -66,9 +67,9 @@ class CommonSettings(Settings):
     preset: str | None = None
     """Defaults for the other flags: quick, paper (default: quick on tiles, paper on real data)."""
     epochs: AtLeast1 = 1
-    """Length of the run; learning-rate schedules depend on it alone."""
+    """Length of the run; learning-rate schedules depend on it alone. With --resume, more epochs extend the run."""
     max_steps: AtLeast1 | None = None
-    """Stop after this many optimizer steps, even before --epochs is reached."""
+    """Stop after this many optimizer steps, even before --epochs is reached. Kept by --resume until it is given again."""
     batch_size: AtLeast1 = 1
     """Images per process and step."""
     seed: Seed = 0
@@ -79,6 +80,8 @@ class CommonSettings(Settings):
     """Optimizer steps between checkpoints (default: at evaluations and at the end)."""
     resume: bool = False
     """Resume from the last checkpoint in --output-dir."""
+    allow_data_change: bool = False
+    """Continue although the data differ from those that the run was trained on; config.json records it."""
     dry_run: bool = False
     """Resolve the settings, build everything, run one batch, write nothing."""
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
@@ -108,10 +111,10 @@ class CommonSettings(Settings):
 
 
 #: Settings of one call of the command: a resumed run does not take them over.
-OF_ONE_CALL = frozenset({"config", "download", "dry_run", "max_steps", "output_dir", "preset", "resume"})
-#: Settings that may change when a run is resumed; everything else decides the result.
+OF_ONE_CALL = frozenset({"allow_data_change", "config", "download", "dry_run", "output_dir", "preset", "resume"})
+#: Settings that may change when a run is resumed; everything else decides the result. A larger --epochs extends the run.
 FREE_ON_RESUME = OF_ONE_CALL | {
-    "checkpoint_every", "data_root", "keep_checkpoints", "num_workers", "threads", "tracker",
+    "checkpoint_every", "data_root", "keep_checkpoints", "log_every", "max_steps", "num_workers", "threads", "tracker",
 }  # fmt: skip
 
 S = TypeVar("S", bound=Settings)
@@ -310,8 +313,9 @@ def _place(values: dict[str, Any], flag: str) -> tuple[dict[str, Any], str]:
     """The dictionary and the key that hold the value of a flag."""
     *groups, key = flag.removeprefix("--").replace("-", "_").split(".")
     for number, group in enumerate(groups):
-        is_field = number > 0 or group in values
-        inner = values.get(group if is_field else f"{group}_options", {})
+        inner = values.get(group)
+        if number == 0 and not isinstance(inner, dict):  # --method.NAME beside a flag --method
+            inner = values.get(f"{group}_options", {})
         values = inner if isinstance(inner, dict) else {}
     return values, key
 
@@ -435,7 +439,7 @@ def read_settings_file(path: Path, settings_type: type[Settings]) -> dict[str, A
         raise ValueError(f"--config {path} must hold settings by name, got {type(values).__name__}")
     ignored = {"resume", "config"}
     if isinstance(values.get("settings"), dict):
-        values, ignored = values["settings"], {*ignored, "output_dir"}
+        values, ignored = values["settings"], {*ignored, "output_dir", "allow_data_change"}
     values = rename(settings_type, {str(key).replace("-", "_"): value for key, value in values.items()})
     unknown = sorted(set(values) - set(settings_type.names()))
     if unknown:
@@ -447,8 +451,10 @@ def check_same_settings(settings: CommonSettings, output_dir: Path) -> None:
     """ValueError naming the flags that differ from the run's own and may not change."""
     stored = by_flag(rename(type(settings), read_config(output_dir)["settings"]))
     now = by_flag(to_json(settings))
-    texts = [f"{flag} is {now.get(flag)}, was {value}" for flag, value in stored.items() if value != now.get(flag)]
-    if texts:
+    different = {flag for flag, value in stored.items() if value != now.get(flag)}
+    if settings.epochs > stored.get("--epochs", settings.epochs):
+        different.remove("--epochs")
+    if texts := [f"{flag} is {now.get(flag)}, was {stored[flag]}" for flag in stored if flag in different]:
         raise ValueError(f"cannot resume {output_dir} with other settings: {'; '.join(texts)}")
 
 
@@ -484,6 +490,9 @@ def run_command(main: Callable[[Sequence[str]], None], argv: Sequence[str] | Non
 
     ``MIXGAN_DEBUG=1`` in the environment shows the traceback too.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # an ASCII terminal does not stop a run
     try:
         main(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:

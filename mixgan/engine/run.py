@@ -21,10 +21,12 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import is_tensorboard_available, set_seed
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 
 from mixgan.engine.accelerator import make_accelerator, on_main, start_tracker
 from mixgan.engine.checkpoint import Checkpoints, random_states, restore_random_states
-from mixgan.engine.config import CommonSettings, check_same_settings, to_json
+from mixgan.engine.config import OF_ONE_CALL, CommonSettings, check_same_settings, read_config, to_json
+from mixgan.engine.fingerprint import check_same_data
 from mixgan.engine.progress import Progress
 from mixgan.engine.run_folder import (
     FolderLock,
@@ -123,13 +125,19 @@ class Run:
         """Save an object's state in every checkpoint; ``own``: it differs between processes (pools, generators)."""
         (self._own if own else self._shared)[name] = item
 
-    def begin(self, steps_per_epoch: int) -> None:
+    def begin(self, steps_per_epoch: int, *, data: Callable[[], dict[str, Any]] = dict, **facts: Any) -> None:
         """Create the folder or load the checkpoint. Call it when everything is prepared and registered.
 
         Random draws differ between processes from here on.
 
         Args:
             steps_per_epoch: batches per epoch; the optimizer steps are this divided by the accumulation steps, rounded down.
+            data: describes the data by split as ``engine.fingerprint`` does, for config.json; a run that is resumed on other
+                data is refused without --allow-data-change. Called on the main process.
+            facts: further entries of config.json.
+
+        Raises:
+            ValueError: the data have changed, or a checkpoint cannot be read.
         """
         settings = self.settings
         self.steps_per_epoch = steps_per_epoch // settings.accumulation_steps
@@ -144,10 +152,10 @@ class Run:
             self.total_steps = 1
         set_seed(settings.seed, device_specific=True)
         if self._resumes:
-            on_main(self.accelerator, self._take_lock)
+            on_main(self.accelerator, lambda: self._take_up(data))
             self._load()
         else:
-            on_main(self.accelerator, self._create_folder)
+            on_main(self.accelerator, lambda: self._create_folder(data, facts))
         if settings.tracker != "none":
             start_tracker(self.accelerator, settings.tracker, folder=self.folder.path, run_name=self.recipe)
         self._log = MetricsLog(self.folder.metrics, enabled=self.accelerator.is_main_process)
@@ -367,7 +375,7 @@ class Run:
         back = f"the newest intact checkpoint is {found}" if found else "no checkpoint was saved before"
         return ValueError(f"{what}: training diverged; lower --lr or use --mixed-precision no; {back}")
 
-    def _create_folder(self) -> None:
+    def _create_folder(self, data: Callable[[], dict[str, Any]], facts: Mapping[str, Any]) -> None:
         if self.settings.resume:
             self.print(f"The run in {self.folder.path} ended before its first checkpoint: starting it again.")
         self._lock = self.folder.create()
@@ -377,10 +385,29 @@ class Run:
             processes=self.accelerator.num_processes,
             device=str(self.accelerator.device),
             steps_per_epoch=self.steps_per_epoch,
+            threads=torch.get_num_threads(),
+            data={} if self.settings.dry_run else data(),
+            **facts,
         )
 
-    def _take_lock(self) -> None:
+    def _take_up(self, data: Callable[[], dict[str, Any]]) -> None:
+        """Lock the folder, and compare data and threads with what its config.json says."""
         self._lock = FolderLock(self.folder.path)
+        config, threads = read_config(self.folder.path), torch.get_num_threads()
+        if config.get("threads", threads) != threads and self.accelerator.device.type == "cpu":
+            self.print(
+                f"Warning: resuming with {threads} CPU threads, the run used {config['threads']}: sums may round otherwise, so"
+                f" the result may differ in its last bits from an unbroken run's (--threads {config['threads']})."
+            )
+        if not config.get("data"):  # of an older version
+            return
+        now = data()
+        allowed = self.settings.allow_data_change
+        found = check_same_data(config["data"], now, run=self.folder.path, allowed=allowed)
+        if found:
+            self.print(f"Warning: {'; '.join(found)}.")
+            config["data_changes"] = [*config.get("data_changes", ()), {"differences": found, "before": config["data"]}]
+            write_json(self.folder.config, config | {"data": now})
 
     def _load(self) -> None:
         trainer, own, skipped = self.checkpoints.load()
@@ -395,7 +422,23 @@ class Run:
         self.images, self.seconds = position["images"], position["seconds"]
         self.best = on_main(self.accelerator, lambda: self.checkpoints.restore_best(position["best"], step=self.step))
         on_main(self.accelerator, lambda: drop_records_after(self.folder.metrics, self.step))
+        changed = on_main(
+            self.accelerator, lambda: self.folder.record_resume(to_json(self.settings), self.step, besides=OF_ONE_CALL)
+        )
+        if "epochs" in changed:
+            self._follow_new_length()
+            lengths = f"{self.settings.epochs} epochs, was {changed['epochs']['was']}"
+            self.print(f"The run is extended to {lengths}: schedules follow the new length from here on.")
         self.print(f"Resuming at step {self.step} of {self.total_steps}.")
+
+    def _follow_new_length(self) -> None:
+        """Set the learning rates, which came with the checkpoint, to those of the extended schedules."""
+        for schedule in self._shared.values():
+            if isinstance(schedule, LambdaLR):
+                factors = [factor(schedule.last_epoch) for factor in schedule.lr_lambdas]
+                schedule._last_lr = [base * factor for base, factor in zip(schedule.base_lrs, factors, strict=True)]
+                for group, rate in zip(schedule.optimizer.param_groups, schedule._last_lr, strict=True):
+                    group["lr"] = rate
 
     @contextmanager
     def _clock_stopped(self) -> Iterator[None]:

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,9 @@ KEY = "mixgan"
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write beside, flush to disk, then rename over ``path``."""
+    """Write beside, flush to disk, then rename over ``path``; file names in it that are not UTF-8 are escaped."""
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
+    with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -265,6 +265,25 @@ class RunFolder:
                 "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             },
         )
+
+    def record_resume(self, settings: dict[str, Any], step: int, *, besides: Container[str]) -> dict[str, Any]:
+        """Bring config.json up to the settings of a resumed run; ``resumed`` in it lists what changed, when, by which command.
+
+        Returns:
+            ``{"max_steps": {"was": 4, "now": 8}}``, without the settings in ``besides``.
+        """
+        config = json.loads(self.config.read_text())
+        before = config["settings"]
+        changed = {
+            name: {"was": before[name], "now": value}
+            for name, value in settings.items()
+            if name in before and name not in besides and before[name] != value
+        }
+        if changed:
+            config["settings"] = before | {name: change["now"] for name, change in changed.items()}
+            resumed = {"step": step, "command": shlex.join(sys.argv), "changed": changed}
+            write_json(self.config, {**config, "resumed": [*config.get("resumed", ()), resumed]})
+        return changed
 
 
 class FolderLock:

@@ -1,16 +1,28 @@
-"""The MixCycleGAN command: ``mixgan train-gan``, ``python -m mixgan.gan``, recipes/mixcyclegan_maps.py."""
+"""The training commands of GANs: ``mixgan train-gan`` (also ``python -m mixgan.gan``) and ``mixgan dcgan``."""
 
 from collections.abc import Sequence
 
 from mixgan.engine.config import run_command
 
+# --help and errors in the flags import nothing that only training needs.
+
 
 def main(argv: Sequence[str]) -> None:
-    """Run the command; --help and errors in the flags do not import what only training needs."""
+    """Train MixCycleGAN as the command line says."""
     from mixgan.gan.config import settings_from
 
     settings = settings_from(argv)
     from mixgan.gan.train import train
+
+    train(settings)
+
+
+def dcgan(argv: Sequence[str]) -> None:
+    """Train DCGAN as the command line says."""
+    from mixgan.gan.config import dcgan_settings_from
+
+    settings = dcgan_settings_from(argv)
+    from mixgan.gan.dcgan import train
 
     train(settings)
 

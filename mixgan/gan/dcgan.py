@@ -21,6 +21,7 @@ from mixgan.data.order import seeded_generator
 from mixgan.engine.accelerator import main_first, on_main, synchronise_buffers
 from mixgan.engine.config import to_json
 from mixgan.engine.ema import MovingAverage
+from mixgan.engine.fingerprint import describe_tensors
 from mixgan.engine.run import Run
 from mixgan.evaluate.comparison import compare_sets
 from mixgan.evaluate.feature_set import measure
@@ -374,6 +375,7 @@ def train(settings: DcganSettings) -> dict[str, Any]:
         run=run,
         settings=settings,
         loader=loader,
+        data=lambda: {"train": describe_tensors(loader.images), "test": describe_tensors(tests)},
         step=model.step,
         measure=lambda: test.metrics(model),
         distances=("fid",),
@@ -393,10 +395,8 @@ def images_of(settings: DcganSettings, split: Split, *, world: int = 1) -> Tenso
     if settings.dry_run:
         step = settings.batch_size * settings.accumulation_steps * world
         count = min(step, count or step) if split == "train" else DRY_RUN_TESTS
-    size, on_bad_image = settings.image_size, settings.on_bad_image
-    return load_images(
-        cast(Any, settings.dataset), settings.data_root, split=split, size=size, count=count, on_bad_image=on_bad_image
-    )
+    where: Any = settings.dataset, settings.data_root
+    return load_images(*where, split=split, size=settings.image_size, count=count, on_bad_image=settings.on_bad_image)
 
 
 def saved_networks(

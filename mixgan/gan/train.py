@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from mixgan.engine.accelerator import main_first, on_main
 from mixgan.engine.config import to_json
+from mixgan.engine.fingerprint import describe_tensors
 from mixgan.engine.run import Loader, Run
 from mixgan.engine.run_folder import copy_folder, export_networks
 from mixgan.gan.config import DcganSettings, GanSettings, settings_from
@@ -37,8 +38,9 @@ def train(settings: GanSettings) -> dict[str, Any]:
     run = Run.start(settings, recipe="mixcyclegan_maps")
     accelerator = run.accelerator
     on_main(accelerator, lambda: fetch(settings))
+    training, domains = training_domains(settings), test_domains(settings)
     loader = DomainLoader(
-        training_domains(settings),
+        training,
         size=settings.image_size,
         batch_size=settings.batch_size,
         seed=settings.seed,
@@ -46,7 +48,6 @@ def train(settings: GanSettings) -> dict[str, Any]:
         rank=accelerator.process_index,
         world=accelerator.num_processes,
     )
-    domains = test_domains(settings)
     model = build_model(settings, accelerator)
     schedules = [decay(optimizer, loader, settings) for optimizer in (model.optimizer_g, model.optimizer_d)]
     run.register_for_checkpointing("schedule_g", schedules[0])
@@ -73,6 +74,10 @@ def train(settings: GanSettings) -> dict[str, Any]:
         run=run,
         settings=settings,
         loader=loader,
+        data=lambda: {
+            "train": describe_tensors(training.a, training.b),
+            "test": describe_tensors(domains.a, domains.b),
+        },
         step=step,
         measure=lambda: measure(model, test),
         distances=("fid_AtoB", "fid_BtoA"),
@@ -166,6 +171,7 @@ class Training:
     """The loop of a GAN command: steps, evaluations with their records, pictures and weights, and the results at the end.
 
     Attributes:
+        data: -> description of the training and test images, for config.json (``engine.fingerprint``).
         step: one batch -> detached scalars.
         measure: -> metrics of the networks as they are now, with ``weights``: plain or ema.
         distances: the metrics whose mean is lowest for the best weights.
@@ -180,6 +186,7 @@ class Training:
     run: Run
     settings: GanSettings | DcganSettings
     loader: Loader[Any]
+    data: Callable[[], dict[str, Any]]
     step: Callable[[Any], Mapping[str, Tensor | float]]
     measure: Callable[[], dict[str, Any]]
     distances: Sequence[str]
@@ -195,7 +202,7 @@ class Training:
     def train(self) -> dict[str, Any]:
         """Train from the beginning or the checkpoint to the end; returns the summary."""
         run, settings = self.run, self.settings
-        run.begin(self.loader.steps_per_epoch)
+        run.begin(self.loader.steps_per_epoch, data=self.data)
         run.export = lambda: self.export({})
         if settings.eval_at_start and run.step == 0:
             self.evaluate()

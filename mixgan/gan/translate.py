@@ -16,8 +16,6 @@ from typing import Annotated, ClassVar, Literal, NamedTuple, TypeVar
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2.functional import pil_to_tensor, resize, to_pil_image
 
 from mixgan.data.images import BadImageError, list_images, open_image
 from mixgan.engine.accelerator import available_cores, set_threads
@@ -214,6 +212,9 @@ def _header_size(path: Path) -> tuple[int, int]:
 
 def _read(path: Path, options: TranslateOptions, side: Literal["left", "right"]) -> Tensor | BadImageError:
     """(3,H,W) uint8; a bad image is a value, as only some callers want it raised."""
+    from torchvision.transforms.v2 import InterpolationMode  # slow to import
+    from torchvision.transforms.v2.functional import pil_to_tensor, resize
+
     try:
         image = open_image(path)
     except BadImageError as error:
@@ -277,6 +278,8 @@ def _save(image: Tensor, target: Path) -> None:
     """Write beside, then rename: an interrupted command leaves no half-written pictures."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial")
+    from torchvision.transforms.v2.functional import to_pil_image  # slow to import
+
     to_pil_image(image).save(partial, format="PNG")
     partial.replace(target)
 

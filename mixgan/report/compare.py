@@ -230,9 +230,11 @@ def flags_of(words: Sequence[str]) -> dict[str, str]:
 
 
 def max_steps(run: PlannedRun) -> int | None:
-    """The value of the run's --max-steps."""
-    value = flags_of(run.words).get("--max-steps", "")
-    return int(value) if value.isdecimal() else None
+    """The value of the run's --max-steps; where it is not given, the one that the run was last started with."""
+    value = flags_of(run.words).get("--max-steps")
+    if value is None and run.folder.config.is_file():
+        return read_config(run.folder.path)["settings"].get("max_steps")
+    return int(value) if value and value.isdecimal() else None
 
 
 def saved_step(run: PlannedRun) -> int | None:

@@ -42,74 +42,39 @@ def image_grid(
     _check(rows, row_labels, column_labels)
     height, width = rows[0].shape[-2:]
     factor = max(1, math.ceil(cell_size / max(height, width)))
-    layout = _Layout(
-        cell=(width * factor, height * factor),
-        columns=max(len(row) for row in rows),
-        rows=len(rows),
-        title=title,
-        row_labels=row_labels,
-        column_labels=column_labels,
-    )
-    sheet = Image.new("RGB", layout.sheet_size, _PAPER)
+    height, width = height * factor, width * factor
+    columns = max(len(row) for row in rows)
+    gap = max(4, min(height, width) // 32)
+    left = top = margin = 2 * gap + 4
+
+    text = max(13, min(20, width // 9))
+    font, bold = _font(text), _font(text, bold=True)
+    heads = [_wrap(label, font, width) for label in column_labels]
+    sides = [_wrap(label, font, max(width, 8 * text)) for label in row_labels]
+    if title:
+        top += _block_height([title], bold) + 2 * gap
+    if heads:
+        top += _block_height(heads, font) + gap
+    if sides:
+        left += max(_text_width(side, font) for side in sides) + 2 * gap
+
+    xs = [left + c * (width + gap) for c in range(columns)]
+    ys = [top + r * (height + gap) for r in range(len(rows))]
+    right = max(xs[-1] + width, margin + _text_width(title, bold))
+    sheet = Image.new("RGB", (right + margin, ys[-1] + height + margin), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    layout.draw_labels(draw)
-    for r, row in enumerate(rows):
-        for c in range(layout.columns):
-            x, y = layout.corner(r, c)
+    draw.text((margin, margin), title, _INK, bold)
+    for x, head in zip(xs, heads, strict=False):
+        draw.multiline_text((x + width / 2, top - gap), head, _INK, font, anchor="md", align="center")
+    for y, side in zip(ys, sides, strict=False):
+        draw.multiline_text((left - 2 * gap, y + height / 2), side, _INK, font, anchor="rm", align="right")
+    for y, row in zip(ys, rows, strict=True):
+        for c, x in enumerate(xs):
             if c < len(row):
-                sheet.paste(_picture(row[c]).resize(layout.cell, Image.Resampling.NEAREST), (x, y))
+                sheet.paste(_picture(row[c]).resize((width, height), Image.Resampling.NEAREST), (x, y))
             else:
-                draw.rectangle((x, y, x + layout.cell[0] - 1, y + layout.cell[1] - 1), _EMPTY)
+                draw.rectangle((x, y, x + width - 1, y + height - 1), _EMPTY)
     return sheet
-
-
-class _Layout:
-    """The layout in pixels, once the labels are broken into lines and measured."""
-
-    def __init__(
-        self,
-        *,
-        cell: tuple[int, int],
-        columns: int,
-        rows: int,
-        title: str,
-        row_labels: Sequence[str],
-        column_labels: Sequence[str],
-    ) -> None:
-        self.cell, self.columns, self.title = cell, columns, title
-        width, height = cell
-        text = max(13, min(20, width // 9))
-        self.font, self.bold = _font(text), _font(text, bold=True)
-        self.gap = max(4, min(cell) // 32)
-        self.margin = 2 * self.gap + 4
-        self.heads = [_wrap(label, self.font, width) for label in column_labels]
-        self.sides = [_wrap(label, self.font, max(width, 8 * text)) for label in row_labels]
-
-        self.left, self.top = self.margin, self.margin
-        if title:
-            self.top += _block_height([title], self.bold) + 2 * self.gap
-        if self.heads:
-            self.top += _block_height(self.heads, self.font) + self.gap
-        if self.sides:
-            self.left += max(_text_width(side, self.font) for side in self.sides) + 2 * self.gap
-        right, bottom = self.corner(rows - 1, columns - 1)
-        self.sheet_size = (
-            max(right + width, self.margin + _text_width(title, self.bold)) + self.margin,
-            bottom + height + self.margin,
-        )
-
-    def corner(self, row: int, column: int) -> tuple[int, int]:
-        """x and y of a cell's upper left pixel."""
-        return self.left + column * (self.cell[0] + self.gap), self.top + row * (self.cell[1] + self.gap)
-
-    def draw_labels(self, draw: ImageDraw.ImageDraw) -> None:
-        draw.text((self.margin, self.margin), self.title, _INK, self.bold)
-        for c, head in enumerate(self.heads):
-            at = (self.corner(0, c)[0] + self.cell[0] / 2, self.top - self.gap)
-            draw.multiline_text(at, head, _INK, self.font, anchor="md", align="center")
-        for r, side in enumerate(self.sides):
-            middle = (self.left - 2 * self.gap, self.corner(r, 0)[1] + self.cell[1] / 2)
-            draw.multiline_text(middle, side, _INK, self.font, anchor="rm", align="right")
 
 
 def _check(rows: Sequence[Tensor], row_labels: Sequence[str], column_labels: Sequence[str]) -> None:

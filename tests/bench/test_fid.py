@@ -1,6 +1,7 @@
 """The benchmark of evaluation: what its rows say, that both sides do the same work, and what is run as a command."""
 
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -134,12 +135,12 @@ def test_folders_hold_different_tiles(commands):
 
 
 def test_commands_are_run_once_as_a_user_would(commands, tmp_path):
-    paths = Path("a"), Path("b")
+    paths, before = (Path("a"), Path("b")), time.perf_counter()
     for _ in range(2):
         theirs, ours = commands.pytorch_fid(paths, 64), commands.mixgan(paths, 192, fast=True)
     assert isinstance(theirs, Run)
     assert (theirs.distance, ours.distance) == (1.5e-3, 2.5)
-    assert 0 < theirs.seconds < 10
+    assert 0 < theirs.seconds <= time.perf_counter() - before
     first, second = (tmp_path / "calls.txt").read_text().splitlines()
     assert first == f"{tmp_path} 3 -m pytorch_fid a b --dims 64"
     home, threads, script, *words = second.split()

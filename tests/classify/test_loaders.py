@@ -22,8 +22,9 @@ LABELS = torch.arange(COUNT)  # a label names its sample
 
 
 def memory_loader(**options: object) -> MemoryLoader:
-    defaults = {"batch_size": 4, "seed": 1, "device": "cpu", "mean": MEAN, "std": STD, "pad": 2}
-    return MemoryLoader(IMAGES, LABELS, **{**defaults, **options})
+    flip = options.pop("flip", True)
+    dataset = ImageSet("numbers", IMAGES, LABELS, tuple("abcdefghijklmnopqrstuv"), MEAN, STD, flip)
+    return MemoryLoader(dataset, **{"batch_size": 4, "seed": 1, "device": "cpu", "pad": 2, **options})
 
 
 @pytest.fixture(scope="module")

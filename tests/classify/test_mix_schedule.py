@@ -13,8 +13,8 @@ from classify.methods.mixed_samples import MixSchedule
         ({"epochs": "1/3"}, [0, 0, 1, 0, 0, 1, 0]),
         ({"epochs": "3/3"}, [1, 1, 1, 1]),
         ({"warmup": 3}, [0.25, 0.5, 0.75, 1, 1]),
-        ({"odds": 0.5}, [0.5, 0.5]),
-        ({"odds": 0.5, "warmup": 1, "off_epoch": 3, "epochs": "2/2"}, [0.25, 0.5, 0.5, 0, 0]),
+        ({"prob": 0.5}, [0.5, 0.5]),
+        ({"prob": 0.5, "warmup": 1, "off_epoch": 3, "epochs": "2/2"}, [0.25, 0.5, 0.5, 0, 0]),
     ],
 )
 def test_shares_by_epoch(schedule, shares):
@@ -24,7 +24,7 @@ def test_shares_by_epoch(schedule, shares):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"odds": 1.5}, r"--mix-prob must lie in \[0, 1\], got 1.5"),
+        ({"prob": 1.5}, r"--mix-prob must lie in \[0, 1\], got 1.5"),
         ({"off_epoch": -1}, "--mix-off-epoch must not be negative, got -1"),
         ({"warmup": -1}, "--mix-warmup must not be negative, got -1"),
         ({"epochs": "10/2"}, "--mix-epochs must be K/N with 0 < K <= N, such as 2/10, got '10/2'"),

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from classify.methods.method import cosine, steps
+from classify.optimizer import cosine, steps
 
 
 def test_cosine_at_known_points():

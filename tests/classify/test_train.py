@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
@@ -68,7 +69,7 @@ def run(folder: Path, *words: str) -> dict:
 
 def test_the_average_is_tested_and_saved_beside_the_network(tmp_path: Path, small_set: ImageSet):
     summary = run(tmp_path / "run", "--ema", "0.8", "--min-lr", "0.05")
-    files = {name: tmp_path / "run" / "weights" / f"{name}.safetensors" for name in ("network", "network_ema")}
+    files = {name: tmp_path / "run" / "weights" / "last" / f"{name}.safetensors" for name in ("network", "network_ema")}
     plain, average = (load_file(file) for file in files.values())
     assert plain.keys() == average.keys()
     assert not torch.equal(plain["classifier.weight"], average["classifier.weight"])
@@ -87,16 +88,18 @@ def test_a_resumed_run_goes_on_with_its_average_bit_for_bit(tmp_path: Path):
     words = ("--method", "lamix", "--ema", "0.8", "--checkpoint-every", "5")
     whole = run(tmp_path / "whole", *words)
     run(tmp_path / "broken", *words, "--max-steps", "5")
-    resumed = run(tmp_path / "broken", *words, "--resume")
+    resumed = run(tmp_path / "broken", *words, "--resume", "--max-steps", "1000")
     assert resumed["test_loss"] == whole["test_loss"]
     for name in ("network", "network_ema"):
-        first, second = (load_file(tmp_path / r / "weights" / f"{name}.safetensors") for r in ("whole", "broken"))
+        first, second = (
+            load_file(tmp_path / r / "weights" / "last" / f"{name}.safetensors") for r in ("whole", "broken")
+        )
         torch.testing.assert_close(first, second, rtol=0, atol=0)
 
 
 def test_without_ema_the_summary_is_of_the_network_itself(tmp_path: Path):
     assert run(tmp_path / "run", "--max-steps", "1")["weights"] == "plain"
-    assert not (tmp_path / "run" / "weights" / "network_ema.safetensors").exists()
+    assert not (tmp_path / "run" / "weights" / "last" / "network_ema.safetensors").exists()
 
 
 @pytest.mark.parametrize(
@@ -195,3 +198,34 @@ def test_accuracy_last10_is_the_median_of_the_last_ten_evaluations(tmp_path: Pat
     assert summary["test_accuracy_last10"] == pytest.approx(0.55)  # mean is 0.545
     assert summary["test_accuracy_best"] == 0.99
     assert summary["test_accuracy"] == 0.95
+
+
+CHANGES = {
+    "renamed": ({"classes": ("b", "a", "c")}, "class 0 'b' instead of 'a', class 1 'a' instead of 'b'"),
+    "fewer": ({"images": slice(0, 23), "labels": slice(0, 23)}, "23 images instead of 24"),
+    "mirrored": ({"images": (..., torch.arange(31, -1, -1))}, "other pixels or labels"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("again", ["--resume", "--finetune-from"])
+def test_a_run_is_taken_up_again_on_its_own_data_only(
+    tmp_path: Path, small_set: ImageSet, monkeypatch: pytest.MonkeyPatch, change: str, again: str
+):
+    first, second = tmp_path / "first", tmp_path / "second"
+    run(first, "--max-steps", "1")
+    resumes = again == "--resume"
+    folder, words = (first, ["--resume"]) if resumes else (second, ["--finetune-from", str(first)])
+    run(folder, *words, "--max-steps", "2")
+    assert "data_changes" not in json.loads((folder / "config.json").read_text())
+    if not resumes:
+        folder = tmp_path / "third"
+    values, text = CHANGES[change]
+    changed = {n: v if n == "classes" else getattr(small_set, n)[v].contiguous() for n, v in values.items()}
+    monkeypatch.setattr(command, "load_dataset", lambda *_, **__: replace(small_set, **changed))
+    with pytest.raises(ValueError, match=f"not those that {first} was trained on: the train set has {text}"):
+        run(folder, *words, "--max-steps", "3")
+    AcceleratorState._reset_state(True)
+    run(folder, *words, "--max-steps", "3", "--allow-data-change")
+    (recorded,) = json.loads((folder / "config.json").read_text())["data_changes"]
+    assert recorded["differences"] == [f"the {split} set has {text}" for split in ("train", "test")]

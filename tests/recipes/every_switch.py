@@ -26,7 +26,7 @@ GAN = (
 OPTIONS = {
     "automix": "--method.momentum 0.9 --method.tested teacher",
     "multi-sample": "--method.heads 1",
-    "patchup": "--method.mode hard --method.odds 0.5",
+    "patchup": "--method.mode hard --method.prob 0.5",
 }
 MIXERS = {
     "puzzlemix": "--method.clean-weight 1 --method.reuse-forward --mix-prob 0.5",

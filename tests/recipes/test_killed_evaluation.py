@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import classify.train as classify_train
+import mixgan.gan.dcgan as gan_dcgan
 import mixgan.gan.train as gan_train
 from classify.config import ClassifySettings
 from mixgan.engine.run import Run
@@ -29,6 +30,12 @@ def gan(folder: Path, **more: Any) -> None:
     gan_train.train(GanSettings(**values, threads=1, log_every=1, output_dir=folder, **more))
 
 
+def dcgan(folder: Path, **more: Any) -> None:
+    values = {"dataset": "tiles", "width": 4, "latent": 5, "train_count": 12, "eval_count": 6, "batch_size": 3}
+    values |= {"epochs": 2, "eval_every": 2}
+    gan_dcgan.train(gan_dcgan.DcganSettings(**values, threads=1, log_every=1, output_dir=folder, **more))
+
+
 def results(folder: Path) -> tuple[str, str, dict[str, bytes]]:
     weights = {str(p.relative_to(folder)): p.read_bytes() for p in (folder / "weights").rglob("*.safetensors")}
     return (folder / "metrics.jsonl").read_text(), (folder / "checkpoints" / "best.json").read_text(), weights
@@ -40,6 +47,8 @@ def results(folder: Path) -> tuple[str, str, dict[str, bytes]]:
         (classify, "test_accuracy", "before the record"),
         (gan, "fid_AtoB", "before the record"),
         (gan, "fid_AtoB", "after the record"),
+        (dcgan, "fid", "before the record"),
+        (dcgan, "fid", "after the record"),
     ],
 )
 def test_killed_in_an_evaluation(tmp_path: Path, monkeypatch, train: Callable[..., None], metric: str, moment: str):

@@ -117,3 +117,17 @@ def test_the_last_the_best_or_those_of_a_step_and_with_or_without_the_average(ma
     assert replace(run, weights="best").trained_network.state_dict().keys() == plain.keys()
     with pytest.raises(ValueError, match="has no checkpoint of step-999"):
         _ = replace(run, weights="step-999").trained_network
+
+
+def test_figures_are_not_made_of_other_data_than_the_run_was_trained_on(cutmix_run, monkeypatch):
+    images = cutmix_run.data("test")
+    renamed = replace(images, classes=(images.classes[1], images.classes[0], *images.classes[2:]))
+    monkeypatch.setattr("classify.analysis.trained_run._load", lambda *_: renamed)
+    with pytest.raises(ValueError, match=r"the test set has class 0 .*--allow-data-change"):
+        cutmix_run.data("test")
+    told = replace(cutmix_run, allow_data_change=True)
+    assert told.data("test") is renamed
+    assert "the test set has class 0" in "; ".join(told.data_changes())
+    monkeypatch.setattr("classify.analysis.trained_run._load", lambda *_: replace(images, images=images.images.flip(3)))
+    with pytest.raises(ValueError, match="the test set has other pixels or labels"):
+        cutmix_run.data("test")

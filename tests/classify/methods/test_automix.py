@@ -165,13 +165,13 @@ def test_student_or_teacher_is_tested_and_the_other_one_reported():
     images = batch(10)[0]
     batches = [(images, torch.tensor([3, 3, 3, 1, 0, 0, 0, 0, 0, 0]))]
     accelerator = Accelerator(cpu=True)
-    assert method.test_figures(batches, accelerator) == {"test_accuracy_student": pytest.approx(0.3)}
+    assert method.test_metrics(batches, accelerator) == {"test_accuracy_student": pytest.approx(0.3)}
     method.tested = "student"
     assert method.predictor() is method.saved_network() is method.network
-    assert method.test_figures(batches, accelerator) == {"test_accuracy_teacher": pytest.approx(0.1)}
+    assert method.test_metrics(batches, accelerator) == {"test_accuracy_teacher": pytest.approx(0.1)}
     alone = automix(tested="teacher", pipeline=False)
     assert alone.predictor() is alone.network
-    assert alone.test_figures(batches, accelerator) == {}
+    assert alone.test_metrics(batches, accelerator) == {}
 
 
 @pytest.mark.parametrize("pipeline", [True, False])

@@ -149,7 +149,7 @@ def test_stages_that_cannot_be_had():
         def stages(self, x: Tensor) -> list[Tensor]:
             return [x * 2]
 
-    with pytest.raises(ValueError, match="stage 1 of Functional is no module's output"):
+    with pytest.raises(ValueError, match="stage 1 of Functional is not the output of a module"):
         HiddenLayers(Functional(), ("1",)).module("1", images())
 
 
@@ -160,6 +160,6 @@ def test_modules_that_cannot_be_mixed():
     with pytest.raises(ValueError, match="Linear ran 0 times"), replaced_output(nn.Linear(1, 1), torch.neg):
         network(x)
     pair = nn.MaxPool2d(2, return_indices=True)
-    with pytest.raises(ValueError, match="MaxPool2d gave tuple"), replaced_output(pair, torch.neg):
+    with pytest.raises(ValueError, match="MaxPool2d returned tuple"), replaced_output(pair, torch.neg):
         pair(x)
     assert hooks(network) == hooks(pair) == 0

@@ -245,7 +245,7 @@ def test_float32_under_autocast_and_around_a_compiled_network():
     ("options", "message"),
     [
         ({"beta": 1.5}, r"beta must lie in \[0, 1\], got 1.5"),
-        ({"local_label": "mean"}, "local_label must be one of lambda, average, got 'mean'"),
+        ({"local_label": "mean"}, "--method.local-label must be one of lambda, average, got 'mean'"),
         ({"transport": True}, "lamix has no option 'transport'; it knows: beta, local_label, originals"),
     ],
 )
@@ -255,5 +255,7 @@ def test_options_that_do_not_fit_are_quoted(options, message):
 
 
 def test_a_network_without_an_embedding_is_named():
-    with pytest.raises(ValueError, match=r"needs a network with embedding\(\) and classifier.*Sequential has not both"):
+    with pytest.raises(
+        ValueError, match=r"needs a network with embedding\(\) and classifier.*Sequential does not have both"
+    ):
         build_method("lamix", nn.Sequential(nn.Flatten(), nn.Linear(12, CLASSES)), num_classes=CLASSES)

@@ -135,7 +135,7 @@ def test_features_that_are_no_maps_are_mixed_alike():
 
 def test_modules_that_join_images_are_refused():
     net = nn.Sequential(OrderedDict(joined=nn.Flatten(0, 1), apart=nn.Unflatten(0, (8, 3)), rest=flat_network()))
-    with pytest.raises(ValueError, match=r"keep the batch apart: Flatten made \(24, 16, 16\) of 8 images"):
+    with pytest.raises(ValueError, match=r"keep the batch dimension: Flatten returned \(24, 16, 16\) for 8 images"):
         manifold(net, layers=("joined",))(*batch())
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from classify.config import settings_from
 from classify.methods import Method, MixSchedule, build_method
-from classify.methods.method import top2_figures
+from classify.methods.method import top2_metrics
 
 CLASSES = 5
 
@@ -91,7 +91,7 @@ def test_batches_that_are_not_mixed_have_one_loss():
     images, labels = batch()
     net = network(norm=True).eval()
     method = build_method(
-        "puzzlemix", net, num_classes=CLASSES, schedule=MixSchedule(odds=0.0),
+        "puzzlemix", net, num_classes=CLASSES, schedule=MixSchedule(prob=0.0),
         options={"clean_weight": 1.0, "reuse_forward": True},
     )  # fmt: skip
     output = method(images, labels)
@@ -100,7 +100,7 @@ def test_batches_that_are_not_mixed_have_one_loss():
 
 
 @pytest.mark.parametrize("name", ["mixup", "cutmix", "puzzlemix", "comixup"])
-def test_top2_figures_are_of_the_two_main_labels(name: str):
+def test_top2_metrics_are_of_the_two_main_labels(name: str):
     images, labels = batch()
     method = build(name, network())
     torch.manual_seed(3)
@@ -110,12 +110,12 @@ def test_top2_figures_are_of_the_two_main_labels(name: str):
     weights = mixed.plan.weights.clone()
     weights[:, 0] = -1
     partner = mixed.plan.sources[torch.arange(12), weights.argmax(1)]
-    for figure, value in top2_figures(output.logits, labels, labels[partner]).items():
+    for figure, value in top2_metrics(output.logits, labels, labels[partner]).items():
         assert torch.equal(output.logs[figure], value)
 
 
 @pytest.mark.parametrize("name", ["erm", "label-smoothing", "patchshuffle"])
-def test_no_top2_figures_where_nothing_is_paired(name: str):
+def test_no_top2_metrics_where_nothing_is_paired(name: str):
     assert build(name, network())(*batch()).logs.keys() == {"loss", "accuracy"}
 
 
@@ -123,7 +123,7 @@ def test_no_top2_figures_where_nothing_is_paired(name: str):
     ("name", "options", "message"),
     [
         ("mixup", {"clean_weight": -1.0}, "--method.clean-weight must not be negative, got -1.0"),
-        ("mixup", {"loss": "ce"}, "--method.loss must be 'soft-ce' or 'bce', got 'ce'"),
+        ("mixup", {"loss": "ce"}, "--method.loss must be one of soft-ce, bce, got 'ce'"),
         ("puzzlemix", {"reuse_forward": True}, "it needs --method.clean-weight above 0"),
         ("cutmix", {"clean_weight": 1.0, "reuse_forward": True}, "for gradient saliency; CutMix uses none"),
     ],

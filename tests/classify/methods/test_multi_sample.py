@@ -160,7 +160,7 @@ def test_figures_of_pairs_by_a_loop(heads: int, accelerator: Accelerator):
     method.network.classifier.weight.data *= 30
     sizes = (100, 99, 1)
     batches = list(zip(images.split(sizes), labels.split(sizes), strict=True))
-    figures = method.test_figures(batches, accelerator)
+    figures = method.test_metrics(batches, accelerator)
     counts = {"accuracy_first": 0, "accuracy_second": 0, "accuracy_both": 0, "confusion": 0}
     for index, (x, y) in enumerate(batches):
         partner = fixed_partner(len(x), seed=index)
@@ -177,13 +177,13 @@ def test_figures_of_pairs_by_a_loop(heads: int, accelerator: Accelerator):
             counts["confusion"] += said == true[::-1] and said != true
     assert all(counts.values())  # else the data would not tell the figures apart
     assert figures == {f"test_{name}": pytest.approx(count / 200) for name, count in counts.items()}
-    assert method.test_figures(batches, accelerator) == figures
+    assert method.test_metrics(batches, accelerator) == figures
 
 
 def test_figures_are_measured_in_eval_mode_and_leave_the_mode(accelerator: Accelerator):
     method = multi_sample()
     method.network.modes.clear()
-    method.test_figures([batch()], accelerator)
+    method.test_metrics([batch()], accelerator)
     assert method.network.modes == {False}
     assert method.network.training
 

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from classify.config import settings_from
 from classify.methods import Method, build_method
-from classify.methods.manifold_mixup import PatchUpBlocks, blocks_around, centre_odds, fitting_block
+from classify.methods.manifold_mixup import PatchUpBlocks, blocks_around, centre_probability, fitting_block
 from classify.networks import build_network
 from mixgan.mixing import Plan, build_mixer
 
@@ -45,10 +46,10 @@ def test_blocks_around_their_centres():
 
 
 def test_odds_of_a_centre_as_in_the_paper():
-    assert centre_odds(0.9, 7, (32, 32)) == pytest.approx(0.9 * 32**2 / (7**2 * 26**2))
-    assert centre_odds(0.5, 3, (4, 10)) == pytest.approx(0.5 * 40 / (9 * 2 * 8))
-    assert centre_odds(0.9, 1, (1, 1)) == 0.9  # every feature on its own
-    assert centre_odds(0.9, 5, (5, 5)) == 0.9  # one place for a block
+    assert centre_probability(0.9, 7, (32, 32)) == pytest.approx(0.9 * 32**2 / (7**2 * 26**2))
+    assert centre_probability(0.5, 3, (4, 10)) == pytest.approx(0.5 * 40 / (9 * 2 * 8))
+    assert centre_probability(0.9, 1, (1, 1)) == 0.9  # every feature on its own
+    assert centre_probability(0.9, 5, (5, 5)) == 0.9  # one place for a block
 
 
 @pytest.mark.parametrize(("block", "size", "fits"), [(7, (32, 32), 7), (7, (6, 9), 5), (7, (4, 4), 3), (7, (2, 1), 1)])
@@ -140,7 +141,7 @@ def test_the_input_is_mixed_by_cutmix():
 
 def test_some_batches_stay_as_they_are():
     images, labels = batch()
-    method = patchup(odds=0.5)
+    method = patchup(prob=0.5)
     method.network.eval()
     plain = F.cross_entropy(method.network(images), labels)
     same = sum(torch.allclose(method(images, labels).loss, plain) for _ in range(100))
@@ -150,12 +151,12 @@ def test_some_batches_stay_as_they_are():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mode": "medium"}, "--method.mode must be 'soft' or 'hard', got 'medium'"),
+        ({"mode": "medium"}, "--method.mode must be one of soft, hard, got 'medium'"),
         ({"block": 4}, "--method.block must be odd and at least 1, got 4"),
         ({"gamma": 1.5}, r"--method.gamma must lie in \[0, 1\], got 1.5"),
         ({"alpha": 0.0}, "--method.alpha must be above 0, got 0.0"),
-        ({"odds": 2.0}, r"--method.odds must lie in \[0, 1\], got 2.0"),
-        ({"loss": "mse"}, "--method.loss must be 'soft-ce' or 'bce', got 'mse'"),
+        ({"prob": 2.0}, r"--method.prob must lie in \[0, 1\], got 2.0"),
+        ({"loss": "mse"}, "--method.loss must be one of soft-ce, bce, got 'mse'"),
     ],
 )
 def test_values_out_of_range(options: dict[str, object], message: str):
@@ -164,7 +165,7 @@ def test_values_out_of_range(options: dict[str, object], message: str):
 
 
 def test_the_same_step_from_a_state():
-    first, second = patchup(odds=0.7), patchup(odds=0.7)
+    first, second = patchup(prob=0.7), patchup(prob=0.7)
     for _ in range(3):
         first(*batch())
     second.load_state_dict(first.state_dict())
@@ -192,3 +193,9 @@ def test_it_learns_a_handful_of_images(mode: str):
     assert sum(losses[-10:]) < 0.85 * sum(losses[:10])
     method.network.eval()
     assert (method.predictor()(images).argmax(1) == labels).float().mean() > 0.9
+
+
+def test_the_old_spelling_of_prob_is_read(capsys):
+    settings = settings_from(["--dataset", "tiles", "--method", "patchup", "--method.odds", "0.5"])
+    assert settings.method_options["prob"] == 0.5
+    assert "--method.odds is now called --method.prob" in capsys.readouterr().out

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from classify.methods.method import check_loss, clean_loss_scale, soft_target_loss, top2_figures
+from classify.methods.method import soft_target_loss, top2_metrics
 
 
 def test_losses_by_hand():
@@ -26,20 +26,13 @@ def test_bce_works_under_autocast():
     assert loss.dtype == torch.float32
 
 
-def test_the_clean_loss_beside_each():
-    assert clean_loss_scale(10, "soft-ce") == 1.0
-    assert clean_loss_scale(10, "bce") == pytest.approx(0.2)
-    with pytest.raises(ValueError, match=r"--method.loss must be 'soft-ce' or 'bce', got 'ce'"):
-        check_loss("ce")
-
-
 def test_top2_by_hand():
     logits = torch.tensor(
         [[3.0, 2.0, 1.0, 0.0], [2.0, 3.0, 1.0, 0.0], [3.0, 1.0, 2.0, 0.0], [3.0, 2.0, 1.0, 0.0], [0.0, 1.0, 2.0, 3.0]]
     )
     own, partner = torch.tensor([0, 0, 0, 0, 3]), torch.tensor([1, 1, 1, 0, 2])
     # in order, swapped, one class wrong, a pair of one class, in order
-    found = top2_figures(logits, own, partner)
+    found = top2_metrics(logits, own, partner)
     assert {name: round(value.item(), 6) for name, value in found.items()} == {
         "top2_x1x2": 0.4,
         "top2_x2x1": 0.2,

@@ -17,7 +17,7 @@ from mixgan.data.order import seeded_generator
 from mixgan.engine import accelerator as accelerator_room
 from mixgan.engine.config import CommonSettings
 from mixgan.engine.run import SIGNALS, Run
-from mixgan.engine.run_folder import read_metrics
+from mixgan.engine.run_folder import RunFolder, read_metrics
 
 BATCHES = 5
 
@@ -56,7 +56,7 @@ class Training:
         self.run = run = Run.start(settings, recipe="test")
         network = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Dropout(dropout), nn.Linear(6, 1))
         optimizer = SGD(network.parameters(), 0.1, momentum=0.9)
-        self.schedule = LambdaLR(optimizer, lambda step: 0.9**step)
+        self.schedule = LambdaLR(optimizer, lambda step: 1 - step / (settings.epochs * BATCHES))
         self.network, self.optimizer = run.accelerator.prepare(network, optimizer)
         self.draws, self.loader = Draws(), TinyLoader()
         run.register_for_checkpointing("schedule", self.schedule)
@@ -185,7 +185,7 @@ def test_two_batches_a_step_are_one_batch_of_both(tmp_path: Path):
             losses.append((by_hand(batch.to(trained.run.accelerator.device)) - aim).square())
         optimizer.zero_grad()
         torch.cat(losses).mean().backward()
-        optimizer.param_groups[0]["lr"] = 0.1 * 0.9**step
+        optimizer.param_groups[0]["lr"] = 0.1 * (1 - step / (2 * BATCHES))
         optimizer.step()
     trained.all()
     # The fifth batch of an epoch makes no whole step and is not used.
@@ -205,6 +205,26 @@ def test_whichever_comes_first_ends_the_run(tmp_path: Path):
     assert longer.loader.asked == [(1, 2), (1, 3)]
     again = Training(settings(tmp_path / "short", max_steps=9, resume=True)).all()
     assert again.loader.asked == []
+
+
+def test_a_finished_run_is_extended_and_its_schedule_has_the_new_length(tmp_path: Path, capsys, monkeypatch):
+    folder = tmp_path / "run"
+    assert Training(settings(folder, epochs=1)).all().optimizer.param_groups[0]["lr"] == 0
+    RunFolder(folder).record_resume({"epochs": 2}, 5, besides=())
+    with pytest.raises(ValueError, match="--epochs is 1, was 2"):
+        Training(settings(folder, epochs=1, resume=True))
+    monkeypatch.setattr("sys.argv", ["recipes/test.py", "--epochs", "4"])
+    longer = Training(settings(folder, epochs=4, log_every=2, resume=True))
+    assert "The run is extended to 4 epochs, was 2: schedules follow the new length" in capsys.readouterr().out
+    rates = [longer.optimizer.param_groups[0]["lr"]]
+    rates += [longer.optimizer.param_groups[0]["lr"] for _ in longer.steps()]
+    assert rates == pytest.approx([0.1 * (1 - step / 20) for step in range(5, 21)])  # by hand: linear over 20 steps
+    config = json.loads((folder / "config.json").read_text())
+    assert config["settings"]["epochs"] == 4
+    assert config["resumed"][-1] == {
+        "step": 5, "command": "recipes/test.py --epochs 4",
+        "changed": {"epochs": {"was": 2, "now": 4}, "log_every": {"was": 1, "now": 2}},
+    }  # fmt: skip
 
 
 def test_ends_of_epochs_and_of_the_run(tmp_path: Path):

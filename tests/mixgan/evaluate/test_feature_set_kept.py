@@ -121,10 +121,10 @@ class Rank:
 
     def gather(self, tensor: torch.Tensor) -> torch.Tensor:
         self.shared[self.index] = tensor
-        self.barrier.wait(timeout=30)
+        self.barrier.wait(timeout=600)
         together = [self.shared[i] for i in range(self.num_processes)]
         assert len({piece.shape for piece in together}) == 1, "ranks gather different shapes"
-        self.barrier.wait(timeout=30)
+        self.barrier.wait(timeout=600)
         return torch.cat(together)
 
 
@@ -138,7 +138,7 @@ def reduced(parts: list[KeptFeatures]) -> list[KeptFeatures]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=60)
+        thread.join(timeout=600)
     return results
 
 

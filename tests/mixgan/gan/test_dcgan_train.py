@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from mixgan.engine.run_folder import load_weights, read_metadata
+from mixgan.gan import dcgan
 from mixgan.gan.dcgan import Discriminator, Generator, main
 
 TINY = (
@@ -94,3 +95,13 @@ def test_gray_images(train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert read_metadata(folder / "weights" / "last" / "G.safetensors")["channels"] == 1
     with Image.open(folder / "samples" / "training.png") as grid:
         assert grid.width > 100
+
+
+def test_a_run_is_not_resumed_on_fewer_images_unless_told_to(train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = train(tmp_path / "run", "--max-steps 1")
+    whole = dcgan.load_images
+    monkeypatch.setattr(dcgan, "load_images", lambda *where, **what: whole(*where, **what)[:-1])
+    with pytest.raises(ValueError, match=r"the train set has \d+ images instead of \d+; the test set has"):
+        train(folder, "--max-steps 2 --resume")
+    train(folder, "--max-steps 2 --resume --allow-data-change")
+    assert len(json.loads((folder / "config.json").read_text())["data_changes"]) == 1

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 
 import mixgan
+from mixgan.data.domains import Domains
 from mixgan.engine.run_folder import read_metadata, read_metrics
 from mixgan.gan import train as train_module
 from mixgan.gan.config import GanSettings
@@ -143,6 +145,22 @@ def test_a_model_has_the_settings_of_its_run():
     for optimizer in (model.optimizer_g, model.optimizer_d):
         assert (optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["betas"]) == (1e-3, (0.5, 0.999))
     assert model.generators.G_A.layers[9].gradient_checkpointing
+
+
+def test_a_run_is_not_resumed_on_other_pictures_unless_told_to(train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = train(tmp_path / "run", "--max-steps 1")
+    original = train_module.training_domains
+
+    def mirrored(settings: GanSettings) -> Domains:
+        domains = original(settings)
+        return replace(domains, b=domains.b.flip(3))
+
+    monkeypatch.setattr(train_module, "training_domains", mirrored)
+    with pytest.raises(ValueError, match=r"the train set has other pixels.*--allow-data-change"):
+        train(folder, "--max-steps 2 --resume")
+    train(folder, "--max-steps 2 --resume --allow-data-change")
+    config = json.loads((folder / "config.json").read_text())
+    assert config["data_changes"][0]["differences"] == ["the train set has other pixels or labels"]
 
 
 def diverge_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:

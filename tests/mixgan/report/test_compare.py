@@ -304,6 +304,12 @@ def test_a_comparison_leaves_table_page_and_links(made, tmp_path: Path, capsys):
     assert "0.8500 ★ ± 0.0707" in capsys.readouterr().out.replace("\u00a0", " ")
 
 
+def test_paths_with_markup_are_printed_as_they_are(made, tmp_path: Path, capsys):
+    main([*TWO, "--output-dir", "exp[bold]v2"])
+    assert "Report: exp[bold]v2/report.html" in capsys.readouterr().out
+    assert (tmp_path / "exp[bold]v2" / "compare.csv").is_file()
+
+
 def test_curves_are_means_and_bands_over_the_seeds(made, tmp_path: Path):
     # By hand: erm 0.5 and 0.6 with a deviation of sqrt(0.02) at both epochs' ends, mixup 0.3 and 0.85.
     main([*TWO, "--output-dir", "out"])

@@ -34,7 +34,6 @@ signal.signal(signal.SIGINT, lambda number, frame: stops.append(number))
 words = sys.argv[1:]
 value = lambda flag, default: words[words.index(flag) + 1] if flag in words else default
 method, epochs = value("--method", ""), int(value("--epochs", 2))
-total = min(3 * epochs, int(value("--max-steps", 10**9)))  # an epoch has three steps
 def write(path, value):  # at once, as the recipes do
     path.with_name(".partial").write_text(json.dumps(value))
     path.with_name(".partial").replace(path)
@@ -53,7 +52,12 @@ if "--resume" not in words:
     last.parent.mkdir(parents=True)
     settings = {"epochs": epochs, "max_steps": None, "seed": int(value("--seed", 0))}
     config = {"recipe": "stand_in", "command": shlex.join(sys.argv), "settings": settings, "processes": 1, "steps_per_epoch": 3}
-    write(folder / "config.json", config)
+else:
+    config = json.loads((folder / "config.json").read_text())
+if "--max-steps" in words:
+    config["settings"]["max_steps"] = int(value("--max-steps", 0))
+write(folder / "config.json", config)
+total = min(3 * epochs, config["settings"]["max_steps"] or 10**9)  # an epoch has three steps
 
 def save():
     (last.parent / f"step-{step:08d}").mkdir(exist_ok=True)
@@ -239,10 +243,10 @@ def test_what_is_complete_depends_on_the_steps_asked_for(tmp_path: Path, recipe:
     run_all([planned(tmp_path, "a", "--max-steps", "4")], recipe)
     assert is_complete(planned(tmp_path, "a", "--max-steps", "4"), recipe)
     assert not is_complete(planned(tmp_path, "a", "--max-steps", "5"), recipe)
-    assert not is_complete(planned(tmp_path, "a"), recipe)
+    assert is_complete(planned(tmp_path, "a"), recipe)  # --max-steps stays until it is given again
     with pytest.raises(ValueError, match="a-seed0 has done 4 steps already, more than --max-steps 3"):
         is_complete(planned(tmp_path, "a", "--max-steps", "3"), recipe)
-    longer = planned(tmp_path, "a")
+    longer = planned(tmp_path, "a", "--max-steps", "99")
     run_all([longer], recipe)
     assert steps(longer) == [1, 2, 3, 4, 5, 6]
     assert is_complete(planned(tmp_path, "a"), recipe)
