@@ -55,7 +55,7 @@ def test_three_processes_find_what_one_finds(launch, save, fresh_process, monkey
     words += ["--bootstrap", "4", "--sample", "11", "--batch-size", "3"]
 
     printed = launch("fid.py", *words, "--json", "three.json", "--html", "three.html", processes=3)
-    assert "features: bundled-imagefolder, from run/weights/network.safetensors, trained with erm" in printed
+    assert "features: bundled-imagefolder, from run/weights/last/network.safetensors, trained with erm" in printed
     assert printed.count("page: three.html") == 1
     fresh_process()
     main([*words, "--json", "one.json", "--no-use-cache", "--threads", "1"], read_checkpoint=checkpoint_features)
