@@ -1,4 +1,4 @@
-"""LeNet-5 (LeCun et al. 1998) as LaMix table 2 uses it: ReLU and max pooling, images of 32 px."""
+"""Plain convolutional networks: LeNet-5 (LaMix table 2) and VGG-11 (loss landscapes of Understanding Mixup)."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -7,10 +7,10 @@ from classify.networks.contract import PooledNetwork
 
 
 class LeNet(nn.Module):
-    """Two 5x5 convolutions and three linear layers: 62,006 parameters for 10 classes and 3 channels.
+    """LeNet-5 (LeCun et al. 1998) with ReLU and max pooling: 62,006 parameters for 10 classes and 3 channels.
 
-    Stages are the two convolutions after their ReLU: 28x28 and 10x10 px of images of 32x32 px. Maps of other images are
-    pooled to the 5x5 px that 32x32 px leave, before the linear layers.
+    Two 5x5 convolutions and three linear layers. Stages are the two convolutions after their ReLU: 28x28 and 10x10 px of images
+    of 32x32 px. Maps of other images are pooled to the 5x5 px that 32x32 px leave, before the linear layers.
     """
 
     def __init__(self, *, num_classes: int, in_channels: int = 3) -> None:
@@ -34,17 +34,10 @@ class LeNet(nn.Module):
         return self.classifier(self.embedding(x))
 
 
-# VGG-11 (Simonyan and Zisserman, arXiv:1409.1556, configuration A) as CIFAR papers use it: batch norm, one linear layer.
-#
-# Understanding Mixup draws its loss landscapes with it.
-
-
-#: Output channels of the convolutions in each stage of configuration A.
-_VGG11 = ((64,), (128,), (256, 256), (512, 512), (512, 512))
-
-
 class VGG(PooledNetwork):
-    """Stages of 3x3 convolutions with batch norm and ReLU; max pooling halves the size between stages and after the last.
+    """VGG (Simonyan and Zisserman, arXiv:1409.1556) as CIFAR papers use it: batch norm, one linear layer.
+
+    Stages of 3x3 convolutions with batch norm and ReLU; max pooling halves the size between stages and after the last.
 
     Args:
         widths: output channels of every convolution, stage by stage.
@@ -76,4 +69,5 @@ class VGG(PooledNetwork):
 
 def vgg11(*, num_classes: int, in_channels: int = 3) -> VGG:
     """VGG-11 with batch norm: 9,231,114 parameters for 10 classes and 3 channels."""
-    return VGG(_VGG11, num_classes=num_classes, in_channels=in_channels)
+    widths = ((64,), (128,), (256, 256), (512, 512), (512, 512))  # configuration A
+    return VGG(widths, num_classes=num_classes, in_channels=in_channels)

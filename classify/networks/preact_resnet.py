@@ -132,11 +132,11 @@ def preact_resnet101(*, num_classes: int, in_channels: int = 3) -> PreActResNet:
     return PreActResNet(PreActBottleneck, (3, 4, 23, 3), num_classes=num_classes, in_channels=in_channels)
 
 
-# PreAct ResNet-18 with a bottleneck of two units, whose values can be drawn (LaMix section 3.1.8, Fig. 8).
-
-
 class TwoUnitBottleneck(PreActResNet):
-    """After the 512 pooled features three linear layers with tanh, of 2, 100 and 512 units; then the classifier."""
+    """PreAct ResNet-18 with a bottleneck of two units, whose values can be plotted (LaMix 3.1.8, Fig. 8).
+
+    After the 512 pooled features: three linear layers with tanh, of 2, 100 and 512 units; then the classifier.
+    """
 
     def __init__(self, *, num_classes: int, in_channels: int = 3) -> None:
         super().__init__(PreActBlock, (2, 2, 2, 2), num_classes=num_classes, in_channels=in_channels)
@@ -152,13 +152,10 @@ class TwoUnitBottleneck(PreActResNet):
         return self.expand(self.bottleneck(x))
 
 
-# Wide ResNets for CIFAR (Zagoruyko and Komodakis, arXiv:1605.07146): few pre-activation blocks of many channels, no dropout.
-#
-# LaMix table 2 trains WideResNet-28-10.
-
-
 class WideResNet(PreActResNet):
-    """A stem of 16 channels and three stages of 16, 32 and 64 times ``widening`` channels.
+    """Wide ResNet for CIFAR (Zagoruyko and Komodakis, arXiv:1605.07146), without dropout; LaMix table 2 trains 28-10.
+
+    A stem of 16 channels and three stages of 16, 32 and 64 times ``widening`` channels.
 
     Args:
         depth: layers, 6n+4 for n blocks in each stage.

@@ -1,6 +1,10 @@
-"""ResNets (He et al., arXiv:1512.03385): torchvision's blocks and stages, with a stem for small images or ImageNet's own."""
+"""ResNets (He et al., arXiv:1512.03385) and ResNeXts (Xie et al., arXiv:1611.05431) made of torchvision's blocks.
 
-from typing import Literal
+Four stages behind a stem for small images or ImageNet's own (``ResNet``), or the CIFAR networks of three stages: ResNet-56 of
+Multi-Sample, ResNeXt-29 of Understanding Mixup.
+"""
+
+from typing import Any, Literal
 
 import torch.nn.functional as F
 import torchvision.models
@@ -38,7 +42,7 @@ class ResNet(PooledNetwork, torchvision.models.ResNet):
         if stem not in ("cifar", "imagenet"):
             raise ValueError(f"stem must be 'cifar' or 'imagenet', got {stem!r}")
         super().__init__(block, list(depths), num_classes=num_classes, groups=groups, width_per_group=width_per_group)
-        self.classifier = self.fc
+        self.classifier: nn.Linear = self.fc  # type: ignore[assignment]  # a Linear in every ResNet of torchvision
         del self.fc, self.avgpool  # pooling is the base class's embedding()
         if stem == "cifar":
             self.conv1 = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
@@ -76,24 +80,44 @@ def resnet101(*, num_classes: int, in_channels: int = 3, stem: Stem = "cifar") -
     return ResNet(Bottleneck, (3, 4, 23, 3), num_classes=num_classes, in_channels=in_channels, stem=stem)
 
 
-# ResNets for CIFAR of 6n+2 layers (He et al., arXiv:1512.03385, section 4.2), three stages of 16, 32 and 64 channels: ResNet-56.
-#
-# Multi-Sample trains ResNet-56. Shortcuts have no weights ("option A"), which is how He et al. reach 0.85 million parameters.
+def resnext50_32x4d(*, num_classes: int, in_channels: int = 3, stem: Stem = "cifar") -> ResNet:
+    """ResNeXt-50 32x4d: with the CIFAR stem 22,992,714 parameters for 10 classes and 3 channels."""
+    depths, options = (3, 4, 6, 3), {"num_classes": num_classes, "in_channels": in_channels}
+    return ResNet(Bottleneck, depths, **options, stem=stem, groups=32, width_per_group=4)
 
 
-class PaddedShortcut(nn.Module):
-    """He et al.'s option A: every second row and column, and zeros for the new channels: (B,C,H,W) -> (B,C+added,H/2,W/2)."""
-
-    def __init__(self, added: int) -> None:
-        super().__init__()
-        self.added = added
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 0, self.added))
+def resnext101_64x4d(*, num_classes: int, in_channels: int = 3) -> ResNet:
+    """ResNeXt-101 64x4d, with the ImageNet stem: 83,455,272 parameters for 1000 classes and 3 channels."""
+    depths, options = (3, 4, 23, 3), {"num_classes": num_classes, "in_channels": in_channels}
+    return ResNet(Bottleneck, depths, **options, stem="imagenet", groups=64, width_per_group=4)
 
 
-class CifarResNet(PooledNetwork):
-    """A 3x3 stem and three stages of torchvision's basic blocks at the full, half and quarter size.
+class ThreeStages(PooledNetwork):
+    """Base of the CIFAR networks: a 3x3 stem and three stages at the full, half and quarter size."""
+
+    conv1: nn.Conv2d
+    bn1: nn.BatchNorm2d
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+
+    def stages(self, x: Tensor) -> list[Tensor]:
+        maps = []
+        x = F.relu(self.bn1(self.conv1(x)))
+        for layer in (self.layer1, self.layer2, self.layer3):
+            x = layer(x)
+            maps.append(x)
+        return maps
+
+    def initialise(self, **options: Any) -> None:
+        """He et al.'s normal weights (arXiv:1502.01852) in all convolutions."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu", **options)
+
+
+class CifarResNet(ThreeStages):
+    """He et al.'s ResNet for CIFAR (section 4.2): 6n+2 layers in basic blocks of 16, 32 and 64 channels.
 
     Args:
         depth: blocks in each stage, He et al.'s n.
@@ -107,17 +131,18 @@ class CifarResNet(PooledNetwork):
         self.layer2 = _halving_stage(16, depth)
         self.layer3 = _halving_stage(32, depth)
         self.classifier = nn.Linear(64, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")  # He et al., arXiv:1502.01852
+        self.initialise()
 
-    def stages(self, x: Tensor) -> list[Tensor]:
-        maps = []
-        x = F.relu(self.bn1(self.conv1(x)))
-        for layer in (self.layer1, self.layer2, self.layer3):
-            x = layer(x)
-            maps.append(x)
-        return maps
+
+class PaddedShortcut(nn.Module):
+    """He et al.'s option A: every second row and column, and zeros for the new channels: (B,C,H,W) -> (B,C+added,H/2,W/2)."""
+
+    def __init__(self, added: int) -> None:
+        super().__init__()
+        self.added = added
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 0, self.added))
 
 
 def _halving_stage(in_channels: int, depth: int) -> nn.Sequential:
@@ -128,23 +153,15 @@ def _halving_stage(in_channels: int, depth: int) -> nn.Sequential:
 
 
 def resnet56(*, num_classes: int, in_channels: int = 3) -> CifarResNet:
-    """ResNet-56: 853,018 parameters for 10 classes and 3 channels."""
+    """ResNet-56 with shortcuts without weights: 853,018 parameters for 10 classes and 3 channels."""
     return CifarResNet(9, num_classes=num_classes, in_channels=in_channels)
 
 
-# ResNeXts (Xie et al., arXiv:1611.05431): ResNets whose 3x3 convolutions are grouped.
-#
-# AutoMix trains ResNeXt-50 32x4d, with the CIFAR stem on CIFAR and Tiny-ImageNet; Understanding Mixup trains ResNeXt-29 8x64d on
-# CIFAR and ResNeXt-101 64x4d on ImageNet.
-
-
-class CifarResNeXt(PooledNetwork):
-    """Xie et al.'s ResNeXt for CIFAR (section 5.3): a 3x3 stem and three stages of torchvision's bottleneck blocks.
-
-    Stages have 256, 512 and 1024 channels at the full, half and quarter size.
+class CifarResNeXt(ThreeStages):
+    """Xie et al.'s ResNeXt for CIFAR (section 5.3): 9 * depth + 2 layers in bottleneck blocks of 256, 512 and 1024 channels.
 
     Args:
-        depth: blocks in each stage; the network has 9 * depth + 2 layers.
+        depth: blocks in each stage.
         groups, width_per_group: of the 3x3 convolutions in the first stage; later stages double the width.
     """
 
@@ -155,24 +172,16 @@ class CifarResNeXt(PooledNetwork):
         self.conv1 = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         grouping = (groups, width_per_group)
-        self.layer1 = _stage(64, 64, depth, grouping, stride=1)
-        self.layer2 = _stage(256, 128, depth, grouping, stride=2)
-        self.layer3 = _stage(512, 256, depth, grouping, stride=2)
+        self.layer1 = _bottleneck_stage(64, 64, depth, grouping, stride=1)
+        self.layer2 = _bottleneck_stage(256, 128, depth, grouping, stride=2)
+        self.layer3 = _bottleneck_stage(512, 256, depth, grouping, stride=2)
         self.classifier = nn.Linear(1024, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")  # as torchvision does
-
-    def stages(self, x: Tensor) -> list[Tensor]:
-        maps = []
-        x = F.relu(self.bn1(self.conv1(x)))
-        for layer in (self.layer1, self.layer2, self.layer3):
-            x = layer(x)
-            maps.append(x)
-        return maps
+        self.initialise(mode="fan_out")  # as torchvision does
 
 
-def _stage(in_channels: int, planes: int, depth: int, grouping: tuple[int, int], *, stride: int) -> nn.Sequential:
+def _bottleneck_stage(
+    in_channels: int, planes: int, depth: int, grouping: tuple[int, int], *, stride: int
+) -> nn.Sequential:
     """Blocks of ``4 * planes`` output channels, the first of which projects its input."""
     groups, base_width = grouping
     width = Bottleneck.expansion * planes
@@ -185,29 +194,3 @@ def _stage(in_channels: int, planes: int, depth: int, grouping: tuple[int, int],
 def resnext29_8x64d(*, num_classes: int, in_channels: int = 3) -> CifarResNeXt:
     """ResNeXt-29 8x64d: 34,426,698 parameters for 10 classes and 3 channels."""
     return CifarResNeXt(3, groups=8, width_per_group=64, num_classes=num_classes, in_channels=in_channels)
-
-
-def resnext50_32x4d(*, num_classes: int, in_channels: int = 3, stem: Stem = "cifar") -> ResNet:
-    """ResNeXt-50 32x4d: with the CIFAR stem 22,992,714 parameters for 10 classes and 3 channels."""
-    return ResNet(
-        Bottleneck,
-        (3, 4, 6, 3),
-        num_classes=num_classes,
-        in_channels=in_channels,
-        stem=stem,
-        groups=32,
-        width_per_group=4,
-    )
-
-
-def resnext101_64x4d(*, num_classes: int, in_channels: int = 3) -> ResNet:
-    """ResNeXt-101 64x4d, with the ImageNet stem: 83,455,272 parameters for 1000 classes and 3 channels."""
-    return ResNet(
-        Bottleneck,
-        (3, 4, 23, 3),
-        num_classes=num_classes,
-        in_channels=in_channels,
-        stem="imagenet",
-        groups=64,
-        width_per_group=4,
-    )
