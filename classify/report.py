@@ -33,7 +33,7 @@ def print_lists(*, methods: bool = False, presets: bool = False, networks: bool 
         table = Table("name", "kind", "what", "source")
         for kind, known in (("mixer", MIXERS), ("method", METHODS)):
             for name, method in known.items():
-                table.add_row(name, kind, (method.__doc__ or "").strip().splitlines()[0], method.source)
+                table.add_row(name, kind, (method.__doc__ or "").strip().splitlines()[0], getattr(method, "source", ""))
         console.print(table)
     if presets:
         console.print(presets_table())

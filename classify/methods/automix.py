@@ -268,7 +268,7 @@ class AutoMix(Method):
 
     def project(self, images: Tensor) -> Projections:
         """The Mix Block's projections of clean images (B,C,H,W): of the teacher's features, without a teacher the student's."""
-        network = self.network if self.teacher is None else self.teacher.network
+        network: Any = self.network if self.teacher is None else self.teacher.network
         assert self.mix_block is not None
         return self.mix_block.project(network.stages(images)[self.layer - 1])
 

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -69,8 +69,8 @@ class Lamix(MixedSamples):
         self.beta = check_probability("beta", beta)
         self.originals = originals
         # "the same as the fully-connected layer of the original network" (3.1)
-        bias = network.classifier.bias is not None
-        self.global_layer = nn.Linear(network.classifier.in_features, num_classes, bias=bias)
+        classifier = cast(nn.Linear, network.classifier)
+        self.global_layer = nn.Linear(classifier.in_features, num_classes, bias=classifier.bias is not None)
         self.record = SoftTargetRecord(num_classes)
         self.epoch = 0
         self.mixed_turn = not originals

@@ -6,6 +6,7 @@ LaMix table 2 trains DenseNet-121, Understanding Mixup trains DenseNet-BC-190 wi
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +29,8 @@ class DenseNet(PooledNetwork, torchvision.models.DenseNet):
         save_memory: keep neither the concatenated nor the normalised input of a layer for the backward pass, but make them
             again there: memory grows with the depth and not with its square. Results stay the same.
     """
+
+    features: Any  # a Sequential of named modules, from torchvision
 
     def __init__(
         self,
@@ -83,7 +86,9 @@ class RecomputingLayer(nn.Module):
         layer: the dense layer whose modules move into this one, under the same names.
     """
 
-    def __init__(self, layer: nn.Module) -> None:
+    norm1: nn.Module
+
+    def __init__(self, layer: Any) -> None:
         super().__init__()
         self.norm1, self.relu1, self.conv1 = layer.norm1, layer.relu1, layer.conv1
         self.norm2, self.relu2, self.conv2 = layer.norm2, layer.relu2, layer.conv2

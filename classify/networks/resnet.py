@@ -28,6 +28,14 @@ class ResNet(PooledNetwork, torchvision.models.ResNet):
         groups, width_per_group: of the 3x3 convolutions in bottleneck blocks, where ResNeXts differ.
     """
 
+    bn1: nn.Module
+    relu: nn.Module
+    layer1: nn.Module
+    layer2: nn.Module
+    layer3: nn.Module
+    layer4: nn.Module
+    maxpool: nn.Module
+
     def __init__(
         self,
         block: type[BasicBlock | Bottleneck],

@@ -2,6 +2,7 @@
 
 import re
 from types import ModuleType
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -17,12 +18,14 @@ class TimmNetwork(nn.Module):
         ValueError: the classifier is not one linear layer.
     """
 
-    def __init__(self, name: str, backbone: nn.Module) -> None:
+    backbone: Any  # timm's classes have no common type
+
+    def __init__(self, name: str, backbone: Any) -> None:
         super().__init__()
         classifier = backbone.get_classifier()
         if not isinstance(classifier, nn.Linear):
             raise ValueError(
-                f"timm:{name} cannot be used: its classifier is no single linear layer, but {type(classifier).__name__}"
+                f"timm:{name} cannot be used: its classifier is not one linear layer but {type(classifier).__name__}"
             )
         backbone.reset_classifier(0)
         self.name = name
@@ -48,9 +51,9 @@ class TimmNetwork(nn.Module):
 
     def check_size(self, x: Tensor) -> None:
         """ValueError for images that a model of one size only cannot take."""
-        about = self.backbone.pretrained_cfg
-        sides = tuple(about["input_size"][1:])
-        if about.get("fixed_input_size") and tuple(x.shape[2:]) != sides:
+        config = self.backbone.pretrained_cfg
+        sides = tuple(config["input_size"][1:])
+        if config.get("fixed_input_size") and tuple(x.shape[2:]) != sides:
             raise ValueError(
                 f"timm:{self.name} takes images of {sides[0]}x{sides[1]} px only, got {x.shape[2]}x{x.shape[3]}: "
                 f"set --image-size {sides[0]}"

@@ -31,7 +31,7 @@ def describe_files(paths: Sequence[Path], labels: Tensor, *, classes: Sequence[s
     """The description of a set of files: names, sizes and labels (N,) of all, and the contents of a seeded sample of them."""
     sizes = [_size(path) for path in paths]
     digest = hashlib.sha256(repr([(path.name, size) for path, size in zip(paths, sizes, strict=True)]).encode())
-    digest.update(labels.numpy())
+    digest.update(labels.numpy().data)
     for index in sorted(random.Random(0).sample(range(len(paths)), min(SAMPLED_FILES, len(paths)))):
         if sizes[index] >= 0:
             digest.update(hashlib.sha256(paths[index].read_bytes()).digest())

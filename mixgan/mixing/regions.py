@@ -234,7 +234,8 @@ class ResizeMix(Mixer):
         if self.fidelity == "published":
             box = centred_box(tau**2, *random_centre(size, draws), size)
         else:
-            box = random_box(*(torch.floor(tau * side).long() for side in size), size, draws)
+            height, width = (torch.floor(tau * side).long() for side in size)
+            box = random_box(height, width, size, draws)
         mask, share = outside_box(box, size)
         drawn = 1.0 - tau**2 if lam is None else lam
         return paired_plan(drawn, draws.partner(), share, mask, geometry=torch.stack(box, 1))
