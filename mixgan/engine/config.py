@@ -449,12 +449,9 @@ def read_settings_file(path: Path, settings_type: type[Settings]) -> dict[str, A
 
 def check_same_settings(settings: CommonSettings, output_dir: Path) -> None:
     """ValueError naming the flags that differ from the run's own and may not change."""
-    stored = by_flag(rename(type(settings), read_config(output_dir)["settings"]))
-    now = by_flag(to_json(settings))
-    different = {flag for flag, value in stored.items() if value != now.get(flag)}
-    if settings.epochs > stored.get("--epochs", settings.epochs):
-        different.remove("--epochs")
-    if texts := [f"{flag} is {now.get(flag)}, was {stored[flag]}" for flag in stored if flag in different]:
+    stored, now = by_flag(rename(type(settings), read_config(output_dir)["settings"])), by_flag(to_json(settings))
+    stored["--epochs"] = max(stored.get("--epochs", 0), settings.epochs)  # more epochs extend the run
+    if texts := [f"{flag} is {now.get(flag)}, was {old}" for flag, old in stored.items() if old != now.get(flag)]:
         raise ValueError(f"cannot resume {output_dir} with other settings: {'; '.join(texts)}")
 
 
@@ -490,9 +487,8 @@ def run_command(main: Callable[[Sequence[str]], None], argv: Sequence[str] | Non
 
     ``MIXGAN_DEBUG=1`` in the environment shows the traceback too.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # an ASCII terminal does not stop a run
+    for stream in filter(lambda stream: isinstance(stream, io.TextIOWrapper), (sys.stdout, sys.stderr)):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # an ASCII terminal stops no run
     try:
         main(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:
@@ -502,6 +498,6 @@ def run_command(main: Callable[[Sequence[str]], None], argv: Sequence[str] | Non
         if os.environ.get("MIXGAN_DEBUG"):
             traceback.print_exc()
         rank = int(os.environ.get("RANK", "0"))
-        text = " ".join(str(error).split("\n"))  # messages of libraries may have several lines
-        print(f"{f'[process {rank}] ' if rank else ''}error: {text}", file=sys.stderr, flush=True)
+        text = f"{f'[process {rank}] ' if rank else ''}error: {error}"
+        print(text.replace("\n", " "), file=sys.stderr, flush=True)  # messages of libraries may have several lines
         sys.exit(2)

@@ -352,6 +352,7 @@ def run_all(
 
 
 def _show(bar: Progress, runs: Sequence[PlannedRun], active: Sequence[PlannedRun]) -> None:
+    """The progress bar: runs done, and the step of each active one."""
     done, texts = float(sum(run.state in ("done", "failed") for run in runs)), []
     for run in active:
         step, total = steps_done(run)

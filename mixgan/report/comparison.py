@@ -268,16 +268,12 @@ def page_of(comparison: Comparison) -> Page:
                 direction = _split(name)[1]
                 title = column(name, rows) + (f", {DIRECTIONS[direction]}" if direction else "")
                 page.figure("" if index else heading, plot_of(done, name, title), note)
-    page.table("Runs", [_run_line(row) for row in rows])
+    keys = ("run", "variant", "seed", "state", "steps", "epochs", "seconds", "images_per_second")
+    page.table("Runs", [{key: row[key] for key in keys if key in row} | {"seed": str(row["seed"])} for row in rows])
     page.table("Command", {"": comparison.command})
     if done:
         _add_settings(page, done)
     return page
-
-
-def _run_line(row: Mapping[str, Any]) -> dict[str, Any]:
-    line = {"run": row["run"], "variant": row["variant"], "seed": str(row["seed"]), "state": row["state"]}
-    return line | {key: row[key] for key in ("steps", "epochs", "seconds", "images_per_second") if key in row}
 
 
 def _add_warnings(page: Page, rows: Rows) -> None:
@@ -296,13 +292,17 @@ def _add_warnings(page: Page, rows: Rows) -> None:
 
 def _add_settings(page: Page, runs: Sequence[PlannedRun]) -> None:
     """Shared and differing settings; a warning where runs differ that should not."""
+
+    def text_of(value: object) -> str:
+        return ", ".join(f"{name} {text}" for name, text in value.items()) if isinstance(value, dict) else tidy(value)
+
     configs = [(run.variant, read_config(run.folder.path)) for run in runs]
     settings = [(variant, by_flag(config["settings"])) for variant, config in configs]
-    around = {name: " / ".join(distinct(_text(config[name]) for _, config in configs)) for name in CIRCUMSTANCES}
+    around = {name: " / ".join(distinct(text_of(config[name]) for _, config in configs)) for name in CIRCUMSTANCES}
     flags = [flag for flag in distinct(flag for _, own in settings for flag in own) if flag != "--seed"]
 
     def values(flag: str, of: str | None = None) -> list[str]:
-        return distinct(_text(own.get(flag, "")) for variant, own in settings if of in (None, variant))
+        return distinct(text_of(own.get(flag, "")) for variant, own in settings if of in (None, variant))
 
     differing = [flag for flag in flags if len(values(flag)) > 1]
     rows = [
@@ -317,11 +317,6 @@ def _add_settings(page: Page, runs: Sequence[PlannedRun]) -> None:
         page.table("Settings that differ", rows)
     page.table("Settings that all runs share", {flag: values(flag)[0] for flag in flags if flag not in differing})
     page.table("Environment", around)
-
-
-def _text(value: object) -> str:
-    """A setting, or the versions of packages, as text."""
-    return ", ".join(f"{name} {text}" for name, text in value.items()) if isinstance(value, dict) else tidy(value)
 
 
 def plot_of_runs(runs: Sequence[PlannedRun], metric: str, title: str) -> "Figure":

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from markupsafe import Markup
 from PIL import Image
@@ -21,16 +21,9 @@ if TYPE_CHECKING:
 INK = "#3b4148"  # of texts and axes in figures, readable on white; the page replaces it by the colour of its own text
 
 
-@dataclass(frozen=True)
-class _Cell:
+class _Cell(NamedTuple):
     text: str
     is_number: bool
-
-
-@dataclass(frozen=True)
-class _Picture:
-    markup: Markup
-    caption: str
 
 
 @dataclass(frozen=True)
@@ -40,7 +33,7 @@ class _Section:
     columns: Sequence[str] = ()
     rows: Sequence[Sequence[_Cell]] = ()
     pairs: Sequence[tuple[str, _Cell]] = ()
-    pictures: list[_Picture] = field(default_factory=list)
+    pictures: list[tuple[Markup, str]] = field(default_factory=list)
 
 
 @dataclass
@@ -78,14 +71,14 @@ class Page:
         Without a heading, a figure after a figure is placed beside it where the window is wide enough.
         """
         description = caption or heading or self.title
-        if not isinstance(figure, Image.Image | Path | str):
-            count = sum(len(section.pictures) for section in self._sections)
-            markup = _inline_svg(figure, prefix=f"f{count}-", description=description)
-        else:
+        count = sum(len(section.pictures) for section in self._sections)
+        if isinstance(figure, Image.Image | Path | str):
             markup = _inline_image(figure, description=description)
+        else:
+            markup = _inline_svg(figure, prefix=f"f{count}-", description=description)
         if heading or not (self._sections and self._sections[-1].pictures):
             self._sections.append(_Section(heading))
-        self._sections[-1].pictures.append(_Picture(markup, caption))
+        self._sections[-1].pictures.append((markup, caption))
 
     def warning(self, text: str) -> None:
         """Something the reader must know before trusting the results; shown under the title, each text once."""
@@ -153,17 +146,16 @@ def _cell(value: object, *, padded: bool = False) -> _Cell:
 
 
 def _inline_image(source: Image.Image | Path | str, *, description: str) -> Markup:
+    buffer = io.BytesIO()
     if isinstance(source, Image.Image):
-        buffer = io.BytesIO()
         source.save(buffer, "PNG", optimize=True)
-        data, kind, width = buffer.getvalue(), "png", source.width
     else:
-        data = Path(source).read_bytes()
-        with Image.open(io.BytesIO(data)) as image:
-            kind, width = str(image.format).lower(), image.width
+        buffer.write(Path(source).read_bytes())
+    with Image.open(buffer) as image:
+        kind, width = str(image.format).lower(), image.width
     if kind not in ("png", "jpeg"):
         raise ValueError(f"a page shows PNG and JPEG images, got {source} in the format {kind}")
-    address = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    address = f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
     return Markup('<img class="{}" src="{}" width="{}" alt="{}">').format(
         "sheet" if width > 640 else "", address, width, description
     )
