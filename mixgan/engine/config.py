@@ -409,16 +409,14 @@ def run_settings(output_dir: Path, settings_type: type[Settings]) -> dict[str, A
         ValueError: there is no run, or it is of another command or version.
     """
     stored = rename(settings_type, read_config(output_dir)["settings"])
-    unknown = sorted(set(stored) - set(settings_type.names()))
-    if unknown:
+    if unknown := sorted(set(stored) - set(settings_type.names())):
         raise ValueError(f"{output_dir} was made with settings this command does not know: {', '.join(unknown)}")
     return {key: value for key, value in stored.items() if key not in OF_ONE_CALL}
 
 
 def read_config(output_dir: Path) -> dict[str, Any]:
     """The config.json of a run; ValueError where there is none."""
-    path = output_dir / "config.json"
-    if not path.is_file():
+    if not (path := output_dir / "config.json").is_file():
         raise ValueError(f"nothing to resume: {path} does not exist; start the run without --resume")
     return json.loads(path.read_text())
 
@@ -441,8 +439,7 @@ def read_settings_file(path: Path, settings_type: type[Settings]) -> dict[str, A
     if isinstance(values.get("settings"), dict):
         values, ignored = values["settings"], {*ignored, "output_dir", "allow_data_change"}
     values = rename(settings_type, {str(key).replace("-", "_"): value for key, value in values.items()})
-    unknown = sorted(set(values) - set(settings_type.names()))
-    if unknown:
+    if unknown := sorted(set(values) - set(settings_type.names())):
         raise ValueError(f"--config {path} has settings that this command does not know: {', '.join(unknown)}")
     return {key: value for key, value in values.items() if key not in ignored}
 

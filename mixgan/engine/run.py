@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -27,6 +26,7 @@ from mixgan.engine.accelerator import make_accelerator, on_main, start_tracker
 from mixgan.engine.checkpoint import Checkpoints, random_states, restore_random_states
 from mixgan.engine.config import OF_ONE_CALL, CommonSettings, check_same_settings, read_config, to_json
 from mixgan.engine.fingerprint import check_same_data
+from mixgan.engine.interrupt import Interrupt
 from mixgan.engine.progress import Progress
 from mixgan.engine.run_folder import (
     FolderLock,
@@ -38,12 +38,8 @@ from mixgan.engine.run_folder import (
     write_json,
 )
 
-#: Ctrl-C, a cluster's warning or its end of a job, a closed terminal.
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 #: Without --checkpoint-every, a checkpoint is saved this often, and after each epoch of at least this length.
 CHECKPOINT_SECONDS = 600.0
-#: Several processes agree on what signals and time ask for about this often, but at least after this many steps.
-AGREE_SECONDS, AGREE_STEPS = 1.0, 50
 
 Batch = TypeVar("Batch", covariant=True)
 
@@ -307,7 +303,7 @@ class Run:
             on_main(self.accelerator, lambda: shutil.rmtree(self.folder.path))
         self.accelerator.end_training()
 
-    def _between_steps(self, interrupt: "Interrupt") -> None:
+    def _between_steps(self, interrupt: Interrupt) -> None:
         every = self.settings.checkpoint_every
         now = time.monotonic()
         late = now - self._saved_at >= CHECKPOINT_SECONDS
@@ -454,56 +450,6 @@ class Run:
         self.seconds += time.monotonic() - self._training_since
         self._training_since = None
         return True
-
-
-class Interrupt:
-    """Context manager that turns the first signal into a request to stop; a second one has its usual effect.
-
-    Attributes:
-        signal: the number of the signal that this process received, None without one.
-    """
-
-    def __init__(self, accelerator: Accelerator | None = None) -> None:
-        self.accelerator = accelerator
-        self.signal: int | None = None
-        self._previous: dict[int, Any] = {}
-        self._next = 0  # step of the next agreement
-        self._last: tuple[int, float] | None = None  # step and time of the last one
-
-    def __enter__(self) -> "Interrupt":
-        heard = [
-            n for n in SIGNALS if not (n == signal.SIGHUP and signal.getsignal(n) == signal.SIG_IGN)
-        ]  # under nohup
-        self._previous = {number: signal.signal(number, self._note) for number in heard}
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
-        for restored, handler in self._previous.items():
-            signal.signal(restored, handler)
-
-    def agree(self, step: int, *, due: bool = False, at_once: bool = False) -> tuple[bool, bool]:
-        """Whether any process received a signal, and whether a checkpoint is due on any: the same answer on all of them.
-
-        Several processes agree about once a second: at every step while steps are slow, else every few steps, which spares
-        fast steps the exchange. How many follows from the time since the last agreement, exchanged along with the signals.
-        """
-        if self.accelerator is None or self.accelerator.num_processes == 1:
-            return self.signal is not None, due
-        if step < self._next and not at_once:
-            return False, False
-        now = time.monotonic()
-        per_step = (now - self._last[1]) / (step - self._last[0]) if self._last else math.inf
-        own = torch.tensor([self.signal is not None, due, per_step], device=self.accelerator.device)
-        stops, dues, seconds = self.accelerator.reduce(own, reduction="sum").tolist()
-        seconds /= self.accelerator.num_processes
-        self._last = step, now
-        self._next = step + max(1, min(AGREE_STEPS, int(AGREE_SECONDS / max(seconds, 1e-9))))
-        return stops > 0, dues > 0
 
 
 def _choose_folder(settings: CommonSettings, recipe: str) -> Path:

@@ -22,8 +22,8 @@ from typing import Any, Literal
 from mixgan.engine.accelerator import available_cores
 from mixgan.engine.annotations import AtLeast1
 from mixgan.engine.config import FREE_ON_RESUME, Settings, read_config, read_options
+from mixgan.engine.interrupt import Interrupt
 from mixgan.engine.progress import Progress
-from mixgan.engine.run import Interrupt
 from mixgan.engine.run_folder import RunFolder, default_folder
 from mixgan.report.comparison import FACTS, Comparison, PlannedRun
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from mixgan.engine.accelerator import make_accelerator, on_main, synchronise_buffers
 from mixgan.engine.config import CommonSettings
-from mixgan.engine.run import Interrupt
+from mixgan.engine.interrupt import Interrupt
 from mixgan.evaluate import FrechetDistance, compare
 from mixgan.evaluate.feature_set import KeptFeatures, measure
 from mixgan.evaluate.features import bundled_features

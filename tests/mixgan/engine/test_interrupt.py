@@ -6,7 +6,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from mixgan.engine.run import SIGNALS, Interrupt
+from mixgan.engine.interrupt import SIGNALS, Interrupt
 
 
 def handlers() -> list[object]:
@@ -54,7 +54,7 @@ class TwoProcesses:
 
 @pytest.mark.parametrize(("signalled", "other", "stop"), [(0, 0, False), (1, 0, True), (0, 1, True), (1, 1, True)])
 def test_processes_stop_together(monkeypatch, signalled: int, other: int, stop: bool):
-    monkeypatch.setattr("mixgan.engine.run.time", SimpleNamespace(monotonic=lambda: 0.0))
+    monkeypatch.setattr("mixgan.engine.interrupt.time", SimpleNamespace(monotonic=lambda: 0.0))
     interrupt = Interrupt(TwoProcesses((other, 0.0, 0.0)))
     interrupt.signal = signal.SIGTERM if signalled else None
     assert interrupt.agree(1)[0] == stop
@@ -70,7 +70,7 @@ def test_processes_stop_together(monkeypatch, signalled: int, other: int, stop: 
 )
 def test_processes_agree_about_once_a_second(monkeypatch, seconds: float, agreed: list[int]):
     clock = [0.0]
-    monkeypatch.setattr("mixgan.engine.run.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr("mixgan.engine.interrupt.time", SimpleNamespace(monotonic=lambda: clock[0]))
     two = TwoProcesses((0.0, 0.0, seconds))
     interrupt, seen = Interrupt(two), []
     for step in range(1, 152):
@@ -84,7 +84,7 @@ def test_processes_agree_about_once_a_second(monkeypatch, seconds: float, agreed
 def test_the_interval_follows_the_time_of_the_steps_on_all_processes(monkeypatch):
     # By hand: this process takes 0.1 s a step, the other 0.28 s: 0.19 s on both, 5 steps.
     clock = [0.0]
-    monkeypatch.setattr("mixgan.engine.run.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr("mixgan.engine.interrupt.time", SimpleNamespace(monotonic=lambda: clock[0]))
     two = TwoProcesses((0.0, 0.0, 0.28))
     interrupt = Interrupt(two)
     agreed = []
@@ -97,7 +97,7 @@ def test_the_interval_follows_the_time_of_the_steps_on_all_processes(monkeypatch
 
 
 def test_a_checkpoint_due_on_one_process_is_due_on_both_and_epochs_end_with_an_agreement(monkeypatch):
-    monkeypatch.setattr("mixgan.engine.run.time", SimpleNamespace(monotonic=lambda: 0.0))
+    monkeypatch.setattr("mixgan.engine.interrupt.time", SimpleNamespace(monotonic=lambda: 0.0))
     two = TwoProcesses((0.0, 1.0, 0.0))
     interrupt = Interrupt(two)
     assert interrupt.agree(1) == (False, True)

@@ -16,7 +16,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from mixgan.data.order import seeded_generator
 from mixgan.engine import accelerator as accelerator_room
 from mixgan.engine.config import CommonSettings
-from mixgan.engine.run import SIGNALS, Run
+from mixgan.engine.interrupt import SIGNALS
+from mixgan.engine.run import Run
 from mixgan.engine.run_folder import RunFolder, read_metrics
 
 BATCHES = 5

@@ -356,8 +356,11 @@ def test_lines_away_from_a_terminal(tmp_path: Path, recipe: Recipe, monkeypatch)
 def test_one_bar_over_all_runs_on_a_terminal(tmp_path: Path, recipe: Recipe, monkeypatch):
     text = screen(monkeypatch, terminal=True)
     runs = [planned(tmp_path, "a"), planned(tmp_path, "b")]
-    held = hold(runs[0], 4)
-    seen = when((lambda: "a-seed0 step 4 of 6" in text.getvalue(), held.unlink))
+    held, next_held = hold(runs[0], 4), hold(runs[1], 0)
+    seen = when(
+        (lambda: "a-seed0 step 4 of 6" in text.getvalue(), held.unlink),
+        (lambda: "1/2" in text.getvalue(), next_held.unlink),
+    )
     run_all(runs, recipe)
     seen.join()
     for part in ("0/2", "1/2", "2/2", "b-seed0: done"):
