@@ -27,8 +27,7 @@ from mixgan.gan.networks import ResnetGenerator
 from mixgan.gan.weights import GENERATORS, Direction, find_generator
 from mixgan.ops.transforms import to_bytes, to_signed
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+Item, Result = TypeVar("Item"), TypeVar("Result")
 
 STEP = 4  # a generator halves the image twice; tiles that begin elsewhere would be sampled at other pixels
 SMALLEST, SMALLEST_TILE = 8, 32
@@ -42,10 +41,8 @@ PACKAGES, TOLERANCE = ("onnx", "onnxscript", "onnxruntime"), 1e-3
 class TranslateOptions(Settings):
     """Translate every image of a folder with a trained generator; PNG files of the same names go to another folder."""
 
-    renamed: ClassVar[Mapping[str, str]] = {
-        "--weights auto": "--weights last",
-        "--weights ema": "--weights last",
-        "--weights plain": "--no-ema",
+    renamed: ClassVar[Mapping[str, str]] = dict.fromkeys(("--weights auto", "--weights ema"), "--weights last") | {
+        "--weights plain": "--no-ema"
     }
 
     source: Annotated[Path, Positional("RUN_OR_WEIGHTS")]
