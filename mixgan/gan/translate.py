@@ -27,12 +27,12 @@ from mixgan.gan.networks import ResnetGenerator
 from mixgan.gan.weights import GENERATORS, Direction, find_generator
 from mixgan.ops.transforms import to_bytes, to_signed
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 STEP = 4  # a generator halves the image twice; tiles that begin elsewhere would be sampled at other pixels
 SMALLEST, SMALLEST_TILE = 8, 32
-#: Patches, half as wide as a tile, that the statistics of a tiled image are measured on; together as large as 4 tiles.
-PATCHES = 16
+PATCHES = 16  # half as wide as a tile: a tiled image's statistics are measured on them; together as large as 4 tiles
 #: Optional packages of the export, and the largest difference from torch, in images of [-1, 1], that it may have.
 PACKAGES, TOLERANCE = ("onnx", "onnxscript", "onnxruntime"), 1e-3
 
