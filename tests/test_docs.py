@@ -78,6 +78,8 @@ def data_root(tmp_path_factory):
         for label in ("cat", "dog"):
             for k in range(count):
                 picture(root / "cifar10" / split / label / f"{k}.jpg", (32, 32), k)
+                if k < 40:
+                    picture(root / "imagefolder" / split / label / f"{k}.jpg", (70, 64), k)
     return root
 
 

@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import is_tensorboard_available, set_seed
+from accelerate.utils import gather_object, is_tensorboard_available, set_seed
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -332,8 +332,17 @@ class Run:
         stacked = torch.stack(
             [torch.as_tensor(v, dtype=torch.float32, device=device).detach() for v in (*values.values(), diverged)]
         )
-        *means, diverged_earlier = self.accelerator.reduce(stacked, reduction="mean").tolist()
-        numbers = dict(zip(values, means, strict=True))
+        *own, diverged_earlier = stacked.tolist()
+        numbers = dict(zip(values, own, strict=True))
+        if self.accelerator.num_processes > 1:
+            # Processes may log different values in a step: one mixes its batch, another does not.
+            gathered = gather_object([(numbers, diverged_earlier)])
+            diverged_earlier = max(diverged for _, diverged in gathered)
+            found: dict[str, list[float]] = {}
+            for one, _ in gathered:
+                for name, value in one.items():
+                    found.setdefault(name, []).append(value)
+            numbers = {name: sum(some) / len(some) for name, some in found.items()}
         for name, value in numbers.items():
             if not math.isfinite(value):
                 raise self._divergence(f"{name} is {value} at step {self.step}")

@@ -53,7 +53,7 @@ def test_flags_override_the_preset(here: Path):
 
 def test_mixer_options_are_typed_by_the_method(here: Path):
     assert settings_from(["--mixer.alpha", "0.2", "--mixer.per-batch"]).mixer == {
-        "alpha": 0.2, "per_batch": True,
+        "alpha": 0.2, "per_batch": True, "lam_range": None,
     }  # fmt: skip
     ranges = settings_from(["--method", "mixup-x", "--mixer.image-range", "0.5", "1"])
     assert ranges.mixer == {"image_range": (0.5, 1.0), "per_batch": False}
@@ -187,7 +187,7 @@ def test_every_method_has_settings_that_survive_a_run_folder(here: Path):
 def test_a_composite_takes_its_methods_options_and_resumes_with_them(tmp_path):
     words = ["--method", "mixup+mixup-hv", "--mixer.mixup.alpha", "0.2", "--mixer.weights", "1", "3"]
     settings = settings_from(words)
-    assert settings.mixer["mixup"] == {"alpha": 0.2, "per_batch": False}
+    assert settings.mixer["mixup"] == {"alpha": 0.2, "per_batch": False, "lam_range": None}
     assert settings.mixer["weights"] == (1.0, 3.0)
     (tmp_path / "config.json").write_text(json.dumps({"settings": to_json(settings)}))
     resumed = settings_from(["--resume", "--output-dir", str(tmp_path)])

@@ -17,7 +17,7 @@ CLASSIFY = (
     "--method",
     "mixup-hv",
     "--network",
-    "resnet18",
+    "resnet56",
     "--batch-size",
     16,
     "--eval-batch-size",
