@@ -79,8 +79,21 @@ class MetricsLog:
             self._file.close()
 
 
+def with_distance_keys(record: dict[str, Any]) -> dict[str, Any]:
+    """A record or summary by today's keys: older GAN runs have ``fid*`` for features of any kind, never ``fd*``."""
+    old = {name for name in record if name == "fid" or name.startswith("fid_")}
+    if not old or any(name.replace("fid", "fd", 1) in record for name in old):
+        return record
+    renamed = {name.replace("fid", "fd", 1) if name in old else name: value for name, value in record.items()}
+    return renamed | ({name: record[name] for name in old} if record.get("features") == "inception" else {})
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All complete records of a log; a last line cut off by a kill is left out."""
+    """All complete records of a log, by today's keys; a last line cut off by a kill is left out."""
+    return [with_distance_keys(record) for record in _records(path)]
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
     records = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
@@ -92,7 +105,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 def drop_records_after(path: Path, step: int) -> None:
     """Drop the records after ``step``: what a killed run logged past its last checkpoint will be logged again."""
-    records = [record for record in read_metrics(path) if record["step"] <= step]
+    records = [record for record in _records(path) if record["step"] <= step]
     write_text(path, "".join(json.dumps(record) + "\n" for record in records))
 
 

@@ -310,7 +310,8 @@ class TestImages:
         compared = on_main(self.accelerator, lambda: compare_sets(self.real, fake, self.extractor, bootstrap=0))
         spread = source.spread.value(self.accelerator)
         names = ("kid", "precision", "recall", "density", "coverage", "n_real", "n_fake", "features")
-        metrics = {"fid": compared.fd} | {name: getattr(compared, name) for name in names}
+        metrics = {"fd": compared.fd} | ({} if compared.fid is None else {"fid": compared.fid})
+        metrics |= {name: getattr(compared, name) for name in names}
         metrics |= {
             "diversity": spread,
             "diversity_real": self.real_spread,
@@ -378,9 +379,9 @@ def train(settings: DcganSettings) -> dict[str, Any]:
         data=lambda: {"train": describe_tensors(loader.images), "test": describe_tensors(tests)},
         step=model.step,
         measure=lambda: test.metrics(model),
-        distances=("fid",),
+        distances=("fd",),
         on_progress_bar=("G", "D"),
-        printed=("fid", "precision", "recall"),
+        printed=("fd", "precision", "recall"),
         networks=lambda: saved_networks(settings, model, channels=channels),
         card=lambda summary, files: model_card(settings, summary, files),
         samples=samples,
@@ -458,19 +459,19 @@ def training_grid(model: DCGAN, real: Tensor, noise: Tensor) -> Image.Image:
 
 
 TITLES = {
-    "fid": "Frechet distance",
+    "fd": "Frechet distance",
     "kid": "kernel distance",
     "diversity": "distance between two images (RMSE, 0..255)",
     "diversity_real": "distance between two real images",
 }
-ROWS = ("fid", "kid", "precision", "recall", "density", "coverage", "diversity", "diversity_real")
+ROWS = ("fd", "kid", "precision", "recall", "density", "coverage", "diversity", "diversity_real")
 #: title -> label of the y axis and names in metrics.jsonl; the second table is of what evaluations measure
 CURVES = {
     "Losses": ("loss", ("G", "D")),
     "Mean logits of the discriminator": ("1 = real", ("D_real", "D_fake", "D_mixed")),
     "Gradient norms": ("norm", ("grad_G", "grad_D")),
 }
-OVER_EVALUATIONS = {"Frechet distance": ("distance", ("fid",)), "Precision, recall": ("share", ("precision", "recall"))}
+OVER_EVALUATIONS = {"Frechet distance": ("distance", ("fd",)), "Precision, recall": ("share", ("precision", "recall"))}
 
 
 def write_report(run: Run, settings: DcganSettings, summary: dict[str, Any]) -> None:
@@ -492,7 +493,7 @@ def write_report(run: Run, settings: DcganSettings, summary: dict[str, Any]) -> 
 
 def result_rows(summary: dict[str, Any], records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One row per metric, with that of the untrained networks where they were evaluated."""
-    untrained = next((record for record in records if record["step"] == 0 and "fid" in record), {})
+    untrained = next((record for record in records if record["step"] == 0 and "fd" in record), {})
     return [
         {"": TITLES.get(key, key), "trained": summary[key]} | ({"untrained": untrained[key]} if untrained else {})
         for key in ROWS

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mixgan.data.domains import Domains
 from mixgan.evaluate.comparison import KID, enough
-from mixgan.evaluate.features import FeatureExtractor, choose_features
+from mixgan.evaluate.features import FeatureExtractor, choose_features, is_published_fid
 from mixgan.evaluate.frechet import frechet_distance_from_features
 from mixgan.evaluate.kernel import kernel_distance
 from mixgan.evaluate.paired import PairedMeans
@@ -103,8 +103,10 @@ class TestSet:
             if self.paired:
                 paired.update(fake, target.images[index])
         fake_features = self._gather(features, len(source.images))
+        distance_of_features = frechet_distance_from_features(target.features, fake_features)
         metrics: dict[str, float | None] = {
-            "fid": frechet_distance_from_features(target.features, fake_features),
+            "fd": distance_of_features,
+            **({"fid": distance_of_features} if is_published_fid(self.extractor) else {}),
             "kid": kernel_distance(target.features, fake_features).mean if self.has_kernel_distance else None,
         }
         if self.paired:

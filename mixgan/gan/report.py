@@ -23,7 +23,7 @@ from mixgan.report.page import Page
 from mixgan.report.plots import line_plot, series_from_records
 
 ROWS = {
-    "fid": "Frechet distance",
+    "fd": "Frechet distance",
     "kid": "kernel distance",
     "rmse": "RMSE (0..255)",
     "rmse_gcgan": "RMSE, GcGAN's convention",
@@ -51,7 +51,7 @@ CURVES = {
 }
 #: the same for what is measured at evaluations
 OVER_EVALUATIONS = {
-    "Frechet distance": ("distance", ("fid_AtoB", "fid_BtoA")),
+    "Frechet distance": ("distance", ("fd_AtoB", "fd_BtoA")),
     "Distance between two outputs": ("RMSE, 0..255", ("diversity_AtoB", "diversity_BtoA")),
 }
 
@@ -130,7 +130,7 @@ def write_page(
 
 def result_rows(summary: dict[str, Any], records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One row per metric: both directions, and the untrained networks' where they were evaluated."""
-    start = next((r for r in records if r["step"] == 0 and "fid_AtoB" in r), None)
+    start = next((r for r in records if r["step"] == 0 and "fd_AtoB" in r), None)
     rows = []
     for key, title in ROWS.items():
         if f"{key}_AtoB" not in summary:

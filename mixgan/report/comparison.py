@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from mixgan.engine.config import by_flag, read_config
-from mixgan.engine.run_folder import RunFolder, read_metrics, write_json, write_text
+from mixgan.engine.run_folder import RunFolder, read_metrics, with_distance_keys, write_json, write_text
 from mixgan.report.page import Page, tidy
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class RecipeFacts(NamedTuple):
 
 FACTS = {
     "classify": RecipeFacts("--method", "classify", ("test_accuracy_last10",), ("test_accuracy", "test_loss")),
-    "mixcyclegan_maps": RecipeFacts("--mixing", "mixgan.gan", ("fid_AtoB", "fid_BtoA"), ("fid_AtoB", "fid_BtoA")),
+    "mixcyclegan_maps": RecipeFacts("--mixing", "mixgan.gan", ("fd_AtoB", "fd_BtoA"), ("fd_AtoB", "fd_BtoA")),
 }
 #: The first columns, in this order.
 FIRST = ("test_accuracy_last10", "test_accuracy", "test_accuracy_best", "test_loss", "ece")
@@ -72,8 +72,8 @@ class PlannedRun:
         return self.folder.path.name
 
     def summary(self) -> dict[str, Any]:
-        """Its summary.json, empty where there is none."""
-        return json.loads(self.folder.summary.read_text()) if self.folder.summary.is_file() else {}
+        """Its summary.json by today's keys, empty where there is none."""
+        return with_distance_keys(json.loads(self.folder.summary.read_text())) if self.folder.summary.is_file() else {}
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,10 @@ def best_variants(table: Mapping[str, Mapping[str, Spread]], metric: str) -> set
 
 def result_tables(rows: Rows) -> dict[str, list[dict[str, str]]]:
     """heading -> a row per variant: how many runs are done, mean ± standard deviation of the metrics; a table per direction."""
-    table, metrics = aggregate(rows), metrics_of(rows)
+    table = aggregate(rows)
+    metrics = [
+        name for name in metrics_of(rows) if _split(name)[0] != "fid"
+    ]  # equals fd, whose column is then called FID
     best = {name: best_variants(table, name) for name in metrics}
     tables: dict[str, list[dict[str, str]]] = {}
     for direction in distinct(_split(name)[1] for name in metrics) or [""]:
@@ -211,16 +214,16 @@ def result_tables(rows: Rows) -> dict[str, list[dict[str, str]]]:
 
 def distance_note(rows: Rows) -> str:
     """The caveat to the rows' Frechet distances, empty where they are FIDs or there are none."""
-    features = sorted({row["features"] for row in rows if "features" in row})
-    if features in ([], ["inception"]):
+    other = {row["features"] for row in rows if "features" in row and not any(_split(name)[0] == "fid" for name in row)}
+    if not other:
         return ""
-    return f"Frechet distance ({' and '.join(features)} features), not comparable with published FID"
+    return f"Frechet distance ({' and '.join(sorted(other))} features), not comparable with published FID"
 
 
 def column(metric: str, rows: Rows) -> str:
     """A metric's name without its direction; only the Frechet distance of Inception's features is called FID."""
     name = _split(metric)[0]
-    if name == "fid":
+    if name == "fd":
         return "Frechet distance" if distance_note(rows) else "FID"
     return name
 
@@ -236,7 +239,7 @@ def spread_text(value: Spread | None, *, best: bool, runs: int) -> str:
 
 
 def _split(metric: str) -> tuple[str, str]:
-    """``"fid_AtoB"`` as name and direction; the direction may be empty."""
+    """``"fd_AtoB"`` as name and direction; the direction may be empty."""
     name, _, direction = metric.rpartition("_")
     return (name, direction) if direction in DIRECTIONS else (metric, "")
 

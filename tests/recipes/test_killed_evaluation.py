@@ -45,10 +45,10 @@ def results(folder: Path) -> tuple[str, str, dict[str, bytes]]:
     ("train", "metric", "moment"),
     [
         (classify, "test_accuracy", "before the record"),
-        (gan, "fid_AtoB", "before the record"),
-        (gan, "fid_AtoB", "after the record"),
-        (dcgan, "fid", "before the record"),
-        (dcgan, "fid", "after the record"),
+        (gan, "fd_AtoB", "before the record"),
+        (gan, "fd_AtoB", "after the record"),
+        (dcgan, "fd", "before the record"),
+        (dcgan, "fd", "after the record"),
     ],
 )
 def test_killed_in_an_evaluation(tmp_path: Path, monkeypatch, train: Callable[..., None], metric: str, moment: str):

@@ -20,7 +20,7 @@ def test_mixcyclegan_leaves_a_complete_run_folder(launch):
     assert summary["epochs"] == 1
     assert summary["n_real"] == summary["n_fake"] == 6
     assert summary["features"] == "bundled"
-    for key in ("fid", "kid", "rmse", "rmse_gcgan", "acc5", "acc10", "ssim"):
+    for key in ("fd", "kid", "rmse", "rmse_gcgan", "acc5", "acc10", "ssim"):
         assert isinstance(summary[f"{key}_AtoB"], float)
         assert isinstance(summary[f"{key}_BtoA"], float)
     config = json.loads((folder / "config.json").read_text())

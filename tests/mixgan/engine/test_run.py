@@ -445,11 +445,11 @@ def test_a_tracker_lives_in_the_run_folder_and_hears_all_numbers(tmp_path: Path,
     monkeypatch.setattr(accelerator_room, "filter_trackers", lambda name, folder: [NotingTracker(folder)])
     training = Training(settings(None, tracker="tensorboard", max_steps=2))
     for step in training.steps():
-        training.run.record({"fid": 3.0 * step, "features": "bundled"})
+        training.run.record({"fd": 3.0 * step, "features": "bundled"})
     [noted] = (tmp_path / "runs").glob("test-*/noted.jsonl")
     numbers = ["aim", "epoch", "loss"]
     assert [json.loads(line) for line in noted.read_text().splitlines()] == [
-        [1, numbers], [1, ["fid"]], [2, numbers], [2, ["fid"]],
+        [1, numbers], [1, ["fd"]], [2, numbers], [2, ["fd"]],
     ]  # fmt: skip
 
 

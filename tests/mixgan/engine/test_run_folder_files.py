@@ -98,6 +98,25 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).to(memory_format=torch.channels_last)
 
 
+def test_distances_of_older_runs_are_read_by_todays_keys(tmp_path):
+    """Until 0.2 a GAN's distance was called fid whatever its features; the file itself stays as it is."""
+    lines = [
+        {"step": 1, "fid_AtoB": 2.0, "kid_AtoB": 0.1, "features": "bundled"},
+        {"step": 2, "fid": 3.0, "features": "inception"},
+        {"step": 3, "fd": 4.0, "features": "bundled"},
+        {"step": 4, "fd": 5.0, "fid": 5.0, "features": "inception"},
+    ]
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert read_metrics(path) == [
+        {"step": 1, "fd_AtoB": 2.0, "kid_AtoB": 0.1, "features": "bundled"},
+        {"step": 2, "fd": 3.0, "fid": 3.0, "features": "inception"},
+        *lines[2:],
+    ]
+    drop_records_after(path, 3)
+    assert [json.loads(line) for line in path.read_text().splitlines()] == lines[:3]
+
+
 def test_weights_come_back_with_what_they_are(tmp_path):
     path = tmp_path / "network.safetensors"
     source, target = network(), network()

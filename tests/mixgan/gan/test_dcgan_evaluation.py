@@ -53,7 +53,7 @@ def test_the_frechet_distance_is_of_test_images_and_generated_ones(generator):
     metrics = TestImages(images, NOISE, extractor, accelerator).metrics(model)
     fakes = generate(generator, NOISE, accelerator)
     expected = frechet_distance_from_features(extractor(images.expand(-1, 3, -1, -1)), extractor(fakes))
-    assert metrics["fid"] == pytest.approx(expected, rel=1e-4)
+    assert metrics["fd"] == pytest.approx(expected, rel=1e-4)
     assert (metrics["n_real"], metrics["n_fake"], metrics["features"]) == (12, 9, "bundled")
     pairs = torch.pdist(fakes.flatten(1).double()) / (3 * 32 * 32) ** 0.5
     assert metrics["diversity"] == pytest.approx(pairs.square().mean().sqrt().item(), rel=1e-6)

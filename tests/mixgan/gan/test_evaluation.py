@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from mixgan.data.domains import Domains
-from mixgan.evaluate.features import bundled_features
+from mixgan.evaluate.features import WEIGHTS_SHA256, FeatureExtractor, bundled_features
 from mixgan.evaluate.frechet import frechet_distance_from_features
 from mixgan.evaluate.kernel import kernel_distance
 from mixgan.gan.evaluation import TestSet
@@ -44,7 +44,7 @@ def test_real_against_real_is_perfect():
     images = random_images(6, 0)
     found = metrics(IDENTITY, domains(images, images.clone()))
     for way in ("AtoB", "BtoA"):
-        perfect = {"fid": 0, "rmse": 0, "rmse_gcgan": 0, "acc5": 1, "acc10": 1, "ssim": 1}
+        perfect = {"fd": 0, "rmse": 0, "rmse_gcgan": 0, "acc5": 1, "acc10": 1, "ssim": 1}
         assert {name: found[f"{name}_{way}"] for name in perfect} == pytest.approx(perfect, abs=1e-6)
     assert found["n_real"] == found["n_fake"] == 6
     assert found["features"] == "bundled"
@@ -60,7 +60,7 @@ def test_each_direction_compares_its_generators_images_with_the_other_domain():
         assert found[f"rmse_{way}"] == pytest.approx(np.sqrt((error**2).mean((1, 2, 3))).mean(), rel=1e-5)
         assert found[f"acc10_{way}"] == pytest.approx((np.abs(error).max(1) < 10).mean(), abs=1e-6)
         features = [bundled_features()(images) for images in (real, torch.from_numpy(fake).to(torch.uint8))]
-        assert found[f"fid_{way}"] == pytest.approx(frechet_distance_from_features(*features), rel=1e-4)
+        assert found[f"fd_{way}"] == pytest.approx(frechet_distance_from_features(*features), rel=1e-4)
         assert found[f"kid_{way}"] == pytest.approx(kernel_distance(*features).mean, rel=1e-3, abs=1e-7)
 
 
@@ -71,7 +71,7 @@ def test_the_batch_size_changes_nothing():
 
 def test_unpaired_domains_have_no_paired_metrics():
     found = metrics(IDENTITY, domains(random_images(5, 5), random_images(8, 6), paired=False))
-    names = ("fid", "kid", "diversity", "diversity_real", "luminance_correlation")
+    names = ("fd", "kid", "diversity", "diversity_real", "luminance_correlation")
     distances = {f"{name}_{way}" for name in names for way in ("AtoB", "BtoA")}
     assert set(found) == {"features", "n_real", "n_fake", *distances}
     assert (found["n_real"], found["n_fake"]) == (8, 5)  # generated maps against real maps
@@ -81,7 +81,17 @@ def test_a_set_too_small_for_a_kernel_distance_has_none():
     found = metrics(IDENTITY, domains(random_images(3, 7), random_images(3, 8)))
     assert found["kid_AtoB"] is None
     assert found["warnings"] == ["too few images for the kernel distance (KID): 3, at least 4 are needed"]
-    assert found["fid_AtoB"] > 0
+    assert found["fd_AtoB"] > 0
+
+
+@pytest.mark.parametrize(("digest", "named_fid"), [(WEIGHTS_SHA256 + "0" * 56, True), ("0" * 64, False)])
+def test_a_distance_is_called_fid_only_by_the_published_weights(digest: str, named_fid: bool):
+    extractor = FeatureExtractor("inception", bundled_features().network, dims=64, weights_sha256=digest)
+    test = TestSet(domains(random_images(5, 0), random_images(5, 1)), extractor, Accelerator(cpu=True), batch_size=5)
+    found = test.metrics(IDENTITY)
+    for way in ("AtoB", "BtoA"):
+        assert found[f"fd_{way}"] > 0
+        assert found.get(f"fid_{way}") == (found[f"fd_{way}"] if named_fid else None)
 
 
 def test_a_domain_of_one_image_is_refused_before_any_training():

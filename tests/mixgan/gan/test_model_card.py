@@ -15,7 +15,7 @@ from mixgan.gan.weights import model_card
 
 SETTINGS = to_json(GanSettings(dataset="tiles", image_size=64, seed=7, epochs=3, width=4, blocks=1))
 SUMMARY = {
-    "steps": 400, "epochs": 2.0, "features": "bundled", "n_real": 31, "n_fake": 29, "fid_AtoB": 12.3456, "fid_BtoA": 7.0,
+    "steps": 400, "epochs": 2.0, "features": "bundled", "n_real": 31, "n_fake": 29, "fd_AtoB": 12.3456, "fd_BtoA": 7.0,
     "kid_AtoB": math.nan, "kid_BtoA": None, "rmse_AtoB": 54.321,
 }  # fmt: skip
 FILES = ["G_A.safetensors", "G_B.safetensors"]

@@ -97,8 +97,8 @@ def test_needs_nothing_from_outside(run: SimpleNamespace):
 
 
 def test_rows_leave_out_what_was_not_measured():
-    unpaired = {name: value for name, value in SUMMARY.items() if name.startswith(("fid", "kid"))}
-    rows = result_rows(unpaired, records=[{"step": 10, "fid_AtoB": 1.0}])
+    unpaired = {name: value for name, value in SUMMARY.items() if name.startswith(("fd", "kid"))}
+    rows = result_rows(unpaired, records=[{"step": 10, "fd_AtoB": 1.0}])
     assert rows == [
         {"": "Frechet distance", "photo to map": 100.0, "map to photo": 100.0},
         {"": "kernel distance", "photo to map": 101.0, "map to photo": None},

@@ -65,7 +65,7 @@ def test_averaged_weights_are_evaluated_saved_and_preferred(
     (log, summary, weights), (plain_log, plain_summary, plain_weights) = results(averaged), results(plain)
     assert log == plain_log  # training does not know of the average
     assert (summary["weights"], plain_summary["weights"]) == ("ema", "plain")
-    assert summary["fid_AtoB"] != plain_summary["fid_AtoB"]
+    assert summary["fd_AtoB"] != plain_summary["fd_AtoB"]
     assert weights.keys() - plain_weights.keys() == {"G_A_ema.safetensors", "G_B_ema.safetensors"}
     assert weights["G_A.safetensors"] == plain_weights["G_A.safetensors"]
     for way, name in (("AtoB", "G_A_ema"), ("BtoA", "G_B_ema")):
@@ -93,13 +93,13 @@ def test_best_json_points_at_the_lowest_mean_distance(train, tmp_path: Path, mon
 
     def scripted(*args: object) -> dict[str, object]:
         a_to_b, b_to_a = next(distances)
-        return {**measure(*args), "fid_AtoB": a_to_b, "fid_BtoA": b_to_a}
+        return {**measure(*args), "fd_AtoB": a_to_b, "fd_BtoA": b_to_a}
 
     monkeypatch.setattr(train_module, "measure", scripted)
     folder = train(tmp_path / "run", "--max-steps 4 --eval-every 1 --keep-checkpoints 1")
     best = json.loads((folder / "checkpoints" / "best.json").read_text())
     assert best == {
-        "checkpoint": "step-00000002", "step": 2, "metric": "mean of fid_AtoB and fid_BtoA", "value": 3.0
+        "checkpoint": "step-00000002", "step": 2, "metric": "mean of fd_AtoB and fd_BtoA", "value": 3.0
     }  # fmt: skip
     assert (folder / "checkpoints" / "step-00000002").is_dir()
 
@@ -205,7 +205,7 @@ def test_weights_are_exported_at_evaluations_and_when_a_signal_stops_the_run(
 
     def scripted(*args: object) -> dict[str, object]:
         a_to_b, b_to_a = next(distances)
-        return {**measure(*args), "fid_AtoB": a_to_b, "fid_BtoA": b_to_a}
+        return {**measure(*args), "fd_AtoB": a_to_b, "fd_BtoA": b_to_a}
 
     def interrupted(model: MixCycleGAN, *images: torch.Tensor) -> dict[str, torch.Tensor]:
         if next(steps) == 7:

@@ -234,7 +234,7 @@ def test_the_best_mean_is_high_or_low_or_unknown():
 
     for figure in ("test_accuracy", "test_accuracy_last10", "acc5_AtoB", "ssim_BtoA"):
         assert best_variants(table(figure, a=1, b=2, c=0), figure) == {"b"}
-    for figure in ("test_loss", "ece", "fid_AtoB", "kid_BtoA", "rmse_gcgan_AtoB"):
+    for figure in ("test_loss", "ece", "fd_AtoB", "kid_BtoA", "rmse_gcgan_AtoB"):
         assert best_variants(table(figure, a=1, b=2, c=0), figure) == {"c"}
     assert best_variants(table("ece", a=1, b=1, c=2), "ece") == {"a", "b"}
     assert best_variants(table("colour", a=1, b=2), "colour") == set()
@@ -400,9 +400,20 @@ def test_a_dry_run_lists_the_runs_and_writes_nothing(made, tmp_path: Path, capsy
     assert made["made"] == []
 
 
-@pytest.mark.parametrize(("features", "name"), [("bundled", "Frechet distance"), ("inception", "FID")])
-def test_distances_are_fid_on_inception_features_only(made, tmp_path: Path, capsys, features: str, name: str):
-    made["summary"] = {"features": features, "fid_AtoB": 3.0, "fid_BtoA": 4.0, "ssim_AtoB": 0.5, "ssim_BtoA": 0.6}
+@pytest.mark.parametrize(
+    ("features", "keys", "name"),
+    [
+        ("bundled", ["fd"], "Frechet distance"),
+        ("inception", ["fd", "fid"], "FID"),
+        ("bundled", ["fid"], "Frechet distance"),  # as older runs wrote it
+        ("inception", ["fid"], "FID"),
+    ],
+)
+def test_distances_are_fid_on_inception_features_only(
+    made, tmp_path: Path, capsys, features: str, keys: list[str], name: str
+):
+    distances = {f"{key}_{way}": value for key in keys for way, value in (("AtoB", 3.0), ("BtoA", 4.0))}
+    made["summary"] = {"features": features, **distances, "ssim_AtoB": 0.5, "ssim_BtoA": 0.6}
     made["summary"]["warnings"] = ["few images"]
     main(["--recipe", "mixcyclegan_maps", "--variants", "none,mixcyclegan", "--output-dir", "out"])
     page = Cells((tmp_path / "out" / "report.html").read_text())
