@@ -21,4 +21,4 @@ demo: setup
 
 # Two tests at a time, each on one core: several OpenMP threads a test would stand in each other's way.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
