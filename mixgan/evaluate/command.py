@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class FidOptions(Settings):
     """Compare generated images with real ones: Frechet and kernel distance, precision and recall, density and coverage,
-    Inception Score, and paired metrics where file names match."""
+    Inception Score, and metrics of registered pairs."""
 
     title: ClassVar[str] = "comparison"
     renamed: ClassVar[Mapping[str, str]] = {"--features embedded": "--features bundled"}
@@ -41,6 +41,8 @@ class FidOptions(Settings):
     """Side in px that all images are resized to first, or none; auto: none, but with --domain the generated images' size."""
     domain: Literal["A", "B"] | None = None
     """REAL contains side-by-side pairs of Google Maps: compare with their photos (A) or maps (B)."""
+    pairs: Literal["auto", "yes", "no"] = "auto"
+    """Whether files of one name are registered pairs, for paired metrics; auto: only with --domain, whose set is paired."""
     json: Path | None = None
     """File for the metrics."""
     html: Path | None = None
@@ -130,6 +132,7 @@ def run(
             resize="auto" if options.resize == "auto" else None if options.resize == "none" else int(options.resize),
             domain=options.domain,
             on_bad_image=options.on_bad_image,
+            pairs=options.pairs,
             batch_size=options.batch_size,
             sample=options.sample,
             bootstrap=options.bootstrap,

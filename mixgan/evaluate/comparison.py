@@ -37,13 +37,12 @@ from mixgan.evaluate.frechet import (
 from mixgan.evaluate.kernel import kernel_distance
 from mixgan.evaluate.neighbours import density_coverage, precision_recall
 from mixgan.evaluate.paired import METRICS as PAIRED
-from mixgan.evaluate.paired import PairDistances, measure_pairs, why_not_comparable
+from mixgan.evaluate.paired import PairDistances, find_pairs, measure_pairs
 from mixgan.evaluate.sources import (
     FolderSource,
     Images,
     Side,
     Source,
-    match_pairs,
     open_sides,
     side_name,
 )
@@ -174,6 +173,7 @@ def compare(
     resize: int | Literal["auto"] | None = None,
     domain: Literal["A", "B"] | None = None,
     on_bad_image: Literal["error", "skip"] = "error",
+    pairs: Literal["auto", "yes", "no"] = "auto",
     batch_size: int = 50,
     sample: int = 5000,
     bootstrap: int = 50,
@@ -191,12 +191,14 @@ def compare(
             under "image"), which is iterated over once and must not be prepared by accelerate.
         features: "auto" (inception if its weights are on this machine, else bundled), "inception", "bundled", or
             ``module_features(...)`` of any network.
-        metrics: names of ``METRICS``; paired metrics are computed where both are folders and all file names match.
+        metrics: names of ``METRICS``; paired metrics need pairs, see ``pairs``.
         inception_weights: file of the Inception weights, if not in torch's hub cache.
         resize: side in px that images of folders are resized to first, by antialiased bicubic; "auto": with ``domain`` the
             size of the generated images, else None.
         domain: ``real`` has side-by-side pairs of Google Maps: compare with their photos ("A") or maps ("B").
         on_bad_image: what to do about a file that cannot be read.
+        pairs: whether images of one file name in two folders are registered pairs; "auto": only with ``domain``, whose set
+            is known to be paired, as equal names alone (trainA/1.jpg, trainB/1.jpg) may be a coincidence.
         batch_size: images per batch.
         sample: number of features of each set that are kept for all metrics but the Frechet distance.
         bootstrap: replicates behind ``fd_low`` and ``fd_high``; 0 for none.
@@ -210,8 +212,8 @@ def compare(
         The metrics, the same on all processes.
 
     Raises:
-        ValueError: an unknown metric, fewer than two images, images of another shape or range, features that are not
-            finite; the message quotes what was received.
+        ValueError: an unknown metric, fewer than two images, images of another shape or range, pairs that are asked for and
+            not there, features that are not finite; the message quotes what was received.
     """
     from mixgan.engine.accelerator import errors_reach_all, on_main
     from mixgan.engine.progress import Progress
@@ -228,6 +230,7 @@ def compare(
         print(*filter(None, (extractor.note, preprocessing)), sep="\n", flush=True)
     with errors_reach_all(accelerator):
         warnings = input_warnings(real_side, fake_side, extractor)
+        matched, obstacle = find_pairs(real_side, fake_side, pairs) if {*metrics} & {*PAIRED} else (None, None)
         sides = [known_set(side, extractor) if isinstance(side, Path) else side for side in (real_side, fake_side)]
 
     def bar(source: Source, what: str = "") -> Progress:
@@ -261,20 +264,16 @@ def compare(
         return measured
 
     real_set, fake_set = features_of(sides[0], cache), features_of(sides[1])
-    pairs = None
-    if isinstance(real_side, FolderSource) and isinstance(fake_side, FolderSource) and {*metrics} & {*PAIRED}:
-        matched, obstacle = match_pairs(real_side, fake_side)
-        if matched is not None:
-            obstacle = why_not_comparable(real_side, fake_side)
-            if real_set.warnings or fake_set.warnings:
-                obstacle = "unreadable files were skipped: no paired metrics"
-        if obstacle is not None:
-            warnings.append(obstacle)
-        elif matched is not None:
-            with bar(fake_side, "pairs of ") as shown:
-                pairs = measure_pairs(
-                    real_side, fake_side, matched, accelerator=accelerator, batch_size=batch_size, advance=shown.advance
-                )
+    measured_pairs = None
+    if matched is not None and (real_set.warnings or fake_set.warnings):
+        obstacle = "unreadable files were skipped: no paired metrics"
+    if obstacle is not None:
+        warnings.append(obstacle)
+    elif matched is not None and isinstance(real_side, FolderSource) and isinstance(fake_side, FolderSource):
+        with bar(fake_side, "pairs of ") as shown:
+            measured_pairs = measure_pairs(
+                real_side, fake_side, matched, accelerator=accelerator, batch_size=batch_size, advance=shown.advance
+            )
     if save_statistics:
         made_with = MadeWith(extractor.name, extractor.weights_sha256, preprocessing_of(real_side))
         on_main(accelerator, lambda: write_statistics(save_statistics, real_set.statistics, made_with))
@@ -287,7 +286,7 @@ def compare(
         )
     result.warnings += warnings
     folders = [side for side in (real_side, fake_side) if isinstance(side, FolderSource)]
-    of_pairs: dict[str, Any] = {**pairs.means, "n_pairs": len(pairs.pairs)} if pairs else {}
+    of_pairs: dict[str, Any] = {**measured_pairs.means, "n_pairs": len(measured_pairs.pairs)} if measured_pairs else {}
     return replace(
         result,
         **of_pairs,
@@ -297,7 +296,7 @@ def compare(
         real=side_name(real_side),
         fake=side_name(fake_side),
         seconds=round(time.monotonic() - began, 1),
-        evidence=Evidence(real_set, fake_set, real_side, fake_side, pairs),
+        evidence=Evidence(real_set, fake_set, real_side, fake_side, measured_pairs),
     )
 
 

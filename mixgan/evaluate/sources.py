@@ -197,9 +197,18 @@ def folder_source(
         on_bad_image: "error", or "skip" to leave bad files out.
 
     Raises:
-        ValueError: the folder is missing, a file, or contains no image.
+        ValueError: the folder is missing, a file, contains no image, or contains the sample grids of a run.
     """
-    return FolderSource(Path(path), tuple(list_images(Path(path))), preprocessing or Preprocessing(), on_bad_image)
+    folder = Path(path)
+    files = tuple(list_images(folder))
+    above = {parent for file in files for parent in file.relative_to(folder).parents}
+    for run in [folder / parent for parent in sorted(above)] + [folder.parent] * (folder.name == "samples"):
+        if (run / "config.json").is_file() and ((run / "metrics.jsonl").is_file() or (run / "checkpoints").is_dir()):
+            raise ValueError(
+                f"{run} is a run folder, whose pictures are sample grids, not images to compare; translate with it first "
+                f"(mixgan translate {run} INPUT OUTPUT_DIR) and compare OUTPUT_DIR"
+            )
+    return FolderSource(folder, files, preprocessing or Preprocessing(), on_bad_image)
 
 
 @dataclass(frozen=True)
@@ -308,42 +317,6 @@ def _only_size(side: Side) -> int:
 
 def side_name(side: Side) -> str:
     return str(side) if isinstance(side, Path) else side.name
-
-
-def match_pairs(real: FolderSource, fake: FolderSource) -> tuple[Tensor | None, str | None]:
-    """Pairs of images with the same relative path up to the extension, and a sentence where some have no counterpart.
-
-    Where no name is the same, a trailing ``_A`` or ``_B`` does not count: CycleGAN's folders pair 1_A.jpg with 1_B.jpg.
-
-    Returns:
-        (P,2) int64 positions in both folders, None unless all generated images have exactly one counterpart; and a
-        sentence if only some of them have, else None.
-    """
-    for suffixes in ((), ("_A", "_B")):
-        real_names, fake_names = (
-            [_name(path, source.folder, suffixes) for path in source.files] for source in (real, fake)
-        )
-        positions = {name: position for position, name in enumerate(real_names)}
-        repeated = {name for names in (real_names, fake_names) for name, count in Counter(names).items() if count > 1}
-        found = [None if name in repeated else positions.get(name) for name in fake_names]
-        if any(position is not None for position in found):
-            break
-    pairs = [(position, index) for index, position in enumerate(found) if position is not None]
-    if not pairs:
-        return None, None
-    if len(pairs) == len(found):
-        return torch.tensor(pairs), None
-    return None, (
-        f"{len(found) - len(pairs)} of {len(found)} generated images, {fake.files[found.index(None)]} the first, have no "
-        "counterpart of their own by file name: no paired metrics"
-    )
-
-
-def _name(path: Path, folder: Path, suffixes: tuple[str, ...]) -> str:
-    name = path.relative_to(folder).with_suffix("").as_posix()
-    for suffix in suffixes:
-        name = name.removesuffix(suffix)
-    return name
 
 
 def _content_sha256(path: Path) -> str:

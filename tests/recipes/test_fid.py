@@ -52,7 +52,7 @@ def test_three_processes_find_what_one_finds(launch, save, fresh_process, monkey
         [*data, "--method", "erm", "--batch-size", "4", "--max-steps", "1", "--output-dir", "run", "--threads", "1"]
     )
     words = [save("real", tiles.maps), save("fake", tiles.maps[:2] // 2), "--features", "run", "--cache", "kept"]
-    words += ["--bootstrap", "4", "--sample", "11", "--batch-size", "3"]
+    words += ["--pairs", "yes", "--bootstrap", "4", "--sample", "11", "--batch-size", "3"]
 
     printed = launch("fid.py", *words, "--json", "three.json", "--html", "three.html", processes=3)
     assert "features: bundled-imagefolder, from run/weights/last/network.safetensors, trained with erm" in printed

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -41,7 +42,23 @@ def folders(save, tiles):
 def test_json_page_and_terminal(folders, tmp_path, capsys):
     json_file, page, statistics = (tmp_path / name for name in ("out.json", "out.html", "real.npz"))
     files = ("--json", str(json_file), "--html", str(page), "--save-statistics", str(statistics))
-    main([*folders, *BUNDLED, *files, "--resize", "30", "--sample", "20", "--seed", "1", "--batch-size", "7"])
+    main(
+        [
+            *folders,
+            *BUNDLED,
+            *files,
+            "--resize",
+            "30",
+            "--sample",
+            "20",
+            "--seed",
+            "1",
+            "--batch-size",
+            "7",
+            "--pairs",
+            "yes",
+        ]
+    )
     figures = json.loads(json_file.read_text())
     assert figures.keys() == KEYS | MORE_KEYS | PAIRED_KEYS
     assert not any(isinstance(value, dict) for value in figures.values())
@@ -56,7 +73,7 @@ def test_json_page_and_terminal(folders, tmp_path, capsys):
 
 
 def test_infinities_become_null(folders, tmp_path):
-    main([folders[0], folders[0], *BUNDLED, "--json", str(tmp_path / "out.json")])
+    main([folders[0], folders[0], *BUNDLED, "--pairs", "yes", "--json", str(tmp_path / "out.json")])
     figures = json.loads((tmp_path / "out.json").read_text())
     assert (figures["fd"], figures["psnr"]) == (0, None)
 
@@ -103,6 +120,21 @@ def test_mistakes_are_one_sentence_and_exit_code_2(folders, save, tiles, tmp_pat
         assert line.startswith("error: ")
         assert message in line
     assert not (tmp_path / "out.json").exists()
+
+
+@pytest.mark.parametrize("place", [".", "samples", ".."])
+@pytest.mark.parametrize("side", ["real", "fake"])
+def test_a_run_folder_is_refused_with_the_command_that_translates(place, side, folders, save, tiles, tmp_path, capsys):
+    run = save("runs/one/samples", tiles.maps[:3]).parent
+    (run / "config.json").write_text("{}")
+    (run / "metrics.jsonl").write_text("")
+    words = [str(run / place), folders[1]] if side == "real" else [folders[0], str(run / place)]
+    with pytest.raises(SystemExit) as stopped:
+        run_command(main, [*words, *BUNDLED])
+    assert stopped.value.code == 2
+    message = capsys.readouterr().err
+    assert "is a run folder" in message
+    assert re.search(r"mixgan translate \S*one\S* INPUT OUTPUT_DIR", message)
 
 
 def pytorch_fids_features(images: Tensor) -> np.ndarray:

@@ -172,7 +172,7 @@ def test_saved_statistics_take_the_place_of_the_folder(evaluate, tmp_path):
 
 @pytest.mark.usefixtures("folders")
 def test_a_set_against_itself(evaluate):
-    figures = evaluate("real", "real")
+    figures = evaluate("real", "real", pairs="yes")
     assert [getattr(figures, key) for key in ("fd", "rmse", "rmse_gcgan")] == [0, 0, 0]
     ones = ("precision", "recall", "density", "coverage", "acc5", "acc10", "ssim")
     assert {key: getattr(figures, key) for key in ones} == pytest.approx(dict.fromkeys(ones, 1))
@@ -188,7 +188,7 @@ def test_unreadable_files_stop_or_are_left_out_and_then_there_are_no_pairs(evalu
     broken.write_bytes(broken.read_bytes()[:300])  # its header is whole
     with pytest.raises(ValueError, match=r"fake/7\.png' is truncated"):
         evaluate("real", "fake")
-    found = evaluate("real", "fake", on_bad_image="skip")
+    found = evaluate("real", "fake", on_bad_image="skip", pairs="yes", resize="16")
     assert found.n_fake == 23
     assert found.evidence.pairs is None
     assert f"{tmp_path / 'fake'}: 1 of 24 files skipped as unreadable: {broken}" in found.warnings
@@ -201,7 +201,8 @@ def test_some_pairs_are_not_enough(evaluate, save, tiles, tmp_path):
     found = evaluate("real", "fake")
     assert found.evidence.pairs is None
     assert "rmse" not in found.to_dict()
-    assert any("20 of 23 generated images" in text for text in found.warnings)
+    with pytest.raises(ValueError, match="--pairs yes: 20 of 23 generated images"):
+        evaluate("real", "fake", pairs="yes")
 
 
 @pytest.mark.usefixtures("folders")

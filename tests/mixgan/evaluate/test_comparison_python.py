@@ -44,11 +44,14 @@ def test_every_kind_of_input_gives_one_distance(kind, tiles, save, tmp_path, exp
 
 def test_only_the_metrics_asked_for(tiles, save):
     real, fake = save("real", tiles.maps), save("fake", tiles.maps // 2)
-    found = compare(real, fake, features="bundled", metrics=["kid", "ssim"])
+    found = compare(real, fake, features="bundled", metrics=["kid", "ssim"], pairs="yes")
     assert (found.fd, found.precision, found.inception_score) == (None, None, None)
     assert found.kid is not None
     assert (found.n_pairs, found.resize) == (24, None)
     assert found.ssim < 1
+    undeclared = compare(real, fake, features="bundled", metrics=["kid", "ssim"])
+    assert undeclared.ssim is None
+    assert any("--pairs yes" in text for text in undeclared.warnings)
     assert compare(real, fake, features="bundled", metrics=["fd"], bootstrap=0, resize=16).resize == 16
 
 

@@ -40,7 +40,7 @@ def headings(path: Path) -> list[str]:
 def test_a_full_page(save, tiles, tmp_path):
     darker = tiles.maps.float().mul(0.7).to(torch.uint8)
     darker[5] = 0  # the worst pair
-    found = evaluation_of(save("real", tiles.maps), save("fake", darker), resize="40", sample=15)
+    found = evaluation_of(save("real", tiles.maps), save("fake", darker), resize="40", sample=15, pairs="yes")
     figures = found.to_dict()
     text = texts(found, tmp_path / "out.html")
     assert headings(tmp_path / "out.html") == [
@@ -97,7 +97,7 @@ def test_names_of_files_and_folders_are_escaped(save, tiles, tmp_path):
     real, fake = save("<b>real&", tiles.maps[:8]), save("<i>fake", tiles.maps[:8])
     for folder in (real, fake):
         (folder / "3.png").rename(folder / "<img src=x>.png")
-    found = evaluation_of(real, fake)
+    found = evaluation_of(real, fake, pairs="yes")
     text = texts(found, tmp_path / "out.html")
     page = (tmp_path / "out.html").read_text()
     assert f"{fake} against {real}" in text

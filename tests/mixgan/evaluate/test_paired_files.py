@@ -5,8 +5,8 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
-from mixgan.evaluate.paired import measure_pairs, why_not_comparable
-from mixgan.evaluate.sources import FolderSource, Preprocessing, folder_source, match_pairs
+from mixgan.evaluate.paired import find_pairs, match_pairs, measure_pairs, why_not_comparable
+from mixgan.evaluate.sources import FolderSource, Preprocessing, folder_source, tensor_source
 
 
 @pytest.fixture
@@ -61,6 +61,36 @@ def test_no_pairs_unless_each_generated_image_has_one_counterpart(real, fake, wa
     assert pairs is None
     assert (sentence or "").startswith((warning or "").format(fake.folder))
     assert (sentence is None) == (warning is None)
+
+
+def test_equal_names_are_pairs_only_where_that_is_declared(folder):
+    real, fake = folder("trainB", {"1.jpg": 0, "2.jpg": 0}), folder("trainA", {"1.jpg": 0, "2.jpg": 0})
+    assert find_pairs(real, fake, "yes")[0].tolist() == [[0, 0], [1, 1]]
+    pairs, sentence = find_pairs(real, fake, "auto")
+    assert pairs is None
+    assert "--pairs yes computes paired metrics" in sentence
+    assert find_pairs(real, fake, "no") == (None, None)
+    side_by_side = folder(
+        "maps", {"1.jpg": (0, (32, 16)), "2.jpg": (0, (32, 16))}, preprocessing=Preprocessing(16, "B")
+    )
+    assert find_pairs(side_by_side, fake, "auto")[0].tolist() == [[0, 0], [1, 1]]
+    assert find_pairs(side_by_side, fake, "no") == (None, None)
+    assert find_pairs(real, folder("others", {"a.png": 0}), "auto") == (None, None)
+
+
+def test_pairs_that_are_asked_for_and_not_there_are_refused(folder):
+    real = folder("real", {"1.png": 0, "2.png": 0})
+    cases = {
+        "no file name of .*others is one of .*real": folder("others", {"a.png": 0, "b.png": 0}),
+        "1 of 2 generated images, .*b.png the first, have no counterpart": folder("some", {"1.png": 0, "b.png": 0}),
+        "sizes differ": folder("large", {"1.png": (0, (32, 32)), "2.png": (0, (32, 32))}),
+        "--pairs yes needs two folders of images": tensor_source(torch.rand(2, 3, 16, 16)),
+    }
+    for message, fake in cases.items():
+        with pytest.raises(ValueError, match=message):
+            find_pairs(real, fake, "yes")
+    with pytest.raises(ValueError, match="--pairs must be auto, yes or no, got 'perhaps'"):
+        find_pairs(real, real, "perhaps")
 
 
 def test_differing_sizes_are_named_and_resizing_helps(folder):
