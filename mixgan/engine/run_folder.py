@@ -1,6 +1,7 @@
 """The run folder: its layout, its records, and writing files so that a reader never sees half of one."""
 
 import fcntl
+import hashlib
 import importlib.metadata
 import json
 import math
@@ -28,13 +29,20 @@ KEY = "mixgan"
 
 def write_text(path: Path, text: str) -> None:
     """Write beside, flush to disk, then rename over ``path``; file names in it that are not UTF-8 are escaped."""
-    partial = path.with_name(f".{path.name}.partial")
+    partial = partial_file(path)
     with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
     sync(path.parent)
+
+
+def partial_file(path: Path) -> Path:
+    """Where a file is written before it takes its name: hidden, beside it, and at most 255 bytes as file systems ask."""
+    name = os.fsencode(path.name)
+    short = path.name if len(name) <= 240 else f"{os.fsdecode(name[:200])}-{hashlib.sha256(name).hexdigest()[:16]}"
+    return path.with_name(f".{short}.partial")
 
 
 def sync(path: Path) -> None:
@@ -112,7 +120,7 @@ def drop_records_after(path: Path, step: int) -> None:
 def save_weights(path: Path, module: nn.Module, metadata: dict[str, Any]) -> None:
     """Write a module's state as safetensors, with ``metadata`` (JSON values: how to build the module again)."""
     state = {name: tensor.detach().contiguous().cpu() for name, tensor in module.state_dict().items()}
-    partial = path.with_name(f".{path.name}.partial")
+    partial = partial_file(path)
     save_file(state, partial, metadata={KEY: json.dumps(metadata)})
     partial.replace(path)
 

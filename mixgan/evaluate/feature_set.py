@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from mixgan.data.order import seeded_generator
+from mixgan.engine.run_folder import partial_file
 from mixgan.evaluate.features import FeatureExtractor, checked_features
 from mixgan.evaluate.frechet import FeatureStatistics
 from mixgan.evaluate.sources import Source
@@ -309,7 +310,7 @@ def read_made_with(path: Path | str) -> MadeWith:
 def _write(path: Path, statistics: FeatureStatistics, others: dict[str, Any]) -> None:
     entries = {"mu": statistics.mean.cpu().numpy(), "sigma": statistics.covariance.cpu().numpy(), **others}
     entries |= {} if statistics.n is None else {"n": statistics.n}
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = partial_file(path.with_name(f"{os.getpid()}-{path.name}"))  # several processes may fill one cache
     try:
         with partial.open("wb") as file:
             np.savez(file, **entries)

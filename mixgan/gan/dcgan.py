@@ -310,7 +310,7 @@ class TestImages:
         compared = on_main(self.accelerator, lambda: compare_sets(self.real, fake, self.extractor, bootstrap=0))
         spread = source.spread.value(self.accelerator)
         names = ("kid", "precision", "recall", "density", "coverage", "n_real", "n_fake", "features")
-        metrics = {"fd": compared.fd} | ({} if compared.fid is None else {"fid": compared.fid})
+        metrics: dict[str, Any] = {"fd": compared.fd} | ({} if compared.fid is None else {"fid": compared.fid})
         metrics |= {name: getattr(compared, name) for name in names}
         metrics |= {
             "diversity": spread,

@@ -22,7 +22,7 @@ from mixgan.engine.accelerator import available_cores, set_threads
 from mixgan.engine.annotations import AtLeast0, AtLeast1, Positional
 from mixgan.engine.config import Settings, read_options
 from mixgan.engine.progress import Progress
-from mixgan.engine.run_folder import check_choice
+from mixgan.engine.run_folder import check_choice, partial_file
 from mixgan.gan.networks import ResnetGenerator
 from mixgan.gan.weights import GENERATORS, Direction, find_generator
 from mixgan.ops.transforms import to_bytes, to_signed
@@ -274,7 +274,7 @@ def _ahead(
 def _save(image: Tensor, target: Path) -> None:
     """Write beside, then rename: an interrupted command leaves no half-written pictures."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.partial")
+    partial = partial_file(target)
     from torchvision.transforms.v2.functional import to_pil_image  # slow to import
 
     to_pil_image(image).save(partial, format="PNG")

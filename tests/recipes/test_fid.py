@@ -1,6 +1,10 @@
 """recipes/fid.py as a user starts it: several processes find what one finds."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +15,9 @@ from classify.__main__ import main as classify
 from classify.weights import checkpoint_features
 from mixgan.data.tiles import make_tiles
 from mixgan.evaluate.command import main
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+FILES = {"--json": ".json", "--html": ".html", "--save-statistics": ".npz"}
 
 
 @pytest.fixture
@@ -70,3 +77,47 @@ def test_three_processes_find_what_one_finds(launch, save, fresh_process, monkey
         "Frechet distance (bundled-imagefolder features), not comparable with published FID"
     )
     assert [one[key] for key in ("n_real", "n_fake", "kept_real", "n_pairs")] == [15, 2, 11, 2]
+
+
+def test_unusual_names_and_an_ascii_terminal_lose_no_work(tmp_path):
+    """Folders and files that are not UTF-8, markup, names of 255 bytes: files are written, names printed as they are."""
+    real, fake = tmp_path / os.fsdecode(b"r\xe9al"), tmp_path / "exp[bold]v2"
+    for folder, images in ((real, make_tiles(8, size=32).maps), (fake, make_tiles(8, size=32).photos)):
+        folder.mkdir()
+        for number, image in enumerate(images):
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{number}.png")
+        (folder / "0.png").rename(folder / os.fsdecode(b"\xff.png"))
+        (folder / "1.png").rename(folder / ("x" * 251 + ".png"))
+    (fake / "[bold]broken.png").write_bytes(b"")
+    (fake / os.fsdecode(b"broken\xe9.png")).write_bytes(b"")
+    written = {flag: tmp_path / ("n" * (255 - len(end)) + end) for flag, end in FILES.items()}
+    files = [word for flag, path in written.items() for word in (flag, path)]
+    words = [
+        real,
+        fake,
+        "--features",
+        "bundled",
+        "--bootstrap",
+        "2",
+        "--threads",
+        "1",
+        "--on-bad-image",
+        "skip",
+        *files,
+    ]
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
+    environment = {**os.environ, **plain, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    command = [sys.executable, RECIPES / "fid.py", *words]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stderr
+    printed = done.stdout.decode("ascii")
+    assert (
+        f"{fake}: 2 of 10 files skipped as unreadable: {fake / '[bold]broken.png'}, {fake}/broken\\udce9.png" in printed
+    )
+    assert f"page: {written['--html']}" in printed
+    metrics = json.loads(written["--json"].read_text())
+    assert (metrics["real"], metrics["fake"], metrics["n_real"], metrics["n_fake"]) == (str(real), str(fake), 8, 8)
+    assert "exp[bold]v2 against " in written["--html"].read_text()
+    assert written["--save-statistics"].is_file()
+    left = {path.name for path in tmp_path.iterdir()} - {path.name for path in written.values()}
+    assert left == {real.name, fake.name, "cache"}

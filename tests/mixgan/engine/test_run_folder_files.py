@@ -35,6 +35,14 @@ def test_names_that_are_not_utf8_are_written_escaped(tmp_path):
     assert (tmp_path / "page.html").read_text() == "name \\udcff"
 
 
+def test_a_name_of_255_bytes_can_be_written_and_is_no_others(tmp_path):
+    names = ["n" * 254 + end for end in "ab"] + ["é" * 127]
+    for name in names:
+        write_text(tmp_path / name, name)
+    assert [(tmp_path / name).read_text() for name in names] == names
+    assert len({run_folder.partial_file(tmp_path / name) for name in names}) == 3
+
+
 def disk_full(descriptor: int) -> None:
     raise OSError("disk full")
 
