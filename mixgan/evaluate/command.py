@@ -155,19 +155,15 @@ def find_features(
     """The features that --features asks for."""
     from mixgan.evaluate.features import FEATURE_NAMES, choose_features
 
-    names = ", ".join(FEATURE_NAMES)
     if options.features in FEATURE_NAMES:
         return choose_features(
             options.features, inception_weights=options.inception_weights, dims=options.dims, fast=options.fast
         )
+    known = f"--features must be one of {', '.join(FEATURE_NAMES)}"
     if read_checkpoint is None:
-        raise ValueError(
-            f"--features must be one of {names}, got {options.features}; recipes/fid.py takes checkpoints, too"
-        )
+        raise ValueError(f"{known}, got {options.features}; recipes/fid.py takes checkpoints, too")
     if not Path(options.features).exists():
-        raise ValueError(
-            f"--features must be one of {names} or a checkpoint of classify; there is no file or folder {options.features}"
-        )
+        raise ValueError(f"{known} or a checkpoint of classify; there is no file or folder {options.features}")
     return read_checkpoint(Path(options.features))
 
 

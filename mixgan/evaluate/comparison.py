@@ -37,12 +37,13 @@ from mixgan.evaluate.frechet import (
 from mixgan.evaluate.kernel import kernel_distance
 from mixgan.evaluate.neighbours import density_coverage, precision_recall
 from mixgan.evaluate.paired import METRICS as PAIRED
-from mixgan.evaluate.paired import PairDistances, find_pairs, measure_pairs
+from mixgan.evaluate.paired import PairDistances, measure_pairs
 from mixgan.evaluate.sources import (
     FolderSource,
     Images,
     Side,
     Source,
+    find_pairs,
     open_sides,
     side_name,
 )
@@ -123,14 +124,17 @@ class Metric:
     title: str  # in warnings
     least: int  # images a set: KID takes subsets of two, k neighbours need k others, the Inception Score one a split
     of: tuple[str, ...]  # the sets that need as many: "real", "fake" or both
-    compute: Callable[[Any, Any, FeatureExtractor, int], tuple[float, ...]]  # (real, fake, extractor, seed) -> values
+    compute: Callable[
+        [Any, Any, FeatureExtractor, int], tuple[float, ...]
+    ]  # (real, fake, extractor, seed) -> values, and more
 
 
+BOTH = ("real", "fake")
 KID = Metric(
     ("kid", "kid_std", "kid_subset_size"),
     "the kernel distance (KID)",
     4,
-    ("real", "fake"),
+    BOTH,
     lambda real, fake, _, seed: astuple(kernel_distance(real, fake, seed=seed)),
 )
 INCEPTION_SCORE = Metric(
@@ -138,24 +142,14 @@ INCEPTION_SCORE = Metric(
     "the Inception Score",
     10,
     ("fake",),
-    lambda _, fake, extractor, seed: astuple(inception_score(extractor.logits(fake), seed=seed))[:2],
+    lambda _, fake, extractor, seed: astuple(inception_score(extractor.logits(fake), seed=seed)),
 )
 #: A new metric is a row here and a field of ``Comparison``.
 KEPT_METRICS = (
     KID,
+    Metric(("precision", "recall"), "precision and recall", 4, BOTH, lambda a, b, *_: astuple(precision_recall(a, b))),
     Metric(
-        ("precision", "recall"),
-        "precision and recall",
-        4,
-        ("real", "fake"),
-        lambda real, fake, *_: astuple(precision_recall(real, fake))[:2],
-    ),
-    Metric(
-        ("density", "coverage"),
-        "density and coverage",
-        6,
-        ("real",),
-        lambda real, fake, *_: astuple(density_coverage(real, fake))[:2],
+        ("density", "coverage"), "density and coverage", 6, ("real",), lambda a, b, *_: astuple(density_coverage(a, b))
     ),
     INCEPTION_SCORE,
 )
@@ -249,16 +243,9 @@ def compare(
                 if verbose:
                     print(f"{side.name}: features from {cache.folder}", flush=True)
                 return stored.to(accelerator.device)
+        how: dict[str, Any] = {"accelerator": accelerator, "batch_size": batch_size, "sample": sample, "seed": seed}
         with bar(side) as shown:
-            measured = measure(
-                side,
-                extractor,
-                accelerator=accelerator,
-                batch_size=batch_size,
-                sample=sample,
-                seed=seed,
-                advance=shown.advance,
-            )
+            measured = measure(side, extractor, **how, advance=shown.advance)
         if cache is not None and key and not on_main(accelerator, lambda: cache.store(key, measured)) and verbose:
             print(f"the features of {side.name} could not be stored in {cache.folder}", flush=True)
         return measured
@@ -404,7 +391,7 @@ def compare_sets(
             warnings.append(f"no Inception Score: {extractor.name} features have no classifier")
         elif enough(metric, min(counts[side] or 0 for side in metric.of), warnings):
             found = metric.compute(features["real"], features["fake"], extractor, seed)
-            values |= zip(metric.names, found, strict=True)
+            values |= zip(metric.names, found, strict=False)
     smallest = min((n for n in (real.n, fake.n) if n is not None), default=None)
     if smallest is not None and smallest <= extractor.dims:
         warnings.append(

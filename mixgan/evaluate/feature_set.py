@@ -104,12 +104,9 @@ def measure(
                 advance(len(batch.indices))
     kept = kept.reduce(accelerator)
     skipped = sorted(gather_object([str(path) for path in source.skipped]))
-    warnings = []
-    if skipped:
-        more = f" and {len(skipped) - SHOWN} more" if len(skipped) > SHOWN else ""
-        names = ", ".join(skipped[:SHOWN])
-        warnings.append(f"{source.name}: {len(skipped)} of {source.count} files skipped as unreadable: {names}{more}")
-    return FeatureSet(statistics.reduce(accelerator), kept.features, kept.indices, tuple(warnings))
+    more = f" and {len(skipped) - SHOWN} more" if len(skipped) > SHOWN else ""
+    text = f"{source.name}: {len(skipped)} of {source.count} files skipped as unreadable: {', '.join(skipped[:SHOWN])}{more}"
+    return FeatureSet(statistics.reduce(accelerator), kept.features, kept.indices, (text,) if skipped else ())
 
 
 def finite_features(extractor: FeatureExtractor, images: Tensor, source: str) -> Tensor:
@@ -161,10 +158,8 @@ class KeptFeatures:
                 f"{len(x)} features need int64 positions of shape ({len(x)},) from 0 on, got {indices.dtype} of shape "
                 f"{tuple(indices.shape)}" + (f", the least {indices.min()}" if indices.numel() else "")
             )
-        if x.device != self._keys.device:
-            self._features, self._indices, self._keys = (
-                tensor.to(x.device) for tensor in (self._features, self._indices, self._keys)
-            )
+        own = self._features, self._indices, self._keys
+        self._features, self._indices, self._keys = (tensor.to(x.device) for tensor in own)
         indices = indices.to(x.device)
         keys, order = _keys(indices, self.seed).sort(stable=True)
         enters = ~torch.isin(keys, self._keys) & (keys < self._keys.max())
@@ -186,19 +181,10 @@ class KeptFeatures:
         if accelerator.num_processes == 1:
             return self
         together = KeptFeatures(self.dims, limit=self.limit, seed=self.seed)
-        count = len(self.indices)
-        counts = accelerator.gather(torch.tensor([count], device=accelerator.device)).tolist()
-        longest = max(counts)
-        if longest == 0:
-            return together
-        # Processes may have different numbers of features, and what is gathered needs one shape.
-        indices = torch.zeros(longest, dtype=torch.int64, device=accelerator.device)
-        features = torch.zeros(longest, self.dims, device=accelerator.device)
-        indices[:count], features[:count] = self.indices, self.features
-        all_indices = accelerator.gather(indices).split(longest)
-        all_features = accelerator.gather(features).split(longest)
-        for count, features, indices in zip(counts, all_features, all_indices, strict=True):
-            together.update(features[:count], indices[:count])
+        gathered = (accelerator.gather(tensor.to(accelerator.device)) for tensor in (self._features, self._indices))
+        for features, indices in zip(*(tensor.split(self.limit) for tensor in gathered), strict=True):
+            filled = indices != _EMPTY
+            together.update(features[filled], indices[filled])
         return together
 
     @property
@@ -213,20 +199,16 @@ class KeptFeatures:
 
 
 def _keys(indices: Tensor, seed: int) -> Tensor:
-    """Pseudo-random int64 keys (B,), different for different positions.
-
-    Key i is output i of the SplitMix64 generator (Steele, Lea, Flood 2014), whose state only counts up, so that any output
-    can be computed alone. int64 products wrap around as unsigned ones do, and a mask makes its shift unsigned.
-    """
+    """Pseudo-random int64 keys (B,): key i is output i of SplitMix64 (Steele, Lea, Flood 2014), whose state only counts up."""
     start = seeded_generator(seed, "kept features").initial_seed()
     z = (indices + 1) * _signed(0x9E3779B97F4A7C15) + start
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        z = (z ^ _shift_right(z, shift)) * _signed(factor)
+        z = (z ^ _shift_right(z, shift)) * _signed(factor)  # int64 products wrap around as unsigned ones do
     return z ^ _shift_right(z, 31)
 
 
 def _shift_right(z: Tensor, bits: int) -> Tensor:
-    return (z >> bits) & ((1 << (64 - bits)) - 1)
+    return (z >> bits) & ((1 << (64 - bits)) - 1)  # the mask makes it unsigned
 
 
 def _signed(bits: int) -> int:
@@ -249,12 +231,10 @@ def write_statistics(path: Path | str, statistics: FeatureStatistics, made_with:
         ValueError: a name that does not end in .npz, a folder that is missing or not writable, or statistics of fewer than
             2 samples.
     """
-    path = Path(path)
-    if path.suffix != ".npz":
+    if Path(path).suffix != ".npz":
         raise ValueError(f"statistics are written to a file that ends in .npz, got {str(path)!r}")
-    _write(
-        path, statistics, {name: value for name, value in asdict(made_with or MadeWith()).items() if value is not None}
-    )
+    about = asdict(made_with or MadeWith())
+    _write(Path(path), statistics, {name: value for name, value in about.items() if value is not None})
 
 
 def read_statistics(path: Path | str, *, dims: int | None = None) -> FeatureStatistics:

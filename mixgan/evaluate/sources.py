@@ -29,6 +29,8 @@ from mixgan.data.images import (
 
 # Files per task of a decoding thread: few, so that photographs of many megapixels do not fill the memory.
 FILES_PER_TASK = 4
+#: Sides below this are too small for SSIM's window.
+LEAST_SIDE = 11
 # Bytes of decoded pictures that wait for others of their size; beyond this a batch goes out part-filled.
 GATHERED_BYTES = 2**29
 _HALVES = {"A": "left half (A, photo)", "B": "right half (B, map)"}
@@ -65,12 +67,8 @@ class Preprocessing:
     def text(self) -> str:
         """For reports, continuing a sentence that begins with "images"."""
         cut = f"cut to the {_HALVES[self.domain]} of side-by-side pairs, then " if self.domain else ""
-        if self.size is None:
-            return f"{cut}left at their own size before the feature network"
-        return (
-            f"{cut}resized to {self.size} x {self.size} px (bicubic, antialiased) and rounded to 8 bit "
-            "before the feature network"
-        )
+        scaled = f"resized to {self.size} x {self.size} px (bicubic, antialiased) and rounded to 8 bit"
+        return f"{cut}{scaled if self.size else 'left at their own size'} before the feature network"
 
 
 @dataclass(frozen=True)
@@ -133,11 +131,7 @@ class FolderSource:
             warnings.warn(skipped_text(bad, len(positions)), stacklevel=2)
 
     def sizes(self) -> Counter[tuple[int, int]]:
-        """Number of pictures of each (width, height), after cropping and before resizing, from the file headers alone.
-
-        Raises:
-            BadImageError: a bad header, unless bad files are skipped, which here means not counted.
-        """
+        """Number of pictures of each (width, height), after cropping and before resizing, from the headers of good files."""
         sizes: Counter[tuple[int, int]] = Counter()
         for path in self.files:
             try:
@@ -164,11 +158,9 @@ class FolderSource:
         self, positions: Sequence[int], bad: list[BadImageError] | None
     ) -> Generator[tuple[int, np.ndarray], None, None]:
         """(position, (H,W,3) uint8) of the good files; bad ones are added to ``bad``, or raised where that is None."""
+        paths, policy = [self.files[position] for position in positions], "error" if bad is None else self.on_bad_image
         results = stream_views(
-            [self.files[position] for position in positions],
-            lambda image: (self.preprocessing(image),),
-            on_bad_image="error" if bad is None else self.on_bad_image,
-            per_task=FILES_PER_TASK,
+            paths, lambda image: (self.preprocessing(image),), on_bad_image=policy, per_task=FILES_PER_TASK
         )
         with closing(results):
             for position, result in zip(positions, results, strict=True):
@@ -211,7 +203,7 @@ def folder_source(
     return FolderSource(folder, files, preprocessing or Preprocessing(), on_bad_image)
 
 
-@dataclass(frozen=True)
+@dataclass
 class BatchSource:
     """Images that come as batches, see :func:`loader_source` and :func:`tensor_source`."""
 
@@ -317,6 +309,87 @@ def _only_size(side: Side) -> int:
 
 def side_name(side: Side) -> str:
     return str(side) if isinstance(side, Path) else side.name
+
+
+def find_pairs(real: Side, fake: Side, wish: Literal["auto", "yes", "no"]) -> tuple[Tensor | None, str | None]:
+    """Registered pairs, or a sentence on why there are none where that might surprise.
+
+    Args:
+        wish: "yes", "no", or "auto": only where side-by-side pairs of Google Maps are cut, as that set is paired.
+
+    Returns:
+        (P,2) int64 positions in both folders, or None; and the sentence, or None.
+
+    Raises:
+        ValueError: "yes" where there are no pairs or they cannot be compared; a ``wish`` of another name.
+    """
+    if wish not in ("auto", "yes", "no"):
+        raise ValueError(f"--pairs must be auto, yes or no, got {wish!r}")
+    if not (isinstance(real, FolderSource) and isinstance(fake, FolderSource)):
+        if wish == "yes":
+            raise ValueError("--pairs yes needs two folders of images")
+        return None, None
+    if wish == "no":
+        return None, None
+    pairs, obstacle = match_pairs(real, fake)
+    if wish == "auto" and real.preprocessing.domain is None:
+        named = "file names match, but that alone makes no pairs: --pairs yes computes paired metrics"
+        return None, None if pairs is None else named
+    if pairs is not None:
+        obstacle = why_not_comparable(real, fake)
+    if wish == "yes" and (obstacle or pairs is None):
+        raise ValueError(f"--pairs yes: {obstacle or f'no file name of {fake.folder} is one of {real.folder}'}")
+    return None if obstacle else pairs, obstacle
+
+
+def match_pairs(real: FolderSource, fake: FolderSource) -> tuple[Tensor | None, str | None]:
+    """Pairs of images with the same relative path up to the extension, and a sentence where some have no counterpart.
+
+    Where no name is the same, a trailing ``_A`` or ``_B`` does not count: CycleGAN's folders pair 1_A.jpg with 1_B.jpg.
+
+    Returns:
+        (P,2) int64 positions in both folders, None unless all generated images have exactly one counterpart; and a
+        sentence if only some of them have, else None.
+    """
+    for suffixes in ((), ("_A", "_B")):
+        real_names, fake_names = (
+            [_name(path, source.folder, suffixes) for path in source.files] for source in (real, fake)
+        )
+        positions = {name: position for position, name in enumerate(real_names)}
+        repeated = {name for names in (real_names, fake_names) for name, count in Counter(names).items() if count > 1}
+        found = [None if name in repeated else positions.get(name) for name in fake_names]
+        if any(position is not None for position in found):
+            break
+    pairs = [(position, index) for index, position in enumerate(found) if position is not None]
+    if not pairs:
+        return None, None
+    if len(pairs) == len(found):
+        return torch.tensor(pairs), None
+    return None, (
+        f"{len(found) - len(pairs)} of {len(found)} generated images, {fake.files[found.index(None)]} the first, have no "
+        "counterpart of their own by file name: no paired metrics"
+    )
+
+
+def _name(path: Path, folder: Path, suffixes: tuple[str, ...]) -> str:
+    name = path.relative_to(folder).with_suffix("").as_posix()
+    for suffix in suffixes:
+        name = name.removesuffix(suffix)
+    return name
+
+
+def why_not_comparable(real: FolderSource, fake: FolderSource) -> str | None:
+    """A sentence if the images of pairs cannot be compared pixel by pixel; None if they can."""
+    sizes: set[tuple[int, int]] = set()
+    for source in (real, fake):
+        size = source.preprocessing.size
+        sizes |= {(size, size)} if size else set(source.sizes())
+    if len(sizes) > 1:
+        texts = " and ".join(f"{width} x {height}" for width, height in sorted(sizes)[:2])
+        return f"file names match, but sizes differ ({texts}): no paired metrics; --resize N makes them equal"
+    if sizes and min(next(iter(sizes))) < LEAST_SIDE:
+        return f"images below {LEAST_SIDE} px are too small for paired metrics"
+    return None
 
 
 def _content_sha256(path: Path) -> str:
