@@ -309,14 +309,14 @@ class TestImages:
         fake = measure(source, self.extractor, accelerator=self.accelerator, batch_size=EVAL_BATCH)
         compared = on_main(self.accelerator, lambda: compare_sets(self.real, fake, self.extractor, bootstrap=0))
         spread = source.spread.value(self.accelerator)
-        names = ("kid", "precision", "recall", "density", "coverage", "n_real", "n_fake", "features")
-        metrics: dict[str, Any] = {"fd": compared.fd} | ({} if compared.fid is None else {"fid": compared.fid})
-        metrics |= {name: getattr(compared, name) for name in names}
+        names = ("fd", "kid", "precision", "recall", "density", "coverage", "n_real", "n_fake", "features")
+        metrics: dict[str, Any] = {name: getattr(compared, name) for name in names}
         metrics |= {
             "diversity": spread,
             "diversity_real": self.real_spread,
             "weights": "ema" if model.average else "plain",
         }
+        metrics |= {} if compared.fid is None else {"fid": compared.fid}
         warnings = [*compared.warnings, *collapse_warning("the generator", spread, self.real_spread)]
         return metrics | ({"warnings": warnings} if warnings else {})
 
