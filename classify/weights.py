@@ -66,6 +66,8 @@ def saved_network(path: Path, *, weights: str = "last", ema: bool = True) -> tup
     metadata = read_metadata(file)
     if not metadata.keys() >= METADATA:
         raise ValueError(f"{file} contains weights, but not of a classifier")
+    if metadata["network"] == "embedded":  # the bundled network's name before 0.2.0
+        metadata["network"] = "bundled"
     return file, metadata
 
 

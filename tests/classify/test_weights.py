@@ -12,7 +12,7 @@ import classify
 from mixgan.engine.run_folder import save_weights
 
 
-def write_run(folder: Path, network: nn.Module, average: nn.Module | None = None, **changes: object) -> Path:
+def write_run(folder: Path, network: nn.Module, average: nn.Module | None = None, /, **changes: object) -> Path:
     """The weight files of a run, as the classify command writes them."""
     metadata = {
         "network": "bundled", "num_classes": 4, "in_channels": 3, "classes": list("abcd"), "mean": [0.5] * 3,
@@ -39,6 +39,14 @@ def test_a_run_folder_and_a_weight_file_give_the_network_in_eval_mode(tmp_path: 
         assert not network.training
         assert network.metadata["classes"] == list("abcd")
         torch.testing.assert_close(network(images), expected.eval()(images), rtol=0, atol=0)
+
+
+def test_a_run_of_the_bundled_network_under_its_former_name(tmp_path: Path):
+    network = classify.build_network("bundled", num_classes=4)
+    loaded = classify.load(write_run(tmp_path / "run", network, network="embedded"))
+    assert loaded.metadata["network"] == "bundled"
+    images = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(loaded(images), network.eval()(images), rtol=0, atol=0)
 
 
 def test_loading_does_not_change_the_random_state(tmp_path: Path):
