@@ -42,8 +42,7 @@ from mixgan.report.grid import image_grid
 
 #: Side of the smallest feature maps.
 BASE = 4
-#: The two classes of the discriminator.
-FAKE, REAL = 0, 1
+FAKE, REAL = 0, 1  # the two classes of the discriminator
 #: Images per batch in evaluation, images on a side of the sample grid, and images on the grid of training inputs.
 EVAL_BATCH, GRID_SIDE, TRAINING_IMAGES = 100, 8, 6
 

@@ -116,6 +116,8 @@ def test_a_run_stopped_by_a_signal_goes_on_bit_for_bit(
     tmp_path: Path, capsys, monkeypatch, accumulation: int, stop: int
 ):
     # The oracle is the same run without a stop: weights, momentum and every logged number.
+    if signal.getsignal(stop) == signal.SIG_IGN:  # under nohup, where a run ignores SIGHUP too
+        signal.signal(stop, signal.SIG_DFL)
     options = {"accumulation_steps": accumulation}
     whole = Training(settings(tmp_path / "whole", **options)).all()
     folder = tmp_path / "my run"
