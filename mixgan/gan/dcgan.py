@@ -310,12 +310,10 @@ class TestImages:
         spread = source.spread.value(self.accelerator)
         names = ("fd", "kid", "precision", "recall", "density", "coverage", "n_real", "n_fake", "features")
         metrics: dict[str, Any] = {name: getattr(compared, name) for name in names}
-        metrics |= {
-            "diversity": spread,
-            "diversity_real": self.real_spread,
-            "weights": "ema" if model.average else "plain",
-        }
-        metrics |= {} if compared.fid is None else {"fid": compared.fid}
+        metrics |= {"diversity": spread, "diversity_real": self.real_spread}
+        metrics |= {"weights": "ema" if model.average else "plain"} | (
+            {} if compared.fid is None else {"fid": compared.fid}
+        )
         warnings = [*compared.warnings, *collapse_warning("the generator", spread, self.real_spread)]
         return metrics | ({"warnings": warnings} if warnings else {})
 
