@@ -283,5 +283,7 @@ def _read_ahead(reader: _Reader, workers: int, device: torch.device) -> Iterator
 
 
 def _leave_interrupts_to_parent(worker: int) -> None:
-    # Ctrl-C reaches the whole process group; a worker killed by it would keep the main process from saving its state.
+    # Ctrl-C reaches the whole process group, as SIGTERM may; a killed worker would keep the main process from saving its
+    # state. Only the first SIGTERM is ignored, so that a worker that hangs can still be ended.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))

@@ -109,10 +109,10 @@ def compile_networks(method: Method) -> None:
 def starting_network(settings: ClassifySettings, training: ImageSet | FolderSet, run: Run) -> nn.Module:
     """A new network, or one with the weights that a flag names; a resumed run fills it from its checkpoint."""
     num_classes, channels = len(training.classes), training.channels
-    if settings.finetune_from is not None and not settings.resume:
+    if settings.finetune_from is not None and not run.resumes:
         return network_for_finetuning(settings.finetune_from, num_classes=num_classes, in_channels=channels)
     network = build_network(settings.network, num_classes=num_classes, in_channels=channels)
-    if settings.init_from is not None and not settings.resume:
+    if settings.init_from is not None and not run.resumes:
         # Preparing the network copies the main process's weights to the others.
         on_main(run.accelerator, partial(load_pretrained, network, settings.init_from, network_name=settings.network))
     return network
@@ -121,7 +121,7 @@ def starting_network(settings: ClassifySettings, training: ImageSet | FolderSet,
 def finetuning_facts(settings: ClassifySettings, run: Run, data: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """For config.json, how the data differ from those of the run in --finetune-from; ValueError where they may not."""
     source = settings.finetune_from
-    if source is None or settings.resume:
+    if source is None or run.resumes:
         return {}
     found = on_main(
         run.accelerator,

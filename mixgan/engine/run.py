@@ -93,7 +93,7 @@ class Run:
         self._saved_at = self._epoch_began = time.monotonic()
         self._progress = Progress("", total=0, enabled=False)
         self._log = MetricsLog(folder.metrics, enabled=False)
-        self._resumes = settings.resume and on_main(accelerator, lambda: folder.has_checkpoint)
+        self.resumes = settings.resume and on_main(accelerator, lambda: folder.has_checkpoint)
         self._lock: FolderLock | None = None  # of the main process
         self._training_since: float | None = None  # None while time does not count as training time
 
@@ -147,7 +147,7 @@ class Run:
         if settings.dry_run:
             self.total_steps = 1
         set_seed(settings.seed, device_specific=True)
-        if self._resumes:
+        if self.resumes:
             on_main(self.accelerator, lambda: self._take_up(data))
             self._load()
         else:

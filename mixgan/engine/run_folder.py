@@ -248,7 +248,17 @@ class RunFolder:
             return True
         if self.has_checkpoint or self.summary.is_file():
             return False
-        return self.config.is_file() or all(p.is_dir() or p.name.startswith(".") for p in self.path.rglob("*"))
+        if self.config.is_file():
+            return self._has_own_config()
+        return all(p.is_dir() or p.name.startswith(".") for p in self.path.rglob("*"))
+
+    def _has_own_config(self) -> bool:
+        """Whether config.json is a run's; folders of models have files of that name too, and must not be cleared."""
+        try:
+            content = json.loads(self.config.read_text(encoding="utf-8"))
+        except ValueError:
+            return False
+        return isinstance(content, dict) and {"recipe", "settings"} <= content.keys()
 
     def check_free(self) -> None:
         """ValueError if the folder contains anything but a run that ended before its first checkpoint."""

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -229,3 +230,21 @@ def test_a_run_is_taken_up_again_on_its_own_data_only(
     run(folder, *words, "--max-steps", "3", "--allow-data-change")
     (recorded,) = json.loads((folder / "config.json").read_text())["data_changes"]
     assert recorded["differences"] == [f"the {split} set has {text}" for split in ("train", "test")]
+
+
+@pytest.mark.parametrize(
+    ("flag", "loader"), [("--init-from", "load_pretrained"), ("--finetune-from", "network_for_finetuning")]
+)
+def test_a_run_that_starts_again_begins_with_the_weights_that_it_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flag: str, loader: str
+):
+    source, folder, calls = tmp_path / "source", tmp_path / "run", []
+    main([*COMMON, "--max-steps", "1", "--output-dir", str(source)])
+    words = [*COMMON, flag, str(source), "--max-steps", "1", "--output-dir", str(folder)]
+    main(words)
+    shutil.rmtree(folder / "checkpoints")  # as if it had ended before its first checkpoint
+    (folder / "summary.json").unlink()
+    original = getattr(command, loader)
+    monkeypatch.setattr(command, loader, lambda *args, **options: calls.append(flag) or original(*args, **options))
+    main([*words, "--resume"])
+    assert calls == [flag]

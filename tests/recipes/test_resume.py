@@ -76,9 +76,13 @@ def test_killed_and_resumed_equals_uninterrupted(job, launch, tmp_path):
     assert weights == expected_weights
 
 
-def test_sigterm_saves_and_says_how_to_go_on(launch, tmp_path):
+@pytest.mark.parametrize("workers", [0, 2])
+def test_sigterm_to_the_process_group_saves_and_prints_how_to_resume(launch, tmp_path, workers: int):
     folder = tmp_path / "run"
-    command = ("classify.py", *CLASSIFY, "--image-size", 32, "--train-count", 80, "--log-every", 1, "--max-steps", 12)
+    data = ("--train-count", 80)
+    if workers:  # which get the signal too
+        data = ("--dataset", "imagefolder", "--data-root", class_folders(tmp_path / "data"), "--num-workers", workers)
+    command = ("classify.py", *CLASSIFY, "--image-size", 32, *data, "--log-every", 1, "--max-steps", 12)
     command = (*command, "--output-dir", folder)
     printed = launch.signalled(signal.SIGTERM, *command, folder=folder, after_step=2)
     assert "saved. Resume with:" in printed

@@ -37,7 +37,13 @@ def test_a_run_with_a_checkpoint_or_a_result_or_foreign_files_is_in_use(tmp_path
     assert folder.is_unstarted
     (folder.path / "thesis.txt").touch()
     assert not folder.is_unstarted  # without a config.json it is not a run's
-    folder.config.touch()
+    for foreign in ("", "[]", '{"model_type": "bert"}'):  # folders of models have a config.json too
+        folder.config.write_text(foreign)
+        (folder.weights / "model.safetensors").touch()
+        with pytest.raises(ValueError, match="is in use"):
+            folder.create()
+        assert (folder.weights / "model.safetensors").is_file()
+    folder.config.write_text('{"recipe": "classify", "settings": {}}')
     assert folder.is_unstarted
     folder.summary.touch()
     assert not folder.is_unstarted
