@@ -29,6 +29,11 @@ class ClassifySettings(CommonSettings):
     renamed: ClassVar[Mapping[str, str]] = {
         "--mix-odds": "--mix-prob",
         "--method.odds": "--method.prob",
+        "--mixer.odds": "--mixer.p",
+        "--mixer.h-odds": "--mixer.h-prob",
+        "--mixer.patchshuffle.odds": "--mixer.patchshuffle.p",  # of composites
+        "--mixer.mixup-hv.h-odds": "--mixer.mixup-hv.h-prob",
+        "--mixer.mixup-hc.h-odds": "--mixer.mixup-hc.h-prob",
         "--network embedded": "--network bundled",
     }
 

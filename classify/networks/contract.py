@@ -59,7 +59,9 @@ def linear_classifier(network: nn.Module) -> nn.Linear:
     """The network's classifier; ValueError for a network without one."""
     classifier = getattr(network, "classifier", None)
     if not isinstance(classifier, nn.Linear):
-        raise ValueError(f"the output of {type(network).__name__} cannot be changed: its .classifier is no nn.Linear")
+        raise ValueError(
+            f"the output of {type(network).__name__} cannot be changed: its .classifier is not an nn.Linear"
+        )
     return classifier
 
 

@@ -30,7 +30,7 @@ class Settings:
     Attributes:
         title: heading of the fields of this class in --help.
         renamed: old spellings of flags, and of values, with the new ones: ``{"--h-odds": "--h-prob", "--features embedded":
-            "--features bundled", "--mixer.odds": "--mixer.prob"}``. Read in command lines, --config files and config.json.
+            "--features bundled", "--mixer.odds": "--mixer.p"}``. Read in command lines, --config files and config.json.
     """
 
     title: ClassVar[str] = "options"
@@ -406,7 +406,7 @@ def run_settings(output_dir: Path, settings_type: type[Settings]) -> dict[str, A
     """The settings of the run in ``output_dir`` by name, as JSON has them, without those of one call.
 
     Raises:
-        ValueError: there is no run, or it is of another command or version.
+        ValueError: the run does not exist, or belongs to another command or version.
     """
     stored = rename(settings_type, read_config(output_dir)["settings"])
     if unknown := sorted(set(stored) - set(settings_type.names())):

@@ -192,3 +192,38 @@ def test_a_composite_takes_its_methods_options_and_resumes_with_them(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"settings": to_json(settings)}))
     resumed = settings_from(["--resume", "--output-dir", str(tmp_path)])
     assert resumed.mixer == settings.mixer
+
+
+@pytest.mark.parametrize(
+    ("method", "old", "place"),
+    [
+        ("patchshuffle", "--mixer.odds", ("mixer", "p")),
+        ("mixup-hv", "--mixer.h-odds", ("mixer", "h_prob")),
+        ("mixup-hc", "--mixer.h-odds", ("mixer", "h_prob")),
+        ("cutmix+patchshuffle", "--mixer.patchshuffle.odds", ("mixer", "patchshuffle", "p")),
+        ("cutmix+mixup-hv", "--mixer.mixup-hv.h-odds", ("mixer", "mixup_hv", "h_prob")),
+        ("mixup+mixup-hc", "--mixer.mixup-hc.h-odds", ("mixer", "mixup_hc", "h_prob")),
+        ("patchup", "--method.odds", ("method_options", "prob")),
+        ("cutmix", "--mix-odds", ("mix_prob",)),
+    ],
+)
+def test_former_spellings_of_probabilities_are_read_from_flags_and_runs(method, old, place, tmp_path, capsys):
+    settings = settings_from(["--method", method, old, "0.25", "--dataset", "tiles"])
+    assert f"{old} is now called" in capsys.readouterr().out
+
+    def value(settings: ClassifySettings) -> float:
+        found = to_json(settings)
+        for key in place:
+            found = found[key]
+        return found
+
+    assert value(settings) == 0.25
+    stored = to_json(settings)  # a run of the former version
+    *groups, former = [part.replace("-", "_") for part in old.removeprefix("--").split(".")]
+    holder = stored
+    for group in place[:-1]:
+        holder = holder[group]
+    holder[former] = holder.pop(place[-1])
+    assert len(groups) == len(place) - 1
+    (tmp_path / "config.json").write_text(json.dumps({"recipe": "classify", "settings": stored}))
+    assert value(settings_from(["--resume", "--output-dir", str(tmp_path)])) == 0.25

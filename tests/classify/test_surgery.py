@@ -69,5 +69,7 @@ def test_networks_that_cannot_be_changed():
         double_input(nn.Linear(3, 3))
     with pytest.raises(ValueError, match="its first convolution has 3 groups"):
         double_input(nn.Sequential(nn.Conv2d(3, 3, 1, groups=3)))
-    with pytest.raises(ValueError, match=r"the output of Conv2d cannot be changed: its \.classifier is no nn\.Linear"):
+    with pytest.raises(
+        ValueError, match=r"the output of Conv2d cannot be changed: its \.classifier is not an nn\.Linear"
+    ):
         double_output(nn.Conv2d(3, 3, 1))

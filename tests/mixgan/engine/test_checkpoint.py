@@ -195,13 +195,18 @@ def flip_a_bit(path: Path) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("damage", [Path.unlink, cut, flip_a_bit])
-@pytest.mark.parametrize("name", ["trainer.pt", "process-0.pt", "model.safetensors", "optimizer.bin", "checksums.json"])
+DAMAGES = [
+    (name, damage)
+    for name in ("trainer.pt", "process-0.pt", "model.safetensors", "optimizer.bin", "checksums.json")
+    for damage in (Path.unlink, cut, flip_a_bit)
+    if (name, damage) != ("checksums.json", Path.unlink)  # that is a checkpoint of an older version
+]
+
+
+@pytest.mark.parametrize(("name", "damage"), DAMAGES)
 def test_a_damaged_checkpoint_is_skipped_for_the_one_before(
     checkpoints: Checkpoints, training: Training, name: str, damage: Callable[[Path], Any]
 ):
-    if name == "checksums.json" and damage is Path.unlink:
-        pytest.skip("a checkpoint of an older version")
     save(checkpoints, 1)
     training.steps(1)
     damaged = save(checkpoints, 2)

@@ -83,7 +83,10 @@ def test_a_file_system_without_locks_is_not_protected(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, "no locks available")
 
     monkeypatch.setattr(run_folder.fcntl, "lockf", refuses)
-    FolderLock(tmp_path).release()
+    first, second = FolderLock(tmp_path), FolderLock(tmp_path)  # neither is refused
+    first.release()
+    second.release()
+    assert (tmp_path / ".lock").read_text() == ""
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
