@@ -1,5 +1,6 @@
 """Value ranges, normalisation, resizing, cropping and mirroring of image batches (B,C,H,W)."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -127,3 +128,103 @@ def crop_flip(images: Tensor, top: Tensor, left: Tensor, flip: Tensor, size: tup
     batch = torch.arange(len(images), device=device)[:, None, None]
     # Advanced indices around a slice come out first: (B,h,w,C); back to (B,C,h,w).
     return images[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+
+
+def random_boxes(
+    count: int,
+    size: tuple[int, int],
+    *,
+    scale: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    generator: torch.Generator | None = None,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Windows as torchvision's ``RandomResizedCrop`` draws them, all at once: the first of ten trials that fits.
+
+    The area's share is U(scale), log(width / height) is U(log ratio), the place is uniform; where no trial fits, the largest
+    central window within ``ratio``.
+
+    Args:
+        count: how many.
+        size: (H, W) of the images.
+        scale, ratio: (least, most) share of the area, and width / height.
+        generator: of ``device``; without it torch's global one.
+
+    Returns:
+        (count,4) int64: top, left, height, width.
+    """
+    if not (0 < scale[0] <= scale[1] and 0 < ratio[0] <= ratio[1]):
+        raise ValueError(f"scale and ratio must be (least, most) above 0, got {scale} and {ratio}")
+    height, width = size
+    area, log_ratio, *place = torch.rand(4, count, 10, generator=generator, device=device, dtype=torch.float64)
+    area = height * width * (scale[0] + (scale[1] - scale[0]) * area)
+    aspect = (math.log(ratio[0]) + (math.log(ratio[1]) - math.log(ratio[0])) * log_ratio).exp()
+    sides = torch.stack(((area / aspect).sqrt(), (area * aspect).sqrt())).round()  # (2,count,10): height, width
+    whole = torch.tensor((height, width), dtype=torch.float64, device=device)
+    fits = ((sides >= 1) & (sides <= whole[:, None, None])).all(0)
+    corners = (torch.stack(place) * (whole[:, None, None] - sides + 1)).floor()
+    boxes = torch.cat((corners, sides)).gather(2, fits.int().argmax(1)[None, :, None].expand(4, count, 1))[..., 0].T
+    within = min(max(width / height, ratio[0]), ratio[1])
+    central = whole.new_tensor((min(height, round(width / within)), min(width, round(height * within))))
+    central = torch.cat(((whole - central).div(2, rounding_mode="floor"), central))
+    return torch.where(fits.any(1, keepdim=True), boxes, central).long()
+
+
+def resized_crop(images: Tensor, boxes: Tensor, size: int | tuple[int, int], *, flip: Tensor | None = None) -> Tensor:
+    """Cut another window out of every image and resize all to one size: torchvision's ``resized_crop`` with ``antialias=True``.
+
+    Bilinear interpolation is linear in rows and columns, so windows of any size are two batched matrix products.
+
+    Args:
+        images: (B,C,H,W), uint8 or float of any range.
+        boxes: (B,4) int64 of ``random_boxes``, on the images' device: top, left, height, width of windows inside the image.
+        size: (height, width) of the result; an int makes it square.
+        flip: (B,) bool, True where the window is mirrored left to right.
+
+    Returns:
+        (B,C,height,width) of the same dtype; uint8 is computed in float32 and rounded.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    top, left, box_height, box_width = boxes.unbind(1)
+    rows = _window_weights(top, box_height, images.shape[-2], height)
+    columns = _window_weights(left, box_width, images.shape[-1], width)
+    if flip is not None:
+        columns = torch.where(flip[:, None, None], columns.flip(1), columns)
+    values = images if images.is_floating_point() else images.float()
+    with torch.autocast(images.device.type, enabled=False):
+        resized = rows[:, None].to(values.dtype) @ values @ columns[:, None].mT.to(values.dtype)
+    return resized if images.is_floating_point() else resized.round().to(images.dtype)
+
+
+def _window_weights(start: Tensor, length: Tensor, side: int, target: int) -> Tensor:
+    """(B,target,side) float32: weights of PIL's bilinear filter over the window start..start+length of a line of ``side``."""
+    step = length.float()[:, None, None] / target
+    pixel = torch.arange(side, device=start.device) - start[:, None, None]
+    away = pixel + 0.5 - step * (torch.arange(target, device=start.device)[:, None] + 0.5)
+    weights = (1 - away.abs() / step.clamp(min=1)).clamp(min=0) * ((pixel >= 0) & (pixel < length[:, None, None]))
+    return weights / weights.sum(2, keepdim=True)
+
+
+def random_resized_crop(
+    images: Tensor,
+    size: int | tuple[int, int],
+    *,
+    scale: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    flip: bool = False,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """A random window of every image, resized to one size, and with ``flip`` half of them mirrored; batched on the device.
+
+    Args:
+        images: (B,C,H,W), uint8 or float of any range.
+        size, scale, ratio: as in ``resized_crop`` and ``random_boxes``.
+        generator: of the images' device; without it torch's global one.
+
+    Returns:
+        (B,C,height,width) of the same dtype.
+    """
+    count, whole = len(images), (images.shape[-2], images.shape[-1])
+    boxes = random_boxes(count, whole, scale=scale, ratio=ratio, generator=generator, device=images.device)
+    mirrored = torch.rand(count, generator=generator, device=images.device) < 0.5 if flip else None
+    return resized_crop(images, boxes, size, flip=mirrored)

@@ -4,13 +4,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import v2
 
 from mixgan.ops.transforms import (
     Normalization,
     crop_flip,
     denormalize,
     normalize,
+    random_boxes,
+    random_resized_crop,
     resize,
+    resized_crop,
     to_bytes,
     to_float,
     to_signed,
@@ -111,3 +115,61 @@ def test_crop_flip_equals_slices():
     for crop, image, y, x, mirrored in zip(crops, images, top, left, flip, strict=True):
         window = image[:, y : y + 5, x : x + 4]
         assert torch.equal(crop, window.flip(2) if mirrored else window)
+
+
+@pytest.mark.parametrize(("whole", "size"), [((64, 64), 64), ((40, 52), (64, 24)), ((90, 70), (20, 31))])
+def test_resized_crop_is_torchvisions(whole, size):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(8, 3, *whole, generator=generator)
+    boxes, flip = random_boxes(8, whole, generator=generator), torch.arange(8) % 3 == 0
+    goal = [size, size] if isinstance(size, int) else list(size)
+
+    def expected(images):
+        crops = [
+            v2.functional.resized_crop(image, *box, goal, antialias=True)
+            for image, box in zip(images, boxes.tolist(), strict=True)
+        ]
+        return torch.stack([crop.flip(2) if mirrored else crop for crop, mirrored in zip(crops, flip, strict=True)])
+
+    torch.testing.assert_close(resized_crop(images, boxes, size, flip=flip), expected(images), atol=1e-5, rtol=0)
+    levels = (images * 255).byte()  # torchvision rounds after each axis
+    crops = resized_crop(levels, boxes, size, flip=flip)
+    assert crops.dtype == torch.uint8
+    assert (crops.int() - expected(levels).int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("whole", "scale"), [((64, 64), (0.08, 1.0)), ((64, 64), (0.9, 1.0)), ((20, 100), (0.5, 1.0)), ((100, 20), (1, 1))]
+)
+def test_random_boxes_have_torchvisions_distribution(whole, scale):
+    """0.9: half of the trials do not fit; 20 x 100: often none does, and the central window is taken."""
+    boxes = random_boxes(20_000, whole, scale=scale, generator=torch.Generator().manual_seed(0))
+    top, left, height, width = boxes.T
+    assert min(height.min(), width.min()) >= 1
+    assert min(top.min(), left.min()) >= 0
+    assert (top + height).max() <= whole[0]
+    assert (left + width).max() <= whole[1]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        peer, image = v2.RandomResizedCrop(64, scale=scale), torch.empty(1, *whole)
+        draws = [peer.make_params([image]) for _ in range(2000)]
+    theirs = torch.tensor([[draw[key] for key in ("top", "left", "height", "width")] for draw in draws]).double()
+    error = theirs.std(0) / len(draws) ** 0.5
+    assert ((boxes.double().mean(0) - theirs.mean(0)).abs() <= 4 * error + 1e-9).all()
+    torch.testing.assert_close(boxes.double().std(0), theirs.std(0), rtol=0.1, atol=1e-9)
+
+
+def test_random_resized_crop_repeats_with_a_seed_and_takes_the_whole_image_at_most():
+    images = picture(12, 12).repeat(64, 1, 1, 1)
+
+    def crops(seed, **options):
+        return random_resized_crop(images, 12, generator=torch.Generator().manual_seed(seed), **options)
+
+    assert torch.equal(crops(0), crops(0))
+    assert not torch.equal(crops(0), crops(1))
+    whole = crops(0, scale=(1, 1), ratio=(1, 1), flip=True)
+    mirrored = (whole == images.flip(3)).flatten(1).all(1)
+    assert (mirrored | (whole == images).flatten(1).all(1)).all()
+    assert 16 < mirrored.sum() < 48
+    with pytest.raises(ValueError, match=r"\(0, 1\)"):
+        crops(0, scale=(0, 1))
