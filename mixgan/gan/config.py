@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from mixgan.engine.annotations import Above0, AtLeast0, AtLeast1, BelowOne, Probability, Range
 from mixgan.engine.config import CommandLine, CommonSettings, print_once
-from mixgan.gan.losses import WHY_NO_CONSISTENT_HINGE, DTerm, GanKind, Mixing
+from mixgan.gan.losses import WHY_NO_CONSISTENT_HINGE, DReal, DTerm, GanKind, Mixing
 
 AtLeast2 = Annotated[int, Range(least=2)]  # test images: fewer have no covariance
 Weight = Annotated[float, Range(least=0)]
@@ -128,6 +128,9 @@ class GanSettings(EvaluatedGanSettings):
     """Share of samples that the generators see un-stitched (the paper's remedy for oceans in large green areas)."""
     d_term: DTerm = "replace"
     """Whether the mixed term replaces the discriminators' real and fake terms or is added to them (consistency always adds)."""
+    d_real: DReal = "target"
+    """The image that a generated one is mixed with for the discriminators: a real one of its own domain (target), or the input it
+    was made from (input: Eq. 3 as printed, for --mixing mixcyclegan and dmix-only)."""
     consistency_weight: Above0 = 1.0
     """Weight of the discriminators' mixed term under --mixing consistency."""
     pool_size: AtLeast0 = 50
@@ -154,6 +157,10 @@ class GanSettings(EvaluatedGanSettings):
             raise ValueError(f"--image-size must be a multiple of 4, at least 32, got {self.image_size}")
         if self.gan_loss == "hinge" and self.mixing == "consistency":
             raise ValueError(f"--gan-loss hinge does not go with --mixing consistency: {WHY_NO_CONSISTENT_HINGE}")
+        if self.d_real == "input" and self.mixing not in ("mixcyclegan", "dmix-only"):
+            raise ValueError(
+                f"--d-real input is Eq. 3 as printed: it goes with --mixing mixcyclegan or dmix-only, got --mixing {self.mixing}"
+            )
         if self.d_alpha is not None and self.shared_lambda:
             raise ValueError(
                 f"--d-alpha {self.d_alpha} is for the discriminators' own lambdas, which need --no-shared-lambda"

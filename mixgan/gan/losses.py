@@ -13,6 +13,7 @@ GanKind = Literal["lsgan", "bce", "hinge"]
 #: What MixCycleGAN mixes, and whether the discriminators' mixed term replaces CycleGAN's own; see ``MixCycleGAN``.
 Mixing = Literal["mixcyclegan", "none", "stitch-only", "dmix-only", "stitch-d", "consistency"]
 DTerm = Literal["replace", "add"]
+DReal = Literal["target", "input"]
 WHY_NO_CONSISTENT_HINGE = (
     "the hinge loss does not say how far beyond its margins a logit should be, so no logit of a mixed image follows from "
     "those of the real and the generated one"

@@ -24,6 +24,7 @@ from mixgan.data.order import seeded_generator
 from mixgan.engine.ema import MovingAverage
 from mixgan.gan.losses import (
     WHY_NO_CONSISTENT_HINGE,
+    DReal,
     DTerm,
     GanKind,
     ImagePool,
@@ -133,6 +134,8 @@ class MixCycleGAN:
         h_prob: probability of stitching side by side rather than one above the other.
         unstitched: probability of leaving a sample whole where the others are stitched.
         d_term: whether the mixed term replaces CycleGAN's own or is added to it.
+        d_real: what a generated image G(x) is mixed with: a real image of its own domain (``"target"``), or its input x
+            (``"input"``), as Eq. 3 is printed; for mixcyclegan and dmix-only, domains of equally many channels.
         gan_loss: L.
         cycle_weight, identity_weight: lambda_A = lambda_B, and lambda_idt relative to it. Domains of unequal numbers of
             channels need an identity weight of 0.
@@ -168,6 +171,7 @@ class MixCycleGAN:
         h_prob: float = 0.5,
         unstitched: float = 0.0,
         d_term: DTerm = "replace",
+        d_real: DReal = "target",
         gan_loss: GanKind = "lsgan",
         cycle_weight: float = 10.0,
         identity_weight: float = 0.5,
@@ -181,6 +185,9 @@ class MixCycleGAN:
     ) -> None:
         _check_choice("mixing", mixing, get_args(Mixing))
         _check_choice("d_term", d_term, get_args(DTerm))
+        _check_choice("d_real", d_real, get_args(DReal))
+        if d_real == "input" and mixing not in ("mixcyclegan", "dmix-only"):
+            raise ValueError(f"d_real='input' goes with mixing='mixcyclegan' or 'dmix-only', got mixing={mixing!r}")
         _check_choice("gan_loss", gan_loss, get_args(GanKind))
         if gan_loss == "hinge" and mixing == "consistency":
             raise ValueError(f"gan_loss='hinge' does not go with mixing='consistency': {WHY_NO_CONSISTENT_HINGE}")
@@ -199,7 +206,7 @@ class MixCycleGAN:
         check_precision(self.accelerator)
         self.mixing, self.gan_loss, self.shared_lambda, self.unstitched = mixing, gan_loss, shared_lambda, unstitched
         self.cycle_weight, self.identity_weight = cycle_weight, identity_weight
-        self.consistency_weight = consistency_weight
+        self.consistency_weight, self.d_real = consistency_weight, d_real
         self.alpha, self.d_alpha = alpha, alpha if d_alpha is None else d_alpha
         self.stitches, d_mixer = VARIANTS[mixing]
         self.stitcher = build_mixer("mixup-hv", num_classes=1, alpha=alpha, h_prob=h_prob)
@@ -262,6 +269,11 @@ class MixCycleGAN:
                 f"identity_weight={self.identity_weight} needs domains of equally many channels, got {a.shape[1]} and "
                 f"{b.shape[1]}; use identity_weight=0"
             )
+        if self.d_real == "input" and a.shape[1] != b.shape[1]:
+            raise ValueError(
+                f"d_real='input' mixes an image with its translation, which needs equally many channels, got {a.shape[1]} and "
+                f"{b.shape[1]}"
+            )
         lam_a, lam_b, lam_d_a, lam_d_b = self.draw_lambdas(len(a), a.device) if lam is None else [lam] * 4
         own_a = own_b = torch.ones_like(lam_a)
         cut_a = cut_b = None
@@ -322,9 +334,8 @@ class MixCycleGAN:
         Returns:
             The loss to differentiate, and detached scalars for the log.
         """
-        fake_b, fake_a = self.pool_b.query(images.fake_b), self.pool_a.query(images.fake_a)
-        seen_b = self._d_batch(inputs.b, fake_b, inputs.plan_d_a)
-        seen_a = self._d_batch(inputs.a, fake_a, inputs.plan_d_b)
+        seen_b = self._d_batch(inputs.b, inputs.a, images.fake_b, self.pool_b, inputs.plan_d_a)
+        seen_a = self._d_batch(inputs.a, inputs.b, images.fake_a, self.pool_a, inputs.plan_d_b)
         logits_b, logits_a = self.prepared_d(seen_b, seen_a)
         loss_a, means_a = self._d_loss(logits_b, inputs.plan_d_a)
         loss_b, means_b = self._d_loss(logits_a, inputs.plan_d_b)
@@ -333,11 +344,15 @@ class MixCycleGAN:
         logs |= {f"D_B_{part}": mean for part, mean in means_b.items()}
         return loss_a + loss_b, logs
 
-    def _d_batch(self, real: Tensor, fake: Tensor, plan: Plan | None) -> Tensor:
-        """All that a discriminator sees in a step: mixed, or real and fake images, or all three."""
+    def _d_batch(self, real: Tensor, source: Tensor, fake: Tensor, pool: ImagePool, plan: Plan | None) -> Tensor:
+        """All that a discriminator sees in a step: mixed, or real and fake images, or all three; ``fake`` is G(``source``)."""
+        if self.d_real == "input":  # the pool keeps a fake with its input
+            own, fake = pool.query(torch.cat((source, fake), 1)).chunk(2, 1)
+        else:
+            own, fake = real, pool.query(fake)
         parts = {"real": real, "fake": fake}
         if self.d_mixer is not None and plan is not None:
-            parts["mixed"] = self.d_mixer.mix_images(real, plan, others=fake)
+            parts["mixed"] = self.d_mixer.mix_images(own, plan, others=fake)
         return torch.cat([parts[part] for part in self.d_parts])
 
     def _d_loss(self, logits: Tensor, plan: Plan | None) -> tuple[Tensor, dict[str, Tensor]]:

@@ -119,6 +119,7 @@ def build_model(settings: GanSettings, accelerator: Accelerator) -> MixCycleGAN:
         h_prob=settings.h_prob,
         unstitched=settings.unstitched,
         d_term=settings.d_term,
+        d_real=settings.d_real,
         gan_loss=settings.gan_loss,
         cycle_weight=settings.cycle_weight,
         identity_weight=settings.identity_weight,

@@ -37,7 +37,7 @@ VARIANTS = {
     "none": "--ema 0.9",
     "mixcyclegan": "--no-shared-lambda --d-alpha 0.5 --d-term add --gradient-checkpointing",
     "stitch-only": "--gan-loss bce --unstitched 0.5",
-    "dmix-only": "--gan-loss hinge --accumulation-steps 2",
+    "dmix-only": "--gan-loss hinge --accumulation-steps 2 --d-real input",
     "stitch-d": "--ema 0.9 --h-prob 0.3 --mixed-precision bf16",
     "consistency": "--consistency-weight 2",
 }

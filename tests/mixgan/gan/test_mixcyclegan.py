@@ -66,7 +66,7 @@ class Published:
     """CycleGAN's optimize_parameters (Zhu et al. 2017) on copies of a model's networks.
 
     ``d_terms`` says what the discriminators are trained on: "separate" real and fake images as in CycleGAN, the one
-    "mixed" term of Eq. 3, "both", "stitched" images, or "consistency" beside the separate terms.
+    "mixed" term of Eq. 3, the same as "printed", "both", "stitched" images, or "consistency" beside the separate terms.
     """
 
     def __init__(self, model: MixCycleGAN, *, d_terms: str = "separate") -> None:
@@ -102,8 +102,13 @@ class Published:
         sum(losses.values()).backward()
         self.optimizer_g.step()
         self.optimizer_d.zero_grad()
-        losses["D_A"] = self.d_loss(self.D_A, real_b, self.pool_b.query(made.fake_b), lam_d_a)
-        losses["D_B"] = self.d_loss(self.D_B, real_a, self.pool_a.query(made.fake_a), lam_d_b)
+        if self.d_terms == "printed":  # Eq. 3's x~ and G(x~), also where both come from the pool
+            seen_b = self.pool_b.query(torch.cat((real_a, made.fake_b), 1)).split(3, 1)
+            seen_a = self.pool_a.query(torch.cat((real_b, made.fake_a), 1)).split(3, 1)
+        else:
+            seen_b, seen_a = (real_b, self.pool_b.query(made.fake_b)), (real_a, self.pool_a.query(made.fake_a))
+        losses["D_A"] = self.d_loss(self.D_A, *seen_b, lam_d_a)
+        losses["D_B"] = self.d_loss(self.D_B, *seen_a, lam_d_b)
         losses["D_A"].backward()
         losses["D_B"].backward()
         self.optimizer_d.step()
@@ -120,7 +125,7 @@ class Published:
             for own, made, share in zip(real, fake, lam.tolist(), strict=True)
         ]
         mixed = torch.stack(per_sample).mean()
-        terms = {"separate": separate, "mixed": mixed, "both": mixed + separate}
+        terms = {"separate": separate, "mixed": mixed, "printed": mixed, "both": mixed + separate}
         if self.d_terms == "stitched":
             return self.stitched(judge, real, fake, lam)
         if self.d_terms == "consistency":
@@ -174,6 +179,7 @@ def test_without_mixing_a_step_is_cyclegans(count: int, pool_size: int):
     [
         pytest.param({}, ONE_FOR_ALL, "mixed", True, id="eq3"),
         pytest.param({}, ONE_FOR_ALL[:, :1], "mixed", False, id="eq3-batch-1"),
+        pytest.param({"d_real": "input"}, ONE_FOR_ALL, "printed", True, id="eq3-printed"),
         pytest.param({"shared_lambda": False}, OWN_FOR_EACH, "mixed", False, id="own-lambdas"),
         pytest.param({"d_term": "add"}, OWN_FOR_EACH, "both", True, id="add"),
         pytest.param({"d_term": "add", "gan_loss": "bce"}, OWN_FOR_EACH, "both", True, id="bce"),

@@ -114,6 +114,14 @@ def test_domains_of_unequal_channels_need_no_identity_weight(mixing: str):
         MixCycleGAN(*networks, mixing=mixing).step(plain([1.0], channels=4), plain([0.5], channels=1))
 
 
+def test_an_input_can_be_mixed_with_its_translation_only_where_both_have_the_same_channels():
+    networks = Scale(0.5, 1), Scale(0.8, 4), Brightness(2.0), Brightness(-1.0)
+    with pytest.raises(ValueError, match=r"d_real='input' .* equally many channels, got 4 and 1"):
+        MixCycleGAN(*networks, d_real="input", identity_weight=0).step(
+            plain([1.0], channels=4), plain([0.5], channels=1)
+        )
+
+
 def test_equal_channels_keep_the_identity_passes_at_weight_0():
     logs = build(identity_weight=0).step(plain([1.0]), plain([0.5]))
     assert logs["idt_A"] == logs["idt_B"] == 0
@@ -195,6 +203,11 @@ def test_the_average_follows_the_generators():
     [
         ({"mixing": "mixcycle-gan"}, "unknown mixing 'mixcycle-gan'; choose one of mixcyclegan, none, stitch-only"),
         ({"d_term": "sum"}, "unknown d_term 'sum'; choose one of replace, add"),
+        ({"d_real": "x"}, "unknown d_real 'x'; choose one of target, input"),
+        (
+            {"d_real": "input", "mixing": "stitch-d"},
+            "d_real='input' goes with mixing='mixcyclegan' or 'dmix-only', got mixing='stitch-d'",
+        ),
         ({"gan_loss": "wgan"}, "unknown gan_loss 'wgan'; choose one of lsgan, bce, hinge"),
         ({"gan_loss": "hinge", "mixing": "consistency"}, "hinge' does not go with mixing='consistency'"),
         ({"d_alpha": 0.5}, r"d_alpha=0.5 .* shared_lambda=False"),

@@ -56,7 +56,7 @@ def test_the_defaults_are_the_published_settings(with_maps: Path):
     published = {
         "image_size": 256, "width": 64, "blocks": 9, "batch_size": 1, "lr": 2e-4, "pool_size": 50, "gan_loss": "lsgan",
         "cycle_weight": 10.0, "identity_weight": 0.5, "alpha": 1.0, "shared_lambda": True, "h_prob": 0.5,
-        "unstitched": 0.0, "d_term": "replace", "constant_share": 0.5, "ema": 0.0, "d_alpha": None,
+        "unstitched": 0.0, "d_term": "replace", "d_real": "target", "constant_share": 0.5, "ema": 0.0, "d_alpha": None,
     }  # fmt: skip
     assert values(parsed(with_maps), published) == published
     assert {mixing: parsed(with_maps, "--mixing", mixing).epochs for mixing in ("mixcyclegan", "none")} == {
@@ -94,6 +94,7 @@ def test_flags_are_spelled_as_documented(tmp_path: Path):
         ),
         ("--d-alpha 0.5", "--d-alpha 0.5 is for the discriminators' own lambdas, which need --no-shared-lambda"),
         ("--d-alpha 0 --no-shared-lambda", "--d-alpha must be above 0, got 0.0"),
+        ("--d-real input --mixing consistency", "--mixing mixcyclegan or dmix-only, got --mixing consistency"),
         ("--consistency-weight 0", "--consistency-weight must be above 0, got 0.0"),
         ("--ema 1", "--ema must be at least 0 and below 1, got 1.0"),
         (
