@@ -1,13 +1,14 @@
 """Data sets of the classifiers: registry.py loads one by name, sets.py has their two forms; docs/datasets.md lists them."""
 
 from classify.data.boxes import boxes_in_crop, evaluation_boxes, resized_side
-from classify.data.official import list_corruptions, load_corrupted
+from classify.data.official import EXTRA_CORRUPTIONS, load_corrupted
 from classify.data.registry import DEFAULT_SIZE, TILES_COUNT, TILES_START, list_datasets, load_dataset, resolve_dataset
 from classify.data.sets import FolderSet, ImageSet, Moments, Normalise, Split, describe
 from mixgan.data.images import OnBadImage
 
 __all__ = [
     "DEFAULT_SIZE",
+    "EXTRA_CORRUPTIONS",
     "TILES_COUNT",
     "TILES_START",
     "FolderSet",
@@ -19,7 +20,6 @@ __all__ = [
     "boxes_in_crop",
     "describe",
     "evaluation_boxes",
-    "list_corruptions",
     "list_datasets",
     "load_corrupted",
     "load_dataset",

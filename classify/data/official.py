@@ -21,6 +21,7 @@ from classify.data.sets import (
     resized,
 )
 from mixgan.data.download import download, extract
+from mixgan.ops.corruptions import SEVERITIES, list_corruptions
 
 
 @dataclass(frozen=True)
@@ -145,37 +146,16 @@ def _channels_first(images: Tensor) -> Tensor:
     return (images.permute(0, 3, 1, 2) if images.shape[-1] == 3 else images).contiguous()
 
 
-# CIFAR-10-C and CIFAR-100-C (Hendrycks and Dietterich 2019): the test images under 15 corruptions in five severities.
+# CIFAR-10-C and CIFAR-100-C (Hendrycks and Dietterich 2019): the test images under 19 corruptions in five severities.
 
 
-SEVERITIES = 5
-CORRUPTIONS = (
-    "gaussian_noise",
-    "shot_noise",
-    "impulse_noise",
-    "defocus_blur",
-    "glass_blur",
-    "motion_blur",
-    "zoom_blur",
-    "snow",
-    "frost",
-    "fog",
-    "brightness",
-    "contrast",
-    "elastic_transform",
-    "pixelate",
-    "jpeg_compression",
-)
+#: The archive's corruptions beside the 15 of the benchmark.
+EXTRA_CORRUPTIONS = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
 #: By name: folder in the data root, the clean set, number of classes, download page.
 CORRUPTED = {
     "cifar10-c": ("CIFAR-10-C", "cifar10", 10, "https://zenodo.org/records/2535967"),
     "cifar100-c": ("CIFAR-100-C", "cifar100", 100, "https://zenodo.org/records/3555552"),
 }
-
-
-def list_corruptions() -> list[str]:
-    """The 15 corruptions of the benchmark, in its order, without the four extra ones."""
-    return list(CORRUPTIONS)
 
 
 def load_corrupted(
@@ -186,7 +166,7 @@ def load_corrupted(
     Args:
         name: ``cifar10-c`` or ``cifar100-c``.
         root: the data root, with ``CIFAR-10-C/<corruption>.npy`` and ``CIFAR-10-C/labels.npy``.
-        corruption: one of ``list_corruptions()``.
+        corruption: one of the 15 of ``mixgan.ops.corruptions.list_corruptions()``, or of ``EXTRA_CORRUPTIONS``.
         severity: 1 to 5.
         normalise: as in ``load_dataset``; use the trained run's.
 
@@ -198,8 +178,8 @@ def load_corrupted(
     """
     if name not in CORRUPTED:
         raise ValueError(f"unknown corrupted set {name!r}; known: {', '.join(CORRUPTED)}")
-    if corruption not in CORRUPTIONS:
-        raise ValueError(f"unknown corruption {corruption!r}; known: {', '.join(CORRUPTIONS)}")
+    if corruption not in (known := [*list_corruptions(), *EXTRA_CORRUPTIONS]):
+        raise ValueError(f"unknown corruption {corruption!r}; known: {', '.join(known)}")
     if not 1 <= severity <= SEVERITIES:
         raise ValueError(f"severity must be within 1..{SEVERITIES}, got {severity}")
     check_choice("normalise", normalise, Normalise)

@@ -5,18 +5,22 @@ image's side. Results are not comparable with those on the published files, beca
 
 - frost: the authors blend in photographs of frost; here it is a generated pattern of ridges;
 - glass blur: they swap pixels one after another; here every pixel is taken from a random place within the same distance;
-- JPEG is Kornia's, which rounds coefficients almost, but not exactly, to whole numbers;
 - values are not rounded to 8 bits.
 """
 
+import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
+
+from mixgan.ops.transforms import luminance, to_float
 
 SEVERITIES = 5
 PUBLISHED_SIZE = 32
@@ -118,24 +122,19 @@ def _motion_blur(images: Tensor, constants: tuple[float, float], draws: _Draws) 
 
 
 def _zoom_blur(images: Tensor, largest: float, draws: _Draws) -> Tensor:
-    """The mean over zooms from 1 in steps of 0.01, in which the image itself counts twice."""
-    zooms = [1 + step / 100 for step in range(round((largest - 1) * 100))]
-    zoomed = sum(
-        _sampled(images, torch.eye(2, 3, device=images.device)[None].expand(len(images), -1, -1) / z) for z in zooms
-    )
-    return (images + zoomed) / (len(zooms) + 1)
+    """The mean of the image and of zooms from 1 in steps of 0.01, as many as ``np.arange(1, largest, 0.01)`` has."""
+    zooms = [1 + 0.01 * step for step in range(math.ceil((largest - 1) / 0.01))]
+    return (images + sum(_zoomed(images, zoom) for zoom in zooms)) / (len(zooms) + 1)
 
 
 def _snow(images: Tensor, constants: tuple[float, ...], draws: _Draws) -> Tensor:
     """Flakes in two directions over a whitened image."""
     mean, spread, zoom, threshold, radius, sigma, kept = constants
     batch, _, height, width = images.shape
-    zoom = zoom * draws.scale
-    flakes = mean + spread * draws.normal(batch, 1, math.ceil(height / zoom), math.ceil(width / zoom))
-    flakes = F.interpolate(flakes, (height, width), mode="bilinear", align_corners=True)
+    flakes = _zoomed(mean + spread * draws.normal(batch, 1, height, width), zoom * draws.scale)
     flakes = torch.where(flakes < threshold, 0.0, flakes).clamp(0, 1)
     flakes = _trailed(flakes, radius, sigma, draws.uniform(-135, -45, batch), draws)
-    whitened = torch.maximum(images, 1.5 * images.mean(1, keepdim=True) + 0.5)
+    whitened = torch.maximum(images, 1.5 * luminance(images) + 0.5)
     return kept * images + (1 - kept) * whitened + flakes + flakes.rot90(2, (2, 3))
 
 
@@ -169,20 +168,22 @@ def _contrast(images: Tensor, share: float, draws: _Draws) -> Tensor:
 
 def _elastic_transform(images: Tensor, constants: tuple[float, float, float], draws: _Draws) -> Tensor:
     """A random affine map, three points of which are moved, then smooth random shifts; lengths in image sides."""
+    from kornia.geometry.transform import warp_affine
+
     strength, smoothness, jitter = constants
     batch, _, height, width = images.shape
-    corners = torch.tensor([[1.0, 1.0, 1.0], [1.0, -1.0, 1.0], [-1.0, -1.0, 1.0]], device=images.device)
-    corners[:, :2] *= 2 / 3  # a third of the side from the centre
-    moved = corners[:, :2] + draws.uniform(-2 * jitter, 2 * jitter, batch, 3, 2)
-    square = torch.cat((moved, torch.ones_like(moved[..., :1])), 2)
-    back = torch.linalg.solve(square, corners[:, :2].expand(batch, 3, 2)).mT  # from the new places to the old
-    images = _sampled(images, back, border="reflection")
+    side = min(height, width)
+    places = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]], device=images.device) * (side // 3)
+    places += torch.tensor([width // 2, height // 2], device=images.device)
+    moved = places + draws.uniform(-jitter * side, jitter * side, batch, 3, 2)
+    square = torch.cat((places, torch.ones_like(places[:, :1])), 1).expand(batch, 3, 3)
+    matrix = torch.linalg.solve(square, moved).mT  # x and y in px, from the old places to the new
+    images = warp_affine(images, matrix, (height, width), padding_mode="reflection")
     if strength == 0:
         return images
-    shifts = _gaussian(draws.uniform(-1, 1, batch, 2, height, width), smoothness * min(height, width))
-    return _sampled(
-        images, torch.eye(2, 3, device=images.device).expand(batch, 2, 3), shifts * 2 * strength, border="reflection"
-    )
+    shifts = 2 * strength * side * _gaussian(draws.uniform(-1, 1, batch, 2, height, width), smoothness * side)
+    shifts = shifts / torch.tensor([width, height], device=images.device).view(1, 2, 1, 1)
+    return _sampled(images, torch.eye(2, 3, device=images.device).repeat(batch, 1, 1), shifts, border="reflection")
 
 
 def _pixelate(images: Tensor, share: float, draws: _Draws) -> Tensor:
@@ -201,12 +202,26 @@ def _box_means(side: int, smaller: int, device: torch.device) -> Tensor:
     return inside / inside.sum(1, keepdim=True)
 
 
-def _jpeg_compression(images: Tensor, quality: float, draws: _Draws) -> Tensor:
-    from kornia.enhance import jpeg_codec_differentiable
+def _jpeg_compression(images: Tensor, quality: int, draws: _Draws) -> Tensor:
+    """libjpeg on the CPU, by Pillow: Kornia's codec, which can be differentiated, changes images 5 to 20 % less."""
+    coded = []
+    for picture in (images * 255).round().byte().cpu().permute(0, 2, 3, 1).squeeze(3).numpy():
+        Image.fromarray(picture).save(file := io.BytesIO(), "JPEG", quality=quality)
+        coded.append(torch.from_numpy(np.array(Image.open(file))).view(*images.shape[-2:], -1))
+    return to_float(torch.stack(coded).permute(0, 3, 1, 2)).to(images)
 
-    colour = images.expand(-1, 3, -1, -1)
-    coded = jpeg_codec_differentiable(colour, torch.full((len(images),), quality, device=images.device))
-    return coded if images.shape[1] == 3 else coded.mean(1, keepdim=True)
+
+def _zoomed(images: Tensor, zoom: float) -> Tensor:
+    """The centre, enlarged until it fills the image, corner pixels on corner pixels; sides are rounded up, then trimmed."""
+    from kornia.geometry.transform import resize
+
+    sides = images.shape[-2:]
+    parts = [math.ceil(side / zoom) for side in sides]
+    (top, left) = ((side - part) // 2 for side, part in zip(sides, parts, strict=True))
+    centre = images[..., top : top + parts[0], left : left + parts[1]]
+    large = resize(centre, (round(parts[0] * zoom), round(parts[1] * zoom)), align_corners=True)
+    top, left = ((length - side) // 2 for length, side in zip(large.shape[-2:], sides, strict=True))
+    return large[..., top : top + sides[0], left : left + sides[1]]
 
 
 def plasma(
@@ -277,16 +292,18 @@ def _trailed(images: Tensor, radius: float, sigma: float, degrees: Tensor, draws
             2 * step * f / side
             for f, side in zip((angle.cos(), angle.sin()), (images.shape[-1], images.shape[-2]), strict=True)
         )
-        total += weight * _sampled(images, moved)
+        total += weight * _sampled(images, moved, mode="nearest")  # whole pixels, as ImageMagick
     return total / sum(weight for weight in weights if weight >= 1e-4)
 
 
-def _sampled(images: Tensor, matrix: Tensor, shifts: Tensor | None = None, *, border: str = "border") -> Tensor:
+def _sampled(
+    images: Tensor, matrix: Tensor, shifts: Tensor | None = None, *, border: str = "border", mode: str = "bilinear"
+) -> Tensor:
     """Sample at places moved by matrix (B,2,3) and shifts (B,2,H,W), x first, in coordinates of -1..1."""
     grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
     if shifts is not None:
         grid = grid + shifts.permute(0, 2, 3, 1)
-    return F.grid_sample(images, grid, padding_mode=border, align_corners=False)
+    return F.grid_sample(images, grid, mode, padding_mode=border, align_corners=False)
 
 
 _Make = Callable[[Tensor, Any, _Draws], Tensor]

@@ -72,6 +72,13 @@ def _per_channel(values: Tensor | Sequence[float], images: Tensor) -> Tensor:
     return values if isinstance(values, Tensor) else torch.tensor(values, device=images.device).view(-1, 1, 1)
 
 
+def luminance(images: Tensor) -> Tensor:
+    """Y of ITU-R BT.601, 0.299 R + 0.587 G + 0.114 B: float (B,3,H,W) -> (B,1,H,W); images of one channel pass unchanged."""
+    from kornia.color import rgb_to_grayscale  # slow to import
+
+    return images if images.shape[1] == 1 else rgb_to_grayscale(images)
+
+
 def resize(images: Tensor, size: int | tuple[int, int], *, mode: str = "bilinear", antialias: bool = False) -> Tensor:
     """Resize images on their device, pixel centres at half integers (``align_corners=False``) as in PIL and OpenCV.
 

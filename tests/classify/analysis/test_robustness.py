@@ -20,6 +20,7 @@ from classify.analysis.robustness import (
     relative_error,
 )
 from classify.analysis.trained_run import TrainedRun
+from classify.data import EXTRA_CORRUPTIONS
 from mixgan.ops.corruptions import corrupt, list_corruptions
 
 EPS = 8 / 255
@@ -120,13 +121,17 @@ class OnCifar(TrainedRun):
         return TrainedRun(self.path, self.label, self.device).data(split)
 
 
-def test_files_of_cifar_c_are_used_where_they_lie(cutmix_run, tmp_path):
+@pytest.mark.parametrize("extra", [(), EXTRA_CORRUPTIONS])
+def test_files_of_cifar_c_are_used_where_they_lie(extra, cutmix_run, tmp_path):
+    """All 19 where all are there, else the benchmark's 15."""
     folder = tmp_path / "CIFAR-10-C"
     folder.mkdir()
     images = np.random.default_rng(0).integers(256, size=(5 * 8, 32, 32, 3), dtype=np.uint8)
     np.save(folder / "labels.npy", np.tile(np.arange(8, dtype=np.uint8), 5))
     for name in list_corruptions():
         np.save(folder / f"{name}.npy", images)
+    for name in extra:
+        np.save(folder / f"{name}.npy", images[::-1])  # other pictures for the labels
     run = OnCifar(cutmix_run.path, "cifar", torch.device("cpu"), tmp_path)
     found = corruption_errors(run, STUDY)
     assert found.source == "CIFAR-10-C"
@@ -134,3 +139,13 @@ def test_files_of_cifar_c_are_used_where_they_lie(cutmix_run, tmp_path):
         pixels = torch.from_numpy(images[16:24]).permute(0, 3, 1, 2) / 255  # severity 3
         wrong = cutmix_run.network(cutmix_run.normalise(pixels)).argmax(1) != torch.arange(8)
     assert found.corrupted[:, 2].tolist() == pytest.approx([wrong.float().mean().item()] * 15)
+    result = corruption([run], STUDY)
+    (row,) = result.tables["Mean corruption error"]
+    assert row["mean corruption error"] == pytest.approx(found.corrupted.mean().item())
+    assert len(result.metrics["cifar"]["errors"]) == 15 + len(extra)
+    if not extra:
+        assert "mean of all 19" not in row
+    else:
+        every = (15 * found.corrupted.mean() + 4 * found.extra.mean()) / 19
+        assert row["mean of all 19"] == pytest.approx(every.item())
+        assert found.extra.shape == (4, 5)

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from classify.data import list_corruptions, load_corrupted
+from classify.data import EXTRA_CORRUPTIONS, load_corrupted
+from mixgan.ops.corruptions import list_corruptions
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
 LABELS = np.tile([3, 1, 9, 0], 5)
@@ -35,8 +36,13 @@ def test_severities_lie_one_after_the_other(name: str, classes: int, tmp_path: P
     assert (centred.mean, centred.std) == (loaded.mean, (1.0,) * 3)
 
 
-def test_the_benchmark_has_fifteen_corruptions() -> None:
-    assert len(set(list_corruptions())) == 15
+def test_all_nineteen_corruptions_of_the_archive_are_read(folder: Path, tmp_path: Path) -> None:
+    assert len(list_corruptions()) == 15
+    names = {*list_corruptions(), *EXTRA_CORRUPTIONS}
+    assert len(names) == 19
+    for number, name in enumerate(names):
+        np.save(folder / f"{name}.npy", np.full_like(PIXELS, number))
+        assert (load_corrupted("cifar10-c", tmp_path, corruption=name, severity=2).images == number).all()
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,15 @@
-"""Corruptions against their formulas, PIL and a real JPEG; and what all of them promise: range, shape, seed, severity."""
+"""Corruptions against their published forms in numpy, scipy and Pillow; and their promises: range, shape, seed, severity."""
 
+import colorsys
 import io
+import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy import ndimage
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
 from mixgan.data.tiles import make_tiles
@@ -104,18 +108,17 @@ def test_pixelate_is_pils_box_filter(tiles):
         assert (made(tiles[:1], "pixelate", severity)[0] * 255 - expected).abs().max() <= 1
 
 
-def test_jpeg_is_close_to_a_real_one(tiles):
-    for severity, quality in ((1, 80), (5, 40)):
-        expected = torch.stack([through_jpeg(tile, quality) for tile in tiles])
-        coded = made(tiles, "jpeg_compression", severity)
-        error, away = (coded - expected).square().mean(), (expected - tiles).square().mean()
-        assert error < 0.4 * away
+def test_jpeg_is_pils(tiles):
+    for severity, quality in enumerate((80, 65, 58, 50, 40), 1):
+        for picture in (tiles[0], tiles[1, :1]):
+            coded = made(picture[None], "jpeg_compression", severity)[0]
+            torch.testing.assert_close(coded, pil_to_tensor(through_jpeg(to_pil_image(picture), quality)) / 255)
 
 
-def through_jpeg(tile, quality):
+def through_jpeg(image, quality):
     file = io.BytesIO()
-    to_pil_image(tile).save(file, "JPEG", quality=quality)
-    return pil_to_tensor(Image.open(file)) / 255
+    image.save(file, "JPEG", quality=quality)
+    return Image.open(file)
 
 
 @pytest.mark.parametrize("name", ["defocus_blur", "motion_blur", "zoom_blur", "glass_blur"])
@@ -151,6 +154,165 @@ def test_plasma_is_smoother_with_a_faster_decay():
         assert field.max() <= 1
     rough, smooth = (field.diff(dim=3).square().mean() / field.var() for field in fields)
     assert smooth < 0.2 * rough
+
+
+#: The corruptions again, written with numpy, scipy and Pillow from their description: an image (32,32,3) float64 in 0..1, the
+#: published constants, a numpy generator -> the corrupted image, not clipped.
+
+
+def glass(x, c, rng):
+    """Every pixel changes place with a neighbour above or left of it, from the last to the first; blurred before and after."""
+    sigma, reach, rounds = c
+    x = blurred(x, sigma)
+    for _ in range(rounds):
+        for row, column in itertools.product(range(32 - reach, reach, -1), repeat=2):
+            down, right = rng.integers(-reach, reach, 2)
+            x[[row, row + down], [column, column + right]] = x[[row + down, row], [column + right, column]]
+    return blurred(x, sigma)
+
+
+def blurred(x, sigma):
+    return ndimage.gaussian_filter(x, (sigma, sigma, 0), mode="nearest")
+
+
+def defocus(x, c, rng):
+    """A disk, smoothed by a Gaussian of three taps."""
+    radius, sigma = c
+    places = np.arange(-8, 9)
+    disk = (places[:, None] ** 2 + places**2 <= radius**2) * 1.0
+    taps = np.exp(-(np.arange(-1, 2) ** 2) / (2 * sigma**2))
+    kernel = ndimage.convolve(disk / disk.sum(), np.outer(taps, taps) / taps.sum() ** 2, mode="constant")
+    return ndimage.correlate(x, kernel[:, :, None], mode="mirror")
+
+
+def trail(x, radius, sigma, degrees):
+    """ImageMagick's motion blur: half a Gaussian over whole pixels along a line."""
+    weights = np.exp(-(np.arange(2 * radius + 1) ** 2) / (2 * sigma**2))
+    place, total = np.arange(32), np.zeros_like(x)
+    for step, weight in enumerate(weights / weights.sum()):
+        right, down = (math.ceil(step * f(math.radians(degrees)) - 0.5) for f in (math.cos, math.sin))
+        total += weight * x[np.clip(place + down, 0, 31)[:, None], np.clip(place + right, 0, 31)]
+    return total
+
+
+def zoomed(x, zoom):
+    part = math.ceil(32 / zoom)
+    top = (32 - part) // 2
+    large = ndimage.zoom(x[top : top + part, top : top + part], (zoom, zoom, 1), order=1)
+    trim = (len(large) - 32) // 2
+    return large[trim : trim + 32, trim : trim + 32]
+
+
+def zoom_blur(x, c, rng):
+    zooms = np.arange(1, c, 0.01)  # 7, 12, 16, 21 and 26 of them
+    return (x + sum(zoomed(x, zoom) for zoom in zooms)) / (len(zooms) + 1)
+
+
+def snow(x, c, rng):
+    mean, spread, zoom, threshold, radius, sigma, kept = c
+    flakes = zoomed(rng.normal(mean, spread, (32, 32, 1)), zoom)
+    flakes = trail(np.where(flakes < threshold, 0, flakes).clip(0, 1), radius, sigma, rng.uniform(-135, -45))
+    gray = (x @ [0.299, 0.587, 0.114])[:, :, None]
+    return kept * x + (1 - kept) * np.maximum(x, 1.5 * gray + 0.5) + flakes + np.rot90(flakes, 2)
+
+
+def fractal(rng, decay):
+    """Diamond-square: midpoints are the mean of four neighbours plus noise."""
+    field, step, spread = np.zeros((32, 32)), 32, 1.0
+    while step > 1:
+        half = step // 2
+        for starts, around in ((((half, half),), 1), (((0, half), (half, 0)), 0)):
+            known = field.copy()
+            for row, column in itertools.chain(
+                *(itertools.product(range(a, 32, step), range(b, 32, step)) for a, b in starts)
+            ):
+                offsets = ((half, half), (half, -half), (-half, half), (-half, -half))
+                offsets = offsets if around else ((0, half), (0, -half), (half, 0), (-half, 0))
+                near = [known[(row + y) % 32, (column + x) % 32] for y, x in offsets]
+                field[row, column] = np.mean(near) + spread * rng.uniform(-1, 1)
+        step, spread = half, spread / decay**2
+    return (field - field.min()) / np.ptp(field)
+
+
+def fog(x, c, rng):
+    return (x + c[0] * fractal(rng, c[1])[:, :, None]) * x.max() / (x.max() + c[0])
+
+
+def frost(x, c, rng):
+    """Not photographs, as published, but mixgan's ridges."""
+    ridges = 1 - np.abs(2 * fractal(rng, 1.7) - 1)
+    return c[0] * x + c[1] * (0.35 + 0.65 * ridges**3)[:, :, None] * [0.82, 0.9, 0.97]
+
+
+def brightness(x, c, rng):
+    hsv = [colorsys.rgb_to_hsv(*pixel) for pixel in x.reshape(-1, 3)]
+    return np.array([colorsys.hsv_to_rgb(h, s, min(v + c, 1)) for h, s, v in hsv]).reshape(x.shape)
+
+
+def elastic(x, c, rng):
+    """Three points 10 px from the centre move; then every pixel does, smoothly."""
+    strength, smoothness, jitter = (32 * value for value in c)
+    old = 16 + 10 * np.array([[1, 1], [1, -1], [-1, -1]])
+    new = old + rng.uniform(-jitter, jitter, (3, 2))
+    back = np.linalg.solve(np.column_stack((new, np.ones(3))), old)
+    rows, columns = np.mgrid[:32, :32]
+    from_x, from_y = np.moveaxis(np.stack((columns, rows, np.ones((32, 32))), 2) @ back, 2, 0)
+    shifts = [0, 0]
+    if strength:
+        noise = rng.uniform(-1, 1, (2, 32, 32))
+        shifts = strength * ndimage.gaussian_filter(noise, (0, smoothness, smoothness), mode="reflect", truncate=3)
+
+    def sampled(x, rows, columns, mode):
+        places = np.stack((rows, columns))
+        return np.stack([ndimage.map_coordinates(x[..., k], places, order=1, mode=mode) for k in range(3)], 2)
+
+    return sampled(sampled(x, from_y, from_x, "mirror"), rows + shifts[0], columns + shifts[1], "reflect")
+
+
+def impulses(x, c, rng):
+    chance = rng.random(x.shape)
+    return np.where(chance < c / 2, 0, np.where(chance < c, 1, x))
+
+
+def with_pil(change):
+    return lambda x, c, rng: np.asarray(change(Image.fromarray((x * 255).round().astype(np.uint8)), c)) / 255
+
+
+def pixelated(image, c):
+    return image.resize((int(32 * c),) * 2, Image.BOX).resize((32, 32), Image.BOX)
+
+
+#: name -> (form, tolerance of the RMS change): more for draws, most for glass blur, whose neighbours are drawn otherwise.
+FORMS = {
+    "gaussian_noise": (lambda x, c, rng: x + rng.normal(0, c, x.shape), 0.02),
+    "shot_noise": (lambda x, c, rng: rng.poisson(x * c) / c, 0.02),
+    "impulse_noise": (impulses, 0.05),
+    "defocus_blur": (defocus, 0.02),
+    "glass_blur": (glass, 0.1),
+    "motion_blur": (lambda x, c, rng: trail(x, *c, rng.uniform(-45, 45)), 0.03),
+    "zoom_blur": (zoom_blur, 0.01),
+    "snow": (snow, 0.05),
+    "frost": (frost, 0.05),
+    "fog": (fog, 0.05),
+    "brightness": (brightness, 0.001),
+    "contrast": (lambda x, c, rng: c * x + (1 - c) * x.mean((0, 1)), 0.001),
+    "elastic_transform": (elastic, 0.05),
+    "pixelate": (with_pil(pixelated), 0.01),
+    "jpeg_compression": (with_pil(through_jpeg), 0.001),
+}
+
+
+@pytest.mark.parametrize("severity", range(1, SEVERITIES + 1))
+@pytest.mark.parametrize("name", FORMS)
+def test_the_strength_is_the_published_one(name, severity, tiles):
+    form, tolerance = FORMS[name]
+    draws = 2 if tolerance >= 0.02 and name != "glass_blur" else 1  # of the form; ours has 16 times as many
+    images = tiles.repeat(16 * draws, 1, 1, 1)
+    ours = (made(images, name, severity) - images).square().mean().sqrt()
+    rng, constants = np.random.default_rng(0), PUBLISHED[name][severity - 1]
+    pictures = list(tiles.permute(0, 2, 3, 1).double().numpy()) * draws
+    changes = [((form(x, constants, rng).clip(0, 1) - x) ** 2).mean() for x in pictures]
+    assert ours.item() == pytest.approx(math.sqrt(np.mean(changes)), rel=tolerance)
 
 
 def test_wrong_arguments_are_refused(tiles):
