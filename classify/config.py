@@ -78,8 +78,10 @@ class ClassifySettings(CommonSettings):
     """Share of the run in which the schedule "cosine" rises from 0."""
     min_lr: Rate = 0.0
     """Learning rate at which the schedule "cosine" ends."""
+    side_lr: Above0 | None = None
+    """Learning rate of what a method trains beside the network, as AutoMix's Mix Block (default: --lr)."""
     side_min_lr: Rate | None = None
-    """The same for what a method trains beside the network, as AutoMix's Mix Block (default: --min-lr)."""
+    """Where that rate ends (default: --min-lr)."""
     ema: BelowOne = 0.0
     """Decay of a moving average of the network's weights, which is then what is tested, and saved too; 0.999, or 0: none."""
     compile: bool = False
@@ -112,9 +114,12 @@ class ClassifySettings(CommonSettings):
         super().check()
         self.mixer = mixer_values(known_method(self.method), self.mixer)
         self.method_options = convert_options(self.method_options, method_options(self.method), "--method")
-        for flag, floor in (("--min-lr", self.min_lr), ("--side-min-lr", self.side_min_lr)):
-            if floor and floor > self.lr:
-                raise ValueError(f"{flag} must be at most --lr, which is {self.lr:g}, got {floor:g}")
+        side = ("--lr", self.lr) if self.side_lr is None else ("--side-lr", self.side_lr)
+        side_floor = ("--min-lr", self.min_lr) if self.side_min_lr is None else ("--side-min-lr", self.side_min_lr)
+        for (flag, floor), (base, rate) in ((("--min-lr", self.min_lr), ("--lr", self.lr)), (side_floor, side)):
+            if floor > rate:
+                hint = "; give --side-min-lr" if (flag, base) == ("--min-lr", "--side-lr") else ""
+                raise ValueError(f"{flag} must be at most {base}, which is {rate:g}, got {floor:g}{hint}")
             if floor and self.schedule != "cosine":
                 raise ValueError(
                     f"{flag} is where the schedule cosine ends; --schedule {self.schedule} has no such end"

@@ -15,14 +15,15 @@ from mixgan.engine.ema import MovingAverage
 
 
 def make_optimizer(method: Method, settings: ClassifySettings) -> SGD:
-    """SGD with two groups: the network, and what else a method trains (AutoMix's Mix Block)."""
-    of_network = {id(parameter) for parameter in method.network.parameters()}
+    """SGD with two groups: the network, and what else a method trains (AutoMix's Mix Block) with --side-lr."""
+    beside = {id(parameter) for parameter in method.side_parameters()}
     groups: list[list[nn.Parameter]] = [[], []]
     for parameter in method.parameters():
         if parameter.requires_grad:
-            groups[id(parameter) not in of_network].append(parameter)
+            groups[id(parameter) in beside].append(parameter)
+    rates = settings.lr, settings.side_lr or settings.lr
     return SGD(
-        [{"params": group} for group in groups if group],
+        [{"params": group, "lr": rate} for group, rate in zip(groups, rates, strict=True) if group],
         settings.lr,
         settings.momentum,
         weight_decay=settings.weight_decay,
@@ -32,13 +33,14 @@ def make_optimizer(method: Method, settings: ClassifySettings) -> SGD:
 
 def make_schedule(optimizer: SGD, settings: ClassifySettings, *, horizon: int) -> LambdaLR:
     """The learning rates of both groups by optimizer step; ``horizon`` is the number of steps of --epochs."""
-    floors = settings.min_lr, settings.min_lr if settings.side_min_lr is None else settings.side_min_lr
+    side_min_lr = settings.min_lr if settings.side_min_lr is None else settings.side_min_lr
+    floors = settings.min_lr / settings.lr, side_min_lr / (settings.side_lr or settings.lr)
 
     def factor(step: int, floor: float) -> float:
         progress = step / max(1, horizon)
         if settings.schedule == "steps":
             return steps(progress, drops=settings.lr_drops)
-        return cosine(progress, warmup=settings.warmup, floor=floor / settings.lr)
+        return cosine(progress, warmup=settings.warmup, floor=floor)
 
     return LambdaLR(optimizer, [partial(factor, floor=floor) for floor in floors[: len(optimizer.param_groups)]])
 

@@ -113,7 +113,9 @@ def training_step(method: Method, images: Tensor, labels: Tensor, settings: Clas
     layout = torch.channels_last if settings.channels_last else torch.contiguous_format
     method, images = method.to(memory_format=layout).train(), images.to(memory_format=layout)
     method.before_step(0, 0.5)
-    optimizer = make_optimizer(method, dataclasses.replace(settings, lr=1e-9, min_lr=0.0, side_min_lr=None))
+    optimizer = make_optimizer(
+        method, dataclasses.replace(settings, lr=1e-9, min_lr=0.0, side_lr=None, side_min_lr=None)
+    )
     half = HALF.get(settings.mixed_precision)
 
     def step() -> None:
@@ -208,7 +210,9 @@ def feature_layers(network: Any, *, size: int) -> list[dict[str, Any]]:
                 "features": f"{channels} × {height} × {width}",
                 "values an image": channels * height * width,
                 "parameters so far": size_of(used),
-                "AutoMix trains": size_of(parameters) + size_of(MixBlock(channels).parameters()),
+                "AutoMix trains": size_of(
+                    (*parameters, *MixBlock(channels).parameters(), *network.classifier.parameters())
+                ),
             }
         )
     return rows

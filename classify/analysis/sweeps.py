@@ -167,8 +167,9 @@ SWEEPS = {
     "lr": Sweep(
         "Accuracy over the last learning rate",
         "last learning rate",
-        "The learning rate falls along half a cosine, and ends here. The paper finds higher ends better; its published settings "
-        "keep up the rate of the Mix Block alone, so that rate is varied, or everyone's with --lr-ablation.whose all.",
+        "The learning rate falls along half a cosine, and ends here, for all that is trained. The paper finds that it should not "
+        "end at 0, as then the network that the teacher follows is trained fully. --lr-ablation.whose mix-block varies the Mix "
+        "Block's end only.",
         to_scale=False,
     ),
     "beta": Sweep(
@@ -214,10 +215,10 @@ def lr_ablation(
     study: Study,
     *,
     values: Floats = (0.0, 1e-4, 1e-3, 5e-3, 1e-2, 5e-2),
-    whose: Literal["mix-block", "all"] = "mix-block",
+    whose: Literal["all", "mix-block"] = "all",
     seeds: Ints = (0,),
 ) -> Result:
-    """Accuracy of AutoMix over the end of the cosine learning rate: that of the Mix Block, or of all."""
+    """Accuracy of AutoMix over the end of the cosine learning rate: of all that is trained, as on CIFAR, or of the Mix Block."""
     flag, shared = ("--min-lr", {"--side-min-lr": None}) if whose == "all" else ("--side-min-lr", {})
     lines = {"automix": option_values(runs[0], "automix", flag, values)}
     x_label = "last learning rate" + ("" if whose == "all" else " of the Mix Block")

@@ -26,46 +26,51 @@ if TYPE_CHECKING:
 Mask = Literal["mix-block", "mixup", "cutmix"]
 MaskNorm = Literal["l1", "l2"]
 Tested = Literal["teacher", "student"]
-#: The share of the run in which the teacher's momentum keeps its first value.
-HELD = 0.1
+MomentumSchedule = Literal["cosine", "published"]
+#: The published schedule: the share of the run in which the momentum keeps its first value, and the value at the end.
+HELD, LAST = 0.1, 0.999999
 
 
 class Projections(NamedTuple):
-    """Features after W_P (B,A,h,w) and W_Z (B,1,h,w), both without their lambda."""
+    """Features after W_Q, W_K (B,A,h,w) and W_Z (B,1,h,w), all without their lambda."""
 
-    similarity: Tensor
+    query: Tensor
+    key: Tensor
     value: Tensor
 
 
 class MixBlock(nn.Module):
     """The mask of the own image, from the features z of a pair, i = own and j = partner (AutoMix Eq. 4, 5).
 
-    With z_lam = (z, lam), lambda as one more channel, and both convolutions 1x1:
+    With z_lam = (z, lam), lambda as one more channel, and all W 1x1 convolutions:
 
-        P = softmax over the places of i of ((W_P z_j,1-lam)^T (W_P z_i,lam) / sqrt(A))        (h*w, h*w)
+        P = softmax over the places of i of ((W_Q z_j,1-lam)^T (W_K z_i,lam) / sqrt(A))        (h*w, h*w)
         mask = nearest enlargement of sigmoid(P W_Z z_i,lam)
 
     Every place of the partner looks for similar places of the own image; their values decide about the own share there. (P as
     printed has i for rows. The authors' code computes the partner's mask from W_Z z_j in the same way and takes 1 - mask as
-    the own one: the same with i and j exchanged.)
+    the own one: the same with i and j exchanged. Eq. 4 has one W_P; with two the parameters are those of table 7.)
 
     Args:
         channels: C of the features.
-        reduction: W_P has A = C / reduction channels.
+        reduction: W_Q and W_K have A = C / reduction channels.
     """
 
-    def __init__(self, channels: int, *, reduction: int = 4) -> None:
+    def __init__(self, channels: int, *, reduction: int = 2) -> None:
         super().__init__()
         if reduction < 1:
             raise ValueError(f"--method.reduction must be at least 1, got {reduction}")
-        # Lambda is the last input channel of both.
-        self.similarity = nn.Conv2d(channels + 1, max(1, channels // reduction), 1)
+        width = max(1, channels // reduction)
+        # Lambda is the last input channel of all three.
+        self.query = nn.Conv2d(channels + 1, width, 1, bias=False)
+        self.key = nn.Conv2d(channels + 1, width, 1, bias=False)
         self.value = nn.Conv2d(channels + 1, 1, 1)
 
     def project(self, features: Tensor) -> Projections:
         """The features (B,C,h,w) of a batch, ready to be paired in any way: own or partner, with any lambda."""
         with torch.autocast(features.device.type, enabled=False):  # the authors saw attention overflow in 16 bits
-            return Projections(*(_without_lam(layer, features.float()) for layer in (self.similarity, self.value)))
+            layers = (self.query, self.key, self.value)
+            return Projections(*(_without_lam(layer, features.float()) for layer in layers))
 
     def forward(self, projections: Projections, partner: Tensor, lam: Tensor, size: tuple[int, int]) -> Tensor:
         """Masks (B,1,H,W) float32 in [0,1], the own image's share at every pixel.
@@ -76,16 +81,13 @@ class MixBlock(nn.Module):
             lam: (B,), the weight of the own label.
             size: (H, W) of the images.
         """
-        similarity, value = projections
-        with torch.autocast(similarity.device.type, enabled=False):
-            keys = similarity + _of_lam(self.similarity, lam)
-            queries = similarity[partner] + _of_lam(self.similarity, 1.0 - lam)
+        query, key, value = projections
+        with torch.autocast(query.device.type, enabled=False):
+            queries = query[partner] + _of_lam(self.query, 1.0 - lam)
+            keys = key + _of_lam(self.key, lam)
             values = value + _of_lam(self.value, lam)
-            query, key, value_at = (
-                maps.flatten(2).mT for maps in (queries, keys, values)
-            )  # (B,h*w,A), twice, (B,h*w,1)
-            attended = F.scaled_dot_product_attention(query, key, value_at)
-            mask = attended.mT.reshape(value.shape).sigmoid()
+            places = (maps.flatten(2).mT for maps in (queries, keys, values))  # (B,h*w,A), twice, (B,h*w,1)
+            mask = F.scaled_dot_product_attention(*places).mT.reshape(value.shape).sigmoid()
             return F.interpolate(mask, size=size, mode="nearest")
 
 
@@ -121,16 +123,20 @@ class MomentumTeacher(nn.Module):
 
     Args:
         student: the network to follow; copied as it is now.
-        momentum: m at the start of the run; stays for the first tenth, then rises to 1 along half a cosine.
+        momentum: m at the start of the run.
+        schedule: how it rises, see ``momentum_at``.
 
     Raises:
         ValueError: momentum is not in [0, 1].
     """
 
-    def __init__(self, student: nn.Module, *, momentum: float = 0.999) -> None:
+    def __init__(
+        self, student: nn.Module, *, momentum: float = 0.999, momentum_schedule: MomentumSchedule = "cosine"
+    ) -> None:
         super().__init__()
         self.first_momentum = check_probability("--method.momentum", momentum)
         self.momentum = self.first_momentum
+        self.momentum_schedule = momentum_schedule
         self.network = copy.deepcopy(student).requires_grad_(False)
         for module in self.network.modules():
             if isinstance(module, _BatchNorm):
@@ -142,17 +148,23 @@ class MomentumTeacher(nn.Module):
 
     def schedule(self, progress: float) -> None:
         """Set the momentum for a completed share of the run, 0..1."""
-        self.momentum = momentum_at(progress, first=self.first_momentum)
+        self.momentum = momentum_at(progress, first=self.first_momentum, schedule=self.momentum_schedule)
 
     def follow(self, student: nn.Module) -> None:
         """One momentum step towards the student, in place; integer buffers (batch norm's counts) are copied."""
         follow(self.network, student, decay=self.momentum)
 
 
-def momentum_at(progress: float, *, first: float) -> float:
-    """r(m) at a completed share of the run: ``first`` for a tenth of it, then half a cosine that reaches 1 at its end."""
-    rising = min(1.0, max(0.0, (progress - HELD) / (1.0 - HELD)))
-    return 1.0 - (1.0 - first) * (0.5 * (1.0 + math.cos(math.pi * rising)))
+def momentum_at(progress: float, *, first: float, schedule: MomentumSchedule = "cosine") -> float:
+    """r(m) at a completed share of the run, 0..1.
+
+    ``"cosine"``: from ``first`` to 1 along half a cosine (5.1). ``"published"``, as the authors' code: ``first`` for a tenth of
+    the run, then on the half cosine over the whole run that ends at 0.999999.
+    """
+    left = 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+    if schedule == "cosine":
+        return 1.0 - (1.0 - first) * left
+    return first if progress < HELD else LAST - (LAST - first) * left
 
 
 class AutoMix(Method):
@@ -164,26 +176,32 @@ class AutoMix(Method):
 
         loss = CE + MCE (student) + MCE + gamma * mask loss (Mix Block)                          (Eq. 8, 10, 11)
 
+    CE has a class head of its own; the network's classifier, which is tested, is trained by MCE (as the authors' code does, and
+    table 7 counts).
+
     Args:
         network: the classifier; with ``stages`` of the network contract where masks are learned.
         mask: ``"mix-block"``: learned; ``"mixup"``, ``"cutmix"``: that method's, so that only CE and teacher are AutoMix's
             (table 6, there with alpha 1).
         alpha: lambda ~ Beta(alpha, alpha).
+        per_batch: one lambda for the batch, as Algorithm 1; False: one per sample.
         layer: the stage, from 1, whose features the Mix Block sees.
         reduction: the Mix Block compares features of 1/reduction of their channels.
         mask_weight: gamma at the start of the run, falling linearly to 0; 0 for no mask loss (table 5).
         mask_margin: epsilon, how far a mask's mean may be from lambda (table 5).
         mask_norm: of the mask loss, ``"l1"`` or ``"l2"`` (table 5).
-        lam_margin: the student's samples with lambda or 1-lambda below it are mixed by plain mixup.
+        lam_margin: the student's samples with lambda or 1-lambda below it are mixed by plain mixup (the authors' code: 0.08).
         clean_loss: whether the student is trained on the clean batch too (CE in table 6).
         pipeline: False: no teacher, one mixed batch trains network and Mix Block end to end (Eq. 8; no MP in table 6).
-        momentum: the teacher's at the start of the run; constant for a tenth of it, then rising to 1.
+        momentum: the teacher's at the start of the run.
+        momentum_schedule: how it rises to 1, ``"cosine"`` or ``"published"`` (``momentum_at``).
         tested: which of the two networks is tested and saved; the other's accuracy is reported too. The gain that table 6 shows
             for MP around mixup and cutmix can only be the teacher's.
         num_classes, mean, std: of the data set.
 
     Raises:
-        ValueError: an option out of range, or a network without the features that the Mix Block needs.
+        ValueError: an option out of range, or a network without the features that the Mix Block needs, or without the embedding
+            that the clean loss's head needs.
     """
 
     source = "AutoMix 4, Algorithm 1"
@@ -197,23 +215,27 @@ class AutoMix(Method):
         std: tuple[float, ...] = (1.0,),
         mask: Mask = "mix-block",
         alpha: float = 2.0,
+        per_batch: bool = True,
         layer: int = 3,
-        reduction: int = 4,
+        reduction: int = 2,
         mask_weight: float = 0.1,
         mask_margin: float = 0.1,
         mask_norm: MaskNorm = "l1",
-        lam_margin: float = 0.08,
+        lam_margin: float = 0.0,
         clean_loss: bool = True,
         pipeline: bool = True,
         momentum: float = 0.999,
+        momentum_schedule: MomentumSchedule = "cosine",
         tested: Tested = "student",
     ) -> None:
         super().__init__(network, mean=mean, std=std)
         check_choice("mask", mask, get_args(Mask))
         check_choice("mask-norm", mask_norm, get_args(MaskNorm))
+        check_choice("momentum-schedule", momentum_schedule, get_args(MomentumSchedule))
         check_choice("tested", tested, get_args(Tested))
         # The Mix Block takes lambda and partner from mixup's plan, and replaces its constant mask.
-        self.mixer = build_mixer("cutmix" if mask == "cutmix" else "mixup", num_classes=num_classes, alpha=alpha)
+        name = "cutmix" if mask == "cutmix" else "mixup"
+        self.mixer = build_mixer(name, num_classes=num_classes, alpha=alpha, per_batch=per_batch)
         self.layer = layer
         if mask_weight < 0:
             raise ValueError(f"--method.mask-weight must not be negative, got {mask_weight}")
@@ -221,11 +243,13 @@ class AutoMix(Method):
         self.mask_margin = check_probability("--method.mask-margin", mask_margin)
         self.mask_norm = mask_norm
         self.lam_margin = check_probability("--method.lam-margin", lam_margin)
-        self.clean_loss = clean_loss
         self.tested = tested
         learned = mask == "mix-block"
         self.mix_block = MixBlock(stage_channels(network, layer), reduction=reduction) if learned else None
-        self.teacher = MomentumTeacher(network, momentum=momentum) if pipeline else None
+        self.clean_head = class_head(network, num_classes) if clean_loss else None
+        self.teacher = None
+        if pipeline:
+            self.teacher = MomentumTeacher(network, momentum=momentum, momentum_schedule=momentum_schedule)
 
     def before_step(self, epoch: int, progress: float) -> None:
         """Gamma falls linearly to 0, the momentum rises to 1."""
@@ -239,8 +263,8 @@ class AutoMix(Method):
         losses: dict[str, Tensor] = {}
         if self.mix_block is not None:
             plan, losses = self.learn_masks(images, labels, plan)
-        if self.clean_loss:
-            losses["clean_loss"] = F.cross_entropy(self.network(images).float(), labels)
+        if self.clean_head is not None:
+            losses["clean_loss"] = F.cross_entropy(self.clean_head(self.network.embedding(images)).float(), labels)
         targets = self.mixer.targets(labels, plan)
         logits = self.network(self.mixer.mix_images(images, plan)).float()
         losses["mixed_loss"] = F.cross_entropy(logits, targets)
@@ -292,6 +316,10 @@ class AutoMix(Method):
         if self.teacher is not None:
             self.teacher.follow(self.network)
 
+    def side_parameters(self) -> Iterable[nn.Parameter]:
+        """The Mix Block's; the clean loss's head learns at the network's rate."""
+        return [] if self.mix_block is None else self.mix_block.parameters()
+
     def networks(self) -> dict[str, nn.Module]:
         """The networks that can be tested, by name."""
         return {"student": self.network} | ({} if self.teacher is None else {"teacher": self.teacher.network})
@@ -314,6 +342,15 @@ class AutoMix(Method):
             if network is not self.predictor()
         }
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        former_block = f"{prefix}mix_block.similarity.weight" in state_dict
+        if former_block or (self.clean_head is not None and f"{prefix}clean_head.weight" not in state_dict):
+            raise ValueError(
+                "this checkpoint is of an automix run before 0.2.0, whose Mix Block had another shape and whose losses shared a "
+                "class head: it cannot be resumed, nor its masks shown; the network in the run's weights/ can still be loaded"
+            )
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
     @torch.no_grad()
     def pictures(self, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> dict[str, Tensor]:
         """Own image, partner, the student's mixed image, and the mask."""
@@ -326,6 +363,16 @@ class AutoMix(Method):
         batches = {"own": images, "partner": images[plan.partner], "mixed": self.mixer.mix_images(images, plan)}
         assert plan.mask is not None
         return {name: self.normalise.undo(batch) for name, batch in batches.items()} | {"mask (white: own)": plan.mask}
+
+
+def class_head(network: Any, num_classes: int) -> nn.Linear:
+    """A new class head like the network's own; ValueError for a network without embedding and classifier."""
+    if not (hasattr(network, "embedding") and hasattr(network, "classifier")):
+        raise ValueError(
+            f"automix trains a second class head on network.embedding(x), which {type(network).__name__} does not have; see "
+            "classify.networks.contract, or use --method.no-clean-loss"
+        )
+    return nn.Linear(network.classifier.in_features, num_classes, bias=network.classifier.bias is not None)
 
 
 def stage_channels(network: nn.Module, layer: int) -> int:

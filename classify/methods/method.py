@@ -61,6 +61,11 @@ class Method(nn.Module):
     def after_step(self) -> None:
         """Called after every optimizer step: momentum updates and the like."""
 
+    def side_parameters(self) -> Iterable[nn.Parameter]:
+        """The parameters that learn at --side-lr: what the method trains beside the network."""
+        of_network = {id(parameter) for parameter in self.network.parameters()}
+        return (parameter for parameter in self.parameters() if id(parameter) not in of_network)
+
     def predictor(self) -> nn.Module:
         """The network that is tested: logits (B,K) of normalised images (B,C,H,W)."""
         return self.network

@@ -30,19 +30,26 @@ def rates(settings: ClassifySettings, name: str, *, horizon: int = 10) -> list[l
 def test_what_is_beside_the_network_is_a_group_of_its_own_and_teachers_are_in_none():
     trained = method("automix")
     network, beside = make_optimizer(trained, ClassifySettings()).param_groups
-    assert {id(p) for p in network["params"]} == {id(p) for p in trained.network.parameters()}
+    own = [*trained.network.parameters(), *trained.clean_head.parameters()]  # a class head learns as the network does
+    assert {id(p) for p in network["params"]} == {id(p) for p in own}
     assert {id(p) for p in beside["params"]} == {id(p) for p in trained.mix_block.parameters()}
     assert len(make_optimizer(method("mixup"), ClassifySettings()).param_groups) == 1
+    lamix = method("lamix")
+    _, beside = make_optimizer(lamix, ClassifySettings()).param_groups
+    assert {id(p) for p in beside["params"]} == {id(p) for p in lamix.global_layer.parameters()}
 
 
-def test_each_group_falls_to_its_own_floor():
+def test_each_group_falls_from_its_own_rate_to_its_own_floor():
     # lr_min + (lr - lr_min) (1 + cos(pi t)) / 2, Loshchilov and Hutter Eq. 5
-    def cosine(floor: float) -> list[float]:
-        return [floor + (0.2 - floor) * (1 + math.cos(math.pi * t)) / 2 for t in (0, 0.5, 1)]
+    def cosine(floor: float, base: float = 0.2) -> list[float]:
+        return [floor + (base - floor) * (1 + math.cos(math.pi * t)) / 2 for t in (0, 0.5, 1)]
 
     found = rates(ClassifySettings(lr=0.2, min_lr=0.02, side_min_lr=0.05), "automix")
     assert [at[0] for at in found] == pytest.approx(cosine(0.02))
     assert [at[1] for at in found] == pytest.approx(cosine(0.05))
+    found = rates(ClassifySettings(lr=0.2, min_lr=0.05, side_lr=0.1, side_min_lr=0.001), "automix")
+    assert [at[0] for at in found] == pytest.approx(cosine(0.05))
+    assert [at[1] for at in found] == pytest.approx(cosine(0.001, 0.1))
     both = rates(ClassifySettings(lr=0.2, min_lr=0.02), "automix")
     assert all(network == beside for network, beside in both)
     assert rates(ClassifySettings(lr=0.2), "erm")[-1] == pytest.approx([0])
@@ -51,6 +58,8 @@ def test_each_group_falls_to_its_own_floor():
 def test_steps_have_no_floor():
     found = rates(ClassifySettings(lr=0.1, schedule="steps", lr_drops=(0.5, 1.0)), "erm")
     assert [at[0] for at in found] == pytest.approx([0.1, 0.01, 0.001])
+    found = rates(ClassifySettings(lr=0.1, side_lr=0.5, schedule="steps", lr_drops=(0.5, 1.0)), "automix")
+    assert [at[1] for at in found] == pytest.approx([0.5, 0.05, 0.005])
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,13 @@ def test_flags_that_do_not_fit_are_named(here: Path, words: list[str]):
         ("--warmup -0.1", "--warmup must be at least 0 and below 1, got -0.1"),
         ("--ema 1", "--ema must be at least 0 and below 1, got 1.0"),
         ("--min-lr 0.2", "--min-lr must be at most --lr, which is 0.1, got 0.2"),
+        ("--side-lr 0", "--side-lr must be above 0, got 0.0"),
+        ("--side-min-lr 0.2", "--side-min-lr must be at most --lr, which is 0.1, got 0.2"),
+        ("--side-lr 0.05 --side-min-lr 0.2", "--side-min-lr must be at most --side-lr, which is 0.05, got 0.2"),
+        (
+            "--side-lr 0.01 --min-lr 0.05",
+            "--min-lr must be at most --side-lr, which is 0.01, got 0.05; give --side-min-lr",
+        ),
         ("--side-min-lr -1", "--side-min-lr must be at least 0, got -1.0"),
         (
             "--min-lr 0.01 --schedule steps",

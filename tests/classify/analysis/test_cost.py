@@ -86,10 +86,10 @@ def test_layers_of_the_embedded_network_by_hand():
     assert [one["values an image"] for one in layers] == [16 * 32 * 32, 32 * 16 * 16, 64 * 8 * 8, 64 * 4 * 4]
     sums = [convolution(3, 16), convolution(16, 32), convolution(32, 64), convolution(64, 64)]
     assert [one["parameters so far"] for one in layers] == [sum(sums[: number + 1]) for number in range(4)]
-    # AutoMix's Mix Block has two 1x1 convolutions of C + 1 channels with bias: to C/4 and to 1 (Eq. 4, 5).
+    # AutoMix: two projections of C + 1 channels to C/2, one to 1 with bias (Eq. 4, 5), and another class head.
     whole = sum(parameter.numel() for parameter in network.parameters())
     for one, channels in zip(layers, (16, 32, 64, 64), strict=True):
-        assert one["AutoMix trains"] == whole + (channels + 2) * channels // 4 + channels + 2
+        assert one["AutoMix trains"] == whole + 2 * (channels + 1) * channels // 2 + channels + 2 + (64 + 1) * 10
     assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
     assert all(parameter.grad is None for parameter in network.parameters())
 

@@ -38,7 +38,7 @@ def test_mixed_images_are_own_and_partner_weighed_by_the_mask(cutmix_run):
 
 
 def test_automix_shows_the_mix_blocks_masks(make_run):
-    run = run_of(make_run, "automix")
+    run = run_of(make_run, "automix", "--method.lam-margin", "0.08")
     (found,) = mixed_pairs(run, STUDY, pairs=1, lambdas=(0.05, 0.5)).masks
     torch.testing.assert_close(found[0], torch.full((1, 32, 32), 0.05))  # below lam-margin: plain mixup
     images, labels = next(run.batches(count=40, batch_size=40))
@@ -52,7 +52,10 @@ def test_automix_shows_the_mix_blocks_masks(make_run):
 
 def test_the_figure_compares_runs_and_says_who_has_no_masks(cutmix_run, make_run, tmp_path):
     result = masks(
-        [cutmix_run, run_of(make_run, "erm"), run_of(make_run, "automix")], STUDY, pairs=2, lambdas=(0.3, 0.6)
+        [cutmix_run, run_of(make_run, "erm"), run_of(make_run, "automix", "--method.lam-margin", "0.08")],
+        STUDY,
+        pairs=2,
+        lambdas=(0.3, 0.6),
     )
     assert result.warnings == ["erm: erm mixes no two images, so there are no masks to show"]
     result.write(tmp_path)

@@ -129,11 +129,11 @@ def test_automix_is_trained_on_every_layer_and_with_every_last_rate(trained, tmp
     assert {options(one)[2]["alpha"] for one in trained.values()} == {1.5}
     trained.clear()
     figure("lr-ablation")([run], Study(folder=tmp_path))
-    assert [one.side_min_lr for one in trained.values()] == [0, 1e-4, 1e-3, 5e-3, 1e-2, 5e-2]  # 5.1's grid
-    assert {(one.schedule, one.min_lr) for one in trained.values()} == {("cosine", 0.0)}
+    assert [one.min_lr for one in trained.values()] == [0, 1e-4, 1e-3, 5e-3, 1e-2, 5e-2]  # 5.1's grid
+    assert {(one.schedule, one.side_lr, one.side_min_lr) for one in trained.values()} == {("cosine", None, None)}
     trained.clear()
-    figure("lr-ablation")([run], Study(folder=tmp_path), values=(0.01,), whose="all")
-    assert [(one.min_lr, one.side_min_lr) for one in trained.values()] == [(0.01, None)]
+    figure("lr-ablation")([run], Study(folder=tmp_path), values=(0.01,), whose="mix-block")
+    assert [(one.min_lr, one.side_min_lr) for one in trained.values()] == [(0.0, 0.01)]
 
 
 def test_what_cannot_be_swept_is_said(trained, tmp_path):

@@ -12,7 +12,8 @@ SIZE = (9, 7)
 def block_and_pairs() -> tuple[MixBlock, Tensor, Tensor, Tensor]:
     """A Mix Block with large weights, so that attention is far from uniform, features (4,8,4,3), partners and lambdas."""
     torch.manual_seed(0)
-    block = MixBlock(8, reduction=2)
+    block = MixBlock(8)
+    assert block.query.weight.shape == block.key.weight.shape == (4, 9, 1, 1)  # half of the channels, lambda as a ninth
     for weight in block.parameters():
         torch.nn.init.normal_(weight)
     return block, 0.5 * torch.randn(4, 8, 4, 3), torch.tensor([2, 1, 3, 0]), torch.rand(4)
@@ -20,17 +21,17 @@ def block_and_pairs() -> tuple[MixBlock, Tensor, Tensor, Tensor]:
 
 def mask_by_hand(block: MixBlock, own: Tensor, other: Tensor, lam: float) -> Tensor:
     """(H,W), from the features (C,h,w) of one pair with lambda as one more channel of both."""
-    w_p, w_z = block.similarity.weight[:, :, 0, 0], block.value.weight[:, :, 0, 0]
+    w_q, w_k, w_z = (layer.weight[:, :, 0, 0] for layer in (block.query, block.key, block.value))
     h, w = own.shape[1:]
 
     def at(features: Tensor, channel: float, place: int) -> Tensor:
         return torch.cat((features[:, place // w, place % w], torch.tensor([channel])))
 
-    keys = [w_p @ at(own, lam, place) + block.similarity.bias for place in range(h * w)]
+    keys = [w_k @ at(own, lam, place) for place in range(h * w)]
     values = [w_z @ at(own, lam, place) + block.value.bias for place in range(h * w)]
     mask = torch.empty(h, w)
     for place in range(h * w):
-        query = w_p @ at(other, 1 - lam, place) + block.similarity.bias
+        query = w_q @ at(other, 1 - lam, place)
         weights = torch.stack([query @ key / len(query) ** 0.5 for key in keys]).exp()
         total = sum(weight * value for weight, value in zip(weights, values, strict=True)) / weights.sum()
         mask[place // w, place % w] = 1 / (1 + (-total).exp())

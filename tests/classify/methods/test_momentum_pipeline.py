@@ -55,17 +55,28 @@ def test_a_teacher_is_a_copy_that_no_gradient_and_no_forward_pass_changes():
     assert all(torch.equal(value, before[key]) for key, value in teacher.state_dict().items())
 
 
-def test_momentum_is_constant_for_a_tenth_of_the_run_and_rises_to_1_along_a_cosine():
-    assert [momentum_at(progress, first=0.999) for progress in (0.0, 0.05, 0.1)] == pytest.approx(
-        [0.999] * 3, abs=1e-12
-    )
-    assert momentum_at(0.55, first=0.999) == pytest.approx(0.9995, abs=1e-12)
-    assert momentum_at(0.4, first=0.9) == pytest.approx(1 - 0.1 * (1 + math.cos(math.pi / 3)) / 2, abs=1e-12)
-    assert momentum_at(1.0, first=0.999) == 1.0
+def test_momentum_rises_to_1_along_a_cosine():
+    # Half a cosine by hand: 0, 1/4, 1/2 and all of the way at 0, 1/3, 1/2 and the end of the run.
+    found = [momentum_at(progress, first=0.9) for progress in (0.0, 1 / 3, 0.5, 1.0)]
+    assert found == pytest.approx([0.9, 0.925, 0.95, 1.0], abs=1e-12)
     teacher = MomentumTeacher(student(), momentum=0.9)
     assert teacher.momentum == 0.9
-    teacher.schedule(0.55)
+    teacher.schedule(0.5)
     assert teacher.momentum == pytest.approx(0.95)
+
+
+def test_the_published_momentum_is_constant_for_a_tenth_and_then_on_the_whole_runs_cosine():
+    # The authors' hook: end - (end - base) (cos(pi step / steps) + 1) / 2 with end 0.999999, from a tenth of the run on.
+    def published(progress: float) -> float:
+        return 0.999999 - (0.999999 - 0.999) * (math.cos(math.pi * progress) + 1) / 2
+
+    found = {p: momentum_at(p, first=0.999, schedule="published") for p in (0.0, 0.099, 0.1, 0.4, 1.0)}
+    expected = {0.0: 0.999, 0.099: 0.999} | {p: published(p) for p in (0.1, 0.4, 1.0)}
+    assert found == pytest.approx(expected, abs=1e-12)
+    assert found[0.1] - found[0.099] > 2e-5  # it jumps there
+    teacher = MomentumTeacher(student(), momentum_schedule="published")
+    teacher.schedule(0.4)
+    assert teacher.momentum == found[0.4]
 
 
 def test_momentum_must_be_a_share():
