@@ -6,7 +6,7 @@ from inspect import Parameter
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from classify.data import resolve_dataset
+from classify.data import NoiseKind, resolve_dataset
 from classify.methods import METHODS, list_methods, method_options
 from classify.methods.mixed_samples import MixSchedule
 from classify.presets import TABLES, preset_values
@@ -61,7 +61,19 @@ class ClassifySettings(CommonSettings):
     tiles_view: Literal["photo", "map", "both"] = "photo"
     """Which pictures of the synthetic tiles to classify."""
     train_count: AtLeast1 | None = None
-    """How many training tiles to make (default: 5000)."""
+    """How many training images to use, at random from --seed (default: all); of the tiles, how many to make (5000)."""
+    labels_per_class: AtLeast1 | None = None
+    """Train on this many images of every class, at random from --seed; smaller subsets are part of larger ones."""
+    label_noise: Probability = 0.0
+    """Share of the training labels that are redrawn, at random from --seed; labels.json lists them."""
+    label_noise_kind: NoiseKind = "symmetric"
+    """Redrawn labels are any class alike, the own one included (symmetric), or the next class (pair)."""
+    eval_count: AtLeast1 | None = None
+    """How many test images to use, at equal distances (default: all); of the tiles, how many to make (1000)."""
+    eval_every_epochs: AtLeast1 = 1
+    """Epochs between evaluations; the end of the run is evaluated in any case."""
+    crop_padding: Literal["zeros", "reflect"] = "zeros"
+    """What surrounds a training image of a set in memory by 4 px before it is cropped at random."""
     lr: Above0 = 0.1
     """Learning rate of SGD."""
     momentum: BelowOne = 0.9
@@ -74,6 +86,8 @@ class ClassifySettings(CommonSettings):
     """Learning-rate schedule over --epochs."""
     lr_drops: tuple[float, ...] = (0.5, 0.75)
     """Shares of the run at which the schedule "steps" divides the rate by 10."""
+    restart_every: AtLeast1 | None = None
+    """Epochs after which the schedule "cosine" begins again; --epochs should be a multiple."""
     warmup: BelowOne = 0.0
     """Share of the run in which the schedule "cosine" rises from 0."""
     min_lr: Rate = 0.0
@@ -124,12 +138,25 @@ class ClassifySettings(CommonSettings):
                 raise ValueError(
                     f"{flag} is where the schedule cosine ends; --schedule {self.schedule} has no such end"
                 )
-        if self.dataset not in ("tiles", "auto") and (self.train_count is not None or self.tiles_view != "photo"):
-            raise ValueError(f"--train-count and --tiles-view belong to the tiles, not to --dataset {self.dataset}")
+        if self.restart_every is not None and (self.schedule != "cosine" or self.warmup):
+            other = "--warmup" if self.warmup else f"--schedule {self.schedule}"
+            raise ValueError(f"--restart-every repeats the schedule cosine from its full rate: leave out {other}")
+        if self.dataset not in ("tiles", "auto") and self.tiles_view != "photo":
+            raise ValueError(f"--tiles-view belongs to the tiles, not to --dataset {self.dataset}")
         if self.init_from and self.finetune_from:
             raise ValueError("--init-from and --finetune-from both name weights to begin with: give one of them")
         self.mix_schedule()
         check_network(self.network)
+
+    def data_options(self, split: str) -> dict[str, Any]:
+        """Keywords of ``load_dataset`` for a split, size and download left out."""
+        options: dict[str, Any] = {"normalise": self.normalise, "on_bad_image": self.on_bad_image}
+        if self.dataset == "tiles":
+            options["tiles_view"] = self.tiles_view
+        if split == "test":
+            return {**options, "count": self.eval_count}
+        labels = {"label_noise": self.label_noise, "label_noise_kind": self.label_noise_kind, "labels_seed": self.seed}
+        return {**options, "count": self.train_count, "labels_per_class": self.labels_per_class, **labels}
 
     def mix_schedule(self) -> MixSchedule:
         """When mixing is on."""

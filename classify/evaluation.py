@@ -47,6 +47,28 @@ def evaluate(
     }
 
 
+@torch.no_grad()
+def training_accuracy(
+    network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, accelerator: "Accelerator"
+) -> tuple[float, float]:
+    """Accuracy on the given and on the true labels, 0..1, in eval mode and without augmentation, over all processes.
+
+    Args:
+        network: images -> logits (B,K); its mode is restored.
+        batches: this process's share of the training set: images, and labels (B,2), given and true.
+    """
+    training = network.training
+    network.eval()
+    sums = torch.zeros(3, dtype=torch.float64, device=accelerator.device)
+    for images, labels in batches:
+        with accelerator.autocast():
+            predicted = network(images).argmax(1, keepdim=True)
+        sums += torch.cat(((predicted == labels).sum(0), torch.tensor([len(images)], device=sums.device)))
+    network.train(training)
+    given, true, count = accelerator.reduce(sums, reduction="sum").tolist()
+    return given / count, true / count
+
+
 def calibration_error(number: Tensor, confidence: Tensor, correct: Tensor) -> float:
     """Sum over bins of (n_bin / n) * |accuracy - confidence|, from sums per bin (BINS,) over at least one sample."""
     return float((correct - confidence).abs().sum() / number.sum())

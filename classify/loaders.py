@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,7 @@ from mixgan.data.images import BadImageError, read_image
 from mixgan.data.order import epoch_order, rank_batch, seeded_generator
 from mixgan.ops.transforms import Normalization, crop_flip
 
+Padding = Literal["zeros", "reflect"]
 Batches = Iterator[tuple[Tensor, Tensor]]  # images (B,C,H,W) float32 and labels (B,) int64
 
 
@@ -64,7 +65,7 @@ class _Loader(ABC):
 class MemoryLoader(_Loader):
     """Training batches of a set that is kept on the device as one uint8 tensor and augmented there.
 
-    Augmentation: zero-pad by ``pad`` pixels, crop a random window of the original size, mirror half of the images. It is drawn
+    Augmentation: pad by ``pad`` pixels, crop a random window of the original size, mirror half of the images. It is drawn
     on the CPU once per epoch, for every sample of the set.
 
     Args:
@@ -72,6 +73,7 @@ class MemoryLoader(_Loader):
         batch_size: of each rank; the ranks' batches are disjoint.
         rank, world: this process and the number of processes.
         pad: 0 disables random cropping.
+        padding: pad with ``zeros``, or ``reflect`` the image at its edges.
 
     Raises:
         ValueError: the set is smaller than one batch of all ranks.
@@ -87,17 +89,19 @@ class MemoryLoader(_Loader):
         rank: int = 0,
         world: int = 1,
         pad: int = 4,
+        padding: Padding = "zeros",
     ) -> None:
         super().__init__(len(dataset), batch_size=batch_size, seed=seed, rank=rank, world=world)
         self.images, self.labels = dataset.images.to(device), dataset.labels.to(device)
         self.pad, self.flip = pad, dataset.flip
+        self.padding = "reflect" if padding == "reflect" else "constant"  # torch's words
         self.normalise = Normalization(dataset.mean, dataset.std).to(device)
 
     def _batches(self, epoch: int, first_step: int) -> Batches:
         device, (height, width) = self.images.device, self.images.shape[-2:]
         top, left, mirrored = (draw.to(device) for draw in self._draw(epoch))
         for index in self._indices(epoch, first_step, device):
-            padded = F.pad(self.images[index], (self.pad,) * 4)
+            padded = F.pad(self.images[index], (self.pad,) * 4, mode=self.padding)
             images = crop_flip(padded, top[index], left[index], mirrored[index], (height, width))
             yield self.normalise(images), self.labels[index]
 
@@ -160,12 +164,19 @@ def training_loader(
     rank: int = 0,
     world: int = 1,
     workers: int = 2,
+    padding: Padding = "zeros",
 ) -> MemoryLoader | StreamLoader:
-    """The training loader of a set, in memory or streaming, with the set's own normalisation and mirroring."""
+    """The training loader of a set, in memory or streaming, with the set's own normalisation and mirroring.
+
+    Raises:
+        ValueError: the set is smaller than one batch, or ``padding`` is given for a streamed set, whose crops need none.
+    """
     common: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "device": device, "rank": rank, "world": world}
     if isinstance(dataset, FolderSet):
+        if padding != "zeros":
+            raise ValueError(f"--crop-padding is for sets in memory: the random crops of {dataset.name} pad nothing")
         return StreamLoader(dataset, workers=workers, **common)
-    return MemoryLoader(dataset, **common)
+    return MemoryLoader(dataset, padding=padding, **common)
 
 
 def eval_batches(

@@ -35,9 +35,11 @@ def make_schedule(optimizer: SGD, settings: ClassifySettings, *, horizon: int) -
     """The learning rates of both groups by optimizer step; ``horizon`` is the number of steps of --epochs."""
     side_min_lr = settings.min_lr if settings.side_min_lr is None else settings.side_min_lr
     floors = settings.min_lr / settings.lr, side_min_lr / (settings.side_lr or settings.lr)
+    # with restarts: SGDR (Loshchilov and Hutter 2017), all cycles of one length
+    period = max(1, horizon if settings.restart_every is None else horizon // settings.epochs * settings.restart_every)
 
     def factor(step: int, floor: float) -> float:
-        progress = step / max(1, horizon)
+        progress = (step if settings.restart_every is None else step % period) / period
         if settings.schedule == "steps":
             return steps(progress, drops=settings.lr_drops)
         return cosine(progress, warmup=settings.warmup, floor=floor)

@@ -1,6 +1,7 @@
 """One run of the classify command, from the data sets to the report; it trains any method without knowing which."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -8,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from classify.config import ClassifySettings
-from classify.data import FolderSet, ImageSet, describe, load_dataset
-from classify.evaluation import evaluate
+from classify.data import FolderSet, ImageSet, describe, label_record, load_dataset
+from classify.evaluation import evaluate, training_accuracy
 from classify.loaders import eval_batches, training_loader
 from classify.methods import Method, build_method
 from classify.networks import build_network
@@ -21,9 +22,9 @@ from mixgan.engine.accelerator import on_main, synchronise_buffers
 from mixgan.engine.ema import MovingAverage
 from mixgan.engine.fingerprint import check_same_data
 from mixgan.engine.run import Run
-from mixgan.engine.run_folder import copy_folder, export_networks
+from mixgan.engine.run_folder import copy_folder, export_networks, write_json
 
-TestBatches = Callable[[], Iterator[tuple[Tensor, Tensor]]]
+Batches = Callable[[], Iterator[tuple[Tensor, Tensor]]]
 
 
 def train(settings: ClassifySettings) -> dict[str, Any]:
@@ -38,12 +39,16 @@ def train(settings: ClassifySettings) -> dict[str, Any]:
     data = cache(lambda: {"train": describe(training), "test": describe(test)})
     device, workers = accelerator.device, settings.num_workers
     share: dict[str, Any] = {"rank": accelerator.process_index, "world": accelerator.num_processes}
+    share |= {"device": device, "workers": workers}
     loader = training_loader(
-        training, batch_size=settings.batch_size, seed=settings.seed, device=device, workers=workers, **share
+        training, batch_size=settings.batch_size, seed=settings.seed, padding=settings.crop_padding, **share
     )
-    test_batches = partial(
-        eval_batches, test, batch_size=settings.eval_batch_size, device=device, workers=workers, **share
-    )
+    test_batches = partial(eval_batches, test, batch_size=settings.eval_batch_size, **share)
+    training_batches = None  # of small or wrongly labelled training sets, whose memorisation is measured
+    if settings.labels_per_class is not None or training.true_labels is not None:
+        true_labels = training.labels if training.true_labels is None else training.true_labels
+        labelled_twice = replace(training, labels=torch.stack((training.labels, true_labels), 1))
+        training_batches = partial(eval_batches, labelled_twice, batch_size=settings.eval_batch_size, **share)
     method = build_method(
         settings.method,
         starting_network(settings, training, run),
@@ -67,13 +72,19 @@ def train(settings: ClassifySettings) -> dict[str, Any]:
     if settings.compile:
         compile_networks(method)
     run.begin(loader.steps_per_epoch, data=data, **finetuning_facts(settings, run, data))
+    if training.positions is not None or training.true_labels is not None:
+        write_labels(run, training)
     run.export = lambda: export_weights(settings, run, method, training, average)
     picture_mixing(run, method, training)
 
+    def evaluation_is_due() -> bool:
+        return run.at_end or (run.at_epoch_end and run.epoch % settings.eval_every_epochs == 0)
+
+    evaluate_now = partial(evaluate_epoch, run, method, test_batches, average, training_batches)
     metrics = None
-    if run.just_resumed and (run.at_epoch_end or run.at_end):
+    if run.just_resumed and evaluation_is_due():
         if (accuracy := run.recorded("test_accuracy")) is None:  # a kill came before the evaluation was recorded
-            metrics = evaluate_epoch(run, method, test_batches, average)
+            metrics = evaluate_now()
         else:
             keep_best(run, accuracy)
     for images, labels in run.batches(loader, description=f"{settings.method} on {settings.dataset}"):
@@ -90,10 +101,10 @@ def train(settings: ClassifySettings) -> dict[str, Any]:
             lr = schedule.get_last_lr()[0]
             schedule.step()
             run.end_step({**output.logs, "lr": lr}, images=len(images) * settings.accumulation_steps)
-            if run.at_epoch_end or run.at_end:
-                metrics = evaluate_epoch(run, method, test_batches, average)
+            if evaluation_is_due():
+                metrics = evaluate_now()
     if metrics is None:  # a resumed run that was complete
-        metrics = test_metrics(run, method, test_batches, average)
+        metrics = test_metrics(run, method, test_batches, average, training_batches)
     return finish(settings, run, method, metrics, training)
 
 
@@ -134,22 +145,28 @@ def finetuning_facts(settings: ClassifySettings, run: Run, data: Callable[[], di
 
 def load_sets(settings: ClassifySettings, run: Run) -> tuple[ImageSet | FolderSet, ImageSet | FolderSet]:
     """Training and test set; with --download the main process fetches them first."""
-    options: dict[str, Any] = {
-        "size": settings.image_size,
-        "on_bad_image": settings.on_bad_image,
-        "normalise": settings.normalise,
-        **({"tiles_view": settings.tiles_view} if settings.dataset == "tiles" else {}),
-    }
-    load = partial(load_dataset, settings.dataset, settings.data_root, **options)
+    load = partial(load_dataset, settings.dataset, settings.data_root, size=settings.image_size)
     if settings.download:  # both splits, as SVHN has a file for each
         on_main(run.accelerator, lambda: [load(split="train", download=True), load(split="test", download=True)])
-    return load(split="train", count=settings.train_count), load(split="test")
+    return load(split="train", **settings.data_options("train")), load(split="test", **settings.data_options("test"))
 
 
-def evaluate_epoch(run: Run, method: Method, batches: TestBatches, average: MovingAverage | None) -> dict[str, Any]:
+def write_labels(run: Run, training: ImageSet | FolderSet) -> None:
+    """Write labels.json: the chosen samples, and the redrawn labels."""
+    if not run.settings.dry_run:
+        on_main(run.accelerator, lambda: write_json(run.folder.path / "labels.json", label_record(training)))
+
+
+def evaluate_epoch(
+    run: Run,
+    method: Method,
+    batches: Batches,
+    average: MovingAverage | None,
+    training_batches: Batches | None,
+) -> dict[str, Any]:
     """Test the network, write weights/last and the metrics, and keep checkpoint and weights of the best accuracy."""
     with run.pause():
-        metrics = test_metrics(run, method, batches, average)
+        metrics = test_metrics(run, method, batches, average, training_batches)
         run.export()
     run.record({"epoch": run.epoch, **metrics, **method.epoch_records()})
     run.print(f"epoch {run.epoch}: test accuracy {metrics['test_accuracy']:.4f}, loss {metrics['test_loss']:.4f}")
@@ -165,12 +182,26 @@ def keep_best(run: Run, accuracy: float) -> None:
         on_main(run.accelerator, lambda: copy_folder(last, best))
 
 
-def test_metrics(run: Run, method: Method, batches: TestBatches, average: MovingAverage | None) -> dict[str, Any]:
-    """Accuracy, loss, calibration error, and what else the method measures; of the moving average where there is one."""
+def test_metrics(
+    run: Run,
+    method: Method,
+    batches: Batches,
+    average: MovingAverage | None,
+    training_batches: Batches | None,
+) -> dict[str, Any]:
+    """Accuracy, loss, calibration error, and what else the method measures; of the moving average where there is one.
+
+    With ``training_batches``, also the accuracy on the training set, ``train_accuracy``, and on its labels before
+    --label-noise, ``train_accuracy_true``.
+    """
     with averaged(method, average):
         synchronise_buffers(run.accelerator, method)  # batch-norm statistics differ by process between two steps
         metrics: dict[str, Any] = evaluate(method.predictor(), batches(), accelerator=run.accelerator)
         metrics |= method.test_metrics(batches(), run.accelerator)
+        if training_batches is not None:
+            names = ("train_accuracy", "train_accuracy_true")
+            found = training_accuracy(method.predictor(), training_batches(), accelerator=run.accelerator)
+            metrics |= dict(zip(names, found, strict=True))
     return {**metrics, "weights": "plain" if average is None else "ema"}
 
 

@@ -1,7 +1,7 @@
 """A run of the classify command as the figures see it: settings, records, network, method and images, read on demand."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from classify.config import ClassifySettings
-from classify.data import FolderSet, ImageSet, describe, load_dataset
+from classify.data import FolderSet, ImageSet, describe, load_dataset, take
 from classify.loaders import eval_batches
 from classify.methods import Method, build_method
 from classify.networks import build_network
@@ -159,9 +159,7 @@ class TrainedRun:
             ValueError: it is missing, or differs from what the run was trained on.
         """
         settings = self.settings
-        options: dict[str, Any] = {"normalise": settings.normalise, "on_bad_image": settings.on_bad_image}
-        if settings.dataset == "tiles":
-            options |= {"tiles_view": settings.tiles_view, "count": settings.train_count if split == "train" else None}
+        options = settings.data_options(split)
         root = Path(self.data_root or settings.data_root)
         found = _load(settings.dataset, root, split, self.metadata["image_size"], tuple(options.items()))
         now = {split: _described(found)}
@@ -191,17 +189,7 @@ class TrainedRun:
         if len(index) == len(images) <= count:
             return images
         index = index[torch.linspace(0, len(index) - 1, min(count, len(index))).round().long()]
-        chosen: dict[str, Any] = {}
-        for name in (
-            "images",
-            "paths",
-            "labels",
-            "boxes",
-        ):  # those of an image set's fields that have an entry a sample
-            values = getattr(images, name, None)
-            if values is not None:
-                chosen[name] = values[index] if isinstance(values, Tensor) else tuple(values[i] for i in index.tolist())
-        return replace(images, **chosen)
+        return take(images, index)
 
 
 Runs = Sequence[TrainedRun]

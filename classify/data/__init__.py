@@ -4,6 +4,7 @@ from classify.data.boxes import boxes_in_crop, evaluation_boxes, resized_side
 from classify.data.official import EXTRA_CORRUPTIONS, load_corrupted
 from classify.data.registry import DEFAULT_SIZE, TILES_COUNT, TILES_START, list_datasets, load_dataset, resolve_dataset
 from classify.data.sets import FolderSet, ImageSet, Moments, Normalise, Split, describe
+from classify.data.subsets import NoiseKind, label_record, spread_evenly, take
 from mixgan.data.images import OnBadImage
 
 __all__ = [
@@ -14,15 +15,19 @@ __all__ = [
     "FolderSet",
     "ImageSet",
     "Moments",
+    "NoiseKind",
     "Normalise",
     "OnBadImage",
     "Split",
     "boxes_in_crop",
     "describe",
     "evaluation_boxes",
+    "label_record",
     "list_datasets",
     "load_corrupted",
     "load_dataset",
     "resized_side",
     "resolve_dataset",
+    "spread_evenly",
+    "take",
 ]

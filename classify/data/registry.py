@@ -15,6 +15,7 @@ from classify.data.folders import (
 )
 from classify.data.official import CORRUPTED, OFFICIAL, load_aircraft, load_cub, load_official
 from classify.data.sets import FolderSet, ImageSet, Normalise, OnBadImage, Split, check_choice, normalised
+from classify.data.subsets import NoiseKind, class_balanced_subset, random_subset, spread_evenly, with_wrong_labels
 from mixgan.data.tiles import CLASSES, make_tiles
 
 TilesView = Literal["photo", "map", "both"]
@@ -81,6 +82,10 @@ def load_dataset(
     download: bool = False,
     seed: int = 0,
     count: int | None = None,
+    labels_per_class: int | None = None,
+    label_noise: float = 0.0,
+    label_noise_kind: NoiseKind = "symmetric",
+    labels_seed: int = 0,
     tiles_view: TilesView = "photo",
     on_bad_image: OnBadImage = "error",
     normalise: Normalise = "mean-std",
@@ -101,7 +106,11 @@ def load_dataset(
         size: side in px; default 64 for tiles and Tiny-ImageNet, 32 for the other small sets, 224 for streamed ones.
         download: fetch a missing set, where possible. With several processes call it on one first.
         seed: of the tiles.
-        count: number of tiles; default 5000 for training, 1000 for testing.
+        count: number of samples: tiles to make (default: 5000 for training, 1000 for testing); of other training sets a random
+            subset, of other test sets samples at equal distances (all, where there are fewer).
+        labels_per_class: a random subset of training samples with this many of every class, of those that ``count`` leaves.
+        label_noise, label_noise_kind: share of the training labels that are redrawn, and how (``with_wrong_labels``).
+        labels_seed: of the random subsets and the redrawn labels; of one seed, smaller subsets are part of larger ones.
         tiles_view: ``both`` gives every photo, then every map, with 2 * count images in all.
         on_bad_image: unreadable files are an error, or skipped.
         normalise: ``mean`` only subtracts the channel means, as Understanding Mixup V-A does.
@@ -120,10 +129,19 @@ def load_dataset(
     if size < 1:
         raise ValueError(f"size must be at least 1, got {size}")
     if name == "tiles":
-        return normalised(load_tiles(split, size=size, seed=seed, count=count, view=tiles_view), normalise)
-    if count is not None or tiles_view != "photo":
-        raise ValueError(f"count and tiles_view are options of the tiles, not of {name!r}")
-    found = _from_disk(name, Path(data_root), split, size=size, download=download, on_bad_image=on_bad_image)
+        found: ImageSet | FolderSet = load_tiles(split, size=size, seed=seed, count=count, view=tiles_view)
+    elif tiles_view != "photo":
+        raise ValueError(f"tiles_view is an option of the tiles, not of {name!r}")
+    else:
+        found = _from_disk(name, Path(data_root), split, size=size, download=download, on_bad_image=on_bad_image)
+        if count is not None:
+            found = random_subset(found, count, seed=labels_seed) if split == "train" else spread_evenly(found, count)
+    if split == "train":
+        if labels_per_class is not None:
+            found = class_balanced_subset(found, labels_per_class, seed=labels_seed)
+        found = with_wrong_labels(found, label_noise, kind=label_noise_kind, seed=labels_seed)
+    elif labels_per_class is not None or label_noise:
+        raise ValueError("labels_per_class and label_noise are options of the training set, not of the test set")
     return normalised(found, normalise)
 
 

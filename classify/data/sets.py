@@ -28,6 +28,9 @@ class ImageSet:
         flip: whether a mirrored image is still of its class (not so for digits).
         skipped: unreadable files.
         boxes: (N,4) float32 x0, y0, x1, y1 of the object, in pixels of ``images``; edges, so that x1 - x0 is its width.
+        true_labels: (N,) int64 where ``labels`` may be wrong (--label-noise), else None.
+        redrawn: (N,) bool, whose labels were redrawn.
+        positions: (N,) int64, where the samples are in the whole set; None for the whole set.
     """
 
     name: str
@@ -39,6 +42,9 @@ class ImageSet:
     flip: bool = True
     skipped: tuple[Path, ...] = ()
     boxes: Tensor | None = None
+    true_labels: Tensor | None = None
+    redrawn: Tensor | None = None
+    positions: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -63,6 +69,7 @@ class FolderSet:
         on_bad_image: what loaders do with an unreadable file.
         boxes: as of ImageSet, but in pixels of the files; ``evaluation_boxes`` maps them to the squares of evaluation.
         smallest_crop: smallest share of a picture's area in random crops for training.
+        true_labels, redrawn, positions: as of ImageSet.
     """
 
     name: str
@@ -77,6 +84,9 @@ class FolderSet:
     channels: int = 3
     boxes: Tensor | None = None
     smallest_crop: float = 0.08  # torchvision's default, of ImageNet training
+    true_labels: Tensor | None = None
+    redrawn: Tensor | None = None
+    positions: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -3,9 +3,14 @@
 Networks with a stem for small images (32 to 64 px) have the plain name, those with ImageNet's stem have ``-imagenet`` behind it.
 """
 
+from collections.abc import Callable
 from importlib import import_module
+from inspect import signature
+from typing import Any
 
 from torch import nn
+
+from mixgan.engine.annotations import convert
 
 #: Name -> module:function of the network, imported when it is used, and the stem where the function has a choice.
 _NETWORKS = {
@@ -34,9 +39,12 @@ _NETWORKS = {
     "densenet-bc-190": "classify.networks.densenet:densenet_bc_190",
     "vgg11": "classify.networks.convnets:vgg11",
     "lenet": "classify.networks.convnets:LeNet",
+    "conv9": "classify.networks.convnets:Conv9",
 }
 
 _TIMM = "timm:"
+#: Keywords of a network's constructor that its name may set: ``conv9:width=96,dropout=0.5``.
+_OPTIONS = ("width", "dropout")
 
 
 def list_networks() -> list[str]:
@@ -50,8 +58,8 @@ def check_network(name: str) -> None:
         from classify.networks.timm_models import check_timm_model
 
         check_timm_model(name.removeprefix(_TIMM))
-    elif name not in _NETWORKS:
-        raise ValueError(f"unknown --network {name!r}; known: {', '.join(_NETWORKS)}, and timm:NAME for timm's models")
+    else:
+        _builder(name)
 
 
 def build_network(name: str, *, num_classes: int, in_channels: int = 3) -> nn.Module:
@@ -67,6 +75,29 @@ def build_network(name: str, *, num_classes: int, in_channels: int = 3) -> nn.Mo
         from classify.networks.timm_models import timm_network
 
         return timm_network(name.removeprefix(_TIMM), num_classes=num_classes, in_channels=in_channels)
-    module, function, *stem = _NETWORKS[name].split(":")
-    options = {"stem": stem[0]} if stem else {}
-    return getattr(import_module(module), function)(num_classes=num_classes, in_channels=in_channels, **options)
+    build, options = _builder(name)
+    return build()(num_classes=num_classes, in_channels=in_channels, **options)
+
+
+def _builder(name: str) -> tuple[Callable[[], Callable[..., nn.Module]], dict[str, Any]]:
+    """What gives a network's class or function, imported only then, and its keywords: ``conv9:width=96`` has a width.
+
+    Raises:
+        ValueError: an unknown name or option, or a value that does not fit.
+    """
+    plain, colon, text = name.partition(":")
+    if plain not in _NETWORKS:
+        raise ValueError(f"unknown --network {name!r}; known: {', '.join(_NETWORKS)}, and timm:NAME for timm's models")
+    module, function, *stem = _NETWORKS[plain].split(":")
+
+    def build() -> Callable[..., nn.Module]:
+        return getattr(import_module(module), function)
+
+    if not colon:
+        return build, {"stem": stem[0]} if stem else {}
+    known = {key: option for key, option in signature(build()).parameters.items() if key in _OPTIONS}
+    pairs = [part.partition("=") for part in text.split(",")]
+    if not known or not all(equals and key in known for key, equals, _ in pairs):
+        form = f"write {plain}:{','.join(f'{key}={known[key].default}' for key in known)}" if known else "it has none"
+        raise ValueError(f"--network {name}: cannot read the options of {plain}; {form}")
+    return build, {key: convert(value, known[key].annotation, f"--network {plain}:{key}") for key, _, value in pairs}

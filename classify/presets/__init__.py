@@ -3,6 +3,7 @@
 from typing import Any
 
 from classify.presets.automix import AUTOMIX_TABLES
+from classify.presets.labels import LABEL_TABLES
 from classify.presets.lamix import LAMIX_TABLES
 from classify.presets.table import Table
 from classify.presets.understanding_mixup import MULTI_SAMPLE_TABLES, UNDERSTANDING_TABLES
@@ -33,7 +34,13 @@ PAPER = {
 }
 
 PRESETS: dict[str, dict[str, Any]] = {"quick": QUICK, "paper": PAPER}
-TABLES: dict[str, Table] = {**LAMIX_TABLES, **AUTOMIX_TABLES, **UNDERSTANDING_TABLES, **MULTI_SAMPLE_TABLES}
+TABLES: dict[str, Table] = {
+    **LAMIX_TABLES,
+    **AUTOMIX_TABLES,
+    **UNDERSTANDING_TABLES,
+    **MULTI_SAMPLE_TABLES,
+    **LABEL_TABLES,
+}
 
 
 def preset_values(name: str | None, *, dataset: str, method: str) -> dict[str, Any]:
