@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from classify.evaluation import evaluate
+from classify.evaluation import evaluate, training_accuracy
 
 
 @pytest.fixture
@@ -110,3 +110,14 @@ def test_networks_are_evaluated_in_eval_mode_and_left_as_they_were(accelerator: 
 def test_an_empty_set_is_an_error(accelerator: Accelerator):
     with pytest.raises(ValueError, match="nothing to evaluate"):
         evaluate(Given(), [], accelerator=accelerator)
+
+
+def test_training_accuracy_counts_given_and_true_labels(accelerator: Accelerator):
+    network = Given()
+    logits = torch.eye(3)[[0, 1, 2, 2, 0]]
+    labels = torch.tensor([[0, 0], [1, 2], [0, 2], [2, 2], [1, 1]])  # given, true
+    batches = list(zip(logits.split((2, 3)), labels.split((2, 3)), strict=True))
+    assert training_accuracy(network, batches, accelerator=accelerator) == pytest.approx((3 / 5, 3 / 5))
+    assert training_accuracy(network, batches[:1], accelerator=accelerator) == (1, 1 / 2)
+    assert network.modes == {False}
+    assert network.training

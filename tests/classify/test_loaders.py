@@ -283,3 +283,16 @@ def test_evaluation_leaves_out_what_it_skips(broken_set: Callable[[str], FolderS
     with pytest.warns(UserWarning, match=r"broken\.png"):
         batches = list(eval_batches(broken_set("skip"), batch_size=1, device="cpu", workers=0))
     assert torch.cat([labels for _, labels in batches]).tolist() == [i for i in range(COUNT) if i != 5]
+
+
+def test_reflected_padding_is_numpys(folder_set: FolderSet):
+    """Oracle: numpy's reflect padding; every batch image is one of its 5x5 windows, mirrored or not."""
+    padded = np.pad(IMAGES.numpy(), ((0, 0), (0, 0), (2, 2), (2, 2)), mode="reflect")
+    for images, labels in memory_loader(padding="reflect").epoch(0):
+        for image, label in zip(undo_normalisation(images).round().numpy(), labels.tolist(), strict=True):
+            windows = [padded[label, :, y : y + 6, x : x + 5] for y in range(5) for x in range(5)]
+            assert any(np.array_equal(image, w) or np.array_equal(image, w[..., ::-1]) for w in windows)
+    with pytest.raises(
+        ValueError, match="--crop-padding is for sets in memory: the random crops of pictures pad nothing"
+    ):
+        training_loader(folder_set, batch_size=4, seed=0, device="cpu", padding="reflect")

@@ -55,6 +55,19 @@ def test_each_group_falls_from_its_own_rate_to_its_own_floor():
     assert rates(ClassifySettings(lr=0.2), "erm")[-1] == pytest.approx([0])
 
 
+def test_restarts_repeat_the_cosine_from_its_full_rate():
+    """Oracle: the cosine of one cycle, written out, repeated; 12 steps are 6 epochs, 3 cycles of 4 steps."""
+    settings = ClassifySettings(lr=0.2, min_lr=0.02, epochs=6, restart_every=2)
+    schedule = make_schedule(make_optimizer(method("erm"), settings), settings, horizon=12)
+    found = []
+    for _ in range(12):
+        found += schedule.get_last_lr()
+        schedule.optimizer.step()
+        schedule.step()
+    cycle = [0.02 + 0.18 * (1 + math.cos(math.pi * step / 4)) / 2 for step in range(4)]
+    assert found == pytest.approx(cycle * 3)
+
+
 def test_steps_have_no_floor():
     found = rates(ClassifySettings(lr=0.1, schedule="steps", lr_drops=(0.5, 1.0)), "erm")
     assert [at[0] for at in found] == pytest.approx([0.1, 0.01, 0.001])

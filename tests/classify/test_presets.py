@@ -26,7 +26,8 @@ def test_every_row_of_every_table_is_valid_settings():
 
 def test_every_table_of_the_papers_is_there():
     lamix, automix = ({f"{paper}-table{number}" for number in range(1, 9)} for paper in ("lamix", "automix"))
-    assert set(TABLES) == lamix | automix | {"understanding-mixup-table1", "multi-sample-table1"}
+    own = {"wrong-labels", "few-labels"}
+    assert set(TABLES) == lamix | automix | own | {"understanding-mixup-table1", "multi-sample-table1"}
     assert all(table.source and table.note for table in TABLES.values())
 
 

@@ -8,16 +8,18 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState, PartialState
+from PIL import Image
 from safetensors.torch import load_file
 
 from classify import load
 from classify import train as command
 from classify.__main__ import main
 from classify.config import ClassifySettings, settings_from
-from classify.data import ImageSet
+from classify.data import ImageSet, load_dataset
 from classify.evaluation import evaluate
 from classify.methods import build_method
 from classify.methods.mixed_samples import MixedSamples
@@ -248,3 +250,56 @@ def test_a_run_that_starts_again_begins_with_the_weights_that_it_names(
     monkeypatch.setattr(command, loader, lambda *args, **options: calls.append(flag) or original(*args, **options))
     main([*words, "--resume"])
     assert calls == [flag]
+
+
+@pytest.fixture
+def class_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """CIFAR-10 as class folders, of noise in two classes, read by the real ``load_dataset``."""
+    monkeypatch.setattr(command, "load_dataset", load_dataset)
+    generator = torch.Generator().manual_seed(0)
+    for split, count in (("train", 24), ("test", 6)):
+        for name in ("cat", "dog"):
+            folder = tmp_path / "data" / "cifar10" / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = torch.randint(256, (32, 32, 3), generator=generator, dtype=torch.uint8)
+                Image.fromarray(pixels.numpy()).save(folder / f"{number:02}.png")
+    return tmp_path / "data"
+
+
+def test_a_run_on_wrong_labels_lists_them_and_resumes_bit_for_bit(tmp_path: Path, class_folders: Path):
+    words = ("--dataset", "cifar10", "--data-root", str(class_folders), "--crop-padding", "reflect")
+    words = (*words, "--labels-per-class", "20", "--label-noise", "0.5", "--label-noise-kind", "pair", "--epochs", "3")
+    whole = run(tmp_path / "whole", *words, "--eval-every-epochs", "2", "--eval-count", "8")
+    words = (*words, "--eval-every-epochs", "2", "--eval-count", "8", "--checkpoint-every", "4")
+    run(tmp_path / "broken", *words, "--max-steps", "8")
+    resumed = run(tmp_path / "broken", *words, "--resume", "--max-steps", "1000")
+    weights = [load_file(tmp_path / name / "weights" / "last" / "network.safetensors") for name in ("whole", "broken")]
+    torch.testing.assert_close(*weights, rtol=0, atol=0)
+    assert resumed["test_loss"] == whole["test_loss"]
+    labels, again = (json.loads((tmp_path / name / "labels.json").read_text()) for name in ("whole", "broken"))
+    assert labels == again
+    assert (labels["count"], len(labels["samples"]), len(labels["wrong"])) == (40, 40, 20)
+    # The oracle: accuracies counted by hand from the files that labels.json names, in sorted order.
+    files = sorted((class_folders / "cifar10" / "train").glob("*/*.png"))
+    network = load(tmp_path / "whole").eval()
+    images = torch.stack([torch.from_numpy(np.array(Image.open(files[i]))) for i in labels["samples"]])
+    mean, std = (
+        torch.tensor(read_metadata(tmp_path / "whole/weights/last/network.safetensors")[k]) for k in ("mean", "std")
+    )
+    predicted = network(((images / 255 - mean) / std).permute(0, 3, 1, 2)).argmax(1)
+    true = torch.tensor([files[i].parent.name == "dog" for i in labels["samples"]]).long()
+    given = true.clone()
+    given[labels["wrong"]] = 1 - given[labels["wrong"]]
+    assert given[labels["wrong"]].tolist() == labels["given"]
+    assert whole["train_accuracy"] == pytest.approx((predicted == given).float().mean().item())
+    assert whole["train_accuracy_true"] == pytest.approx((predicted == true).float().mean().item())
+    assert whole["n_test"] == 8
+
+
+def test_evaluations_come_every_n_epochs_and_at_the_end(tmp_path: Path):
+    run(tmp_path / "run", "--epochs", "5", "--eval-every-epochs", "2")
+    records = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert [record["step"] for record in records if "test_accuracy" in record] == [6, 12, 15]  # 3 steps an epoch
+    assert not any("train_accuracy" in record for record in records)
+    assert not (tmp_path / "run" / "labels.json").exists()

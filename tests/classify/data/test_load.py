@@ -54,7 +54,7 @@ def test_mean_only_normalisation_keeps_the_range(tmp_path: Path) -> None:
         ({"size": 0}, "size must be at least 1, got 0"),
         ({"normalise": "std"}, "normalise must be 'mean-std' or 'mean', got 'std'"),
         ({"on_bad_image": "ignore"}, "on_bad_image must be 'error' or 'skip', got 'ignore'"),
-        ({"count": 5}, "count and tiles_view are options of the tiles, not of 'mnist'"),
+        ({"tiles_view": "map"}, "tiles_view is an option of the tiles, not of 'mnist'"),
         ({"name": "tiles", "tiles_view": "boxes"}, "tiles_view must be 'photo' or 'map' or 'both', got 'boxes'"),
     ],
 )
