@@ -23,7 +23,10 @@ TRAINED: dict[str, Callable[..., nn.Module]] = {
         name: partial(build_network, name)
         for name in ("bundled", "preact-resnet18", "preact-resnet50", "preact-resnet18-2d", "resnet18", "resnet56")
     },
-    **{name: partial(build_network, name) for name in ("resnext50-32x4d-imagenet", "densenet121", "vgg11", "lenet")},
+    **{
+        name: partial(build_network, name)
+        for name in ("resnext50-32x4d-imagenet", "densenet121", "vgg11", "lenet", "conv9")
+    },
     "resnext11-8x4d": partial(CifarResNeXt, 1, groups=8, width_per_group=4),
     "wide-resnet-16-2": partial(WideResNet, 16, 2),
     "densenet-bc-22": partial(DenseNet, 8, (3, 3, 3), save_memory=True),
@@ -71,6 +74,8 @@ def stage_sizes(name: str) -> list[tuple[int, int]]:
     """Heights and widths of the stages of an image of 64x32 px."""
     if name == "lenet":
         return [(60, 28), (26, 10)]  # convolutions without padding, the second after pooling
+    if name == "conv9":
+        return [(64, 32), (32, 16), (14, 6)]  # the third stage begins with a convolution without padding
     stages = {"resnet56": 3, "resnext29-8x64d": 3, "wide-resnet-28-10": 3, "densenet-bc-190": 3, "vgg11": 5}.get(
         name, 4
     )
