@@ -116,6 +116,8 @@ class ClassifySettings(CommonSettings):
     """K/N: mixing in the last K of every N epochs, e.g. 2/10."""
     mix_warmup: AtLeast0 = 0
     """The share of mixed batches rises over this many epochs."""
+    partner: Literal["random", "same", "other", "balanced"] = "random"
+    """Whom samples are mixed with: anyone, their own class, other classes, or all classes of the batch alike."""
     mixer: dict[str, Any] = field(default_factory=dict)
     """Options of the mixing method by name: --mixer.alpha 0.2."""
     method_options: dict[str, Any] = field(default_factory=dict)
@@ -167,7 +169,13 @@ class ClassifySettings(CommonSettings):
             if self.mix_off_last > self.epochs:
                 raise ValueError(f"--mix-off-last must be at most --epochs, {self.epochs}, got {self.mix_off_last}")
             off_epoch = self.epochs - self.mix_off_last if self.mix_off_last else None
-        return MixSchedule(prob=self.mix_prob, off_epoch=off_epoch, epochs=self.mix_epochs, warmup=self.mix_warmup)
+        return MixSchedule(
+            prob=self.mix_prob,
+            off_epoch=off_epoch,
+            epochs=self.mix_epochs,
+            warmup=self.mix_warmup,
+            partner=self.partner,
+        )
 
 
 def settings_from(argv: Sequence[str]) -> ClassifySettings:

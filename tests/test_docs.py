@@ -172,8 +172,35 @@ def test_python_snippet(snippet):
         assert output.loss.item() == pytest.approx(expected.item())
     elif "MEAN_DIFFERENCE" in names:
         assert names["MEAN_DIFFERENCE"].compute(torch.zeros(3, 4), torch.ones(5, 4), None, 0) == (2.0,)
+    elif "mixed_images" in names or "mixed_by_content" in names or "result" in names:
+        check_beyond_classification(names)
     else:
         assert names["distance"].real.n == 96
+
+
+def check_beyond_classification(names):
+    """What the snippets of beyond-classification.md made."""
+    if "mixed_images" in names:
+        assert (
+            names["mixed_images"].shape[1:]
+            == (names["images"] if "images" in names else torch.zeros(1, 3, 32, 32)).shape[1:]
+        )
+    if "mixed_maps" in names:
+        shape = names["label_maps"].shape
+        assert names["mixed_maps"].shape in (shape, (shape[0], 5, *shape[1:]))
+        if names["mixed_maps"].is_floating_point():
+            torch.testing.assert_close(names["mixed_maps"].sum(1), torch.ones(shape))
+    if "found" in names:
+        assert len(names["found"].boxes) == len(names["found"].weights) == len(names["images"])
+    if "union" in names:
+        assert set(names["union"].unique().tolist()) <= {0.0, 1.0}
+    if "result" in names:
+        plan, ages = names["result"].plan, names["ages"]
+        torch.testing.assert_close(names["result"].targets, plan.lam * ages + (1 - plan.lam) * ages[plan.partner])
+    if "mixed_by_content" in names:
+        torch.testing.assert_close(names["mixed_by_content"].targets.sum(1), torch.ones(8))
+    if "mixed_labels" in names:
+        assert names["mixed_labels"].shape == (8, 14)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

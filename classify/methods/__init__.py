@@ -78,7 +78,8 @@ def build_method(
         raise ValueError(f"{name} has no mixer of its own, so no option --mixer.{next(iter(mixer)).replace('_', '-')}")
     if schedule is not None and schedule != MixSchedule():
         raise ValueError(
-            f"--mix-prob, --mix-off-epoch, --mix-off-last, --mix-epochs and --mix-warmup are for mixers, not for {name}"
+            f"--mix-prob, --mix-off-epoch, --mix-off-last, --mix-epochs, --mix-warmup and --partner are for mixers, "
+            f"not for {name}"
         )
     return METHODS[name](network, num_classes=num_classes, mean=mean, std=std, **(options or {}))
 

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,16 @@ from classify.methods.method import (
     soft_target_loss,
     top2_metrics,
 )
-from mixgan.mixing import Mixer, Plan, build_mixer, gradient_saliency, saliency_of_gradient, static_saliency
+from mixgan.mixing import (
+    CoMixup,
+    Mixer,
+    Plan,
+    build_mixer,
+    choose_partner,
+    gradient_saliency,
+    saliency_of_gradient,
+    static_saliency,
+)
 from mixgan.mixing.interpolation import Erm, smoothed
 from mixgan.mixing.mixer import check_probability
 from mixgan.mixing.sampling import host_choice
@@ -26,7 +35,7 @@ from mixgan.mixing.sampling import host_choice
 
 @dataclass(frozen=True, kw_only=True)
 class MixSchedule:
-    """The share of batches that are mixed, by epoch (counted from 0); all of them by default.
+    """Which batches are mixed, by epoch (counted from 0), and with which partners; all of them at random by default.
 
     Args:
         prob: share of the batches while mixing is on (CutMix on CIFAR: 0.5).
@@ -34,6 +43,8 @@ class MixSchedule:
         epochs: "K/N", mixing in K of every N epochs: N-K epochs without, then K with, repeated (SamplePairing, as
             Multi-sample 3.3 words it: 2/10).
         warmup: the share rises linearly over this many epochs.
+        partner: "random", or a policy of ``mixgan.choose_partner``: samples of the "same" class, of any "other", or "balanced"
+            over the classes of the batch.
 
     Raises:
         ValueError: a value out of range.
@@ -43,8 +54,10 @@ class MixSchedule:
     off_epoch: int | None = None
     epochs: str | None = None
     warmup: int = 0
+    partner: Literal["random", "same", "other", "balanced"] = "random"
 
     def __post_init__(self) -> None:
+        check_choice("--partner", self.partner, ("random", "same", "other", "balanced"))
         check_probability("--mix-prob", self.prob)
         for flag, value in (("--mix-off-epoch", self.off_epoch), ("--mix-warmup", self.warmup)):
             if value is not None and value < 0:
@@ -115,6 +128,8 @@ class MixedSamples(Method):
             )
         if reuse_forward and mixer.saliency_kind != "gradient":
             raise ValueError(f"--method.reuse-forward is for gradient saliency; {type(mixer).__name__} uses none")
+        if schedule is not None and schedule.partner != "random" and isinstance(mixer, (Erm, CoMixup)):
+            raise ValueError(f"--partner is for methods that mix pairs; {type(mixer).__name__} does not")
         self.mixer = mixer
         self.unmixed = build_mixer("erm", num_classes=mixer.num_classes)
         self.schedule = schedule or MixSchedule()
@@ -164,7 +179,9 @@ class MixedSamples(Method):
         self, mixer: Mixer, images: Tensor, labels: Tensor, saliency: Tensor | None
     ) -> tuple[Tensor, Tensor, Plan]:
         """Logits (B,K) float32 of mixed samples, their targets (B,K), and the plan that mixed them."""
-        mixed = mixer.mix(images, labels, saliency=saliency)
+        policy = self.schedule.partner
+        partner = None if policy == "random" or mixer is self.unmixed else choose_partner(labels, policy)
+        mixed = mixer.mix(images, labels, saliency=saliency, partner=partner)
         return self.network(mixed.images).float(), mixed.targets, mixed.plan
 
     def mixed_loss(self, logits: Tensor, targets: Tensor) -> Tensor:

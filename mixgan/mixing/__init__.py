@@ -3,6 +3,7 @@
 from mixgan.mixing.comixup import CoMixup
 from mixgan.mixing.fmix import FMix
 from mixgan.mixing.interpolation import DisturbLabel, Erm, LabelSmoothing, Mixup, MixupL, MixupX, MixupXL, SamplePairing
+from mixgan.mixing.labels import MixedBoxes, choose_partner
 from mixgan.mixing.mixer import BetaMixer, Mixed, Mixer, Plan
 from mixgan.mixing.puzzlemix import PuzzleMix
 from mixgan.mixing.regions import CutMix, GridMix, MixupH, MixupHC, MixupHV, MixupV, PatchShuffle, ResizeMix, StitchRect
@@ -26,6 +27,7 @@ __all__ = [
     "GridMix",
     "LabelSmoothing",
     "Mixed",
+    "MixedBoxes",
     "Mixer",
     "Mixup",
     "MixupH",
@@ -43,6 +45,7 @@ __all__ = [
     "SamplePairing",
     "StitchRect",
     "build_mixer",
+    "choose_partner",
     "gradient_saliency",
     "gradient_saliency_of",
     "list_mixers",

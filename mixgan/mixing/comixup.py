@@ -111,7 +111,7 @@ class CoMixup(Mixer):
         same = torch.eye(peaks.shape[1], device=peaks.device)
         return (1 - self.omega) * same + self.omega * spread
 
-    def mix_images(self, images: Tensor, plan: Plan, *, others: Tensor | None = None) -> Tensor:
+    def mix_pixels(self, images: Tensor, plan: Plan, others: Tensor | None) -> Tensor:
         """Each block from the image of the group that the plan names, at its own place."""
         assert plan.geometry is not None
         column = enlarge_blocks(plan.geometry, image_size(images))  # (B,h,w)

@@ -163,9 +163,13 @@ class Erm(Mixer):
         partner = own if draws.given_partner is None else draws.given_partner
         return paired_plan(one, partner, one, constant_mask(one, (images.shape[-2], images.shape[-1])))
 
-    def mix_images(self, images: Tensor, plan: Plan, *, others: Tensor | None = None) -> Tensor:
+    def mix_pixels(self, images: Tensor, plan: Plan, others: Tensor | None) -> Tensor:
         """The images themselves."""
         return images
+
+    def shown_saliency(self, saliency: Tensor, plan: Plan) -> Tensor:
+        """All of the own image, nothing of the partner."""
+        return plan.weights
 
 
 def smoothed(targets: Tensor, smoothing: float) -> Tensor:
@@ -181,6 +185,7 @@ class LabelSmoothing(Erm):
     """
 
     label_follows_mask = False
+    changes_labels = True
     source = "Szegedy et al. 2016; LaMix 3.1.6"
 
     def __init__(self, *, num_classes: int, smoothing: float = 0.1) -> None:
@@ -203,6 +208,7 @@ class DisturbLabel(Erm):
     """
 
     label_follows_mask = False
+    changes_labels = True
     source = "Xie et al. 2016; Understanding Mixup II"
 
     def __init__(self, *, num_classes: int, noise: float = 0.1) -> None:

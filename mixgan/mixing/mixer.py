@@ -7,13 +7,28 @@ labels are written once, in ``Mixer``. Weights and masks weigh a sample's OWN im
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import Self
 
+from mixgan.mixing.labels import (
+    LabelBy,
+    LabelKind,
+    MixedBoxes,
+    class_targets,
+    mix_label_map,
+    mixed_boxes,
+    multi_label_targets,
+    shown_share,
+    spread_over_slices,
+    value_targets,
+    weights_by_saliency,
+)
 from mixgan.mixing.sampling import Draws
 
 #: where a paper's formula and its published code differ, which of them a method follows
@@ -53,7 +68,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Mixed:
-    """A mixed batch: images (B,C,H,W), targets (B,K) float32 with rows that sum to 1, and the plan that made them."""
+    """A mixed batch: images (B,C,H,W), targets (``Mixer.targets``) and the plan that made them."""
 
     images: Tensor
     targets: Tensor
@@ -79,6 +94,7 @@ class Mixer(nn.Module):
     """Base of the mixing methods: a subclass defines ``draw_lambda`` and ``draw``, or ``build_plan`` where it needs more.
 
     Works on (B,C,H,W) float tensors of any channel count, size, device and memory format, without host synchronisation.
+    Methods that are only a mask or a constant also take volumes (B,C,D,H,W), every slice with the same mask.
 
     Args:
         num_classes: K, the width of the soft targets.
@@ -91,8 +107,15 @@ class Mixer(nn.Module):
     saliency_kind: Literal["gradient", "static"] | None = None
     #: whether ``mix_images`` moves pixels inside an image, as ``plan.geometry`` says, before it mixes them
     moves_pixels: bool = False
+    #: whether the method itself changes class labels, so that it has no form for labels of other kinds
+    changes_labels: bool = False
     #: where the method is defined
     source: str = ""
+    #: what the labels are, what their weights follow and how far; set by ``with_labels``
+    label_kind: LabelKind = "class"
+    union: bool = False
+    label_by: LabelBy = "area"
+    label_blend: float = 1.0
 
     def __init__(self, *, num_classes: int, per_batch: bool = False) -> None:
         super().__init__()
@@ -100,6 +123,37 @@ class Mixer(nn.Module):
             raise ValueError(f"num_classes must be at least 1, got {num_classes}")
         self.num_classes = num_classes
         self.per_batch = per_batch
+
+    def with_labels(
+        self, kind: LabelKind = "class", *, union: bool = False, by: LabelBy = "area", blend: float = 1.0
+    ) -> Self:
+        """This mixer, from now on for labels of another kind: ``CutMix(num_classes=20).with_labels("multi-label")``.
+
+        Args:
+            kind: ``"class"``; ``"multi-label"``, (B,K) labels of 0 and 1; or ``"value"``, numbers (B,) or (B,D).
+            union: multi-label only: a mixed image has every label of every image it shows, instead of their weighted sum.
+            by: ``"saliency"`` weighs each image's label by the share of its own saliency that the mixed image shows, and makes
+                ``plan`` and ``mix`` need ``saliency=`` (Saliency Grafting, OA-CutMix); ``"area"`` as the method defines it.
+            blend: 0..1, from the area's weights to the saliency's.
+
+        Raises:
+            ValueError: a value out of range, or a method whose label does not follow its mask with ``by="saliency"``.
+        """
+        for name, value, known in (("kind", kind, LabelKind), ("by", by, LabelBy)):
+            if value not in get_args(known):
+                raise ValueError(f"{name} must be one of {', '.join(get_args(known))}, got {value!r}")
+        if self.changes_labels and kind != "class":
+            raise ValueError(f"{type(self).__name__} changes class labels; it has no form for kind={kind!r}")
+        if union and kind != "multi-label":
+            raise ValueError(f"union=True is for kind='multi-label', got kind={kind!r}")
+        if by == "saliency" and not self.label_follows_mask:
+            raise ValueError(
+                f"by='saliency' needs a method whose label follows its mask; {type(self).__name__}'s does not"
+            )
+        self.label_kind, self.union, self.label_by = kind, union, by
+        self.label_blend = check_probability("blend", blend)
+        self.saliency_kind = type(self).saliency_kind or ("static" if by == "saliency" else None)
+        return self
 
     def draw_lambda(self, draws: Draws) -> Tensor:
         """(B,) float32 in [0,1]; not called where the caller gives ``lam``."""
@@ -121,7 +175,7 @@ class Mixer(nn.Module):
         """Decide everything random about a batch.
 
         Args:
-            images: (B,C,H,W) float; only shape and device are read unless the method looks at images.
+            images: (B,C,H,W) or (B,C,D,H,W) float; only shape and device are read unless the method looks at images.
             saliency: (B,H,W) of the images, non-negative, for the methods that need it (``saliency_kind``).
             lam: (B,) in [0,1], used as lambda instead of a draw (two domains that share one lambda, sweeps). Values are
                 checked in eager calls on a CPU; elsewhere NaN counts as 0 and values are clamped.
@@ -132,7 +186,7 @@ class Mixer(nn.Module):
         Raises:
             ValueError: images, lam, partner or the generator do not fit, or saliency is missing.
         """
-        check_images(images)
+        self.check_images(images)
         count, size = len(images), image_size(images)
         if self.saliency_kind and saliency is None:
             raise ValueError(f"{type(self).__name__} needs saliency=(B,H,W); see mixgan.mixing.saliency")
@@ -143,7 +197,34 @@ class Mixer(nn.Module):
         if partner is not None:
             partner = checked_partner(partner, count)
         draws = Draws(count, device=images.device, shared=self.per_batch, partner=partner, generator=generator)
-        return self.build_plan(images, saliency, lam, draws)
+        plan = self.build_plan(images, saliency, lam, draws)
+        if self.label_by == "area":
+            return plan
+        assert saliency is not None
+        by_saliency = weights_by_saliency(self.shown_saliency(saliency.float(), plan), plan.weights)
+        return replace(plan, weights=torch.lerp(plan.weights, by_saliency, self.label_blend))
+
+    def check_images(self, images: Tensor) -> None:
+        """ValueError unless images is a float tensor of a form that the method mixes, with at least one sample."""
+        if images.ndim not in (4, 5) or not images.is_floating_point() or len(images) == 0:
+            raise ValueError(
+                f"images must be a non-empty (B,C,H,W) float tensor, got {tuple(images.shape)} {images.dtype}"
+            )
+        if images.ndim == 5 and (self.saliency_kind or self.moves_pixels):
+            raise ValueError(
+                f"volumes (B,C,D,H,W) need a method that is only a mask or a constant, such as cutmix or mixup; "
+                f"{type(self).__name__} is not, got {tuple(images.shape)}"
+            )
+
+    def shown_saliency(self, saliency: Tensor, plan: Plan) -> Tensor:
+        """(B,2): the share of its saliency (B,H,W) that the own image and the partner show in the mixed image."""
+        assert plan.mask is not None
+        own, partner = saliency, saliency[plan.partner]
+        moved = own[:, None], partner[:, None]
+        if self.moves_pixels:
+            moved = self.move_pixels(*moved, plan)
+        shares = shown_share(moved[0], own, plan.mask), shown_share(moved[1], partner, 1.0 - plan.mask)
+        return torch.stack(shares, 1)
 
     def build_plan(self, images: Tensor, saliency: Tensor | None, lam: Tensor | None, draws: Draws) -> Plan:
         """Draw lambda and the method's mask, then pair every sample with a partner; methods that need more override this."""
@@ -155,15 +236,29 @@ class Mixer(nn.Module):
         """Mix images (B,C,h,w) by a plan: mask * own + (1 - mask) * partner. Pure; the inputs are left as they are.
 
         Args:
-            images: the plan's batch, or features of it: any channel count and any size, the mask is resized.
-            others: (B,C,h,w), a second source used instead of ``images[plan.partner]`` (sample i is mixed with others[i]).
+            images: the plan's batch, or what belongs to it: features or float maps with any number of channels and of any size
+                (the mask is resized), maps (B,h,w), volumes (B,C,D,h,w). Integer label maps keep their dtype and values: every
+                pixel has the label of the image that weighs at least as much there.
+            others: like images, a second source used instead of ``images[plan.partner]`` (sample i is mixed with others[i]).
 
         Raises:
             ValueError: images or others do not fit.
         """
-        check_images(images)
+        if images.ndim not in (3, 4, 5) or len(images) != len(plan.weights):
+            raise ValueError(
+                f"images must be (B,C,h,w) or maps (B,h,w) for the plan's {len(plan.weights)} samples, got {tuple(images.shape)}"
+            )
         if others is not None and others.shape != images.shape:
             raise ValueError(f"others must be {tuple(images.shape)} like images, got {tuple(others.shape)}")
+        if images.ndim == 3:
+            other_maps = None if others is None else others[:, None]
+            return self.mix_pixels(images[:, None], plan, other_maps)[:, 0]
+        if images.ndim == 5 and self.moves_pixels:
+            self.check_images(images)
+        return self.mix_pixels(images, plan, others)
+
+    def mix_pixels(self, images: Tensor, plan: Plan, others: Tensor | None) -> Tensor:
+        """``mix_images`` on checked tensors (B,C,h,w) or (B,C,D,h,w); methods that are more than a mask override this."""
         partner = images[plan.partner] if others is None else others
         if self.moves_pixels:
             images, partner = self.move_pixels(images, partner, plan)
@@ -176,30 +271,65 @@ class Mixer(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} defines no move_pixels()")
 
     def targets(self, labels: Tensor, plan: Plan, *, other_labels: Tensor | None = None) -> Tensor:
-        """Soft targets (B,K) float32, rows sum to 1.
+        """Targets float32: soft labels (B,K) whose rows sum to 1; of other kinds as ``with_labels`` says.
 
         Args:
-            labels: (B,) int class indices, or (B,K) soft or one-hot labels of any dtype.
+            labels: (B,) int class indices, or (B,K) soft or one-hot labels of any dtype; multi-label (B,K) of 0 and 1; values
+                (B,) or (B,D), which give targets of their shape.
             other_labels: the labels of ``others``, of the same form, used instead of ``labels[plan.partner]``.
 
         Raises:
             ValueError: labels or other_labels do not fit.
         """
-        count = len(plan.weights)
-        soft = labels.shape == (count, self.num_classes)
-        if not soft and (labels.shape != (count,) or labels.is_floating_point()):
+        sources = labels, other_labels, plan.sources, plan.weights
+        if self.label_kind == "value":
+            return value_targets(*sources)
+        if self.label_kind == "multi-label":
+            return multi_label_targets(*sources, self.num_classes, union=self.union)
+        return class_targets(*sources, self.num_classes)
+
+    def mix_boxes(
+        self, boxes: Sequence[Tensor], labels: Sequence[Tensor], plan: Plan, *, min_visible: float = 0.1
+    ) -> MixedBoxes:
+        """The boxes of the mixed images: those of both sources, clipped to what is shown of them. Runs on the host.
+
+        Methods that select keep boxes with weight 1, methods that interpolate keep those of both images with the image's weight.
+
+        Args:
+            boxes: one (N,4) tensor per image, left, top, right, bottom in pixels, or torchvision ``BoundingBoxes``.
+            labels: one (N,) tensor per image.
+            plan: of these images, at their size.
+            min_visible: boxes of which less than this share of the area is shown are dropped, 0..1.
+
+        Raises:
+            ValueError: lists that do not fit, or a method that moves parts of an image or has no mask.
+        """
+        check_probability("min_visible", min_visible)
+        if not len(boxes) == len(labels) == len(plan.weights):
             raise ValueError(
-                f"labels must be ({count},) class indices or ({count}, {self.num_classes}) soft labels, "
-                f"got {tuple(labels.shape)} {labels.dtype}"
+                f"the plan has {len(plan.weights)} samples, got {len(boxes)} boxes and {len(labels)} labels"
             )
-        if other_labels is not None and other_labels.shape != labels.shape:
-            raise ValueError(f"other_labels must be {tuple(labels.shape)} like labels, got {tuple(other_labels.shape)}")
-        # (B,M) class indices or (B,M,K) soft labels of the sources
-        columns = labels[plan.sources] if other_labels is None else torch.stack((labels, other_labels), 1)
-        if soft:
-            return (plan.weights[:, :, None] * columns.float()).sum(1)
-        # Not F.one_hot: it reads the largest label back to the host.
-        return plan.weights.new_zeros(count, self.num_classes).scatter_add(1, columns.long(), plan.weights)
+        if plan.mask is None or not self.keeps_boxes(plan):
+            raise ValueError(f"{type(self).__name__} takes images apart; boxes need a method that keeps them whole")
+        mask = plan.mask.detach().cpu()[:, 0]
+        shares = [(own, 1.0 - own) for own in mask]
+        pasted = self.pasted_boxes(plan)
+        return mixed_boxes(
+            boxes,
+            labels,
+            shares,
+            plan.sources.tolist(),
+            None if pasted is None else pasted.tolist(),
+            min_visible=min_visible,
+        )
+
+    def keeps_boxes(self, plan: Plan) -> bool:
+        """Whether things keep their place and shape in the image, or are resized with it."""
+        return not self.moves_pixels or plan.geometry is None or self.pasted_boxes(plan) is not None
+
+    def pasted_boxes(self, plan: Plan) -> Tensor | None:
+        """(B,4) int64, top, bottom, left, right of the box that the whole partner is resized into, for methods that do."""
+        return None
 
     def mix(
         self,
@@ -256,9 +386,11 @@ def blend(own: Tensor, partner: Tensor, mask: Tensor, *, reuse: bool = False) ->
     Where the mask is 1 or 0 the pixel is selected, not multiplied: a NaN or inf does not reach pixels that do not show it.
     With ``reuse`` the partner has no pixels but own's, and the result may take its memory.
     """
+    if not own.is_floating_point():
+        return mix_label_map(own, partner, mask)
     if mask.shape[-2:] != own.shape[-2:]:
         mask = F.adaptive_avg_pool2d(mask, image_size(own))  # by area: keeps the mean where the sizes divide
-    mask = mask.to(own.dtype)
+    mask = spread_over_slices(mask.to(own.dtype), own)
     if mask.requires_grad:
         return torch.lerp(partner, own, mask)  # the gradient of a learned mask needs both images at every pixel
     # On a CPU selecting takes ten times as long as mixing, so look first; lerp copies finite pixels exactly.
@@ -286,12 +418,6 @@ def is_eager_cpu(values: Tensor) -> bool:
 def all_finite(values: Tensor) -> bool:
     """Whether a CPU tensor has no NaN and no inf; a sum is the fastest look. False for finite values that overflow it."""
     return math.isfinite(values.detach().sum(dtype=torch.promote_types(values.dtype, torch.float32)).item())
-
-
-def check_images(images: Tensor) -> None:
-    """ValueError unless images is a (B,C,H,W) float tensor with at least one sample."""
-    if images.ndim != 4 or not images.is_floating_point() or len(images) == 0:
-        raise ValueError(f"images must be a non-empty (B,C,H,W) float tensor, got {tuple(images.shape)} {images.dtype}")
 
 
 def checked_lambda(lam: Tensor, count: int) -> Tensor:

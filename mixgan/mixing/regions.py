@@ -12,7 +12,6 @@ from mixgan.mixing.mixer import (
     Mixer,
     Plan,
     check_fidelity,
-    check_images,
     check_probability,
     check_range,
     constant_mask,
@@ -246,6 +245,15 @@ class ResizeMix(Mixer):
         assert plan.mask is not None
         return own, resize_into(partner, plan.geometry, image_size(plan.mask))
 
+    def pasted_boxes(self, plan: Plan) -> Tensor | None:
+        """The pasted boxes themselves."""
+        return plan.geometry
+
+    def shown_saliency(self, saliency: Tensor, plan: Plan) -> Tensor:
+        """The whole partner is shown, unless its box is empty."""
+        own = super().shown_saliency(saliency, plan)[:, :1]
+        return torch.cat((own, (plan.lam < 1).float()[:, None]), 1)
+
 
 def resize_into(images: Tensor, box: Tensor, size: tuple[int, int]) -> Tensor:
     """Images (B,C,h,w) scaled into their boxes (B,4) of an image of ``size`` (H,W); outside them the result means nothing."""
@@ -338,11 +346,14 @@ class PatchShuffle(Erm):
         geometry = torch.where(draws.bernoulli(self.p).view(-1, 1, 1, 1), shuffled, unmoved)
         return replace(super().build_plan(images, saliency, lam, draws), geometry=geometry)
 
-    def mix_images(self, images: Tensor, plan: Plan, *, others: Tensor | None = None) -> Tensor:
-        """The images with the pixels of every patch in their new places; arguments as in ``Mixer.mix_images``."""
-        check_images(images)
+    def mix_pixels(self, images: Tensor, plan: Plan, others: Tensor | None) -> Tensor:
+        """The images with the pixels of every patch in their new places."""
         assert plan.geometry is not None
         return take_pixels(images, patch_index(plan.geometry, self.patch_size, image_size(images)))
+
+    def keeps_boxes(self, plan: Plan) -> bool:
+        """Pixels move inside their patches only."""
+        return True
 
 
 def patch_index(order: Tensor, n: int, size: tuple[int, int]) -> Tensor:

@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from mixgan.mixing.comixup import CoMixup
 from mixgan.mixing.fmix import FMix
 from mixgan.mixing.interpolation import DisturbLabel, Erm, LabelSmoothing, Mixup, MixupL, MixupX, MixupXL, SamplePairing
+from mixgan.mixing.labels import LabelBy, LabelKind
 from mixgan.mixing.mixer import Mixer, Plan
 from mixgan.mixing.puzzlemix import PuzzleMix
 from mixgan.mixing.regions import CutMix, GridMix, MixupH, MixupHC, MixupHV, MixupV, PatchShuffle, ResizeMix, StitchRect
@@ -77,8 +79,20 @@ def mixer_options(name: str) -> dict[str, inspect.Parameter]:
     return {key: value for key, value in parameters.items() if key not in ("self", "num_classes", "mixers")}
 
 
-def build_mixer(name: str, *, num_classes: int, **options: Any) -> Mixer:
+def build_mixer(
+    name: str,
+    *,
+    num_classes: int | None = None,
+    label_kind: LabelKind = "class",
+    union: bool = False,
+    label_by: LabelBy = "area",
+    label_blend: float = 1.0,
+    **options: Any,
+) -> Mixer:
     """A mixing method by name, e.g. ``build_mixer("mixup", num_classes=10, alpha=0.2)``.
+
+    ``label_kind``, ``union``, ``label_by`` and ``label_blend`` are those of ``Mixer.with_labels``; ``"value"`` needs no
+    ``num_classes``.
 
     Names joined by "+" make a composite of which one method is drawn per batch (``weights=``, ``per_sample=``, see
     ``Composite``); its methods' own options come as dictionaries under their names with "_" for "-":
@@ -87,11 +101,20 @@ def build_mixer(name: str, *, num_classes: int, **options: Any) -> Mixer:
     Raises:
         ValueError: unknown name, an option that the method does not know, or a value out of range; each names what is known.
     """
+    if num_classes is None:
+        if label_kind != "value":
+            raise ValueError(f"label_kind={label_kind!r} needs num_classes=, the number of classes or labels")
+        num_classes = 1
+    mixer = _build(name, num_classes, options)
+    return mixer.with_labels(label_kind, union=union, by=label_by, blend=label_blend)
+
+
+def _build(name: str, num_classes: int, options: dict[str, Any]) -> Mixer:
     parts = parts_of(name)
     if len(parts) > 1:
         own = {part: options.pop(part.replace("-", "_"), {}) for part in parts}
         _check_options(name, options, mixer_options(name))
-        mixers = [build_mixer(part, num_classes=num_classes, **own[part]) for part in parts]
+        mixers = [_build(part, num_classes, own[part]) for part in parts]
         return Composite(mixers, **options)
     _check_options(name, options, mixer_options(name))
     return mixer_class(name)(num_classes=num_classes, **options)
@@ -136,16 +159,27 @@ class Composite(Mixer):
         self.mixers: Sequence[Mixer] = nn.ModuleList(mixers)  # type: ignore[assignment]  # a list of mixers to its users
         self.per_sample = per_sample
         self.label_follows_mask = all(mixer.label_follows_mask for mixer in mixers)
+        self.changes_labels = any(mixer.changes_labels for mixer in mixers)
         kinds = {mixer.saliency_kind for mixer in mixers} - {None}
         if len(kinds) > 1:
             raise ValueError("methods that need static and gradient saliency cannot share one composite")
-        self.saliency_kind = kinds.pop() if kinds else None
+        self.saliency_kind = self.parts_saliency = kinds.pop() if kinds else None
         self.moves_pixels = any(mixer.moves_pixels for mixer in mixers)
         if per_sample:
             own = [m for m in mixers if m.moves_pixels or type(m).targets is not Mixer.targets]
             if own:
                 names = ", ".join(type(mixer).__name__ for mixer in own)
                 raise ValueError(f"drawn per sample, methods must be only a mask; {names} is more: draw per batch")
+
+    def with_labels(
+        self, kind: LabelKind = "class", *, union: bool = False, by: LabelBy = "area", blend: float = 1.0
+    ) -> Self:
+        """As ``Mixer.with_labels``, for all methods."""
+        super().with_labels(kind, union=union, by=by, blend=blend)
+        for mixer in self.mixers:
+            mixer.with_labels(kind, union=union)
+        self.saliency_kind = self.parts_saliency or self.saliency_kind
+        return self
 
     def build_plan(self, images: Tensor, saliency: Tensor | None, lam: Tensor | None, draws: Draws) -> Plan:
         """The plan of the chosen method, or of the method that each sample chose."""
@@ -161,17 +195,35 @@ class Composite(Mixer):
             plan = _where(chosen == number, other, plan)
         return plan
 
-    def mix_images(self, images: Tensor, plan: Plan, *, others: Tensor | None = None) -> Tensor:
+    def mix_pixels(self, images: Tensor, plan: Plan, others: Tensor | None) -> Tensor:
         """Mix as the chosen method does; per sample, by the masks alone."""
         if plan.choice is None:
-            return super().mix_images(images, plan, others=others)
-        return self.mixers[plan.choice].mix_images(images, plan, others=others)
+            return super().mix_pixels(images, plan, others)
+        return self.mixers[plan.choice].mix_pixels(images, plan, others)
 
     def targets(self, labels: Tensor, plan: Plan, *, other_labels: Tensor | None = None) -> Tensor:
         """The chosen method's targets."""
         if plan.choice is None:
             return super().targets(labels, plan, other_labels=other_labels)
         return self.mixers[plan.choice].targets(labels, plan, other_labels=other_labels)
+
+    def shown_saliency(self, saliency: Tensor, plan: Plan) -> Tensor:
+        """As the chosen method shows it."""
+        if plan.choice is None:
+            return super().shown_saliency(saliency, plan)
+        return self.mixers[plan.choice].shown_saliency(saliency, plan)
+
+    def keeps_boxes(self, plan: Plan) -> bool:
+        """Whether the chosen method does."""
+        if plan.choice is None:
+            return super().keeps_boxes(plan)
+        return self.mixers[plan.choice].keeps_boxes(plan)
+
+    def pasted_boxes(self, plan: Plan) -> Tensor | None:
+        """The chosen method's."""
+        if plan.choice is None:
+            return super().pasted_boxes(plan)
+        return self.mixers[plan.choice].pasted_boxes(plan)
 
 
 def _where(condition: Tensor, first: Plan, second: Plan) -> Plan:

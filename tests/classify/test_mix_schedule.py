@@ -29,6 +29,7 @@ def test_shares_by_epoch(schedule, shares):
         ({"warmup": -1}, "--mix-warmup must not be negative, got -1"),
         ({"epochs": "10/2"}, "--mix-epochs must be K/N with 0 < K <= N, such as 2/10, got '10/2'"),
         ({"epochs": "two"}, "got 'two'"),
+        ({"partner": "nearest"}, "--partner .*'nearest'"),
     ],
 )
 def test_values_out_of_range_are_quoted(options, message):

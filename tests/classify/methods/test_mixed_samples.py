@@ -139,3 +139,30 @@ def test_options_are_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert settings_from(words).method_options == {
             "loss": "bce", "clean_weight": 1.0, "reuse_forward": True, "smoothing": 0.0,
         }  # fmt: skip
+
+
+@pytest.mark.parametrize("policy", ["random", "same", "other"])
+def test_partners_are_those_of_the_policy(policy):
+    # The mixed images are read back: every image is its label everywhere, so a mixed pixel names own and partner.
+    labels = torch.tensor([0, 0, 1, 1, 2, 2])
+    images = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 3, 8, 8)
+    seen = []
+
+    class Reader(torch.nn.Module):
+        def forward(self, x):
+            seen.append(x)
+            return x.mean((2, 3))
+
+    method = build_method("cutmix", Reader(), num_classes=3, schedule=MixSchedule(partner=policy))
+    torch.manual_seed(0)
+    for _ in range(10):
+        method(images, labels)
+    pairs = {(b, int(value)) for x in seen for b in range(6) for value in x[b].unique() if int(value) != b}
+    same = {bool(labels[b] == labels[partner]) for b, partner in pairs}
+    assert same == {"random": {True, False}, "same": {True}, "other": {False}}[policy]
+
+
+@pytest.mark.parametrize("name", ["erm", "comixup", "label-smoothing"])
+def test_partners_are_refused_where_no_pairs_are_mixed(name):
+    with pytest.raises(ValueError, match="--partner is for methods that mix pairs"):
+        build_method(name, torch.nn.Linear(3, 3), num_classes=3, schedule=MixSchedule(partner="same"))
