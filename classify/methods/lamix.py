@@ -36,6 +36,7 @@ class Lamix(MixedSamples):
         beta: weight of the local label, in [0, 1]; 1 leaves the global label out (table 8).
         local_label: ``"lambda"``: lam y_i + (1-lam) y_j with lam ~ U(0, 1) (Eq. 2, 3.1); ``"average"``: lam = 0.5 (Fig. 1).
         originals: alternate with steps on original samples, which come first; False: mixed ones only (table 7).
+        per_batch: one lambda for the batch.
         mixer: makes the mixed samples and their local labels; default: the average of two images.
         num_classes, mean, std: of the data set.
 
@@ -56,10 +57,12 @@ class Lamix(MixedSamples):
         beta: float = 0.5,
         local_label: LocalLabel = "lambda",
         originals: bool = True,
+        per_batch: bool = False,
     ) -> None:
         check_choice("local-label", local_label, tuple(LABEL_RANGES))
         if mixer is None:
-            mixer = build_mixer("mixup-l", num_classes=num_classes, label_range=LABEL_RANGES[local_label])
+            label_range = LABEL_RANGES[local_label]
+            mixer = build_mixer("mixup-l", num_classes=num_classes, label_range=label_range, per_batch=per_batch)
         super().__init__(network, mixer, mean=mean, std=std)
         if not (hasattr(network, "embedding") and hasattr(network, "classifier")):
             raise ValueError(
@@ -123,7 +126,7 @@ class LamixPuzzle(Lamix):
     Args:
         network: the classifier.
         beta: weight of the local label, in [0, 1]; the paper's 1 leaves the global label out (3.2).
-        local_label, originals: as in ``Lamix``.
+        local_label, originals, per_batch: as in ``Lamix``.
         transport: whether PuzzleMix moves blocks.
         t_size: side of the moved blocks in px, at most a mask block's; 0 for a mask block's.
         num_classes, mean, std: of the data set.
@@ -141,6 +144,7 @@ class LamixPuzzle(Lamix):
         beta: float = 1.0,
         local_label: LocalLabel = "lambda",
         originals: bool = True,
+        per_batch: bool = False,
         transport: bool = True,
         t_size: int = 4,
     ) -> None:
@@ -148,6 +152,7 @@ class LamixPuzzle(Lamix):
         mixer = HalfPuzzle(
             num_classes=num_classes,
             label_range=LABEL_RANGES[local_label],
+            per_batch=per_batch,
             transport=transport,
             t_size=t_size,
             mean=mean,

@@ -35,6 +35,7 @@ class MultiSample(Method):
         interpolate: what takes lambda ~ Beta(alpha, alpha) and not 1/2: "none" of a and b, a ("samples", 5.3), b ("labels", 5.3)
             or "both"; "paper" is none with two heads and both with one.
         alpha: both parameters of the Beta distribution, above 0; 1 is uniform.
+        per_batch: one lambda for the batch.
         random_label: replace the label of the "first" or "second" image by one drawn from all classes, every step anew (5.4).
         mean, std: the normalisation of the images, for the pictures.
     """
@@ -51,6 +52,7 @@ class MultiSample(Method):
         heads: Literal[1, 2] = 2,
         interpolate: Interpolate = "paper",
         alpha: float = 1.0,
+        per_batch: bool = False,
         random_label: RandomLabel = "none",
     ) -> None:
         super().__init__(network, mean=mean, std=std)
@@ -63,6 +65,7 @@ class MultiSample(Method):
             interpolate = "none" if heads == 2 else "both"
         self.heads, self.interpolate, self.random_label = heads, interpolate, random_label
         self.num_classes = num_classes
+        self.per_batch = per_batch
         self.alpha = check_positive("--method.alpha", alpha)
         double_input(network)
         if heads == 2:
@@ -70,7 +73,7 @@ class MultiSample(Method):
 
     def forward(self, images: Tensor, labels: Tensor) -> MethodOutput:
         """Pair every image with a random one, classify both. Logs the loss, both accuracies and their weighted mean."""
-        draws = Draws(len(images), device=images.device)
+        draws = Draws(len(images), device=images.device, shared=self.per_batch)
         partner = draws.partner()
         image_share, label_share = self.shares(draws)
         logits = self.logits(join(images, images[partner], image_share))
@@ -139,7 +142,7 @@ class MultiSample(Method):
 
     def pictures(self, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> dict[str, Tensor]:
         """Both images of each pair, as strong as the network gets them."""
-        draws = Draws(len(images), device=images.device, generator=generator)
+        draws = Draws(len(images), device=images.device, shared=self.per_batch, generator=generator)
         partner = draws.partner()
         first, second = join(images, images[partner], self.shares(draws)[0]).chunk(2, 1)
         return {"first": self.normalise.undo(first), "second": self.normalise.undo(second)}

@@ -51,10 +51,10 @@ def step(method: Method, images: Tensor, labels: Tensor, *, seed: int = 3) -> Te
     return loss.detach()
 
 
-def drawn(*, seed: int = 3) -> tuple[Tensor, Tensor]:
+def drawn(*, seed: int = 3, lambdas: int = BATCH) -> tuple[Tensor, Tensor]:
     """The lambdas and partners that a mixed step draws."""
     torch.manual_seed(seed)
-    return torch.rand(BATCH), torch.randperm(BATCH)
+    return torch.rand(lambdas).expand(BATCH), torch.randperm(BATCH)
 
 
 def loss_by_hand(method: Method, x: Tensor, local: Tensor, beta: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -76,16 +76,16 @@ def assert_loss_and_gradients(method: Method, loss: Tensor, by_hand: Tensor) -> 
         torch.testing.assert_close(parameter.grad, expected)
 
 
-@pytest.mark.parametrize("beta", [0.5, 0.2, 1.0])
-def test_original_and_mixed_steps_are_the_equations(beta: float):
+@pytest.mark.parametrize(("beta", "per_batch"), [(0.5, False), (0.5, True), (0.2, False), (1.0, False)])
+def test_original_and_mixed_steps_are_the_equations(beta: float, per_batch: bool):
     images, labels = batch()
     one_hot = torch.eye(CLASSES)[labels]
-    method = lamix(beta=beta)
+    method = lamix(beta=beta, per_batch=per_batch)
     loss = step(method, images, labels)
     assert_loss_and_gradients(method, loss, loss_by_hand(method, images, one_hot, beta)[0])
 
     loss = step(method, images, labels)
-    lam, partner = drawn()
+    lam, partner = drawn(lambdas=1 if per_batch else BATCH)
     local = lam[:, None] * one_hot + (1 - lam[:, None]) * one_hot[partner]
     assert_loss_and_gradients(method, loss, loss_by_hand(method, (images + images[partner]) / 2, local, beta)[0])
     # W_t is always in the graph, and beta = 1 says that it does not matter
@@ -120,17 +120,18 @@ def test_steps_alternate_original_and_mixed(name: str):
         assert not torch.equal(method.network.seen[-1], images)
 
 
-@pytest.mark.parametrize("local_label", ["lambda", "average"])
-def test_the_puzzle_form_is_puzzlemix_at_one_half_with_the_local_label(local_label: str):
+@pytest.mark.parametrize(("local_label", "per_batch"), [("lambda", False), ("lambda", True), ("average", False)])
+def test_the_puzzle_form_is_puzzlemix_at_one_half_with_the_local_label(local_label: str, per_batch: bool):
     images, labels = batch()
-    method = lamix("lamix-puzzle", originals=False, local_label=local_label, t_size=1)
-    puzzle = build_mixer("puzzlemix", num_classes=CLASSES, t_size=1)
+    method = lamix("lamix-puzzle", originals=False, local_label=local_label, t_size=1, per_batch=per_batch)
+    puzzle = build_mixer("puzzlemix", num_classes=CLASSES, t_size=1, per_batch=per_batch)
     cross_entropy = nn.CrossEntropyLoss(reduction="sum")
     saliency = gradient_saliency(lambda x: cross_entropy(method.network(x), labels), images)
     loss = step(method, images, labels)
 
     torch.manual_seed(3)
-    lam = torch.rand(BATCH) if local_label == "lambda" else 0 * torch.rand(BATCH) + 0.5
+    lam = torch.rand(1 if per_batch else BATCH).expand(BATCH)
+    lam = lam if local_label == "lambda" else 0 * lam + 0.5
     mixed = puzzle.mix(images, labels, saliency=saliency, lam=torch.full((BATCH,), 0.5))
     assert torch.equal(method.network.seen[-1], mixed.images)
     one_hot = torch.eye(CLASSES)[labels]

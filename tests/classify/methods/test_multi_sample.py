@@ -54,10 +54,10 @@ def forward(method: Method, *, seed: int = 3):
     return method(*batch())
 
 
-def draws(*, seed: int = 3) -> tuple[Tensor, Tensor, Tensor]:
+def draws(*, seed: int = 3, lambdas: int = COUNT) -> tuple[Tensor, Tensor, Tensor]:
     """Partner, lambda and random labels of a step."""
     torch.manual_seed(seed)
-    return torch.randperm(COUNT), torch.rand(COUNT), torch.randint(CLASSES, (COUNT,))
+    return torch.randperm(COUNT), torch.rand(lambdas).expand(COUNT), torch.randint(CLASSES, (COUNT,))
 
 
 def negative_log(logits: Tensor, labels: Tensor) -> Tensor:
@@ -81,10 +81,11 @@ def test_two_heads_sum_the_cross_entropies_of_the_concatenated_images():
     torch.testing.assert_close(output.logs["accuracy"], sum(right) / 2)
 
 
-def test_one_head_has_the_labels_of_mixup():
+@pytest.mark.parametrize("per_batch", [False, True])
+def test_one_head_has_the_labels_of_mixup(per_batch: bool):
     # Multi-sample 4.1, Eq. 2: [lam*x_i, (1-lam)*x_j] and lam*y_i + (1-lam)*y_j, here with images times 2
-    (images, labels), (partner, lam, _) = batch(), draws()
-    method = multi_sample(heads=1)
+    (images, labels), (partner, lam, _) = batch(), draws(lambdas=1 if per_batch else COUNT)
+    method = multi_sample(heads=1, per_batch=per_batch)
     output = forward(method)
     share = lam.view(-1, 1, 1, 1)
     pairs = 2 * torch.cat((share * images, (1 - share) * images[partner]), 1)
