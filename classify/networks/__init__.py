@@ -1,6 +1,7 @@
 """Classifier networks by name; `contract.py` says what each of them offers.
 
 Networks with a stem for small images (32 to 64 px) have the plain name, those with ImageNet's stem have ``-imagenet`` behind it.
+Those without the last batch norm, as in published mixing code, have ``-published``.
 """
 
 from collections.abc import Callable
@@ -19,6 +20,10 @@ _NETWORKS = {
     "preact-resnet34": "classify.networks.preact_resnet:preact_resnet34",
     "preact-resnet50": "classify.networks.preact_resnet:preact_resnet50",
     "preact-resnet101": "classify.networks.preact_resnet:preact_resnet101",
+    "preact-resnet18-published": "classify.networks.preact_resnet:preact_resnet18_published",
+    "preact-resnet34-published": "classify.networks.preact_resnet:preact_resnet34_published",
+    "preact-resnet50-published": "classify.networks.preact_resnet:preact_resnet50_published",
+    "preact-resnet101-published": "classify.networks.preact_resnet:preact_resnet101_published",
     "preact-resnet18-2d": "classify.networks.preact_resnet:TwoUnitBottleneck",
     "resnet18": "classify.networks.resnet:resnet18",
     "resnet34": "classify.networks.resnet:resnet34",

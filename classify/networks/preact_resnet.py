@@ -1,9 +1,12 @@
 """Pre-activation ResNets for small images: the "PreAct ResNet-18" of the CIFAR papers (LaMix, Manifold Mixup, PuzzleMix).
 
 He et al., Identity Mappings in Deep Residual Networks (arXiv:1603.05027), with a 3x3 stem without pooling and no normalisation
-after the stem. The published mixup code (kuangliu/pytorch-cifar) leaves out He et al.'s last batch norm and ReLU before the mean
-pooling; here they stay, because without them the first steps at learning rate 0.1 blow the loss up to hundreds or to NaN.
+after the stem. Published mixing code (after kuangliu) leaves out He et al.'s last batch norm and ReLU before the mean
+pooling: its networks are the ``-published`` ones. The others have both, because without them the first steps at learning rate
+0.1 blow the loss up to hundreds or to NaN.
 """
+
+from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -64,13 +67,14 @@ def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Conv2d | N
 
 
 class PreActResNet(PooledNetwork):
-    """A 3x3 stem and stages of ``block``, each but the first halving the size; one last batch norm and ReLU before pooling.
+    """A 3x3 stem and stages of ``block``, each but the first halving the size; a last batch norm and ReLU before pooling.
 
     Args:
         block: a class called as ``block(in_channels, width, stride)``, giving ``width * block.expansion`` channels.
         depths: blocks in each stage.
         widths: base channels of each stage.
         stem_width: channels of the stem.
+        last_norm: False leaves out the last batch norm and its ReLU.
     """
 
     def __init__(
@@ -82,6 +86,7 @@ class PreActResNet(PooledNetwork):
         in_channels: int = 3,
         widths: tuple[int, ...] = (64, 128, 256, 512),
         stem_width: int = 64,
+        last_norm: bool = True,
     ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, stem_width, 3, padding=1, bias=False)
@@ -91,7 +96,7 @@ class PreActResNet(PooledNetwork):
             stride = 1 if name == "layer1" else 2
             self.add_module(name, _stage(block, channels, width, depth, stride=stride))
             channels = width * block.expansion
-        self.norm = nn.BatchNorm2d(channels)
+        self.norm = nn.BatchNorm2d(channels) if last_norm else None
         self.classifier = nn.Linear(channels, num_classes)
 
     def stages(self, x: Tensor) -> list[Tensor]:
@@ -103,8 +108,9 @@ class PreActResNet(PooledNetwork):
         return maps
 
     def embedding(self, x: Tensor) -> Tensor:
-        """(B,D), the spatial mean of the last stage after its batch norm and ReLU."""
-        return F.relu(self.norm(self.stages(x)[-1])).mean(dim=(2, 3))
+        """(B,D), the spatial mean of the last stage, after the last batch norm and ReLU where there are any."""
+        last = self.stages(x)[-1]
+        return (last if self.norm is None else F.relu(self.norm(last))).mean(dim=(2, 3))
 
 
 def _stage(block: Block, in_channels: int, width: int, depth: int, *, stride: int) -> nn.Sequential:
@@ -112,24 +118,39 @@ def _stage(block: Block, in_channels: int, width: int, depth: int, *, stride: in
     return nn.Sequential(first, *(block(width * block.expansion, width) for _ in range(depth - 1)))
 
 
-def preact_resnet18(*, num_classes: int, in_channels: int = 3) -> PreActResNet:
+def preact_resnet18(*, num_classes: int, in_channels: int = 3, last_norm: bool = True) -> PreActResNet:
     """PreAct ResNet-18: 11,172,170 parameters for 10 classes and 3 channels."""
-    return PreActResNet(PreActBlock, (2, 2, 2, 2), num_classes=num_classes, in_channels=in_channels)
+    return PreActResNet(
+        PreActBlock, (2, 2, 2, 2), num_classes=num_classes, in_channels=in_channels, last_norm=last_norm
+    )
 
 
-def preact_resnet34(*, num_classes: int, in_channels: int = 3) -> PreActResNet:
+def preact_resnet34(*, num_classes: int, in_channels: int = 3, last_norm: bool = True) -> PreActResNet:
     """PreAct ResNet-34: 21,280,330 parameters for 10 classes and 3 channels."""
-    return PreActResNet(PreActBlock, (3, 4, 6, 3), num_classes=num_classes, in_channels=in_channels)
+    return PreActResNet(
+        PreActBlock, (3, 4, 6, 3), num_classes=num_classes, in_channels=in_channels, last_norm=last_norm
+    )
 
 
-def preact_resnet50(*, num_classes: int, in_channels: int = 3) -> PreActResNet:
+def preact_resnet50(*, num_classes: int, in_channels: int = 3, last_norm: bool = True) -> PreActResNet:
     """PreAct ResNet-50: 23,513,162 parameters for 10 classes and 3 channels."""
-    return PreActResNet(PreActBottleneck, (3, 4, 6, 3), num_classes=num_classes, in_channels=in_channels)
+    return PreActResNet(
+        PreActBottleneck, (3, 4, 6, 3), num_classes=num_classes, in_channels=in_channels, last_norm=last_norm
+    )
 
 
-def preact_resnet101(*, num_classes: int, in_channels: int = 3) -> PreActResNet:
+def preact_resnet101(*, num_classes: int, in_channels: int = 3, last_norm: bool = True) -> PreActResNet:
     """PreAct ResNet-101: 42,505,290 parameters for 10 classes and 3 channels."""
-    return PreActResNet(PreActBottleneck, (3, 4, 23, 3), num_classes=num_classes, in_channels=in_channels)
+    return PreActResNet(
+        PreActBottleneck, (3, 4, 23, 3), num_classes=num_classes, in_channels=in_channels, last_norm=last_norm
+    )
+
+
+#: Without the last batch norm and ReLU, as published mixing code has them; 11,171,146 parameters for 18 layers.
+preact_resnet18_published = partial(preact_resnet18, last_norm=False)
+preact_resnet34_published = partial(preact_resnet34, last_norm=False)
+preact_resnet50_published = partial(preact_resnet50, last_norm=False)
+preact_resnet101_published = partial(preact_resnet101, last_norm=False)
 
 
 class TwoUnitBottleneck(PreActResNet):

@@ -49,6 +49,10 @@ PREACT = {
     "preact-resnet34": KUANGLIU["resnet34"] - 2 * (64 + 128 + 256 + 512) + 2 * (512 - 64 - 128 - 256),
     "preact-resnet50": 23_513_162,  # published as "ResNetV2-50", with He et al.'s last batch norm
     "preact-resnet101": KUANGLIU["resnet101"] - 2 * (64 + 3840) + 2 * (2048 - 192 - 256 - 512 - 1024),
+    "preact-resnet18-published": 11_171_146,  # of the mixup code's network, as counted by those who use it
+    "preact-resnet34-published": 21_280_330 - 2 * 512,  # scale and shift of the last batch norm
+    "preact-resnet50-published": 23_513_162 - 2 * 2048,
+    "preact-resnet101-published": 42_505_290 - 2 * 2048,
     "preact-resnet18-2d": 11_172_170 + 2 * 513 + 100 * 3 + 512 * 101,
 }
 # The authors' papers give 0.85, 36.5, 25.6 and 34.4 million; all digits of the first by hand (stem 464, stages of 9 blocks

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from classify.networks import build_network
 from classify.networks.preact_resnet import PreActBottleneck, PreActResNet
 
 
@@ -32,6 +33,22 @@ def test_bottleneck_follows_its_formula(in_channels: int, stride: int):
     plain = stride == 1 and in_channels == 12
     shortcut = x if plain else F.conv2d(active, weights["shortcut.weight"], stride=stride)
     torch.testing.assert_close(block(x), shortcut + inner)
+
+
+def test_published_networks_end_in_the_mean_of_the_last_sum():
+    # The published code: avg_pool2d(layer4(...)), then linear; no batch norm, no ReLU, so that an embedding may be negative.
+    torch.manual_seed(0)
+    network = build_network("preact-resnet18-published", num_classes=5)
+    x = torch.randn(4, 3, 32, 32)
+    maps = network.stages(x)[-1]
+    pooled = F.avg_pool2d(maps, 4).flatten(1)
+    assert (pooled < 0).any()
+    torch.testing.assert_close(network.embedding(x), pooled)
+    torch.testing.assert_close(network(x), pooled @ network.classifier.weight.T + network.classifier.bias)
+    with_norm = build_network("preact-resnet18", num_classes=5)
+    assert with_norm.state_dict().keys() - network.state_dict().keys() == {
+        f"norm.{part}" for part in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    }
 
 
 def test_depths_and_widths_must_fit():
