@@ -72,8 +72,11 @@ class ClassifySettings(CommonSettings):
     """How many test images to use, at equal distances (default: all); of the tiles, how many to make (1000)."""
     eval_every_epochs: AtLeast1 = 1
     """Epochs between evaluations; the end of the run is evaluated in any case."""
+    crop: Literal["padded", "resized"] | None = None
+    """Random crops for training: of the padded image, or a random part of it, 8 to 100 %, resized (default: padded for sets in
+    memory, resized for those read from files)."""
     crop_padding: Literal["zeros", "reflect"] = "zeros"
-    """What surrounds a training image of a set in memory by 4 px before it is cropped at random."""
+    """What surrounds a training image by 4 px before a padded crop."""
     lr: Above0 = 0.1
     """Learning rate of SGD."""
     momentum: BelowOne = 0.9

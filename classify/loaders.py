@@ -7,7 +7,7 @@ workers, and torch's global random state is not touched.
 import signal
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -21,9 +21,10 @@ from torch.utils.data import DataLoader, Dataset
 from classify.data import FolderSet, ImageSet, resized_side
 from mixgan.data.images import BadImageError, read_image
 from mixgan.data.order import epoch_order, rank_batch, seeded_generator
-from mixgan.ops.transforms import Normalization, crop_flip
+from mixgan.ops.transforms import Normalization, crop_flip, random_boxes, resized_crop
 
 Padding = Literal["zeros", "reflect"]
+Crop = Literal["padded", "resized"]
 Batches = Iterator[tuple[Tensor, Tensor]]  # images (B,C,H,W) float32 and labels (B,) int64
 
 
@@ -65,8 +66,9 @@ class _Loader(ABC):
 class MemoryLoader(_Loader):
     """Training batches of a set that is kept on the device as one uint8 tensor and augmented there.
 
-    Augmentation: pad by ``pad`` pixels, crop a random window of the original size, mirror half of the images. It is drawn
-    on the CPU once per epoch, for every sample of the set.
+    Augmentation: pad by ``pad`` pixels, crop a random window of the original size, mirror half of the images; or with
+    ``crop="resized"`` torchvision's ``RandomResizedCrop`` to the original size in place of padding and cropping. It is drawn on
+    the CPU once per epoch, for every sample of the set, and done on the device.
 
     Args:
         dataset: its images and labels are moved to ``device`` and stay there; images are mirrored only where its ``flip`` is set.
@@ -74,6 +76,7 @@ class MemoryLoader(_Loader):
         rank, world: this process and the number of processes.
         pad: 0 disables random cropping.
         padding: pad with ``zeros``, or ``reflect`` the image at its edges.
+        crop: ``"padded"`` or ``"resized"``.
 
     Raises:
         ValueError: the set is smaller than one batch of all ranks.
@@ -90,27 +93,39 @@ class MemoryLoader(_Loader):
         world: int = 1,
         pad: int = 4,
         padding: Padding = "zeros",
+        crop: Crop = "padded",
     ) -> None:
         super().__init__(len(dataset), batch_size=batch_size, seed=seed, rank=rank, world=world)
         self.images, self.labels = dataset.images.to(device), dataset.labels.to(device)
-        self.pad, self.flip = pad, dataset.flip
+        self.pad, self.crop, self.flip = pad, crop, dataset.flip
         self.padding = "reflect" if padding == "reflect" else "constant"  # torch's words
         self.normalise = Normalization(dataset.mean, dataset.std).to(device)
 
     def _batches(self, epoch: int, first_step: int) -> Batches:
-        device, (height, width) = self.images.device, self.images.shape[-2:]
-        top, left, mirrored = (draw.to(device) for draw in self._draw(epoch))
-        for index in self._indices(epoch, first_step, device):
-            padded = F.pad(self.images[index], (self.pad,) * 4, mode=self.padding)
-            images = crop_flip(padded, top[index], left[index], mirrored[index], (height, width))
-            yield self.normalise(images), self.labels[index]
+        augmented = self._augmentation(epoch)
+        for index in self._indices(epoch, first_step, self.images.device):
+            yield self.normalise(augmented(index)), self.labels[index]
 
-    def _draw(self, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Upper left corner and mirroring of every sample in this epoch: (N,) each, on the CPU."""
-        generator = seeded_generator(self.seed, "augment", epoch)
-        top, left = torch.randint(2 * self.pad + 1, (2, self.count), generator=generator)
-        mirrored = torch.rand(self.count, generator=generator) < 0.5
-        return top, left, mirrored & self.flip
+    def _augmentation(self, epoch: int) -> Callable[[Tensor], Tensor]:
+        """A function from sample indices (B,) to their augmented images; the draws are for every sample, on the CPU."""
+        generator, device = seeded_generator(self.seed, "augment", epoch), self.images.device
+        size = (self.images.shape[-2], self.images.shape[-1])
+        if self.crop == "resized":
+            boxes = random_boxes(self.count, size, generator=generator).to(device)
+            mirrored = self._mirrored(generator)
+            return lambda index: resized_crop(self.images[index], boxes[index], size, flip=mirrored[index])
+        top, left = torch.randint(2 * self.pad + 1, (2, self.count), generator=generator).to(device)
+        mirrored = self._mirrored(generator)
+
+        def padded(index: Tensor) -> Tensor:
+            images = F.pad(self.images[index], (self.pad,) * 4, mode=self.padding)
+            return crop_flip(images, top[index], left[index], mirrored[index], size)
+
+        return padded
+
+    def _mirrored(self, generator: torch.Generator) -> Tensor:
+        """(N,) bool on the device."""
+        return (torch.rand(self.count, generator=generator) < 0.5).to(self.images.device) & self.flip
 
 
 class StreamLoader(_Loader):
@@ -165,18 +180,26 @@ def training_loader(
     world: int = 1,
     workers: int = 2,
     padding: Padding = "zeros",
+    crop: Crop | None = None,
 ) -> MemoryLoader | StreamLoader:
     """The training loader of a set, in memory or streaming, with the set's own normalisation and mirroring.
 
     Raises:
-        ValueError: the set is smaller than one batch, or ``padding`` is given for a streamed set, whose crops need none.
+        ValueError: the set is smaller than one batch, ``padding`` is given for resized crops, which need none, or ``crop`` is
+            ``"padded"`` for a streamed set.
     """
     common: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "device": device, "rank": rank, "world": world}
+    if padding != "zeros" and (isinstance(dataset, FolderSet) or crop == "resized"):
+        raise ValueError(
+            f"--crop-padding is for padded crops of sets in memory; resized ones, as of {dataset.name}, pad nothing"
+        )
     if isinstance(dataset, FolderSet):
-        if padding != "zeros":
-            raise ValueError(f"--crop-padding is for sets in memory: the random crops of {dataset.name} pad nothing")
+        if crop == "padded":
+            raise ValueError(
+                f"--crop padded is for sets in memory; the images of {dataset.name} are always --crop resized"
+            )
         return StreamLoader(dataset, workers=workers, **common)
-    return MemoryLoader(dataset, padding=padding, **common)
+    return MemoryLoader(dataset, padding=padding, crop=crop or "padded", **common)
 
 
 def eval_batches(

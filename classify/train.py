@@ -41,7 +41,12 @@ def train(settings: ClassifySettings) -> dict[str, Any]:
     share: dict[str, Any] = {"rank": accelerator.process_index, "world": accelerator.num_processes}
     share |= {"device": device, "workers": workers}
     loader = training_loader(
-        training, batch_size=settings.batch_size, seed=settings.seed, padding=settings.crop_padding, **share
+        training,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        padding=settings.crop_padding,
+        crop=settings.crop,
+        **share,
     )
     test_batches = partial(eval_batches, test, batch_size=settings.eval_batch_size, **share)
     training_batches = None  # of small or wrongly labelled training sets, whose memorisation is measured

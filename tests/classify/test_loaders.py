@@ -9,11 +9,14 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms.v2.functional import resized_crop
 
 import classify.loaders
 from classify.data import FolderSet, ImageSet
 from classify.loaders import MemoryLoader, StreamLoader, eval_batches, training_loader
 from mixgan.data.images import BadImageError
+from mixgan.data.order import seeded_generator
+from mixgan.ops.transforms import random_boxes
 
 COUNT = 22
 MEAN, STD = (0.2, 0.5, 0.7), (0.25, 0.5, 1.0)
@@ -144,6 +147,29 @@ def test_no_augmentation_leaves_the_normalised_images() -> None:
             :, None, None
         ]
         torch.testing.assert_close(images, expected.float())
+
+
+def test_resized_crops_are_torchvisions_of_the_drawn_windows() -> None:
+    """Oracle: torchvision's resized_crop of each sample's window, mirrored or not; one of the two must be the batch's image."""
+    images = torch.randint(256, (COUNT, 3, 24, 24), generator=torch.Generator().manual_seed(5), dtype=torch.uint8)
+    dataset = ImageSet("numbers", images, LABELS, tuple("abcdefghijklmnopqrstuv"), MEAN, STD)
+    loader = training_loader(dataset, batch_size=COUNT, seed=1, device="cpu", crop="resized")
+    ((batch, labels),) = loader.epoch(2)
+    boxes = random_boxes(COUNT, (24, 24), generator=seeded_generator(1, "augment", 2))
+    assert len(boxes.unique(dim=0)) > COUNT / 2
+    mirrored = []
+    for image, label in zip(undo_normalisation(batch), labels.tolist(), strict=True):
+        window = resized_crop(images[label], *boxes[label].tolist(), [24, 24], antialias=True).float()
+        differences = [(image - one).abs().max() for one in (window, window.flip(2))]
+        assert min(differences) < 1.01  # one 8-bit level, where a value lies half-way between two
+        mirrored.append(differences[1] < differences[0])
+    assert 0 < sum(mirrored) < COUNT
+
+
+def test_a_set_in_files_has_no_padded_crops(folder_set: FolderSet) -> None:
+    assert isinstance(training_loader(folder_set, batch_size=4, seed=1, device="cpu", crop="resized"), StreamLoader)
+    with pytest.raises(ValueError, match="--crop padded is for sets in memory; the images of pictures are always"):
+        training_loader(folder_set, batch_size=4, seed=1, device="cpu", crop="padded")
 
 
 def test_a_set_of_digits_is_never_mirrored() -> None:
@@ -293,6 +319,7 @@ def test_reflected_padding_is_numpys(folder_set: FolderSet):
             windows = [padded[label, :, y : y + 6, x : x + 5] for y in range(5) for x in range(5)]
             assert any(np.array_equal(image, w) or np.array_equal(image, w[..., ::-1]) for w in windows)
     with pytest.raises(
-        ValueError, match="--crop-padding is for sets in memory: the random crops of pictures pad nothing"
+        ValueError,
+        match="--crop-padding is for padded crops of sets in memory; resized ones, as of pictures, pad nothing",
     ):
         training_loader(folder_set, batch_size=4, seed=0, device="cpu", padding="reflect")
