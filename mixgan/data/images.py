@@ -10,7 +10,7 @@ from contextlib import closing
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -19,12 +19,14 @@ from torch import Tensor
 
 from mixgan.engine.progress import Progress
 
+ARRAYS = frozenset({".npy"})
 EXTENSIONS = frozenset(
     {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
 PER_TASK = 64  # files per task of a thread: single small files cost more to hand over than to decode
 OnBadImage = Literal["error", "skip"]
 Box = tuple[int, int, int, int]
+Cut = Callable[[Any], Sequence[Image.Image | np.ndarray]]
 T = TypeVar("T")
 
 
@@ -39,19 +41,19 @@ class BadImageError(ValueError):
         self.path = path
 
 
-#: One decoded file: (H,W,3) uint8 for each of its views, or why it cannot be used.
+#: One decoded file: (H,W,C) uint8 or float32 for each of its views, or why it cannot be used.
 Decoded = list[np.ndarray] | BadImageError
 
 
 class LoadedImages(NamedTuple):
     """Result of :func:`read_images` and :func:`read_views`."""
 
-    images: Tensor  # uint8, in the order of ``kept``
+    images: Tensor  # uint8 or float32, in the order of ``kept``
     kept: tuple[Path, ...]
     skipped: tuple[Path, ...]
 
 
-def list_images(folder: Path, *, recursive: bool = True) -> list[Path]:
+def list_images(folder: Path, *, recursive: bool = True, extensions: frozenset[str] = EXTENSIONS) -> list[Path]:
     """All image files of a folder in natural order (2.jpg before 10.jpg), the same on every file system.
 
     Extensions are matched in any case, links are followed, hidden files and folders (``._1.jpg``, ``.cache/``) are ignored.
@@ -65,10 +67,10 @@ def list_images(folder: Path, *, recursive: bool = True) -> list[Path]:
             f"folder {str(folder)!r} does not exist" if not folder.exists() else f"{str(folder)!r} is a file"
         )
     files = [
-        path for path in _walk(folder, recursive) if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
+        path for path in _walk(folder, recursive) if path.suffix.lower() in extensions and not path.name.startswith(".")
     ]
     if not files:
-        raise ValueError(f"folder {str(folder)!r} contains no image (known extensions: {' '.join(sorted(EXTENSIONS))})")
+        raise ValueError(f"folder {str(folder)!r} contains no image (known extensions: {' '.join(sorted(extensions))})")
     return sorted(files, key=partial(_natural_key, depth=len(folder.parts)))
 
 
@@ -82,12 +84,12 @@ def open_image(path: Path) -> Image.Image:
     Raises:
         BadImageError: the file is missing, empty, truncated, not an image, or of an unknown range.
     """
-    return _use_file(path, _upright_rgb)
+    return use_file(path, _upright_rgb)
 
 
 def image_size(path: Path) -> tuple[int, int]:
     """(width, height) of a file from its header, without decoding; errors as in :func:`open_image`."""
-    return _use_file(path, _upright_size)
+    return use_file(path, _upright_size)
 
 
 def read_image(path: Path) -> Tensor:
@@ -109,7 +111,7 @@ def pair_boxes(width: int, height: int) -> tuple[Box, Box]:
         ValueError: the picture is not about twice as wide as high.
     """
     if not 1.9 <= width / height <= 2.1:
-        raise ValueError(f"is {width}x{height}, but a photo and its map side by side are twice as wide as high")
+        raise ValueError(f"is {width}x{height}, but two images side by side are twice as wide as high")
     return (0, 0, width // 2, height), (width // 2, 0, width, height)
 
 
@@ -144,15 +146,20 @@ def read_images(
 
 def read_views(
     paths: Iterable[Path],
-    cut: Callable[[Image.Image], Sequence[Image.Image]],
+    cut: Cut,
     *,
     on_bad_image: OnBadImage = "error",
     description: str | None = None,
+    read: Callable[[Path], Any] = open_image,
 ) -> LoadedImages:
-    """As :func:`read_images`, but ``cut`` makes P pictures of one size from each file, e.g. photo and map.
+    """As :func:`read_images`, but ``cut`` makes P views of one size from each file, e.g. photo and map.
+
+    Args:
+        cut: from what ``read`` returns to pictures, or arrays (H,W,C).
+        read: decodes a file.
 
     Returns:
-        images (P,N,3,H,W) uint8, every ``images[p]`` contiguous; paths kept; paths skipped.
+        images (P,N,C,H,W), of the views' type, every ``images[p]`` contiguous; paths kept; paths skipped.
     """
     paths = [Path(path) for path in paths]
     if not paths:
@@ -161,14 +168,15 @@ def read_views(
     kept: list[Path] = []
     skipped: dict[Path, BadImageError] = {}
     bar = Progress(description or "", total=len(paths), unit="images", enabled=description is not None, stderr=True)
-    with bar, closing(stream_views(paths, cut, on_bad_image=on_bad_image)) as results:
+    with bar, closing(stream_views(paths, cut, on_bad_image=on_bad_image, read=read)) as results:
         for path, result in zip(paths, results, strict=True):
             bar.advance()
             if isinstance(result, BadImageError):
                 skipped[path] = result
                 continue
             if images is None:  # allocated once: stacking a list at the end would need the memory twice
-                images = np.empty((len(result), len(paths), 3, *result[0].shape[:2]), np.uint8)
+                height, width, channels = result[0].shape
+                images = np.empty((len(result), len(paths), channels, height, width), result[0].dtype)
             for view, picture in zip(images, result, strict=True):
                 _check_same_size(picture, view, path, paths)
                 view[len(kept)] = picture.transpose(2, 0, 1)
@@ -183,10 +191,11 @@ def read_views(
 
 def stream_views(
     paths: Sequence[Path],
-    cut: Callable[[Image.Image], Sequence[Image.Image]],
+    cut: Cut,
     *,
     on_bad_image: OnBadImage = "error",
     per_task: int = PER_TASK,
+    read: Callable[[Path], Any] = open_image,
 ) -> Generator[Decoded, None, None]:
     """As :func:`read_views`, but yields for each path its views, or the error of a skipped file.
 
@@ -198,10 +207,10 @@ def stream_views(
     pieces = (paths[start : start + per_task] for start in range(0, len(paths), per_task))
     pool = ThreadPoolExecutor(max_workers=threads)  # Pillow releases the GIL, so threads are enough
     try:
-        tasks = deque(pool.submit(_decode_all, piece, cut) for piece in islice(pieces, 2 * threads))
+        tasks = deque(pool.submit(_decode_all, piece, cut, read) for piece in islice(pieces, 2 * threads))
         while tasks:
             results = tasks.popleft().result()
-            tasks.extend(pool.submit(_decode_all, piece, cut) for piece in islice(pieces, 1))
+            tasks.extend(pool.submit(_decode_all, piece, cut, read) for piece in islice(pieces, 1))
             for result in results:
                 if on_bad_image == "error" and isinstance(result, BadImageError):
                     raise result
@@ -233,14 +242,15 @@ def _natural_key(path: Path, depth: int) -> tuple[list[list[str | int]], str]:
     return [[int(piece) if i % 2 else piece for i, piece in enumerate(pieces)] for pieces in parts], str(path)
 
 
-def _use_file(path: Path, use: Callable[[Image.Image], T]) -> T:
+def use_file(path: Path, use: Callable[[Image.Image], T]) -> T:
+    """The result for the opened file; BadImageError, with its name and the reason, for one that cannot be used."""
     path = Path(path)
     try:
         if path.exists() and not path.is_file():
-            raise _Unusable("is not a regular file")  # opening a pipe would wait forever
+            raise UnusableError("is not a regular file")  # opening a pipe would wait forever
         with Image.open(path) as image:
             return use(image)
-    except _Unusable as error:
+    except UnusableError as error:
         raise BadImageError(f"{str(path)!r} {error}", path) from error
     except Image.DecompressionBombError as error:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
@@ -253,11 +263,11 @@ def _use_file(path: Path, use: Callable[[Image.Image], T]) -> T:
         raise BadImageError(f"{str(path)!r} {_what_is_wrong(path, error)}", path) from error
 
 
-class _Unusable(Exception):
-    """Why an intact file cannot be used."""
+class UnusableError(Exception):
+    """Why an intact file cannot be used; ``use_file`` adds its name."""
 
 
-_UPRIGHT = {
+UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -268,7 +278,7 @@ _UPRIGHT = {
 }
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
     """The EXIF orientation in the header, 1 (upright) to 8; Pillow itself turns TIFF files."""
     if image.format == "TIFF":
         return 1
@@ -280,26 +290,27 @@ def _orientation(image: Image.Image) -> int:
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:
     width, height = image.size
-    return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
+    return (height, width) if orientation(image) in (5, 6, 7, 8) else (width, height)
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
-    turn = _UPRIGHT.get(_orientation(image))
-    rgb = _to_rgb(image)
+    turn = UPRIGHT.get(orientation(image))
+    rgb = to_rgb(image)
     return rgb if turn is None else rgb.transpose(turn)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB of any mode, as ``open_image`` describes it."""
     if image.mode.startswith("I"):  # convert() would clip at 255
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
-            raise _Unusable("has 32-bit integer pixels outside 0..65535, whose range is unknown")
+            raise UnusableError("has 32-bit integer pixels outside 0..65535, whose range is unknown")
         # Pillow opens 16-bit PNG and PGM files as "I;16" or, in older versions, as "I".
         if image.mode != "I" or image.format in ("PNG", "PPM") or values.max() > 255:
             values = (values * 255 + 32767) // 65535
         return Image.fromarray(values.astype(np.uint8)).convert("RGB")
     if image.mode == "F":
-        raise _Unusable("has floating-point pixels, whose range is unknown")
+        raise UnusableError("has floating-point pixels, whose range is unknown")
     if image.mode == "P" and "transparency" in image.info:
         return image.convert("RGBA").convert("RGB")  # the same colours, without Pillow's warning
     return image.convert("RGB")
@@ -317,14 +328,14 @@ def _what_is_wrong(path: Path, error: Exception) -> str:
     return f"is truncated or damaged ({error})"
 
 
-def _decode_all(paths: Sequence[Path], cut: Callable[[Image.Image], Sequence[Image.Image]]) -> list[Decoded]:
-    return [_decode(path, cut) for path in paths]
+def _decode_all(paths: Sequence[Path], cut: Cut, read: Callable[[Path], Any]) -> list[Decoded]:
+    return [_decode(path, cut, read) for path in paths]
 
 
-def _decode(path: Path, cut: Callable[[Image.Image], Sequence[Image.Image]]) -> Decoded:
+def _decode(path: Path, cut: Cut, read: Callable[[Path], Any]) -> Decoded:
     """Errors are returned, so that the other files of the task are still decoded."""
     try:
-        image = open_image(path)
+        image = read(path)
         try:
             return [np.asarray(view) for view in cut(image)]
         except ValueError as error:

@@ -38,7 +38,7 @@ class Settings:
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]  # subclasses are dataclasses, frozen or not
 
     @classmethod
-    def names(cls) -> list[str]:
+    def field_names(cls) -> list[str]:
         """The names of the fields."""
         return [field.name for field in dataclasses.fields(cls)]
 
@@ -48,7 +48,7 @@ class Settings:
     def check(self) -> None:
         """ValueError for a field that does not fit its annotation, or fields that do not fit one another."""
         hints = get_type_hints(type(self), include_extras=True)
-        for name in self.names():
+        for name in self.field_names():
             object.__setattr__(self, name, convert(getattr(self, name), hints[name], flag_of(name)))
 
 
@@ -114,8 +114,8 @@ class CommonSettings(Settings):
 OF_ONE_CALL = frozenset({"allow_data_change", "config", "download", "dry_run", "output_dir", "preset", "resume"})
 #: Settings that may change when a run is resumed; everything else decides the result. A larger --epochs extends the run.
 FREE_ON_RESUME = OF_ONE_CALL | {
-    "checkpoint_every", "data_root", "keep_checkpoints", "log_every", "max_steps", "num_workers", "threads", "tracker",
-}  # fmt: skip
+    "checkpoint_every", "data_root", "domain_a", "domain_b", "keep_checkpoints", "log_every", "max_steps", "num_workers",
+    "threads", "tracker"}  # fmt: skip
 
 S = TypeVar("S", bound=Settings)
 C = TypeVar("C", bound=CommonSettings)
@@ -225,7 +225,7 @@ def parse(
         unknown += rest
     elif rest:
         flag = rest[0].partition("=")[0]
-        near = difflib.get_close_matches(flag, [flag_of(name) for name in settings_type.names()], 1)
+        near = difflib.get_close_matches(flag, [flag_of(name) for name in settings_type.field_names()], 1)
         hint = f"; did you mean {near[0]}?" if near else "; --help shows all"
         raise ValueError(f"unknown {'flag' if flag.startswith('-') else 'word'} {flag}{hint}")
     return rename(settings_type, {**vars(found), **values}, notice=True)
@@ -409,7 +409,7 @@ def run_settings(output_dir: Path, settings_type: type[Settings]) -> dict[str, A
         ValueError: the run does not exist, or belongs to another command or version.
     """
     stored = rename(settings_type, read_config(output_dir)["settings"])
-    if unknown := sorted(set(stored) - set(settings_type.names())):
+    if unknown := sorted(set(stored) - set(settings_type.field_names())):
         raise ValueError(f"{output_dir} was made with settings this command does not know: {', '.join(unknown)}")
     return {key: value for key, value in stored.items() if key not in OF_ONE_CALL}
 
@@ -439,7 +439,7 @@ def read_settings_file(path: Path, settings_type: type[Settings]) -> dict[str, A
     if isinstance(values.get("settings"), dict):
         values, ignored = values["settings"], {*ignored, "output_dir", "allow_data_change"}
     values = rename(settings_type, {str(key).replace("-", "_"): value for key, value in values.items()})
-    if unknown := sorted(set(values) - set(settings_type.names())):
+    if unknown := sorted(set(values) - set(settings_type.field_names())):
         raise ValueError(f"--config {path} has settings that this command does not know: {', '.join(unknown)}")
     return {key: value for key, value in values.items() if key not in ignored}
 

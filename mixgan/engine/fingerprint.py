@@ -17,10 +17,13 @@ SAMPLED_FILES = 64
 _LISTED = 3  # classes in one sentence
 
 
-def describe_tensors(*tensors: Tensor, classes: Sequence[str] | None = None) -> dict[str, Any]:
-    """The description of a set in memory: every byte of its tensors (N,...), such as images and labels, counts."""
+def describe_tensors(*tensors: Tensor | list[Tensor], classes: Sequence[str] | None = None) -> dict[str, Any]:
+    """The description of a set in memory: every byte of its tensors (N,...), such as images and labels, counts.
+
+    Images of different sizes are lists of tensors.
+    """
     digest = hashlib.sha256()
-    for tensor in tensors:
+    for tensor in (one for each in tensors for one in (each if isinstance(each, list) else [each])):
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
         for piece in tensor.split(4096):  # in pieces, as a tensor on another device or with strides is copied
             digest.update(piece.cpu().contiguous().view(torch.uint8).numpy().data)

@@ -1,10 +1,12 @@
 """The settings of the GAN commands: what MixCycleGAN and DCGAN share, MixCycleGAN's own, and where defaults come from."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
+from mixgan.data.domains import Preprocess
 from mixgan.engine.annotations import Above0, AtLeast0, AtLeast1, BelowOne, Probability, Range
 from mixgan.engine.config import CommandLine, CommonSettings, print_once
 from mixgan.gan.losses import WHY_NO_CONSISTENT_HINGE, DReal, DTerm, GanKind, Mixing
@@ -58,6 +60,7 @@ def resolve(
     real: tuple[str, str],
     is_there: Callable[[Path], bool],
     presets: Mapping[str, Mapping[str, Any]],
+    **known: str,
 ) -> S:
     """The settings of a command line: the data set that ``auto`` stands for, then the preset, quick on tiles, paper on others.
 
@@ -65,25 +68,117 @@ def resolve(
         real: the real data set, by its name as a value of --dataset and as people call it.
         is_there: whether it is in a data root.
         presets: values by name.
+        known: settings that follow from others: the data set, what its domains are called.
 
     Raises:
         ValueError: unknown preset, a value that does not fit, a resumed run's setting changed.
     """
     (name, title), root = real, line.get("data_root")
-    dataset = asked = line.get("dataset")
+    dataset = asked = known.get("dataset") or line.get("dataset")
     if dataset == "auto":
         dataset = name if is_there(root) else "tiles"
     preset = line.get("preset") or ("quick" if dataset == "tiles" else "paper")
     if preset not in presets:
         raise ValueError(f"unknown preset {preset!r}; known: {', '.join(presets)}")
-    settings = line.settings({} if line.resumed else presets[preset], dataset=dataset)
+    resolved: dict[str, Any] = known
+    settings = line.settings({} if line.resumed else presets[preset], **{**resolved, "dataset": dataset})
     if asked == "auto":
         missing = f"No {title} under {root}: using the synthetic tiles (--dataset {name} --download fetches {title})."
         print_once(f"Using {title} from {root}." if dataset == name else missing)
     return settings
 
 
-Dataset = Literal["auto", "maps", "tiles"]
+Dataset = Literal["auto", "maps", "tiles", "folders"]
+Channels = Literal[1, 3]
+
+
+@dataclass(kw_only=True)
+class DomainSettings(EvaluatedGanSettings):
+    """Where the images of two domains are, what they are called, and how they are read and cut."""
+
+    title: ClassVar[str] = "the two domains"
+
+    dataset: Dataset = "auto"
+    """Data set; auto takes Google Maps where it is in --data-root, else the synthetic tiles. folders: your own images, in
+    --data-root as CycleGAN (trainA, trainB, testA, testB) or pix2pix (train, test: pairs side by side) have them, or in
+    --domain-a and --domain-b."""
+    domain_a: Path | None = None
+    """Folder with images of domain A, of any number and size; implies --dataset folders."""
+    domain_b: Path | None = None
+    """Folder with images of domain B."""
+    names: str | None = None
+    """What the domains are called, as in horse,zebra (default: the names of their folders)."""
+    test_share: BelowOne = 0.1
+    """Share of the images that is kept for the test set where folders have none; 0: test on the training images."""
+    pairs: bool = False
+    """Files of the same name in both domains show the same: metrics that compare pairs are computed too."""
+    channels_a: Channels = 3
+    """Channels of domain A: 1 (grayscale) or 3 (RGB)."""
+    channels_b: Channels = 3
+    """Channels of domain B."""
+    drop_alpha: bool = False
+    """Read the colours of images with an alpha channel, which are refused otherwise (Google Maps never are)."""
+    range_a: tuple[float, float] | None = None
+    """Values that become black and white in .npy files and images above 8 bits of domain A (default: 0 65535 of 16 bits)."""
+    range_b: tuple[float, float] | None = None
+    """The same for domain B."""
+    preprocess: Preprocess = "resize-crop"
+    """resize-crop: squares of --load-size, whatever the aspect; scale-crop: the shorter side to --load-size; crop: the images
+    as they are; then a random square of --image-size is cut out. none: whole images, all of one size."""
+    load_size: AtLeast1 | None = None
+    """Size before cutting, in px (default: 286/256 of --image-size)."""
+    flip: bool = True
+    """Mirror half of the training images."""
+
+    def check(self) -> None:
+        """ValueError for a field that does not fit its annotation, or fields that do not fit one another."""
+        super().check()
+        if (self.domain_a is None) != (self.domain_b is None):
+            raise ValueError("--domain-a and --domain-b go together: each names the folder of one domain")
+        if self.domain_a is not None and self.dataset != "folders":
+            raise ValueError(f"--domain-a and --domain-b are for --dataset folders, got --dataset {self.dataset}")
+        given = self.names.split(",") if self.names is not None else ["A", "B"]
+        if len(given) != 2 or not all(map(str.strip, given)) or given[0].strip() == given[1].strip():
+            raise ValueError(f"--names takes two different names, as in horse,zebra; got {self.names!r}")
+        for flag, limits in (("--range-a", self.range_a), ("--range-b", self.range_b)):
+            if limits and not limits[0] < limits[1]:
+                raise ValueError(f"{flag} takes the lower value first, got {limits[0]:g} {limits[1]:g}")
+        if self.dataset == "tiles" and (self.channels_a, self.channels_b) != (3, 3):
+            raise ValueError(
+                "the synthetic tiles are RGB: --channels-a and --channels-b are for --dataset folders or maps"
+            )
+        if self.load_size is not None and self.preprocess not in ("resize-crop", "scale-crop"):
+            raise ValueError(f"--load-size {self.load_size} does not go with --preprocess {self.preprocess}")
+
+    @property
+    def domain_names(self) -> tuple[str, str]:
+        """What the domains are called."""
+        return domain_names(dataclasses.asdict(self))
+
+
+def domain_names(settings: Mapping[str, Any]) -> tuple[str, str]:
+    """What the domains of a run are called: as --names has it, or by their folders; photo and map for Google Maps and tiles.
+
+    Args:
+        settings: a run's, as in its config.json; those of older runs have no names.
+    """
+    if settings.get("names"):
+        a, b = (name.strip() for name in str(settings["names"]).split(","))
+        return a, b
+    if settings["dataset"] != "folders":
+        return "photo", "map"
+    if settings.get("domain_a"):
+        a, b = (Path(str(settings[f"domain_{side}"])).absolute().name for side in "ab")
+    else:  # CycleGAN's data sets are called horse2zebra
+        a, _, b = Path(str(settings["data_root"])).absolute().name.partition("2")
+    return (a, b) if a and b and a != b else ("A", "B")
+
+
+def directions(names: tuple[str, str]) -> dict[str, str]:
+    """Both ways between the domains, in words: ``{"AtoB": "horse to zebra", "BtoA": "zebra to horse"}``."""
+    a, b = names
+    return {"AtoB": f"{a} to {b}", "BtoA": f"{b} to {a}"}
+
 
 #: About three minutes on two CPU cores, on the synthetic tiles.
 QUICK = {
@@ -95,23 +190,21 @@ PAPER = {"image_size": 256, "width": 64, "blocks": 9, "batch_size": 1}
 
 
 @dataclass(kw_only=True)
-class GanSettings(EvaluatedGanSettings):
-    """Train MixCycleGAN, or plain CycleGAN, on aerial photos (A) and maps (B)."""
+class GanSettings(DomainSettings):
+    """Train MixCycleGAN, or plain CycleGAN, on images of two domains, A and B: your own, Google Maps, or synthetic tiles."""
 
     title: ClassVar[str] = "MixCycleGAN"
     renamed: ClassVar[Mapping[str, str]] = {"--h-odds": "--h-prob"}
 
-    dataset: Dataset = "auto"
-    """Data set; auto takes Google Maps where it is in --data-root, else the synthetic tiles."""
     mixing: Mixing = "mixcyclegan"
     """What is mixed: generator inputs stitched and discriminator inputs interpolated (mixcyclegan), neither (none: CycleGAN),
     one of them, both stitched (stitch-d), or both, with D(mix) held to the mix of D(real) and D(fake) (consistency)."""
     image_size: Annotated[int, Range(least=32)] = 256
-    """Side of the training images in px, cut at random from images 286/256 as large."""
+    """Side of the training images in px, cut at random from images 286/256 as large (see --preprocess)."""
     train_count: AtLeast1 | None = None
-    """How many training pairs to use (default: all; 400 tiles)."""
+    """How many training images of each domain to use (default: all; 400 tiles)."""
     eval_count: AtLeast2 | None = None
-    """How many test pairs to evaluate on (default: all; 128 tiles)."""
+    """How many test images of each domain to evaluate on (default: all; 128 tiles)."""
     epochs: AtLeast1 = 150
     """Length of the run: constant learning rate in the first half, falling to 0 in the second."""
     constant_share: Probability = 0.5
@@ -155,6 +248,15 @@ class GanSettings(EvaluatedGanSettings):
         super().check()
         if self.image_size % 4:
             raise ValueError(f"--image-size must be a multiple of 4, at least 32, got {self.image_size}")
+        if self.load_size is not None and self.load_size < self.image_size:
+            raise ValueError(
+                f"--load-size {self.load_size} is smaller than --image-size {self.image_size}, which is cut from it"
+            )
+        if self.channels_a != self.channels_b and self.identity_weight:
+            raise ValueError(
+                f"--identity-weight {self.identity_weight} needs domains of equally many channels, got {self.channels_a} and "
+                f"{self.channels_b}: leave it out"
+            )
         if self.gan_loss == "hinge" and self.mixing == "consistency":
             raise ValueError(f"--gan-loss hinge does not go with --mixing consistency: {WHY_NO_CONSISTENT_HINGE}")
         if self.d_real == "input" and self.mixing not in ("mixcyclegan", "dmix-only"):
@@ -176,13 +278,25 @@ def settings_from(argv: Sequence[str]) -> GanSettings:
     from mixgan.data.domains import find_maps
 
     line = CommandLine(GanSettings, argv, prog="mixgan train-gan")
-    epochs = {"epochs": 200} if line.get("mixing") == "none" else {}  # MixCycleGAN needs 150 (Understanding Mixup V-B)
-    return resolve(
+    own = {"epochs": 200} if line.get("mixing") == "none" else {}  # MixCycleGAN needs 150 (Understanding Mixup V-B)
+    if line.get("channels_a") != line.get("channels_b"):
+        own["identity_weight"] = 0
+    root, known = line.get("data_root"), {}
+    if line.get("dataset") == "auto" and (line.get("domain_a") or (find_maps(root) == root and root.name != "maps")):
+        known["dataset"] = "folders"  # trainA and trainB in --data-root itself are of any two domains
+    if known.get("dataset", line.get("dataset")) == "folders":
+        values = {name: line.get(name) for name in ("dataset", "data_root", "domain_a", "domain_b", "names")}
+        known["names"] = ",".join(domain_names({**values, **known}))
+    settings = resolve(
         line,
         real=("maps", "Google Maps"),
         is_there=lambda root: find_maps(root) is not None,
-        presets={"quick": QUICK, "paper": PAPER | epochs},
+        presets={"quick": QUICK | own, "paper": PAPER | own},
+        **known,
     )
+    if "identity_weight" in own and not line.resumed:
+        print_once(f"Domains of {settings.channels_a} and {settings.channels_b} channels: --identity-weight is 0.")
+    return settings
 
 
 #: Mixers whose label is the share of the own image, from 0 to 1, and that need nothing but the images.

@@ -3,15 +3,26 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
-from mixgan.data.domains import Domains, find_maps, load_maps
+from mixgan.data.domains import (
+    Domains,
+    Geometry,
+    Images,
+    find_folders,
+    find_maps,
+    find_two_folders,
+    load_domains,
+    load_maps,
+    one_size,
+)
 from mixgan.data.download import download_maps
 from mixgan.data.images import list_images, read_images
 from mixgan.data.order import epoch_order, rank_batch, seeded_generator
+from mixgan.data.pixels import Pixels
 from mixgan.data.tiles import LARGEST, make_tiles
 from mixgan.gan.config import GanSettings
 from mixgan.ops.transforms import crop_flip, to_signed
@@ -43,25 +54,60 @@ def fetch(settings: GanSettings) -> None:
 
 
 def training_domains(settings: GanSettings) -> Domains:
-    """The training images, 286/256 times as large as the crops that are cut from them."""
-    return _load(settings, "train", size=round(settings.image_size * 286 / 256), count=settings.train_count)
+    """The training images, 286/256 times as large as the crops that are cut from them, or as --preprocess has it."""
+    size = settings.load_size or round(settings.image_size * 286 / 256)
+    size = settings.image_size if settings.preprocess == "crop" else size
+    return _load(settings, "train", size=size, count=settings.train_count)
 
 
 def test_domains(settings: GanSettings) -> Domains:
     """The test images, as large as the training crops; a dry run takes only a few."""
     count = DRY_RUN_TESTS if settings.dry_run else settings.eval_count
-    return _load(settings, "val", size=settings.image_size, count=count)
+    domains = _load(settings, "val", size=settings.image_size, count=count)
+    one_size(domains.a, domains.b)
+    return domains
+
+
+def crop_size(settings: GanSettings, domains: Domains) -> tuple[int, int]:
+    """(h, w) of the training crops: --image-size, or the whole images under --preprocess none.
+
+    Raises:
+        ValueError: under none, images of different sizes, or of sides that generators do not take.
+    """
+    if settings.preprocess != "none":
+        return settings.image_size, settings.image_size
+    height, width = one_size(domains.a, domains.b)
+    if height % 4 or width % 4 or min(height, width) < 32:
+        raise ValueError(
+            f"--preprocess none needs sides that are multiples of 4, at least 32, got {width}x{height}; "
+            "--preprocess crop or scale-crop cuts such out"
+        )
+    return height, width
 
 
 def _load(settings: GanSettings, split: Literal["train", "val"], *, size: int, count: int | None) -> Domains:
-    if settings.dataset == "maps":
-        return load_maps(settings.data_root, split, size=size, limit=count, on_bad_image=settings.on_bad_image)
-    start = 0 if split == "train" else TEST_TILES_START
-    # Tiles have at most 256 px: larger crops are refused, crops of nearly that size just have less room to move.
-    size = min(size, max(LARGEST, settings.image_size))
-    tiles = make_tiles(count or TILES[split], size=size, seed=TILES_SEED, start=start)
-    names = tuple(f"tile {start + k}" for k in range(len(tiles.photos)))
-    return Domains(tiles.photos, tiles.maps, paired=True, names=names, skipped=())
+    if settings.dataset == "tiles":
+        start = 0 if split == "train" else TEST_TILES_START
+        # Tiles have at most 256 px: larger crops are refused, crops of nearly that size just have less room to move.
+        size = min(size, max(LARGEST, settings.image_size))
+        tiles = make_tiles(count or TILES[split], size=size, seed=TILES_SEED, start=start)
+        names = tuple(f"tile {start + k}" for k in range(len(tiles.photos)))
+        return Domains(tiles.photos, tiles.maps, paired=True, names=names, skipped=())
+    is_maps, root = settings.dataset == "maps", settings.data_root
+    pixels = (
+        Pixels(settings.channels_a, drop_alpha=settings.drop_alpha or is_maps, value_range=settings.range_a),
+        Pixels(settings.channels_b, drop_alpha=settings.drop_alpha or is_maps, value_range=settings.range_b),
+    )
+    geometry = Geometry(settings.preprocess, size, centre=split == "val")
+    reading: dict[str, Any] = {"pixels": pixels, "limit": count, "on_bad_image": settings.on_bad_image}
+    if is_maps:
+        return load_maps(root, split, size=size, geometry=geometry, **reading)
+    splitting: dict[str, Any] = {"test_share": settings.test_share, "paired": settings.pairs}
+    if settings.domain_a and settings.domain_b:
+        files = find_two_folders(settings.domain_a, settings.domain_b, split, **splitting)
+    else:
+        files = find_folders(root, split, **splitting)
+    return load_domains(files, geometry, **reading, title=" and ".join(settings.domain_names))
 
 
 class DomainLoader:
@@ -71,9 +117,10 @@ class DomainLoader:
     long as the larger domain; the smaller one is repeated.
 
     Args:
-        domains: training images, uint8, larger than the crops or as large; moved to ``device``.
-        size: side of the random crops.
+        domains: training images, larger than the crops or as large; moved to ``device``.
+        size: side of the random crops, or their (h, w).
         batch_size: per rank.
+        flip: mirror half of the images.
 
     Raises:
         ValueError: an epoch would hold no batch.
@@ -83,15 +130,17 @@ class DomainLoader:
         self,
         domains: Domains,
         *,
-        size: int,
+        size: int | tuple[int, int],
         batch_size: int,
         seed: int,
         device: torch.device,
         rank: int = 0,
         world: int = 1,
+        flip: bool = True,
     ) -> None:
-        self.domains = replace(domains, a=domains.a.to(device), b=domains.b.to(device))
-        self.size, self.batch_size, self.seed, self.rank, self.world = size, batch_size, seed, rank, world
+        self.domains = replace(domains, a=_to(domains.a, device), b=_to(domains.b, device))
+        self.size = (size, size) if isinstance(size, int) else size
+        self.batch_size, self.seed, self.rank, self.world, self.flip = batch_size, seed, rank, world, flip
         self.count = max(len(domains.a), len(domains.b))
         self.steps_per_epoch = self.count // (batch_size * world)
         if self.steps_per_epoch == 0:
@@ -105,20 +154,37 @@ class DomainLoader:
         for step in range(first_step, self.steps_per_epoch):
             yield DomainBatch(**{name: self._cut(streams[name], draws[name], step) for name in streams})
 
-    def _draw(self, images: Tensor, name: str, epoch: int) -> Tensor:
-        """(4, count) int64 on the device: image, top, left, flip for every position of the epoch."""
+    def _draw(self, images: Images, name: str, epoch: int) -> Tensor:
+        """(4, count) int64 where the images are: image, top, left, flip for every position of the epoch."""
         repeats = -(-self.count // len(images))
         orders = [epoch_order(len(images), seed=self.seed, epoch=epoch, name=f"{name} {k}") for k in range(repeats)]
+        index = torch.cat(orders)[: self.count]
         generator = seeded_generator(self.seed, name, "augment", epoch)
-        room = images.shape[-1] - self.size + 1
-        corner = torch.randint(room, (2, self.count), generator=generator)
-        flip = torch.randint(2, (1, self.count), generator=generator)
-        return torch.cat((torch.cat(orders)[None, : self.count], corner, flip)).to(images.device)
+        sizes = {image.shape[-2:] for image in images} if isinstance(images, list) else {images.shape[-2:]}
+        rooms = {side - cut + 1 for size in sizes for side, cut in zip(size, self.size, strict=True)}
+        if len(rooms) == 1:
+            corner = torch.randint(rooms.pop(), (2, self.count), generator=generator)
+        else:  # a share of each image's own room
+            room = torch.tensor([image.shape[-2:] for image in images])[index] - torch.tensor(self.size) + 1
+            corner = (torch.rand(2, self.count, generator=generator) * room.T).long()
+        flip = torch.randint(2, (1, self.count), generator=generator) * self.flip
+        draws = torch.cat((index[None], corner, flip))
+        return draws if isinstance(images, list) else draws.to(images.device)
 
-    def _cut(self, images: Tensor, draws: Tensor, step: int) -> Tensor:
+    def _cut(self, images: Images, draws: Tensor, step: int) -> Tensor:
         chosen = rank_batch(draws.T, step, batch_size=self.batch_size, rank=self.rank, world=self.world)
         index, top, left, flip = chosen.unbind(1)
-        return to_signed(crop_flip(images[index], top, left, flip.bool(), (self.size, self.size)))
+        if isinstance(images, Tensor):
+            return to_signed(crop_flip(images[index], top, left, flip.bool(), self.size))
+        pieces = []
+        for number, y, x, mirrored in chosen.tolist():  # each of its own size
+            piece = images[number][:, y : y + self.size[0], x : x + self.size[1]]
+            pieces.append(piece.flip(-1) if mirrored else piece)
+        return to_signed(torch.stack(pieces))
+
+
+def _to(images: Images, device: torch.device) -> Images:
+    return images.to(device) if isinstance(images, Tensor) else [image.to(device) for image in images]
 
 
 # DCGAN's images.

@@ -27,6 +27,7 @@ from mixgan.evaluate.comparison import compare_sets
 from mixgan.evaluate.feature_set import measure
 from mixgan.evaluate.features import FeatureExtractor
 from mixgan.evaluate.sources import Batch, tensor_source
+from mixgan.gan.card import card
 from mixgan.gan.config import DcganMixing, DcganSettings, dcgan_settings_from
 from mixgan.gan.data import DRY_RUN_TESTS, ImageLoader, Split, fetch_images, load_images
 from mixgan.gan.evaluation import PairwiseDistance, collapse_warning, test_features
@@ -35,7 +36,6 @@ from mixgan.gan.mixcyclegan import check_precision, update
 from mixgan.gan.networks import init_weights
 from mixgan.gan.report import write_page
 from mixgan.gan.train import Training
-from mixgan.gan.weights import card
 from mixgan.mixing import Plan, build_mixer
 from mixgan.ops.transforms import to_bytes, to_signed
 from mixgan.report.grid import image_grid
@@ -378,7 +378,7 @@ def train(settings: DcganSettings) -> dict[str, Any]:
         measure=lambda: test.metrics(model),
         distances=("fd",),
         on_progress_bar=("G", "D"),
-        printed=("fd", "precision", "recall"),
+        printed={name: name for name in ("fd", "precision", "recall")},
         networks=lambda: saved_networks(settings, model, channels=channels),
         card=lambda summary, files: model_card(settings, summary, files),
         samples=samples,
@@ -422,6 +422,7 @@ def model_card(settings: DcganSettings, summary: dict[str, Any], files: list[str
         {file: contents[file.removesuffix(".safetensors").removesuffix("_ema")] for file in files},
         to_json(settings),
         summary,
+        task="unconditional-image-generation",
         metrics=(("value",), [(TITLES.get(key, key), summary.get(key)) for key in ROWS]),
         use=f"""```python
 from pathlib import Path

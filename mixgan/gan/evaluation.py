@@ -1,6 +1,6 @@
 """How good the translations of a test set are: distances, paired metrics and diversity; warnings about failing training."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ class TestSet:
     Each process translates its own share; the metrics are of the whole set and the same on all processes.
 
     Raises:
-        ValueError: a domain has fewer than two images, too few for a Frechet distance.
+        ValueError: a domain has no image.
     """
 
     __test__ = False  # not a test, whatever pytest thinks of the name
@@ -60,15 +60,18 @@ class TestSet:
     def __init__(
         self, domains: Domains, extractor: FeatureExtractor, accelerator: Accelerator, *, batch_size: int
     ) -> None:
-        if min(len(domains.a), len(domains.b)) < 2:
-            raise ValueError(f"a test set needs two images a domain, got {len(domains.a)} and {len(domains.b)}")
+        a, b = domains.a, domains.b
+        if not (isinstance(a, Tensor) and isinstance(b, Tensor) and len(a) and len(b)):
+            raise ValueError(f"a test set needs images of one size, at least one a domain, got {len(a)} and {len(b)}")
         self.accelerator = accelerator
         self.batch_size = batch_size
         self.paired = domains.paired
         self.extractor = extractor.to(accelerator.device)
         self.warnings = [*extractor.warnings]
-        self.has_kernel_distance = enough(KID, min(len(domains.a), len(domains.b)), self.warnings)
-        self.a, self.b = self._reference(domains.a), self._reference(domains.b)
+        self.has_kernel_distance = enough(KID, min(len(a), len(b)), self.warnings)
+        if min(len(a), len(b)) == 1:
+            self.warnings.append("a domain has a single test image: its Frechet distances are to or from one point")
+        self.a, self.b = self._reference(a), self._reference(b)
 
     def metrics(self, generators: Any) -> dict[str, Any]:
         """The metrics of summary.json: AtoB is the quality of generated images of B, BtoA of generated images of A.
@@ -91,17 +94,17 @@ class TestSet:
         self, generator: Callable[[Tensor], Tensor], source: Reference, target: Reference
     ) -> dict[str, float | None]:
         paired, features = PairedMeans(), []
-        distance = PairwiseDistance(source.images.shape[-1])
+        distance = PairwiseDistance(source.images.shape[-2:])
         correlations = torch.zeros((), dtype=torch.float64)
         for index in self._own_batches(len(source.images)):
             images = source.images[index]
             with self.accelerator.autocast():
-                fake = to_bytes(generator(to_signed(images)))
+                fake = rgb_bytes(generator(to_signed(images)))
             features.append(self.extractor(fake))
             distance.update(fake)
-            correlations += luminance_correlation(images, fake).sum().cpu()
+            correlations += luminance_correlation(rgb_bytes(images), fake).sum().cpu()
             if self.paired:
-                paired.update(fake, target.images[index])
+                paired.update(fake, rgb_bytes(target.images[index]))
         fake_features = self._gather(features, len(source.images))
         distance_of_features = frechet_distance_from_features(target.features, fake_features)
         metrics: dict[str, float | None] = {
@@ -120,10 +123,11 @@ class TestSet:
 
     def _reference(self, images: Tensor) -> Reference:
         images = images.to(self.accelerator.device)
-        features, distance = [], PairwiseDistance(images.shape[-1])
+        features, distance = [], PairwiseDistance(images.shape[-2:])
         for index in self._own_batches(len(images)):
-            features.append(self.extractor(images[index]))
-            distance.update(images[index])
+            batch = rgb_bytes(images[index])
+            features.append(self.extractor(batch))
+            distance.update(batch)
         return Reference(images, self._gather(features, len(images)), distance.value(self.accelerator))
 
     def _own_batches(self, count: int) -> list[Tensor]:
@@ -136,12 +140,22 @@ class TestSet:
         """The features (N,D) of all processes in the order of the images; nothing counts twice."""
         world = self.accelerator.num_processes
         own = torch.cat(pieces) if pieces else torch.empty(0, self.extractor.dims, device=self.accelerator.device)
-        if world == 1:
-            return own
+        if count == 1:  # the covariance of one point is 0: that of the point twice
+            return self._gather_padded(own, 1).repeat(2, 1)
+        return own if world == 1 else self._gather_padded(own, count)
+
+    def _gather_padded(self, own: Tensor, count: int) -> Tensor:
+        world = self.accelerator.num_processes
         padded = own.new_zeros(-(-count // world), self.extractor.dims)
         padded[: len(own)] = own
         together = self.accelerator.gather(padded).view(world, -1, self.extractor.dims)
         return together.transpose(0, 1).reshape(-1, self.extractor.dims)[:count]
+
+
+def rgb_bytes(images: Tensor) -> Tensor:
+    """(B,1 or 3,H,W), uint8 or float in [-1,1] -> (B,3,H,W) uint8, what metrics and pictures show."""
+    images = images if images.dtype == torch.uint8 else to_bytes(images)
+    return images.repeat(1, 3, 1, 1) if images.shape[1] == 1 else images
 
 
 class PairwiseDistance:
@@ -150,13 +164,13 @@ class PairwiseDistance:
     From running sums, as sum over pairs of |x_i - x_j|^2 = n sum |x|^2 - |sum x|^2, so that no image is kept.
 
     Args:
-        size: side of the images.
+        size: side of the images, or their (h, w).
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int | Sequence[int]) -> None:
         self.count = 0
         self.squares = torch.zeros((), dtype=torch.float64)
-        self.sum = torch.zeros(3, size, size, dtype=torch.float64)
+        self.sum = torch.zeros(3, *((size, size) if isinstance(size, int) else size), dtype=torch.float64)
 
     def update(self, images: Tensor) -> None:
         """Add images (B,3,size,size) uint8."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from mixgan.data.domains import Domains
 from mixgan.engine.run import Run
 from mixgan.engine.run_folder import read_metrics
 from mixgan.evaluate.features import distance_name
-from mixgan.gan.config import DcganSettings, GanSettings
+from mixgan.gan.config import DcganSettings, GanSettings, directions
 from mixgan.gan.data import DomainBatch
+from mixgan.gan.evaluation import rgb_bytes
 from mixgan.gan.mixcyclegan import MixCycleGAN
-from mixgan.ops.transforms import to_bytes, to_signed
+from mixgan.ops.transforms import to_signed
 from mixgan.report.grid import image_grid
 from mixgan.report.page import Page
 from mixgan.report.plots import line_plot, series_from_records
@@ -58,7 +60,10 @@ OVER_EVALUATIONS = {
 
 def write_report(run: Run, settings: GanSettings, summary: dict[str, Any]) -> None:
     """report.html: metrics, samples, curves, settings."""
-    note = "Photo to map: quality of generated maps (AtoB). Map to photo: quality of generated photos (BtoA)."
+    ways = directions(settings.domain_names)
+    note = " ".join(
+        f"{way}: quality of the generated {way.rpartition(' to ')[2]} images ({key})." for key, way in ways.items()
+    )
     if settings.ema:
         note += f" Metrics and translations are of a moving average of the generators' weights (decay {settings.ema})."
     pictures = {"Translations of test images": -1}
@@ -66,7 +71,7 @@ def write_report(run: Run, settings: GanSettings, summary: dict[str, Any]) -> No
         run,
         summary,
         settings=settings,
-        rows=result_rows,
+        rows=partial(result_rows, names=settings.domain_names),
         note=note,
         samples=pictures,
         curves=CURVES,
@@ -128,34 +133,47 @@ def write_page(
     page.write(run.folder.report)
 
 
-def result_rows(summary: dict[str, Any], records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def result_rows(
+    summary: dict[str, Any], records: list[dict[str, Any]], *, names: tuple[str, str] = ("photo", "map")
+) -> list[dict[str, Any]]:
     """One row per metric: both directions, and the untrained networks' where they were evaluated."""
     start = next((r for r in records if r["step"] == 0 and "fd_AtoB" in r), None)
     rows = []
     for key, title in ROWS.items():
         if f"{key}_AtoB" not in summary:
             continue
-        row = {"": title, "photo to map": summary[f"{key}_AtoB"], "map to photo": summary[f"{key}_BtoA"]}
+        row = {"": title} | {name: summary[f"{key}_{way}"] for way, name in directions(names).items()}
         if start:
-            row |= {"untrained photo to map": start[f"{key}_AtoB"], "untrained map to photo": start[f"{key}_BtoA"]}
+            row |= {f"untrained {name}": start[f"{key}_{way}"] for way, name in directions(names).items()}
         rows.append(row)
     return rows
 
 
 @torch.no_grad()
-def translation_grid(generators: nn.Module, domains: Domains, accelerator: Accelerator, *, title: str) -> Image.Image:
-    """Photo to map and map to photo of the first test images: input, fake, cycled back, identity, and the truth if paired."""
+def translation_grid(
+    generators: nn.Module,
+    domains: Domains,
+    accelerator: Accelerator,
+    *,
+    title: str,
+    names: tuple[str, str] = ("photo", "map"),
+) -> Image.Image:
+    """Both ways for the first test images: input, fake, cycled back, identity, and the truth if paired."""
     count = min(len(domains.a), len(domains.b), GRID_IMAGES)
-    a, b = (to_signed(images[:count].to(accelerator.device)) for images in (domains.a, domains.b))
+    a, b = (to_signed(torch.stack([*images[:count]]).to(accelerator.device)) for images in (domains.a, domains.b))
     with accelerator.autocast():
         fake_b, cycled_a, same_b, fake_a, cycled_b, same_a = generators(a, b)
-    columns = ["input", "fake", "cycled back", "identity"]
-    a_to_b, b_to_a = [a, fake_b, cycled_a, same_a], [b, fake_a, cycled_b, same_b]
+    columns = ["input", "fake", "cycled back"]
+    a_to_b, b_to_a = [a, fake_b, cycled_a], [b, fake_a, cycled_b]
+    if same_a is not None:  # else the domains have unequal numbers of channels
+        columns.append("identity")
+        a_to_b.append(same_a)
+        b_to_a.append(same_b)
     if domains.paired:
         columns.append("real pair")
         a_to_b.append(b)
         b_to_a.append(a)
-    labels = ["photo → map"] * count + ["map → photo"] * count
+    labels = [way.replace(" to ", " → ") for way in directions(names).values() for _ in range(count)]
     return image_grid(_rows(a_to_b, b_to_a), row_labels=labels, column_labels=columns, title=title)
 
 
@@ -183,6 +201,6 @@ def training_grid(model: MixCycleGAN, batch: DomainBatch, *, title: str) -> Imag
     return image_grid(_rows(a_to_b, b_to_a), row_labels=labels, column_labels=columns, title=title)
 
 
-def _rows(*directions: list[Tensor]) -> list[Tensor]:
-    """For each direction columns (B,3,S,S) in [-1,1] -> B rows (len(columns),3,S,S) uint8; the directions' rows in turn."""
-    return [row for columns in directions for row in torch.stack([to_bytes(column) for column in columns], 1).cpu()]
+def _rows(*ways: list[Tensor]) -> list[Tensor]:
+    """For each direction columns (B,C,S,S) in [-1,1] -> B rows (len(columns),3,S,S) uint8; the directions' rows in turn."""
+    return [row for columns in ways for row in torch.stack([rgb_bytes(column) for column in columns], 1).cpu()]

@@ -15,13 +15,13 @@ from mixgan.engine.config import to_json
 from mixgan.engine.fingerprint import describe_tensors
 from mixgan.engine.run import Loader, Run
 from mixgan.engine.run_folder import copy_folder, export_networks
-from mixgan.gan.config import DcganSettings, GanSettings, settings_from
-from mixgan.gan.data import DomainLoader, fetch, test_domains, training_domains
+from mixgan.gan.card import model_card
+from mixgan.gan.config import DcganSettings, GanSettings, directions, settings_from
+from mixgan.gan.data import DomainLoader, crop_size, fetch, test_domains, training_domains
 from mixgan.gan.evaluation import Health, TestSet, collapse_warnings, test_features
 from mixgan.gan.mixcyclegan import MixCycleGAN
 from mixgan.gan.networks import PatchDiscriminator, ResnetGenerator, init_weights
 from mixgan.gan.report import training_grid, translation_grid, write_report
-from mixgan.gan.weights import model_card
 
 
 def main(argv: Sequence[str]) -> None:
@@ -39,14 +39,20 @@ def train(settings: GanSettings) -> dict[str, Any]:
     accelerator = run.accelerator
     on_main(accelerator, lambda: fetch(settings))
     training, domains = training_domains(settings), test_domains(settings)
+    if settings.dataset == "folders":
+        counts = zip(settings.domain_names, (training.a, training.b), (domains.a, domains.b), strict=True)
+        run.print(
+            "; ".join(f"{name}: {len(train)} training and {len(test)} test images" for name, train, test in counts)
+        )
     loader = DomainLoader(
         training,
-        size=settings.image_size,
+        size=crop_size(settings, training),
         batch_size=settings.batch_size,
         seed=settings.seed,
         device=accelerator.device,
         rank=accelerator.process_index,
         world=accelerator.num_processes,
+        flip=settings.flip,
     )
     model = build_model(settings, accelerator)
     schedules = [decay(optimizer, loader, settings) for optimizer in (model.optimizer_g, model.optimizer_d)]
@@ -60,6 +66,7 @@ def train(settings: GanSettings) -> dict[str, Any]:
         accelerator, lambda: test_features(settings.dataset, settings.features, settings.inception_weights)
     )
     run.print(extractor.note)
+    ways = directions(settings.domain_names)
     test = TestSet(domains, extractor, accelerator, batch_size=settings.batch_size)
 
     def step(batch: Sequence[Tensor]) -> dict[str, Tensor | float]:
@@ -82,10 +89,12 @@ def train(settings: GanSettings) -> dict[str, Any]:
         measure=lambda: measure(model, test),
         distances=("fd_AtoB", "fd_BtoA"),
         on_progress_bar=("G_A", "G_B", "D_A", "D_B", "cycle_A", "cycle_B"),
-        printed=("fd_AtoB", "fd_BtoA", "rmse_AtoB", "rmse_BtoA"),
+        printed={f"{key}_{way}": f"{key} {name}" for key in ("fd", "rmse") for way, name in ways.items()},
         networks=lambda: saved_networks(settings, model),
         card=lambda summary, files: model_card(to_json(settings), summary, files=files),
-        samples=lambda title: translation_grid(model.eval_generators, domains, accelerator, title=title),
+        samples=lambda title: translation_grid(
+            model.eval_generators, domains, accelerator, title=title, names=settings.domain_names
+        ),
         inputs=lambda: training_grid(model, next(loader.epoch(0)), title="Inputs of one training step"),
         report=lambda summary: write_report(run, settings, summary),
         health=Health(run.print),
@@ -99,10 +108,14 @@ def build_model(settings: GanSettings, accelerator: Accelerator) -> MixCycleGAN:
         ValueError: fp16 where there is no GPU.
     """
     width, blocks, checkpointing = settings.width, settings.blocks, settings.gradient_checkpointing
-    generators = [ResnetGenerator(width=width, blocks=blocks, gradient_checkpointing=checkpointing) for _ in range(2)]
+    channels = settings.channels_a, settings.channels_b
+    generators = [
+        ResnetGenerator(source, target, width=width, blocks=blocks, gradient_checkpointing=checkpointing)
+        for source, target in (channels, channels[::-1])
+    ]
     for generator in generators:
         init_weights(generator)
-    discriminators = [PatchDiscriminator(width=width) for _ in range(2)]
+    discriminators = [PatchDiscriminator(judged, width=width) for judged in channels[::-1]]
     for discriminator in discriminators:
         init_weights(discriminator)
     if settings.compile:
@@ -176,7 +189,8 @@ class Training:
         step: one batch -> detached scalars.
         measure: -> metrics of the networks as they are now, with ``weights``: plain or ema.
         distances: the metrics whose mean is lowest for the best weights.
-        on_progress_bar, printed: names of losses, and of metrics.
+        on_progress_bar: names of losses.
+        printed: metrics that are printed after an evaluation, and what they are called there.
         networks: -> each network to export and its metadata, by file name.
         card: summary, names of the weight files -> model card.
         samples, inputs: pictures of what the networks generate (with a title), and of what they train on.
@@ -192,7 +206,7 @@ class Training:
     measure: Callable[[], dict[str, Any]]
     distances: Sequence[str]
     on_progress_bar: Sequence[str]
-    printed: Sequence[str]
+    printed: Mapping[str, str]
     networks: Callable[[], dict[str, tuple[nn.Module, dict[str, Any]]]]
     card: Callable[[dict[str, Any], list[str]], str]
     samples: Callable[[str], Image.Image]
@@ -242,7 +256,7 @@ class Training:
             if run.accelerator.is_main_process and not self.settings.dry_run:
                 picture = self.samples(f"{self.settings.mixing}, step {run.step}{average}")
                 picture.save(run.folder.samples / f"step-{run.step:08d}.png")
-        values = [f"{name} {metrics[name]:.2f}" for name in self.printed if metrics.get(name) is not None]
+        values = [f"{text} {metrics[name]:.2f}" for name, text in self.printed.items() if metrics.get(name) is not None]
         run.print(f"step {run.step} ({metrics['features']} features{average}): {'  '.join(values)}")
         if self.health and run.step:
             self.health.after_evaluation(metrics)

@@ -219,7 +219,7 @@ def _read(path: Path, options: TranslateOptions, side: Literal["left", "right"])
     if options.pairs:
         width, height = image.size
         if not 1.9 <= width / height <= 2.1:
-            what = f"is {width}x{height}, but a photo and its map side by side are twice as wide as high"
+            what = f"is {width}x{height}, but two images side by side are twice as wide as high"
             return BadImageError(f"{str(path)!r} {what}", path)
         image = image.crop((0, 0, width // 2, height) if side == "left" else (width // 2, 0, width, height))
     if options.image_size:

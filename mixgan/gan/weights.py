@@ -1,8 +1,6 @@
-"""Trained generators: ``load`` them from a run, a checkpoint or a file; the model card beside exported weights."""
+"""Trained generators: ``load`` them from a run, a checkpoint or a file."""
 
 import json
-import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,12 +10,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mixgan.engine.run_folder import KEY, VERSIONED, check_choice, version, weights_folder
+from mixgan.engine.run_folder import KEY, check_choice, weights_folder
 from mixgan.gan.networks import ResnetGenerator
 
 Direction = Literal["AtoB", "BtoA"]
 GENERATORS: dict[Direction, str] = {"AtoB": "G_A", "BtoA": "G_B"}
-DATASETS = {"maps": "Google Maps (pix2pix)", "tiles": "synthetic tiles, drawn by a program"}
 
 
 def load(source: str | Path, *, direction: Direction = "AtoB", weights: str = "last", ema: bool = True) -> nn.Module:
@@ -177,123 +174,3 @@ def _config_of(path: Path) -> dict[str, Any]:
 def _image_size(path: Path) -> int | None:
     settings = _config_of(path).get("settings")
     return settings.get("image_size") if isinstance(settings, dict) else None
-
-
-def model_card(settings: Mapping[str, Any], summary: Mapping[str, Any], *, files: Sequence[str]) -> str:
-    """README.md beside a MixCycleGAN's exported weights: content, training, metrics, use, limits.
-
-    Args:
-        settings: of the run, as in config.json.
-        summary: as in summary.json; metrics that are missing or not finite are left out.
-        files: names of the .safetensors files.
-    """
-    from mixgan.gan.report import ROWS
-
-    method = "CycleGAN" if settings["mixing"] == "none" else f"CycleGAN trained with --mixing {settings['mixing']}"
-    contents = {
-        "G_A": "generator, aerial photo (A) to map (B)",
-        "G_B": "generator, map (B) to aerial photo (A)",
-        "D_A": "discriminator of maps",
-        "D_B": "discriminator of aerial photos",
-    }
-    metrics = [(title, summary.get(f"{key}_AtoB"), summary.get(f"{key}_BtoA")) for key, title in ROWS.items()]
-    g_a, g_b = (f"{name}_ema" if f"{name}_ema.safetensors" in files else name for name in ("G_A", "G_B"))
-    limits = [
-        f"Trained on images of {settings['image_size']} px: pictures of another scale (metres per pixel) translate worse;"
-        " `--image-size` resizes them first.",
-        "Translations are plausible pictures, not surveys: roads and buildings may be invented, moved or left out.",
-        "Trained without pairs on one data set; other regions, seasons, sensors or map styles are untested.",
-    ]
-    if settings["dataset"] == "tiles":
-        limits.append("The networks never saw a real photo or map: good for trying things out, not for real images.")
-    return card(
-        f"Aerial photo to map and back: {method}",
-        f"ResNet generators of {settings['blocks']} residual blocks and PatchGAN discriminators, all of width"
-        f" {settings['width']}, for RGB images in [-1, 1].",
-        {file: contents.get(file.removesuffix(".safetensors").removesuffix("_ema"), "") for file in files},
-        settings,
-        summary,
-        metrics=(("photo to map", "map to photo"), metrics),
-        use=f"""A folder of photos to maps, and of maps to photos:
-
-```sh
-python recipes/translate.py {g_a}.safetensors photos translated-maps
-python recipes/translate.py {g_b}.safetensors maps translated-photos
-```
-
-One picture in Python:
-
-```python
-import mixgan
-from mixgan.data.images import read_image
-from mixgan.gan.translate import translate_images
-from torchvision.transforms.v2.functional import to_pil_image
-
-generator = mixgan.load("{g_a}.safetensors")
-to_pil_image(translate_images(generator, read_image("photo.jpg")[None])[0]).save("map.png")
-```""",
-        limits=limits,
-    )
-
-
-def card(
-    title: str,
-    networks: str,
-    files: Mapping[str, str],
-    settings: Mapping[str, Any],
-    summary: Mapping[str, Any],
-    *,
-    metrics: tuple[Sequence[str], Sequence[tuple[Any, ...]]],
-    use: str,
-    limits: Sequence[str],
-) -> str:
-    """A model card as Markdown.
-
-    Args:
-        networks: a sentence about them.
-        files: the .safetensors files and what they contain.
-        settings, summary: of the run.
-        metrics: column titles, and rows of a title and values; values that are missing or not finite are left out.
-        use: Markdown.
-    """
-    average = ", moving average of its weights over the training"
-    rows = [(f"`{name}`", text + average * name.endswith("_ema.safetensors")) for name, text in files.items()]
-    precision = settings["mixed_precision"]
-    training = [
-        ("data", DATASETS.get(settings["dataset"], settings["dataset"])),
-        ("mixing", settings["mixing"]),
-        ("image size", f"{settings['image_size']} px"),
-        ("length", f"{summary['steps']} steps, {summary['epochs']} of {settings['epochs']} epochs"),
-        ("batch size per process", str(settings["batch_size"])),
-        ("precision", "float32" if precision == "no" else precision),
-        ("seed", str(settings["seed"])),
-        ("trained with", ", ".join(f"{name} {version(name)}" for name in VERSIONED if version(name))),
-    ]
-    parts = [
-        f"# {title}",
-        _table(("file", "content"), rows),
-        f"{networks} Every setting of the run is in its config.json.",
-        "## Training",
-        _table(("", ""), training),
-    ]
-    measured = [
-        (name, *(f"{value:.4g}" if value is not None and math.isfinite(value) else "not measured" for value in values))
-        for name, *values in metrics[1]
-    ]
-    measured = [row for row in measured if set(row[1:]) != {"not measured"}]
-    if measured:
-        features = summary["features"]
-        comparable = "" if features == "inception" else ", which are not comparable with published FID and KID"
-        parts += [
-            "## Metrics",
-            f"Of {summary['n_fake']} generated against {summary['n_real']} real test images at this step. Frechet and kernel"
-            f" distance are of the {'Inception' if features == 'inception' else features} features{comparable}.",
-            _table(("", *metrics[0]), measured),
-        ]
-    parts += ["## Use", use, "## Limits", "\n".join(f"- {text}" for text in limits)]
-    return "\n\n".join(parts) + "\n"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

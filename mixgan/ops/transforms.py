@@ -16,8 +16,8 @@ def to_float(images: Tensor) -> Tensor:
 
 
 def to_signed(images: Tensor) -> Tensor:
-    """uint8 0..255 -> float32 in [-1,1], what GAN networks take."""
-    return images.float() / 127.5 - 1.0
+    """uint8 0..255 -> float32 in [-1,1], what GAN networks take; floats, which are so already, pass unchanged."""
+    return images if images.is_floating_point() else images.float() / 127.5 - 1.0
 
 
 def to_bytes(images: Tensor) -> Tensor:

@@ -129,7 +129,7 @@ def test_no_pair_left_is_an_error(tmp_path):
     write_cyclegan(tmp_path, "train", ["1_A.png", "2_A.png"], ["1_B.png", "2_B.png"])
     (tmp_path / "trainA" / "1_A.png").write_bytes(b"")
     (tmp_path / "trainB" / "2_B.png").write_bytes(b"")
-    with pytest.warns(UserWarning, match="skipped"), pytest.raises(ValueError, match="no Google Maps pair is left"):
+    with pytest.warns(UserWarning, match="skipped"), pytest.raises(ValueError, match="no pair of Google Maps is left"):
         load_maps(tmp_path, "train", size=8, on_bad_image="skip")
 
 
@@ -137,7 +137,7 @@ def test_an_oddly_shaped_pix2pix_picture_is_named_or_skipped(tmp_path):
     write_pix2pix(tmp_path / "maps" / "train", range(3))
     odd = tmp_path / "maps" / "train" / "1.png"
     picture(0, 20, 20).save(odd)
-    with pytest.raises(BadImageError, match=r"1\.png' is 20x20, but a photo and its map"):
+    with pytest.raises(BadImageError, match=r"1\.png' is 20x20, but two images side by side"):
         load_maps(tmp_path, "train", size=20)
     with pytest.warns(UserWarning, match=r"1\.png' is 20x20"):
         domains = load_maps(tmp_path, "train", size=20, on_bad_image="skip")
@@ -166,5 +166,6 @@ def test_one_domain_without_the_other_is_an_error(tmp_path):
 def test_settings_are_checked(tmp_path):
     with pytest.raises(ValueError, match="split must be 'train' or 'val', got 'test'"):
         load_maps(tmp_path, "test", size=8)
+    write_pix2pix(tmp_path / "train", range(1))
     with pytest.raises(ValueError, match="limit must be at least 1 or None, got 0"):
         load_maps(tmp_path, "train", size=8, limit=0)

@@ -173,9 +173,9 @@ def test_a_bad_file_is_an_error_or_skipped_and_named(folder):
 
 def test_a_picture_that_is_no_pair_is_named(folder):
     source = folder_source(folder, preprocessing=Preprocessing(domain="A"))
-    with pytest.raises(BadImageError, match=r"0\.png' is 5x7, but a photo and its map"):
+    with pytest.raises(BadImageError, match=r"0\.png' is 5x7, but two images side by side"):
         next(source.batches(4))
-    with pytest.raises(BadImageError, match=r"0\.png' is 5x7, but a photo and its map"):
+    with pytest.raises(BadImageError, match=r"0\.png' is 5x7, but two images side by side"):
         source.sizes()
 
 

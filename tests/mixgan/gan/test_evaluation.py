@@ -94,11 +94,18 @@ def test_a_distance_is_called_fid_only_by_the_published_weights(digest: str, nam
         assert found.get(f"fid_{way}") == (found[f"fd_{way}"] if named_fid else None)
 
 
-def test_a_domain_of_one_image_is_refused_before_any_training():
-    with pytest.raises(ValueError, match="two images a domain, got 1 and 2"):
-        TestSet(
-            domains(random_images(1, 0), random_images(2, 0)), bundled_features(), Accelerator(cpu=True), batch_size=1
-        )
+def test_the_distance_from_a_single_image_is_that_of_a_point():
+    a, b = random_images(1, 0), random_images(5, 0)
+    found = metrics(IDENTITY, domains(a, b, paired=False))
+    point, many = bundled_features()(a).double()[0], bundled_features()(b).double()
+    by_hand = (many.mean(0) - point).square().sum() + many.var(
+        0
+    ).sum()  # the trace of a covariance beside one that is 0
+    for way in ("AtoB", "BtoA"):
+        assert found[f"fd_{way}"] == pytest.approx(by_hand.item(), rel=1e-4)
+    assert any("single test image" in text for text in found["warnings"])
+    with pytest.raises(ValueError, match="at least one a domain, got 0 and 5"):
+        metrics(IDENTITY, domains(a[:0], b, paired=False))
 
 
 @dataclasses.dataclass
