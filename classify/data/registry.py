@@ -16,7 +16,7 @@ from classify.data.folders import (
 from classify.data.official import CORRUPTED, OFFICIAL, load_aircraft, load_cub, load_official
 from classify.data.sets import FolderSet, ImageSet, Normalise, OnBadImage, Split, check_choice, normalised
 from classify.data.subsets import NoiseKind, class_balanced_subset, random_subset, spread_evenly, with_wrong_labels
-from mixgan.data.tiles import CLASSES, make_tiles
+from mixgan.data.tiles import CLASSES, cached_tiles
 
 TilesView = Literal["photo", "map", "both"]
 TILES_COUNT = {"train": 5000, "test": 1000}
@@ -26,7 +26,7 @@ TILES_START = {"train": 0, "test": 1_000_000}
 def load_tiles(split: Split, *, size: int, seed: int, count: int | None, view: str) -> ImageSet:
     """Generate tiles, with the boxes of their landmarks; training and test tiles never coincide."""
     check_choice("tiles_view", view, TilesView)
-    tiles = make_tiles(TILES_COUNT[split] if count is None else count, size=size, seed=seed, start=TILES_START[split])
+    tiles = cached_tiles(TILES_COUNT[split] if count is None else count, size=size, seed=seed, start=TILES_START[split])
     images = {"photo": tiles.photos, "map": tiles.maps, "both": torch.cat([tiles.photos, tiles.maps])}[view]
     views = 2 if view == "both" else 1
     edges = tiles.boxes.float() + torch.tensor([0.0, 0.0, 1.0, 1.0])  # tiles give the last pixel inside

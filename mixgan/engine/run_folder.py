@@ -45,6 +45,12 @@ def partial_file(path: Path) -> Path:
     return path.with_name(f".{short}.partial")
 
 
+def user_cache(name: str) -> Path:
+    """A folder for what can be made again: ``$XDG_CACHE_HOME/mixgan/NAME``, or the same in ``~/.cache``."""
+    caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - never fails without a home
+    return Path(caches) / "mixgan" / name
+
+
 def sync(path: Path) -> None:
     """Flush a file's content, or a folder's entries, to disk."""
     descriptor = os.open(path, os.O_RDONLY)

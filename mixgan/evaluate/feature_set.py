@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from mixgan.data.order import seeded_generator
-from mixgan.engine.run_folder import partial_file
+from mixgan.engine.run_folder import partial_file, user_cache
 from mixgan.evaluate.features import FeatureExtractor, checked_features
 from mixgan.evaluate.frechet import FeatureStatistics
 from mixgan.evaluate.sources import Source
@@ -341,8 +341,7 @@ class ReferenceCache:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        caches = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
-        self.folder = Path(folder) if folder is not None else Path(caches) / "mixgan" / "statistics"
+        self.folder = Path(folder) if folder is not None else user_cache("statistics")
 
     def path(self, key: str) -> Path:
         """File of the reference set of this key."""

@@ -23,7 +23,7 @@ from mixgan.data.download import download_maps
 from mixgan.data.images import list_images, read_images
 from mixgan.data.order import epoch_order, rank_batch, seeded_generator
 from mixgan.data.pixels import Pixels
-from mixgan.data.tiles import LARGEST, make_tiles
+from mixgan.data.tiles import LARGEST, cached_tiles
 from mixgan.gan.config import GanSettings
 from mixgan.ops.transforms import crop_flip, to_signed
 
@@ -90,7 +90,7 @@ def _load(settings: GanSettings, split: Literal["train", "val"], *, size: int, c
         start = 0 if split == "train" else TEST_TILES_START
         # Tiles have at most 256 px: larger crops are refused, crops of nearly that size just have less room to move.
         size = min(size, max(LARGEST, settings.image_size))
-        tiles = make_tiles(count or TILES[split], size=size, seed=TILES_SEED, start=start)
+        tiles = cached_tiles(count or TILES[split], size=size, seed=TILES_SEED, start=start)
         names = tuple(f"tile {start + k}" for k in range(len(tiles.photos)))
         return Domains(tiles.photos, tiles.maps, paired=True, names=names, skipped=())
     is_maps, root = settings.dataset == "maps", settings.data_root
@@ -221,7 +221,7 @@ def load_images(
 
     if dataset == "tiles":
         start = 0 if split == "train" else TEST_TILES_START
-        return make_tiles(count or DCGAN_TILES[split], size=size, seed=TILES_SEED, start=start).photos
+        return cached_tiles(count or DCGAN_TILES[split], size=size, seed=TILES_SEED, start=start).photos
     folders = data_root / "cifar10"
     if dataset == "cifar10" and find_cifar10(data_root) == folders:
         paths = list_images(folders / split)

@@ -4,19 +4,28 @@ A scene (scene.py) is one of seven landscapes (landscapes.py, streets.py), perha
 with a landmark (landmarks.py) and a neighbour; paint.py paints it as photo and as map.
 """
 
-from dataclasses import dataclass
+import hashlib
+import os
+import zipfile
+from contextlib import suppress
+from dataclasses import astuple, dataclass
+from functools import cache
+from pathlib import Path
 
 import numpy as np
+import PIL
 import torch
 from numpy.random import default_rng
 from torch import Tensor
 
 from mixgan.data.tiles.paint import paint_map, paint_photo
 from mixgan.data.tiles.scene import CLASSES, make_scene
+from mixgan.engine.run_folder import partial_file, user_cache
 
-__all__ = ["CLASSES", "LARGEST", "SMALLEST", "Tiles", "make_tiles"]
+__all__ = ["CLASSES", "LARGEST", "SMALLEST", "Tiles", "cached_tiles", "make_tiles"]
 
 SMALLEST, LARGEST = 32, 256  # pixels a side
+CACHED_FROM = 200  # tiles: fewer are rendered faster than a user notices
 CANVAS = 128  # smallest canvas, so that roads and cars keep their shape in small tiles
 
 
@@ -57,6 +66,45 @@ def make_tiles(count: int, *, size: int = 64, seed: int = 0, start: int = 0) -> 
         labels[row] = scene.label
         boxes[row] = _pixel_box(scene.layout.landmark, size)
     return Tiles(*(torch.from_numpy(column) for column in (photos, maps, labels, boxes)))
+
+
+def cached_tiles(count: int, *, size: int = 64, seed: int = 0, start: int = 0) -> Tiles:
+    """``make_tiles``, rendered once and from then on read from ``tiles`` in the user cache; small sets are always rendered.
+
+    A file's name holds the hash of this package's code and of the libraries that draw, so it can never be older than they are.
+    A damaged file is rendered anew; where nothing can be written nothing is.
+    """
+    _check(count, size, seed, start)
+    file = user_cache("tiles") / f"{count}-{size}-{seed}-{start}-{_code_hash()}.npz"
+    if count < CACHED_FROM:
+        return make_tiles(count, size=size, seed=seed, start=start)
+    try:
+        with np.load(file, allow_pickle=False) as entries:
+            return Tiles(*(torch.from_numpy(entries[name]) for name in Tiles.__annotations__))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        pass  # not there, or damaged
+    tiles = make_tiles(count, size=size, seed=seed, start=start)
+    columns = dict(zip(Tiles.__annotations__, (column.numpy() for column in astuple(tiles)), strict=True))
+    partial = partial_file(file.with_name(f"{os.getpid()}-{file.name}"))  # several processes may render at once
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as stream:
+            np.savez(stream, **columns)
+        partial.replace(file)
+        for old in file.parent.glob("*.npz"):
+            if not old.stem.endswith(_code_hash()):
+                old.unlink(missing_ok=True)
+    except OSError:  # no room, or no home: the tiles are there all the same
+        with suppress(OSError):
+            partial.unlink()
+    return tiles
+
+
+@cache
+def _code_hash() -> str:
+    """16 hex digits that change with anything tiles depend on."""
+    code = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
+    return hashlib.sha256(b"".join([*code, np.__version__.encode(), PIL.__version__.encode()])).hexdigest()[:16]
 
 
 def _check(count: int, size: int, seed: int, start: int) -> None:

@@ -7,7 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mixgan.data.tiles import CLASSES, make_tiles
+import mixgan.data.tiles as tiles_module
+from mixgan.data.tiles import CLASSES, cached_tiles, make_tiles
 from mixgan.data.tiles.elements import Ground
 from mixgan.data.tiles.light import cast_shadow
 from mixgan.data.tiles.paint import BLUE, POINT, paint_ground, paint_map
@@ -161,3 +162,43 @@ def test_the_pixels_of_the_first_tiles_never_change():
     tiles = make_tiles(3)
     digest = hashlib.sha256(tiles.photos.numpy().tobytes() + tiles.maps.numpy().tobytes())
     assert digest.hexdigest() == "44dd7bf4261afe5d98156a2e4d14bf98de95a2dfa525afefae675101213f4b37"
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(tiles_module, "CACHED_FROM", 3)
+    return tmp_path / "mixgan" / "tiles"
+
+
+def test_tiles_are_rendered_once_and_then_read(cache, monkeypatch):
+    expected = make_tiles(3, size=32, seed=2, start=7)
+    assert equal(cached_tiles(3, size=32, seed=2, start=7), expected)
+    monkeypatch.setattr(tiles_module, "make_tiles", None)  # rendering again would fail
+    assert equal(cached_tiles(3, size=32, seed=2, start=7), expected)
+    assert len(list(cache.iterdir())) == 1
+
+
+def test_cached_tiles_belong_to_the_code_that_rendered_them(cache, monkeypatch):
+    cached_tiles(3, size=32)
+    monkeypatch.setattr(tiles_module, "_code_hash", lambda: "0" * 16)
+    cached_tiles(3, size=32)
+    assert [file.name for file in cache.iterdir()] == [f"3-32-0-0-{'0' * 16}.npz"]  # the older code's file is gone
+
+
+def test_a_damaged_file_of_tiles_is_rendered_anew(cache):
+    expected = cached_tiles(4, size=32)
+    (file,) = cache.iterdir()
+    whole = file.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", whole[:2000] + b"\xff" * 100 + whole[2100:]):
+        file.write_bytes(damaged)
+        assert equal(cached_tiles(4, size=32), expected)
+        assert file.read_bytes() == whole
+
+
+def test_small_sets_and_a_cache_that_cannot_be_written_cost_nothing(cache, monkeypatch, tmp_path):
+    assert equal(cached_tiles(2, size=32), make_tiles(2, size=32))
+    assert not cache.exists()
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert equal(cached_tiles(3, size=32), make_tiles(3, size=32))
