@@ -4,7 +4,7 @@ from typing import Any
 
 from classify.presets.automix import AUTOMIX_TABLES
 from classify.presets.labels import LABEL_TABLES
-from classify.presets.lamix import LAMIX_TABLES
+from classify.presets.lamix import COMIXUP_TABLES, LAMIX_TABLES
 from classify.presets.table import Table
 from classify.presets.understanding_mixup import MULTI_SAMPLE_TABLES, UNDERSTANDING_TABLES
 from mixgan.mixing.registry import ALIASES
@@ -39,6 +39,7 @@ TABLES: dict[str, Table] = {
     **AUTOMIX_TABLES,
     **UNDERSTANDING_TABLES,
     **MULTI_SAMPLE_TABLES,
+    **COMIXUP_TABLES,
     **LABEL_TABLES,
 }
 

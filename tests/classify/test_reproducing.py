@@ -20,7 +20,7 @@ from mixgan.engine.run_folder import save_weights
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reproducing.md").read_text()
 ROW = re.compile(
-    r"\| (?P<row>[^|]+) \| (?P<paper>[^|]+) \| [^|]+ \| `accelerate launch recipes/classify.py (?P<flags>[^`]+)` \|"
+    r"\| (?P<row>[^|]+) \| (?P<paper>[^|]+) \| (?P<ours>[^|]+) \| `accelerate launch recipes/classify.py (?P<flags>[^`]+)` \|"
 )
 ROWS = [match.groupdict() for match in map(ROW.fullmatch, PAGE.splitlines()) if match]
 COMMANDS = [shlex.split(row["flags"]) for row in ROWS]
@@ -29,12 +29,12 @@ BLANK = {
     ("understanding-mixup-table1", d, "resnext29-8x64d", m)
     for d in ("cifar10", "cifar100")
     for m in ("mixup-h", "mixup-hc")
-}
+} | {("comixup", "tiny-imagenet", "preact-resnet18-published", "comixup")}
 DRY_RUNS = [
-    "--preset lamix-table1 --dataset cifar10 --network preact-resnet18 --method lamix",
-    "--preset lamix-table3 --dataset cifar10 --network preact-resnet18 --method puzzlemix",
+    "--preset lamix-table1 --dataset cifar10 --network preact-resnet18-published --method lamix",
+    "--preset lamix-table3 --dataset cifar10 --network preact-resnet18-published --method puzzlemix",
     "--preset automix-table1 --dataset cifar10 --network resnet18 --method automix",
-    "--preset understanding-mixup-table1 --dataset cifar10 --network preact-resnet18 --method mixup-hv",
+    "--preset understanding-mixup-table1 --dataset cifar10 --network preact-resnet18-published --method mixup-hv",
     "--preset multi-sample-table1 --dataset cifar10 --network resnet56 --method erm --finetune-from runs/multi-sample",
 ]
 
@@ -110,6 +110,20 @@ def test_every_command_resolves_and_its_method_builds(runs: Path):
             schedule=settings.mix_schedule(),
         )
         assert method.network is network
+
+
+def test_parameters_of_table_7_are_counted_and_the_papers_to_the_printed_digit():
+    rows = [row for row in ROWS if "--preset automix-table7" in row["flags"]]
+    assert len(rows) == 10
+    for row in rows:
+        settings = settings_from(shlex.split(row["flags"]))
+        with torch.device("meta"):
+            network = build_network(settings.network, num_classes=200)
+            method = build_method(settings.method, network, num_classes=200, options=settings.method_options)
+        millions = sum(weight.numel() for weight in method.parameters() if weight.requires_grad) / 1e6
+        assert row["ours"] == f"{millions:.3f}M"
+        if row["row"] not in ("RX-50, AutoMix l_1", "RX-50, AutoMix l_2"):  # whose layers are others in the paper
+            assert row["paper"].startswith(f"{millions:.2f}M ")
 
 
 def test_every_network_of_the_page_can_be_built():
