@@ -9,7 +9,8 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from mixgan.data.domains import Preprocess
 from mixgan.engine.annotations import Above0, AtLeast0, AtLeast1, BelowOne, Probability, Range
 from mixgan.engine.config import CommandLine, CommonSettings, print_once
-from mixgan.gan.losses import WHY_NO_CONSISTENT_HINGE, DReal, DTerm, GanKind, Mixing
+from mixgan.gan.losses import DReal, DTerm, GanKind, Mixing, form
+from mixgan.gan.networks import Patch, Upsample
 
 AtLeast2 = Annotated[int, Range(least=2)]  # test images: fewer have no covariance
 Weight = Annotated[float, Range(least=0)]
@@ -194,11 +195,12 @@ class GanSettings(DomainSettings):
     """Train MixCycleGAN, or plain CycleGAN, on images of two domains, A and B: your own, Google Maps, or synthetic tiles."""
 
     title: ClassVar[str] = "MixCycleGAN"
-    renamed: ClassVar[Mapping[str, str]] = {"--h-odds": "--h-prob"}
+    renamed: ClassVar[Mapping[str, str]] = {"--h-odds": "--h-prob", "--consistency-weight": "--d-weight"}
 
     mixing: Mixing = "mixcyclegan"
     """What is mixed: generator inputs stitched and discriminator inputs interpolated (mixcyclegan), neither (none: CycleGAN),
-    one of them, both stitched (stitch-d), or both, with D(mix) held to the mix of D(real) and D(fake) (consistency)."""
+    one of them, both stitched (stitch-d), both, with D(mix) held to the mix of D(real) and D(fake) (consistency), or half of
+    the inputs stitched and the discriminators' mixed term added to CycleGAN's own (mixcyclegan-plus)."""
     image_size: Annotated[int, Range(least=32)] = 256
     """Side of the training images in px, cut at random from images 286/256 as large (see --preprocess)."""
     train_count: AtLeast1 | None = None
@@ -217,19 +219,30 @@ class GanSettings(DomainSettings):
     """One lambda per sample for both stitches and both discriminators (Eq. 3); else each draws its own."""
     h_prob: Probability = 0.5
     """Probability of stitching side by side rather than one above the other."""
-    unstitched: Probability = 0.0
-    """Share of samples that the generators see un-stitched (the paper's remedy for oceans in large green areas)."""
-    d_term: DTerm = "replace"
-    """Whether the mixed term replaces the discriminators' real and fake terms or is added to them (consistency always adds)."""
+    unstitched: Probability | None = None
+    """Share of samples that the generators see un-stitched, the paper's remedy for oceans in large green areas (default: 0;
+    mixcyclegan-plus 0.5)."""
+    d_term: DTerm | None = None
+    """Whether the mixed term replaces the discriminators' real and fake terms or is added to them (default: replace;
+    mixcyclegan-plus and consistency always add)."""
+    d_weight: Above0 = 1.0
+    """Weight of the discriminators' mixed term."""
+    d_layer: Literal[0, 1, 2, 3] = 0
+    """Where the discriminators mix real and generated images: in their input (0), or behind their first to third convolution."""
     d_real: DReal = "target"
     """The image that a generated one is mixed with for the discriminators: a real one of its own domain (target), or the input it
-    was made from (input: Eq. 3 as printed, for --mixing mixcyclegan and dmix-only)."""
-    consistency_weight: Above0 = 1.0
-    """Weight of the discriminators' mixed term under --mixing consistency."""
+    was made from (input: Eq. 3 as printed, for --mixing mixcyclegan and dmix-only, without --d-layer)."""
     pool_size: AtLeast0 = 50
     """Generated images that each discriminator remembers."""
     gan_loss: GanKind = "lsgan"
-    """Adversarial loss; hinge takes a soft target as the probability of a hard one, and does not go with --mixing consistency."""
+    """Adversarial loss; hinge takes a soft target as the probability of a hard one, and does not go with --mixing consistency;
+    relativistic (R3GAN's) compares real and generated images, and goes with --mixing none and stitch-only."""
+    r1: Weight = 0.0
+    """Weight (gamma) of the gradient penalty on real images, of both discriminators (R3GAN: with relativistic, r1 and r2)."""
+    r2: Weight = 0.0
+    """Weight (gamma) of the gradient penalty on generated images."""
+    r_every: AtLeast1 = 1
+    """Optimizer steps between gradient penalties, which weigh as many times more."""
     cycle_weight: Weight = 10.0
     """Weight of both cycle losses."""
     identity_weight: Weight = 0.5
@@ -238,6 +251,12 @@ class GanSettings(DomainSettings):
     """Channels of the first layer of all networks (ngf and ndf)."""
     blocks: AtLeast0 = 9
     """Residual blocks of the generators."""
+    upsample: Upsample = "transposed"
+    """How the generators enlarge: transposed convolutions, as published, or resize and convolve, without a checkerboard."""
+    skip: bool = False
+    """Add the generators' features at half resolution to those of their decoders: sharp outlines after few steps."""
+    patch: Patch = 70
+    """Side in px of the patches that the discriminators score."""
     compile: bool = False
     """Compile all four networks with torch.compile: a slow first step, faster ones after it."""
     gradient_checkpointing: bool = False
@@ -257,11 +276,17 @@ class GanSettings(DomainSettings):
                 f"--identity-weight {self.identity_weight} needs domains of equally many channels, got {self.channels_a} and "
                 f"{self.channels_b}: leave it out"
             )
-        if self.gan_loss == "hinge" and self.mixing == "consistency":
-            raise ValueError(f"--gan-loss hinge does not go with --mixing consistency: {WHY_NO_CONSISTENT_HINGE}")
-        if self.d_real == "input" and self.mixing not in ("mixcyclegan", "dmix-only"):
+        self.d_term, self.unstitched = form(
+            self.mixing,
+            self.d_term,
+            self.unstitched,
+            d_real=self.d_real,
+            d_layer=self.d_layer,
+            gan_loss=self.gan_loss,
+        )
+        if self.compile and (self.d_layer or self.r1 or self.r2):
             raise ValueError(
-                f"--d-real input is Eq. 3 as printed: it goes with --mixing mixcyclegan or dmix-only, got --mixing {self.mixing}"
+                "--compile goes with none of --d-layer, --r1 and --r2: compiled networks take no hooks and no second derivatives"
             )
         if self.d_alpha is not None and self.shared_lambda:
             raise ValueError(

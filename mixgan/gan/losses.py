@@ -7,17 +7,53 @@ from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-GanKind = Literal["lsgan", "bce", "hinge"]
+GanKind = Literal["lsgan", "bce", "hinge", "relativistic"]
 #: What MixCycleGAN mixes, and whether the discriminators' mixed term replaces CycleGAN's own; see ``MixCycleGAN``.
-Mixing = Literal["mixcyclegan", "none", "stitch-only", "dmix-only", "stitch-d", "consistency"]
+Mixing = Literal["mixcyclegan", "mixcyclegan-plus", "none", "stitch-only", "dmix-only", "stitch-d", "consistency"]
 DTerm = Literal["replace", "add"]
 DReal = Literal["target", "input"]
 WHY_NO_CONSISTENT_HINGE = (
     "the hinge loss does not say how far beyond its margins a logit should be, so no logit of a mixed image follows from "
     "those of the real and the generated one"
 )
+WHY_NO_MIXED_RELATIVISTIC = (
+    "it compares the logits of a real and a generated image, so that of a mixed one has no target"
+)
+
+
+def form(
+    mixing: Mixing,
+    d_term: DTerm | None,
+    unstitched: float | None,
+    *,
+    d_real: DReal = "target",
+    d_layer: int | str = 0,
+    gan_loss: GanKind = "lsgan",
+) -> tuple[DTerm, float]:
+    """``d_term`` and ``unstitched`` of a variant, where they are None its defaults; see ``MixCycleGAN``.
+
+    Raises:
+        ValueError: choices that do not go together.
+    """
+    plus, nothing = mixing == "mixcyclegan-plus", mixing in ("none", "stitch-only")
+    if plus and d_term == "replace":
+        raise ValueError("mixcyclegan-plus adds its mixed term; --mixing mixcyclegan is the one with --d-term replace")
+    if d_real == "input" and mixing not in ("mixcyclegan", "dmix-only"):
+        raise ValueError(
+            f"--d-real input is Eq. 3 as printed: it goes with --mixing mixcyclegan or dmix-only, got --mixing {mixing}"
+        )
+    if d_layer and (nothing or d_real == "input"):
+        raise ValueError(
+            f"--d-layer {d_layer} is where D mixes real and generated images: it goes with neither --mixing none or stitch-only "
+            f"nor --d-real input, got --mixing {mixing} --d-real {d_real}"
+        )
+    if gan_loss == "hinge" and mixing == "consistency":
+        raise ValueError(f"--gan-loss hinge does not go with --mixing consistency: {WHY_NO_CONSISTENT_HINGE}")
+    if gan_loss == "relativistic" and not nothing:
+        raise ValueError(f"--gan-loss relativistic does not go with --mixing {mixing}: {WHY_NO_MIXED_RELATIVISTIC}")
+    return d_term or ("add" if plus else "replace"), (0.5 if plus else 0.0) if unstitched is None else unstitched
 
 
 def gan_loss(logits: Tensor, target: float | Tensor, *, kind: GanKind = "lsgan") -> Tensor:
@@ -38,10 +74,12 @@ def gan_loss(logits: Tensor, target: float | Tensor, *, kind: GanKind = "lsgan")
         A float32 scalar, the mean over samples and patches.
 
     Raises:
-        ValueError: for an unknown kind or a target of another shape.
+        ValueError: for an unknown kind or a target of another shape, and for "relativistic", which has no targets.
     """
     if kind not in get_args(GanKind):
         raise ValueError(f"unknown gan_loss {kind!r}; choose one of {', '.join(get_args(GanKind))}")
+    if kind == "relativistic":
+        raise ValueError(f"gan_loss='relativistic' takes no target: {WHY_NO_MIXED_RELATIVISTIC}")
     with torch.autocast(logits.device.type, enabled=False):
         logits = _at_least_float32(logits)
         target = _expand_target(target, logits)
@@ -55,29 +93,35 @@ def gan_loss(logits: Tensor, target: float | Tensor, *, kind: GanKind = "lsgan")
 def realness(logits: Tensor, *, kind: GanKind = "lsgan") -> Tensor:
     """A discriminator's output on the scale of its loss, in float32: the probability of real for "bce", else the logits.
 
-    "lsgan" and "bce" want 1 for real and 0 for fake, "hinge" at least 1 and at most -1.
+    "lsgan" and "bce" want 1 for real and 0 for fake, "hinge" at least 1 and at most -1, "relativistic" real above fake.
     """
     logits = _at_least_float32(logits)
     return logits.sigmoid() if kind == "bce" else logits
 
 
-def generator_loss(fake_logits: Tensor, *, kind: GanKind = "lsgan") -> Tensor:
+def generator_loss(fake_logits: Tensor, real_logits: Tensor | None = None, *, kind: GanKind = "lsgan") -> Tensor:
     """A generator's adversarial loss: the discriminator should take its images for real.
 
     ``gan_loss(fake_logits, 1)`` for "lsgan" and "bce" (non-saturating); ``-mean(fake_logits)`` for "hinge", whose
-    margin belongs to the discriminator alone.
+    margin belongs to the discriminator alone; ``mean softplus(D(real) - D(fake))`` for "relativistic".
 
     Args:
         fake_logits: (B,1,h,w) the discriminator's logits of generated images, with gradients to the generator.
+        real_logits: (B,1,h,w) of real images; only "relativistic" uses them, and needs them.
 
     Returns:
         A float32 scalar.
     """
+    if kind == "relativistic":
+        if real_logits is None:
+            raise ValueError("gan_loss='relativistic' compares with real images: pass real_logits")
+        return relativistic_loss(fake_logits, real_logits)
     return -_at_least_float32(fake_logits).mean() if kind == "hinge" else gan_loss(fake_logits, 1.0, kind=kind)
 
 
 def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, *, kind: GanKind = "lsgan") -> Tensor:
-    """CycleGAN's own discriminator loss, ``(gan_loss(real, 1) + gan_loss(fake, 0)) / 2``, for every kind.
+    """CycleGAN's own discriminator loss, ``(gan_loss(real, 1) + gan_loss(fake, 0)) / 2``, for every kind but "relativistic":
+    ``mean softplus(D(fake) - D(real))``.
 
     Args:
         real_logits, fake_logits: (B,1,h,w); of detached fakes, or the generator would learn to be detected.
@@ -85,7 +129,51 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, *, kind: GanKin
     Returns:
         A float32 scalar. With mixed samples ``gan_loss(mixed_logits, lam)`` takes its place.
     """
+    if kind == "relativistic":
+        return relativistic_loss(real_logits, fake_logits)
     return 0.5 * (gan_loss(real_logits, 1.0, kind=kind) + gan_loss(fake_logits, 0.0, kind=kind))
+
+
+def relativistic_loss(better: Tensor, worse: Tensor) -> Tensor:
+    """``mean softplus(worse - better)``: each logit should exceed the one that it is paired with.
+
+    The pairing loss of Jolicoeur-Martineau 2019 and of R3GAN (Huang et al. 2024): for the discriminator real images are the
+    better ones, for the generator its own. Pairs are image by image and patch by patch.
+
+    Args:
+        better, worse: (B,1,h,w) logits.
+
+    Returns:
+        A float32 scalar.
+    """
+    with torch.autocast(better.device.type, enabled=False):
+        return F.softplus(_at_least_float32(worse) - _at_least_float32(better)).mean()
+
+
+def gradient_penalty(discriminator: nn.Module, images: Tensor) -> Tensor:
+    """``mean over images of |gradient of D(x) by x|^2 / 2``, zero-centred: R1 on real images, R2 on generated ones.
+
+    Mescheder et al. 2018; D(x) is the mean of an image's logits. Computed in float32 outside autocast. The result can be
+    differentiated by the discriminator's parameters.
+
+    Args:
+        discriminator: images to logits (B,...); no layer may look across the batch.
+        images: (B,C,S,S), neither mixed nor stitched with generated ones.
+
+    Returns:
+        A float32 scalar, to be weighed by gamma.
+    """
+    with torch.autocast(images.device.type, enabled=False), torch.enable_grad():
+        images = _at_least_float32(images.detach()).requires_grad_()
+        total = discriminator(images).flatten(1).mean(1).sum()
+        (gradient,) = torch.autograd.grad(total, images, create_graph=True)
+        return 0.5 * gradient.square().flatten(1).sum(1).mean()
+
+
+def penalties(discriminator: nn.Module, real: Tensor, fake: Tensor, *, r1: float, r2: float) -> Tensor:
+    """``r1`` times the gradient penalty on real images and ``r2`` times that on generated ones, where not 0: a float32 scalar."""
+    weighed = [(weight, images) for weight, images in ((r1, real), (r2, fake)) if weight]
+    return torch.stack([weight * gradient_penalty(discriminator, images) for weight, images in weighed]).sum()
 
 
 def consistency_loss(

@@ -8,9 +8,11 @@ The method of "Understanding Mixup Training Methods" (V-B, Eq. 3), one training 
     generator loss        CycleGAN's own six terms, unchanged
     discriminator loss    L(D_A(lam b~ + (1 - lam) G_A(a~)), lam) + L(D_B(lam a~ + (1 - lam) G_B(b~)), lam)
 
+``mixing="mixcyclegan-plus"`` adds the last line to CycleGAN's own discriminator loss, and leaves half of the images unstitched.
 As in CycleGAN's code, G_A translates A to B, G_B translates B to A, D_A discriminates images of B and D_B images of A.
 """
 
+from contextlib import ExitStack
 from functools import partial, reduce
 from typing import NamedTuple, get_args
 
@@ -23,7 +25,6 @@ from torch.optim import Optimizer
 from mixgan.data.order import seeded_generator
 from mixgan.engine.ema import MovingAverage
 from mixgan.gan.losses import (
-    WHY_NO_CONSISTENT_HINGE,
     DReal,
     DTerm,
     GanKind,
@@ -32,18 +33,21 @@ from mixgan.gan.losses import (
     consistency_loss,
     cycle_loss,
     discriminator_loss,
+    form,
     gan_loss,
     generator_loss,
     identity_loss,
+    penalties,
     realness,
 )
-from mixgan.gan.networks import patch_shares
+from mixgan.gan.networks import hidden_layer, patch_shares
 from mixgan.mixing import Plan, build_mixer
 from mixgan.mixing.sampling import Draws
 
 #: Whether the generators' inputs are stitched, and the mixer of the discriminators' inputs.
 VARIANTS: dict[str, tuple[bool, str | None]] = {
     "mixcyclegan": (True, "mixup"),
+    "mixcyclegan-plus": (True, "mixup"),
     "none": (False, None),
     "stitch-only": (True, None),
     "dmix-only": (False, "mixup"),
@@ -117,6 +121,7 @@ class MixCycleGAN:
     |---|---|---|---|
     | none | whole images | real; fake | (L(D(real), 1) + L(D(fake), 0)) / 2, CycleGAN's own |
     | mixcyclegan | stitched | lam * real + (1 - lam) * fake | L(D(mixed), lam), Eq. 3 |
+    | mixcyclegan-plus | half of them stitched | mixed; real; fake | CycleGAN's own + w * L(D(mixed), lam) |
     | stitch-only | stitched | real; fake | CycleGAN's own |
     | dmix-only | whole images | lam * real + (1 - lam) * fake | L(D(mixed), lam) |
     | stitch-d | stitched | m * real + (1 - m) * fake, m the mask of a cut | L(D(mixed), m pooled to D's logits) |
@@ -132,14 +137,20 @@ class MixCycleGAN:
         d_alpha: alpha of the discriminators' own lambdas, without ``shared_lambda``; by default ``alpha``.
         shared_lambda: one lambda per sample for both stitches and both discriminators (Eq. 3), else four.
         h_prob: probability of stitching side by side rather than one above the other.
-        unstitched: probability of leaving a sample whole where the others are stitched.
-        d_term: whether the mixed term replaces CycleGAN's own or is added to it.
+        unstitched: probability of leaving a sample whole where the others are stitched; by default 0.5 for mixcyclegan-plus,
+            else 0.
+        d_term: whether the mixed term replaces CycleGAN's own or is added to it; by default it is added in
+            mixcyclegan-plus and replaces them elsewhere; consistency always adds.
+        d_weight: w in the table, the weight of the mixed term.
+        d_layer: where real and generated images are mixed: 0 in D's input, 1 to 3 behind that convolution of a
+            PatchDiscriminator, or the name of a module of both discriminators.
         d_real: what a generated image G(x) is mixed with: a real image of its own domain (``"target"``), or its input x
             (``"input"``), as Eq. 3 is printed; for mixcyclegan and dmix-only, domains of equally many channels.
-        gan_loss: L.
+        gan_loss: L; "relativistic" only where nothing is mixed in D.
+        r1, r2: gamma of the gradient penalties on the real (stitched) and the generated images, of both discriminators.
+        r_every: optimizer steps between penalties, which weigh as many times more.
         cycle_weight, identity_weight: lambda_A = lambda_B, and lambda_idt relative to it. Domains of unequal numbers of
             channels need an identity weight of 0.
-        consistency_weight: w in the table.
         pool_size: generated images that each discriminator's pool keeps.
         seed: of the pools; domains and processes draw differently.
         ema: decay of a moving average of the generators' weights; 0 for none.
@@ -151,6 +162,7 @@ class MixCycleGAN:
         optimizer_g, optimizer_d: prepared by the accelerator.
         pool_a, pool_b: generated images of either domain; their state belongs in a checkpoint.
         average: moving average of the generators, or None; likewise.
+        steps: optimizer steps taken; set it when you resume with ``r_every`` above 1.
 
     Raises:
         ValueError: an unknown choice, a value out of range, fp16 without a GPU.
@@ -169,13 +181,17 @@ class MixCycleGAN:
         d_alpha: float | None = None,
         shared_lambda: bool = True,
         h_prob: float = 0.5,
-        unstitched: float = 0.0,
-        d_term: DTerm = "replace",
+        unstitched: float | None = None,
+        d_term: DTerm | None = None,
+        d_weight: float = 1.0,
+        d_layer: int | str = 0,
         d_real: DReal = "target",
         gan_loss: GanKind = "lsgan",
         cycle_weight: float = 10.0,
         identity_weight: float = 0.5,
-        consistency_weight: float = 1.0,
+        r1: float = 0.0,
+        r2: float = 0.0,
+        r_every: int = 1,
         pool_size: int = 50,
         seed: int = 0,
         ema: float = 0.0,
@@ -183,30 +199,36 @@ class MixCycleGAN:
         optimizer_g: Optimizer | None = None,
         optimizer_d: Optimizer | None = None,
     ) -> None:
-        _check_choice("mixing", mixing, get_args(Mixing))
-        _check_choice("d_term", d_term, get_args(DTerm))
-        _check_choice("d_real", d_real, get_args(DReal))
-        if d_real == "input" and mixing not in ("mixcyclegan", "dmix-only"):
-            raise ValueError(f"d_real='input' goes with mixing='mixcyclegan' or 'dmix-only', got mixing={mixing!r}")
-        _check_choice("gan_loss", gan_loss, get_args(GanKind))
-        if gan_loss == "hinge" and mixing == "consistency":
-            raise ValueError(f"gan_loss='hinge' does not go with mixing='consistency': {WHY_NO_CONSISTENT_HINGE}")
+        choices = (("mixing", mixing, Mixing), ("d_real", d_real, DReal), ("gan_loss", gan_loss, GanKind))
+        for name, value, allowed in (*choices, *([("d_term", d_term, DTerm)] if d_term else [])):
+            if value not in get_args(allowed):
+                raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(get_args(allowed))}")
+        d_term, unstitched = form(mixing, d_term, unstitched, d_real=d_real, d_layer=d_layer, gan_loss=gan_loss)
         if d_alpha is not None and shared_lambda:
             raise ValueError(f"d_alpha={d_alpha} is for the discriminators' own lambdas: use shared_lambda=False")
         if not 0 <= unstitched <= 1:
             raise ValueError(f"unstitched must be in [0, 1], got {unstitched}")
         if not 0 <= ema < 1:
             raise ValueError(f"ema must be in [0, 1), got {ema}")
-        weights = {"cycle": cycle_weight, "identity": identity_weight, "consistency": consistency_weight}
+        if r_every < 1:
+            raise ValueError(f"r_every must be at least 1, got {r_every}")
+        weights = {
+            "cycle_weight": cycle_weight,
+            "identity_weight": identity_weight,
+            "d_weight": d_weight,
+            "r1": r1,
+            "r2": r2,
+        }
         for name, weight in weights.items():
             if not weight >= 0:
-                raise ValueError(f"{name}_weight must not be negative, got {weight}")
+                raise ValueError(f"{name} must not be negative, got {weight}")
 
         self.accelerator = accelerator or Accelerator()
         check_precision(self.accelerator)
         self.mixing, self.gan_loss, self.shared_lambda, self.unstitched = mixing, gan_loss, shared_lambda, unstitched
         self.cycle_weight, self.identity_weight = cycle_weight, identity_weight
-        self.consistency_weight, self.d_real = consistency_weight, d_real
+        self.d_weight, self.d_real, self.r1, self.r2, self.r_every = d_weight, d_real, r1, r2, r_every
+        self.steps = 0
         self.alpha, self.d_alpha = alpha, alpha if d_alpha is None else d_alpha
         self.stitches, d_mixer = VARIANTS[mixing]
         self.stitcher = build_mixer("mixup-hv", num_classes=1, alpha=alpha, h_prob=h_prob)
@@ -219,6 +241,9 @@ class MixCycleGAN:
         separate = self.d_mixer is None or mixing == "consistency" or d_term == "add"
         #: the parts of a discriminator's batch
         self.d_parts = (["mixed"] if self.d_mixer else []) + (["real", "fake"] if separate else [])
+
+        #: modules behind which D mixes; None: its input is mixed
+        self.hidden_a, self.hidden_b = (hidden_layer(D, d_layer) if d_layer else None for D in (D_A, D_B))
 
         self.generators, self.discriminators = Generators(G_A, G_B), Discriminators(D_A, D_B)
         self.average = MovingAverage(self.generators, ema) if ema else None
@@ -310,12 +335,13 @@ class MixCycleGAN:
             The loss to differentiate, and detached scalars for the log.
         """
         # The plain discriminators: their gradients are not needed here, so nothing is synchronised between processes.
+        kind, cycle, identity = self.gan_loss, self.cycle_weight, self.identity_weight
         with self.accelerator.autocast():
             logits_b, logits_a = self.discriminators(images.fake_b, images.fake_a)
-        kind, cycle, identity = self.gan_loss, self.cycle_weight, self.identity_weight
+            real_b, real_a = self.discriminators(inputs.b, inputs.a) if kind == "relativistic" else (None, None)
         terms = {
-            "G_A": generator_loss(logits_b, kind=kind),
-            "G_B": generator_loss(logits_a, kind=kind),
+            "G_A": generator_loss(logits_b, real_b, kind=kind),
+            "G_B": generator_loss(logits_a, real_a, kind=kind),
             "cycle_A": cycle_loss(images.cycled_a, inputs.a, weight=cycle),
             "cycle_B": cycle_loss(images.cycled_b, inputs.b, weight=cycle),
         }
@@ -334,22 +360,48 @@ class MixCycleGAN:
         Returns:
             The loss to differentiate, and detached scalars for the log.
         """
-        seen_b = self._d_batch(inputs.b, inputs.a, images.fake_b, self.pool_b, inputs.plan_d_a)
-        seen_a = self._d_batch(inputs.a, inputs.b, images.fake_a, self.pool_a, inputs.plan_d_b)
-        logits_b, logits_a = self.prepared_d(seen_b, seen_a)
+        own_b, fake_b = self._pooled(self.pool_b, inputs.b, inputs.a, images.fake_b)
+        own_a, fake_a = self._pooled(self.pool_a, inputs.a, inputs.b, images.fake_a)
+        with ExitStack() as hooks:
+            seen_b = self._d_input(self.hidden_a, own_b, inputs.b, fake_b, inputs.plan_d_a, hooks)
+            seen_a = self._d_input(self.hidden_b, own_a, inputs.a, fake_a, inputs.plan_d_b, hooks)
+            logits_b, logits_a = self.prepared_d(seen_b, seen_a)
         loss_a, means_a = self._d_loss(logits_b, inputs.plan_d_a)
         loss_b, means_b = self._d_loss(logits_a, inputs.plan_d_b)
         logs = {"D_A": loss_a.detach(), "D_B": loss_b.detach()}
         logs |= {f"D_A_{part}": mean for part, mean in means_a.items()}
         logs |= {f"D_B_{part}": mean for part, mean in means_b.items()}
-        return loss_a + loss_b, logs
+        loss = loss_a + loss_b
+        if (self.r1 or self.r2) and self.steps % self.r_every == 0:
+            networks, rs = self.discriminators, {"r1": self.r1, "r2": self.r2}
+            penalty = penalties(networks.D_A, inputs.b, fake_b, **rs) + penalties(networks.D_B, inputs.a, fake_a, **rs)
+            logs["penalty"] = penalty.detach()
+            loss = loss + self.r_every * penalty
+        return loss, logs
 
-    def _d_batch(self, real: Tensor, source: Tensor, fake: Tensor, pool: ImagePool, plan: Plan | None) -> Tensor:
-        """All that a discriminator sees in a step: mixed, or real and fake images, or all three; ``fake`` is G(``source``)."""
+    def _pooled(self, pool: ImagePool, real: Tensor, source: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        """What a generated image is mixed with, and the image, ``fake`` = G(``source``) or an older one."""
         if self.d_real == "input":  # the pool keeps a fake with its input
             own, fake = pool.query(torch.cat((source, fake), 1)).chunk(2, 1)
-        else:
-            own, fake = real, pool.query(fake)
+            return own, fake
+        return real, pool.query(fake)
+
+    def _d_input(
+        self, hidden: nn.Module | None, own: Tensor, real: Tensor, fake: Tensor, plan: Plan | None, hooks: ExitStack
+    ) -> Tensor:
+        """What a discriminator is called with: ``_d_batch`` of the images, or images whose hidden features become that."""
+        if hidden is None:
+            return self._d_batch(own, real, fake, plan)
+
+        def mix(_module: nn.Module, _inputs: tuple[Tensor, ...], features: Tensor) -> Tensor:
+            real, fake = features.chunk(2)
+            return self._d_batch(real, real, fake, plan)
+
+        hooks.enter_context(hidden.register_forward_hook(mix))
+        return torch.cat((real, fake))
+
+    def _d_batch(self, own: Tensor, real: Tensor, fake: Tensor, plan: Plan | None) -> Tensor:
+        """All that a discriminator sees in a step: own and fake images mixed, or real and fake images, or all three."""
         parts = {"real": real, "fake": fake}
         if self.d_mixer is not None and plan is not None:
             parts["mixed"] = self.d_mixer.mix_images(own, plan, others=fake)
@@ -359,12 +411,12 @@ class MixCycleGAN:
         """A discriminator's loss, and its mean logits of mixed and of real images."""
         parts, kind, terms = dict(zip(self.d_parts, logits.chunk(len(self.d_parts)), strict=True)), self.gan_loss, []
         if plan is not None and self.mixing == "consistency":
-            terms.append(consistency_loss(**parts, lam=plan.lam, kind=kind, weight=self.consistency_weight))
+            terms.append(consistency_loss(**parts, lam=plan.lam, kind=kind, weight=self.d_weight))
         elif plan is not None:
             target = plan.lam
             if self.mixing == "stitch-d" and plan.mask is not None:
                 target = patch_shares(plan.mask, parts["mixed"].shape[2:])
-            terms.append(gan_loss(parts["mixed"], target, kind=kind))
+            terms.append(self.d_weight * gan_loss(parts["mixed"], target, kind=kind))
         if "real" in parts:
             terms.append(discriminator_loss(parts["real"], parts["fake"], kind=kind))
         means = {part: self._mean(part_logits) for part, part_logits in parts.items() if part != "fake"}
@@ -406,6 +458,7 @@ class MixCycleGAN:
             loss, d_logs = self.discriminator_loss(inputs, images)
             self.accelerator.backward(loss)
             logs |= d_logs | update("grad_D", self.discriminators, self.optimizer_d, self.accelerator)
+            self.steps += self.accelerator.sync_gradients
         if self.mixing != "none":
             logs["lam"] = inputs.lam.mean()
         if self.stitches:
@@ -434,8 +487,3 @@ def check_precision(accelerator: Accelerator) -> None:
     """ValueError for fp16 where there is no GPU; accelerate would silently train in float32."""
     if accelerator.mixed_precision == "fp16" and accelerator.scaler is None:
         raise ValueError("--mixed-precision fp16 needs a GPU and there is none; bf16 works on CPUs too")
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(choices)}")

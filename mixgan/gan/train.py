@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from accelerate import Accelerator
 from PIL import Image
@@ -20,7 +20,7 @@ from mixgan.gan.config import DcganSettings, GanSettings, directions, settings_f
 from mixgan.gan.data import DomainLoader, crop_size, fetch, test_domains, training_domains
 from mixgan.gan.evaluation import Health, TestSet, collapse_warnings, test_features
 from mixgan.gan.mixcyclegan import MixCycleGAN
-from mixgan.gan.networks import PatchDiscriminator, ResnetGenerator, init_weights
+from mixgan.gan.networks import Patch, PatchDiscriminator, ResnetGenerator, init_weights
 from mixgan.gan.report import training_grid, translation_grid, write_report
 
 
@@ -70,6 +70,7 @@ def train(settings: GanSettings) -> dict[str, Any]:
     test = TestSet(domains, extractor, accelerator, batch_size=settings.batch_size)
 
     def step(batch: Sequence[Tensor]) -> dict[str, Tensor | float]:
+        model.steps = run.step  # that of a resumed run, too
         logs: dict[str, Tensor | float] = {**model.step(*batch)}
         if accelerator.sync_gradients:
             logs["lr"] = schedules[0].get_last_lr()[0]
@@ -107,15 +108,23 @@ def build_model(settings: GanSettings, accelerator: Accelerator) -> MixCycleGAN:
     Raises:
         ValueError: fp16 where there is no GPU.
     """
-    width, blocks, checkpointing = settings.width, settings.blocks, settings.gradient_checkpointing
     channels = settings.channels_a, settings.channels_b
     generators = [
-        ResnetGenerator(source, target, width=width, blocks=blocks, gradient_checkpointing=checkpointing)
+        ResnetGenerator(
+            source,
+            target,
+            width=settings.width,
+            blocks=settings.blocks,
+            upsample=settings.upsample,
+            skip=settings.skip,
+            gradient_checkpointing=settings.gradient_checkpointing,
+        )
         for source, target in (channels, channels[::-1])
     ]
     for generator in generators:
         init_weights(generator)
-    discriminators = [PatchDiscriminator(judged, width=width) for judged in channels[::-1]]
+    layers = get_args(Patch).index(settings.patch) + 1
+    discriminators = [PatchDiscriminator(judged, width=settings.width, layers=layers) for judged in channels[::-1]]
     for discriminator in discriminators:
         init_weights(discriminator)
     if settings.compile:
@@ -133,10 +142,14 @@ def build_model(settings: GanSettings, accelerator: Accelerator) -> MixCycleGAN:
         unstitched=settings.unstitched,
         d_term=settings.d_term,
         d_real=settings.d_real,
+        d_weight=settings.d_weight,
+        d_layer=settings.d_layer,
         gan_loss=settings.gan_loss,
         cycle_weight=settings.cycle_weight,
         identity_weight=settings.identity_weight,
-        consistency_weight=settings.consistency_weight,
+        r1=settings.r1,
+        r2=settings.r2,
+        r_every=settings.r_every,
         pool_size=settings.pool_size,
         seed=settings.seed,
         ema=settings.ema,
@@ -174,6 +187,9 @@ def saved_networks(settings: GanSettings, model: MixCycleGAN) -> dict[str, tuple
         if name.startswith("G_"):
             direction = "AtoB" if name.startswith("G_A") else "BtoA"
             metadata |= {"role": "generator", "blocks": settings.blocks, "direction": direction}
+            metadata |= {"upsample": settings.upsample, "skip": settings.skip}
+        else:
+            metadata["patch"] = settings.patch
         if name.endswith("_ema"):
             metadata["ema"] = settings.ema
         result[name] = network, metadata

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mixgan.engine.run_folder import KEY, check_choice, weights_folder
-from mixgan.gan.networks import ResnetGenerator
+from mixgan.gan.networks import ResnetGenerator, Upsample
 
 Direction = Literal["AtoB", "BtoA"]
 GENERATORS: dict[Direction, str] = {"AtoB": "G_A", "BtoA": "G_B"}
@@ -59,6 +59,12 @@ class SavedGenerator:
         """Number of residual blocks."""
         return sum(name.endswith(".residual.0.weight") for name in self.state)
 
+    @property
+    def upsample(self) -> Upsample:
+        """How the generator enlarges: a resize-convolution is two layers in one."""
+        resize = any(name.startswith("layers.") and name.endswith(".1.weight") for name in self.state)
+        return "resize" if resize else "transposed"
+
     def build(self) -> ResnetGenerator:
         """The generator, in eval mode and without gradients; ValueError for weights that do not fit or are not finite."""
         if not all(tensor.isfinite().all() for tensor in self.state.values()):
@@ -66,7 +72,9 @@ class SavedGenerator:
                 f"{self.path} contains NaN or infinite weights: its training diverged; use an earlier checkpoint"
             )
         with torch.random.fork_rng(devices=[]):  # building a network draws initial weights
-            network = ResnetGenerator(width=self.width, blocks=self.blocks)
+            network = ResnetGenerator(
+                width=self.width, blocks=self.blocks, upsample=self.upsample, skip="skip" in self.state
+            )
         try:
             network.load_state_dict(self.state)
         except RuntimeError as error:

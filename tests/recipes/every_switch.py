@@ -34,12 +34,13 @@ MIXERS = {
     "comixup": "--method.smoothing 0.1",
 }
 VARIANTS = {
-    "none": "--ema 0.9",
+    "none": "--ema 0.9 --gan-loss relativistic --r1 1 --r2 1 --r-every 3",
     "mixcyclegan": "--no-shared-lambda --d-alpha 0.5 --d-term add --gradient-checkpointing",
     "stitch-only": "--gan-loss bce --unstitched 0.5",
     "dmix-only": "--gan-loss hinge --accumulation-steps 2 --d-real input",
     "stitch-d": "--ema 0.9 --h-prob 0.3 --mixed-precision bf16",
-    "consistency": "--consistency-weight 2",
+    "consistency": "--d-weight 2 --upsample resize --skip --patch 34",
+    "mixcyclegan-plus": "--d-layer 2 --r1 1 --r2 0.5 --r-every 2",
 }
 
 

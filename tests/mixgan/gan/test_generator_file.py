@@ -17,7 +17,7 @@ MARKS = {"G_A": 1.0, "G_B": 2.0, "G_A_ema": 3.0, "G_B_ema": 4.0}
 STEPS = {"last": 0.0, "best": 0.25, "step-3": 0.5}
 
 
-def marked(name: str, weights: str = "last", **shape: int) -> ResnetGenerator:
+def marked(name: str, weights: str = "last", **shape: object) -> ResnetGenerator:
     network = ResnetGenerator(**{"width": 4, "blocks": 1, **shape})
     nn.init.constant_(network.layers[0].bias, MARKS[name] + STEPS[weights])
     return network
@@ -90,10 +90,13 @@ def test_weights_of_older_runs_and_of_killed_ones(run: Path, tmp_path: Path):
 
 
 def test_the_architecture_is_read_from_the_tensors_alone(tmp_path: Path):
-    for width, blocks in ((4, 0), (6, 3)):
-        network = marked("G_A", width=width, blocks=blocks).eval()
+    for width, blocks, upsample, skip in ((4, 0, "transposed", False), (6, 3, "resize", False), (4, 1, "resize", True)):
+        network = marked("G_A", width=width, blocks=blocks, upsample=upsample, skip=skip).eval()
+        if skip:
+            nn.init.constant_(network.skip, 0.5)
         save_file(network.state_dict(), tmp_path / "plain.safetensors")
         found = find_generator(tmp_path / "plain.safetensors")
+        assert (found.upsample, "skip" in found.state) == (upsample, skip)
         assert (found.width, found.blocks, found.direction, found.image_size) == (width, blocks, None, None)
         images = torch.rand(1, 3, 16, 16)
         assert torch.equal(found.build()(images), network(images))

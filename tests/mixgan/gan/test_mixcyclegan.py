@@ -81,7 +81,7 @@ class Published:
             for pool in (model.pool_b, model.pool_a)
         )
         self.criterion = {"lsgan": F.mse_loss, "bce": F.binary_cross_entropy_with_logits}[model.gan_loss]
-        self.d_terms = d_terms
+        self.d_terms, self.d_weight = d_terms, model.d_weight
         self.horizontal = bool(model.stitcher.h_prob)
 
     def translate(self, real_a: Tensor, real_b: Tensor) -> Translations:
@@ -125,7 +125,7 @@ class Published:
             for own, made, share in zip(real, fake, lam.tolist(), strict=True)
         ]
         mixed = torch.stack(per_sample).mean()
-        terms = {"separate": separate, "mixed": mixed, "printed": mixed, "both": mixed + separate}
+        terms = {"separate": separate, "mixed": mixed, "printed": mixed, "both": self.d_weight * mixed + separate}
         if self.d_terms == "stitched":
             return self.stitched(judge, real, fake, lam)
         if self.d_terms == "consistency":
@@ -182,6 +182,8 @@ def test_without_mixing_a_step_is_cyclegans(count: int, pool_size: int):
         pytest.param({"d_real": "input"}, ONE_FOR_ALL, "printed", True, id="eq3-printed"),
         pytest.param({"shared_lambda": False}, OWN_FOR_EACH, "mixed", False, id="own-lambdas"),
         pytest.param({"d_term": "add"}, OWN_FOR_EACH, "both", True, id="add"),
+        pytest.param({"mixing": "mixcyclegan-plus", "unstitched": 0.0}, OWN_FOR_EACH, "both", True, id="plus"),
+        pytest.param({"d_term": "add", "d_weight": 0.25}, OWN_FOR_EACH, "both", True, id="add-weighted"),
         pytest.param({"d_term": "add", "gan_loss": "bce"}, OWN_FOR_EACH, "both", True, id="bce"),
         pytest.param({"mixing": "stitch-only"}, OWN_FOR_EACH, "separate", True, id="stitch-only"),
         pytest.param({"mixing": "dmix-only"}, OWN_FOR_EACH, "mixed", None, id="dmix-only"),
@@ -189,9 +191,7 @@ def test_without_mixing_a_step_is_cyclegans(count: int, pool_size: int):
         pytest.param(
             {"mixing": "stitch-d", "shared_lambda": False}, OWN_FOR_EACH, "stitched", False, id="stitch-d-own-cuts"
         ),
-        pytest.param(
-            {"mixing": "consistency", "consistency_weight": 3.0}, OWN_FOR_EACH, "consistency", True, id="consistency"
-        ),
+        pytest.param({"mixing": "consistency", "d_weight": 3.0}, OWN_FOR_EACH, "consistency", True, id="consistency"),
     ],
 )
 def test_a_mixed_step_is_eq_3(

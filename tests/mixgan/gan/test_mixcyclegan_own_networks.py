@@ -201,23 +201,33 @@ def test_the_average_follows_the_generators():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mixing": "mixcycle-gan"}, "unknown mixing 'mixcycle-gan'; choose one of mixcyclegan, none, stitch-only"),
+        (
+            {"mixing": "mixcycle-gan"},
+            "unknown mixing 'mixcycle-gan'; choose one of mixcyclegan, mixcyclegan-plus, none",
+        ),
         ({"d_term": "sum"}, "unknown d_term 'sum'; choose one of replace, add"),
         ({"d_real": "x"}, "unknown d_real 'x'; choose one of target, input"),
         (
             {"d_real": "input", "mixing": "stitch-d"},
-            "d_real='input' goes with mixing='mixcyclegan' or 'dmix-only', got mixing='stitch-d'",
+            "--mixing mixcyclegan or dmix-only, got --mixing stitch-d",
         ),
         ({"gan_loss": "wgan"}, "unknown gan_loss 'wgan'; choose one of lsgan, bce, hinge"),
-        ({"gan_loss": "hinge", "mixing": "consistency"}, "hinge' does not go with mixing='consistency'"),
+        ({"gan_loss": "hinge", "mixing": "consistency"}, "--gan-loss hinge does not go with --mixing consistency"),
         ({"d_alpha": 0.5}, r"d_alpha=0.5 .* shared_lambda=False"),
         ({"alpha": 0.0}, "alpha must be above 0, got 0.0"),
         ({"d_alpha": 0.0, "shared_lambda": False}, "alpha must be above 0, got 0.0"),
         ({"unstitched": 1.5}, r"unstitched must be in \[0, 1\], got 1.5"),
         ({"ema": 1.0}, r"ema must be in \[0, 1\), got 1.0"),
         ({"cycle_weight": -1.0}, "must not be negative, got -1.0"),
-        ({"consistency_weight": math.nan}, r"must not be negative, got .*nan"),
+        ({"d_weight": math.nan}, r"must not be negative, got .*nan"),
         ({"pool_size": -1}, "got -1"),
+        ({"mixing": "mixcyclegan-plus", "d_term": "replace"}, "mixcyclegan-plus adds its mixed term"),
+        ({"gan_loss": "relativistic"}, "--gan-loss relativistic does not go with --mixing mixcyclegan: it compares"),
+        ({"r1": -1.0}, "r1 must not be negative, got -1.0"),
+        ({"r_every": 0}, "r_every must be at least 1, got 0"),
+        ({"d_layer": 1}, "d_layer=1 counts the layers of a PatchDiscriminator; pass the name of a module"),
+        ({"d_layer": "layers.99"}, "d_layer 'layers.99' is not a module of the discriminator; choose one of"),
+        ({"d_layer": 1, "mixing": "none"}, "--d-layer 1 is where D mixes .* got --mixing none"),
     ],
 )
 def test_values_that_cannot_work_are_quoted(options: dict[str, object], message: str):

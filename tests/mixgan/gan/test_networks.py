@@ -186,3 +186,32 @@ def test_init_weights_draws_reproducibly_from_the_normal_distribution(network: n
     assert torch.equal(first, drawn(0))
     assert not torch.equal(first, drawn(1))
     torch.testing.assert_close(drawn(0, std=0.1), first * 5)
+
+
+def test_a_resize_convolution_is_nearest_enlargement_and_a_reflected_convolution_and_the_skip_adds_half_resolution():
+    torch.manual_seed(0)
+    network = ResnetGenerator(1, 2, width=4, blocks=1, upsample="resize", skip=True)
+    with torch.no_grad():
+        network.skip.fill_(0.7)
+    images = torch.randn(2, 1, 16, 24)
+    named = dict(network.named_parameters())
+    pairs = iter(
+        [(named[name], named[name.removesuffix("weight") + "bias"]) for name in named if name.endswith("weight")]
+    )
+
+    def reflect(x: Tensor, pad: int) -> Tensor:
+        return F.conv2d(F.pad(x, (pad,) * 4, mode="reflect"), *next(pairs))
+
+    x = F.relu(instance_norm(reflect(images, 3)))
+    x = half = F.relu(instance_norm(F.conv2d(x, *next(pairs), stride=2, padding=1)))
+    x = F.relu(instance_norm(F.conv2d(x, *next(pairs), stride=2, padding=1)))
+    x = x + instance_norm(reflect(F.relu(instance_norm(reflect(x, 1))), 1))
+    for size in (2, 1):
+        x = F.relu(instance_norm(reflect(x.repeat_interleave(2, 2).repeat_interleave(2, 3), 1)))
+        x = x + 0.7 * half if size == 2 else x
+    torch.testing.assert_close(network(images), torch.tanh(reflect(x, 3)))
+
+
+def test_an_unknown_way_to_enlarge_is_quoted():
+    with pytest.raises(ValueError, match="unknown upsample 'bicubic'; choose one of transposed, resize"):
+        ResnetGenerator(upsample="bicubic")

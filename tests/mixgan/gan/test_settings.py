@@ -95,7 +95,7 @@ def test_flags_are_spelled_as_documented(tmp_path: Path):
         ("--d-alpha 0.5", "--d-alpha 0.5 is for the discriminators' own lambdas, which need --no-shared-lambda"),
         ("--d-alpha 0 --no-shared-lambda", "--d-alpha must be above 0, got 0.0"),
         ("--d-real input --mixing consistency", "--mixing mixcyclegan or dmix-only, got --mixing consistency"),
-        ("--consistency-weight 0", "--consistency-weight must be above 0, got 0.0"),
+        ("--d-weight 0", "--d-weight must be above 0, got 0.0"),
         ("--ema 1", "--ema must be at least 0 and below 1, got 1.0"),
         (
             "--mixed-precision fp16 --accumulation-steps 2",

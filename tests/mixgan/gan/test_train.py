@@ -72,6 +72,7 @@ def test_averaged_weights_are_evaluated_saved_and_preferred(
         found = find_generator(averaged, direction=way)
         assert found.path.stem == name
         about = {"role": "generator", "name": name, "width": 4, "blocks": 1, "direction": way, "ema": 0.9}
+        about |= {"upsample": "transposed", "skip": False}
         assert read_metadata(found.path) == about
         first_weights = [
             find_generator(averaged, direction=way, ema=ema).build().layers[0].weight for ema in (True, False)
@@ -128,13 +129,13 @@ def test_compiled_networks_give_the_same_step(monkeypatch: pytest.MonkeyPatch):
 def test_a_model_has_the_settings_of_its_run():
     settings = GanSettings(
         mixing="consistency", image_size=32, width=2, blocks=1, alpha=0.7, d_alpha=0.4, shared_lambda=False, h_prob=0.3,
-        unstitched=0.1, gan_loss="bce", cycle_weight=8.0, identity_weight=0.25, consistency_weight=2.0, pool_size=3,
+        unstitched=0.1, gan_loss="bce", cycle_weight=8.0, identity_weight=0.25, d_weight=2.0, pool_size=3,
         ema=0.9, lr=1e-3, d_term="add", gradient_checkpointing=True,
     )  # fmt: skip
     model = build_model(settings, Accelerator(cpu=True))
     same = (
         "mixing", "alpha", "d_alpha", "shared_lambda", "unstitched", "gan_loss", "cycle_weight", "identity_weight",
-        "consistency_weight",
+        "d_weight",
     )  # fmt: skip
     assert {name: getattr(model, name) for name in same} == {name: getattr(settings, name) for name in same}
     assert (model.stitcher.h_prob, model.stitcher.alpha) == (0.3, 0.7)
