@@ -20,7 +20,7 @@ from mixgan.engine.progress import Progress
 from mixgan.engine.run_folder import write_json, write_text
 from mixgan.report.comparison import csv_of
 from mixgan.report.page import Page
-from mixgan.report.plots import bar_plot, line_plot, styled
+from mixgan.report.plots import INK, bar_plot, line_plot, styled
 
 Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 
@@ -121,6 +121,17 @@ def _file_name(title: str, longest: int = 100) -> str:
     """Of a title, which may name many runs: file systems allow some 250 letters."""
     name = re.sub(r"[^a-z0-9.]+", "-", title.lower()).strip("-")
     return name if len(name) <= longest else f"{name[:longest]}-{hashlib.sha256(title.encode()).hexdigest()[:8]}"
+
+
+def add_bounds(plot: Figure, bounds: Series) -> None:
+    """Dashed lines ``formula -> (x, y)`` on a plot's first axes, each with its formula at its left end."""
+    axes = plot.axes[0]
+    with styled():
+        for name, (x, y) in bounds.items():
+            axes.plot(x, y, color=INK, linestyle="--", linewidth=1.0, alpha=0.6, label=name)
+            axes.annotate(
+                name, (x[0], y[0]), xytext=(4, 3), textcoords="offset points", fontsize=8, color=INK, alpha=0.8
+            )
 
 
 def panels(

@@ -13,7 +13,7 @@ import torch
 from matplotlib.figure import Figure
 
 from classify.analysis.lambda_sweep import sweep_run
-from classify.analysis.result import Result, Study, legend_below
+from classify.analysis.result import Result, Series, Study, add_bounds, legend_below
 from classify.analysis.trained_run import Runs, TrainedRun
 from classify.analysis.training_curves import epoch_means
 from classify.config import ClassifySettings
@@ -349,7 +349,8 @@ uniform in a range around 0.5 of the given width, or in the upper half of it. By
 1 this is the original mixup. By two λ: drawn separately. At width 0 all
 series begin in one run. x1x2 and x2x1: both classes of pairs of test images, mixed with the λx that a network was trained with,
 as in lambda-sweep. The papers find that accuracy rises with the range of λx and falls with the range of λl where that varies
-alone."""
+alone. Dashed are Multi-Sample's bounds (3.2, 3.3), with R : 1-R the weights at the border of a range and N classes: accuracy in
+training up to 1 - min(R, 1-R), confusion of min(R, 1-R), and 1 - 2/N for two classes in order."""
 #: Names of the series, as the papers' subfigures are called.
 LABELS, IMAGES, BOTH, APART, ABOVE = (
     "labels, images at 0.5 (mixup-L)",
@@ -393,16 +394,30 @@ def ratio_ranges(
         for series, points in plan.items()
     }
     result = Result(text=RATIO_TEXT, warnings=grid.failed, metrics=found)
+    bounds = ratio_bounds(sorted(set(widths)), len(runs[0].classes))
     for key, (title, unit) in RATIO_METRICS.items():
         lines = {series: (list(points), [one[key] for one in points.values()]) for series, points in found.items()}
         plot = result.add_lines(title, lines, x_label="width of the range of λ", y_label=unit)
         for line in plot.axes[0].lines:
             line.set_marker("o")
         plot.set_size_inches(5.6, 4.0)
+        if key in bounds:
+            add_bounds(plot, bounds[key])
     result.tables["Ranges"] = [
         {"weights": series, "width": width, **one} for series, points in found.items() for width, one in points.items()
     ]
     return result
+
+
+def ratio_bounds(widths: Sequence[float], num_classes: int) -> dict[str, Series]:
+    """Multi-Sample's bounds of ``RATIO_METRICS``, metric -> formula -> (widths, values); R is the weight at a range's border."""
+    confused = [min(0.5 + width / 2, 0.5 - width / 2) for width in widths]
+    highest = 1 - 2 / num_classes
+    return {
+        "train_accuracy": {"1 - min(R, 1-R)": (widths, [1 - share for share in confused])},
+        "x1x2": {f"1 - 2/N, N = {num_classes}": (widths, [highest] * len(widths))},
+        "x2x1": {"min(R, 1-R)": (widths, confused)},
+    }
 
 
 def planned(widths: Sequence[float]) -> dict[str, dict[float, tuple[str, Range]]]:

@@ -8,7 +8,7 @@ import torch
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from classify.analysis.result import Result, Study
+from classify.analysis.result import Result, Study, add_bounds
 from classify.analysis.trained_run import Runs, TrainedRun, each
 from classify.methods.lamix import KINDS, QUANTITIES
 from classify.methods.multi_sample import fixed_partner, join, pair_counts
@@ -57,13 +57,17 @@ def epoch_means(run: TrainedRun, names: Iterable[str] = CURVES) -> dict[str, Cur
 MULTI_SAMPLE_TEXT = """Bars: shares of pairs of test images where the class of the first, of the second, of both is right;
 confused: the two classes differ and are given in the wrong order. A network with one head gives its two most probable classes,
 so it is always wrong on a pair of one class. Accuracies that drift apart over the epochs show that one image wins and the other
-is taken for noise. Runs of a mixer appear in the last plot: training pairs whose two classes are the two most probable ones
-(Fig. 2a)."""
+is taken for noise. Dashed are the paper's bounds (3.2, 3.3): 1 - 2/N for both of two classes out of N, as it counts pairs of one
+class in training and in testing, and min(R, 1-R), what mixing by R : 1-R confuses, here at R = 1/2, as pairs are tested; networks
+that take both images apart need not obey the second. Runs of a mixer appear in the last plot: training pairs whose two classes
+are the two most probable ones (Fig. 2a)."""
 BARS = ("first", "second", "both", "confused")
+#: the one with the paper's bounds
+CONFUSION = "Both images of a test pair"
 PAIR_CURVES = {
     "Training accuracy": {"accuracy_first": "first", "accuracy_second": "second"},
     "Test accuracy": {"test_accuracy_first": "first", "test_accuracy_second": "second"},
-    "Both images of a test pair": {"test_accuracy_both": "both", "test_confusion": "confused"},
+    CONFUSION: {"test_accuracy_both": "both", "test_confusion": "confused"},
     "Both classes of a mixed training pair": {"top2_all": "either order"},
 }
 
@@ -88,7 +92,12 @@ def multi_sample(runs: Runs, study: Study) -> Result:
         }
         if lines:
             caption = f"{', '.join(lines)}." if len(lines) == 1 else ""
-            result.add_lines(title, lines, x_label="epoch", y_label="share of the pairs", caption=caption)
+            plot = result.add_lines(title, lines, x_label="epoch", y_label="share of the pairs", caption=caption)
+            if title == CONFUSION:
+                ends = (1, max(x[-1] for x, _ in lines.values()))
+                numbers = sorted({len(run.classes) for run in runs if run.label in shares})
+                bounds = {f"1 - 2/N, N = {n}": 1 - 2 / n for n in numbers} | {"min(R, 1-R), R = 1/2": 0.5}
+                add_bounds(plot, {name: (ends, (bound, bound)) for name, bound in bounds.items()})
     result.add_table("Pairs of test images", shares)
     result.metrics = {"pairs": shares, "epochs": curves}
     return result

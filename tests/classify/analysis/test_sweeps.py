@@ -24,6 +24,7 @@ from classify.analysis.sweeps import (
     line_rows,
     method_flags,
     planned,
+    ratio_bounds,
     ratio_ranges,
     run_flags,
     train_grid,
@@ -329,8 +330,20 @@ def test_points_are_those_of_the_runs_and_a_failed_one_is_missing(cutmix_run, mo
     assert point["train_accuracy"] == pytest.approx(epoch_means(cutmix_run)["accuracy"][1][-1])
     steps = sweep_run(cutmix_run, study, [0.5 + 0.05 * step for step in range(11)], 500)
     assert point["x2x1"] == pytest.approx(sum(steps["x2x1"]) / 11)
+    title = "First class second, second class first, over the range of weights"
+    assert result.pictures[title][0].axes[0].lines[-1].get_label() == "min(R, 1-R)"
     result.write(tmp_path)
     assert imread(tmp_path / "test-accuracy-over-the-range-of-weights.png").std() > 0.02
+
+
+def test_bounds_are_those_of_the_border_of_each_range():
+    # Multi-Sample 3.3: "if the mixup ratio of a sample is 0.8:0.2, the confusion rate is 0.2, and the average training precision
+    # can only reach 0.8"; a range of width 0.6 around 0.5 ends there. Width 0 is SamplePairing: 0.5 and 0.5.
+    (train,), (pair,), (confused,) = (bound.values() for bound in ratio_bounds([0.0, 0.6, 1.0], 10).values())
+    assert train[1] == pytest.approx([0.5, 0.8, 1.0])
+    assert confused[1] == pytest.approx([0.5, 0.2, 0.0])
+    assert pair[1] == pytest.approx([0.8] * 3)
+    assert all(x == [0.0, 0.6, 1.0] for x, _ in (train, pair, confused))
 
 
 def test_widths_out_of_range_are_refused(cutmix_run):

@@ -75,6 +75,12 @@ def test_the_figure_shows_pairs_curves_and_mixers_beside_them(two_heads, cutmix_
     assert set(result.metrics["epochs"]["cutmix"]) == {"top2_all"}
     legend = [line.get_label() for line in result.pictures["Test accuracy"][0].axes[0].lines]
     assert legend == ["two heads, first", "two heads, second"]
+    # Multi-Sample 3.2 and 3.3 for ten classes and images of equal weight.
+    bounds = {
+        line.get_label(): line.get_ydata() for line in result.pictures["Both images of a test pair"][0].axes[0].lines
+    }
+    assert list(bounds["1 - 2/N, N = 10"]) == [0.8, 0.8]
+    assert list(bounds["min(R, 1-R), R = 1/2"]) == [0.5, 0.5]
 
 
 def test_a_figure_without_multi_sample_is_refused(cutmix_run):
