@@ -33,7 +33,7 @@ from classify.networks import build_network, check_network  # noqa: E402
 from classify.optimizer import make_optimizer  # noqa: E402
 from classify.train import compile_networks  # noqa: E402
 from mixgan.engine.accelerator import make_accelerator  # noqa: E402
-from mixgan.engine.config import run_command  # noqa: E402
+from mixgan.engine.command import run_command  # noqa: E402
 
 CLASSES = 10
 MOMENTS = {"mean": (0.5,) * 3, "std": (0.25,) * 3}

@@ -36,7 +36,7 @@ from bench.fid_peers import (  # noqa: E402 - bench is in no installed package
 from bench.memory import peak_growth  # noqa: E402
 from bench.timing import as_markdown, in_words, machine, median_ms  # noqa: E402
 from mixgan.engine.accelerator import available_cores, set_threads  # noqa: E402
-from mixgan.engine.config import run_command  # noqa: E402
+from mixgan.engine.command import run_command  # noqa: E402
 from mixgan.evaluate.command import FidOptions  # noqa: E402
 from mixgan.evaluate.features import bundled_features  # noqa: E402
 from mixgan.evaluate.frechet import FeatureStatistics, frechet_distance, frechet_distance_from_features  # noqa: E402

@@ -22,7 +22,7 @@ sys.path[:] = [str(HERE.parent)] + [path for path in sys.path if Path(path or ".
 from bench.memory import peak_growth  # noqa: E402 - bench is in no installed package
 from bench.timing import machine  # noqa: E402
 from mixgan.engine.accelerator import make_accelerator  # noqa: E402
-from mixgan.engine.config import run_command  # noqa: E402
+from mixgan.engine.command import run_command  # noqa: E402
 from mixgan.gan.config import GanSettings  # noqa: E402
 from mixgan.gan.losses import Mixing  # noqa: E402
 from mixgan.gan.train import build_model  # noqa: E402

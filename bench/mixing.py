@@ -23,7 +23,7 @@ sys.path[:] = [str(HERE.parent)] + [path for path in sys.path if Path(path or ".
 from bench import published_mixing as published  # noqa: E402 - bench is in no installed package
 from bench.timing import Comparison, Peer, as_markdown, compare, machine  # noqa: E402
 from mixgan.engine.accelerator import set_threads  # noqa: E402
-from mixgan.engine.config import run_command  # noqa: E402
+from mixgan.engine.command import run_command  # noqa: E402
 from mixgan.mixing import build_mixer, list_mixers, static_saliency  # noqa: E402
 from mixgan.mixing.comixup import assign_blocks, assignment_objective  # noqa: E402
 from mixgan.mixing.puzzle_solver import solve_labels  # noqa: E402

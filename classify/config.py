@@ -11,7 +11,8 @@ from classify.methods import METHODS, list_methods, method_options
 from classify.methods.mixed_samples import MixSchedule
 from classify.presets import TABLES, preset_values
 from mixgan.engine.annotations import Above0, AtLeast0, AtLeast1, BelowOne, Probability, Range, convert_options
-from mixgan.engine.config import CommandLine, CommonSettings, print_once
+from mixgan.engine.command import print_once
+from mixgan.engine.config import CommandLine, CommonSettings
 from mixgan.mixing.registry import ALIASES, mixer_options, parts_of
 
 AUTO_NOTES = {

@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from mixgan.engine.config import run_command
+from mixgan.engine.command import run_command
 
 #: Subcommand -> module (its function main(argv), or the one named), and what it does.
 COMMANDS = {

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from classify.analysis import FIGURES, figure, list_figures
 from mixgan.engine.annotations import AtLeast0, AtLeast1, Positional, Seed
 from mixgan.engine.config import CommonSettings, Settings, read_options
+from mixgan.engine.launcher import launcher_wish
 
 if TYPE_CHECKING:  # torch and matplotlib, which --help does without
     from classify.analysis.result import Result
@@ -84,7 +85,7 @@ def main(argv: Sequence[str]) -> None:
     output = options.output_dir or default_folder("analyze")
     if not options.resume:
         RunFolder(output).check_free()
-    accelerator = make_accelerator(CommonSettings(threads=options.threads, seed=options.seed))
+    accelerator = make_accelerator(CommonSettings(threads=options.threads, seed=options.seed, **launcher_wish()))
     runs = trained_runs(options, accelerator.device)
     results, failures = make_figures(names, runs, options, of_figures, output)
     write_page(output, runs, results, failures, command=shlex.join([sys.argv[0], *argv]))

@@ -9,10 +9,19 @@ from typing import Any, TypeVar
 import torch
 from accelerate import Accelerator
 from accelerate.tracking import filter_trackers
-from accelerate.utils import broadcast, broadcast_object_list, gather_object, set_seed
+from accelerate.utils import (
+    GradientAccumulationPlugin,
+    broadcast,
+    broadcast_object_list,
+    gather_object,
+    patch_environment,
+    set_seed,
+)
 from torch import nn
 
-from mixgan.engine.config import CommonSettings
+from mixgan.engine.annotations import flag_of
+from mixgan.engine.config import CommonSettings, to_json
+from mixgan.engine.launcher import check_processes, launcher_wish, unmet
 
 T = TypeVar("T")
 
@@ -20,21 +29,47 @@ T = TypeVar("T")
 def make_accelerator(settings: CommonSettings) -> Accelerator:
     """An Accelerator for these settings: GPUs where there are any, else CPU (several processes through gloo).
 
+    The settings count, whatever the launcher's variables say: a command has weighed them already (``engine.launcher``).
+
     Raises:
-        ValueError: the launcher started more processes than the Accelerator uses.
+        ValueError: fp16 without a GPU; the launcher wants more processes than the Accelerator uses.
     """
-    accelerator = Accelerator(
-        cpu=not torch.cuda.is_available(),  # without it torchrun on CPU starts independent one-process runs
-        mixed_precision=settings.mixed_precision,
-        gradient_accumulation_steps=settings.accumulation_steps,
-    )
-    check_world_size(accelerator.num_processes)
-    if settings.mixed_precision == "fp16" and accelerator.scaler is None:  # accelerate would silently train in float32
+    cpu = (
+        settings.cpu or not torch.cuda.is_available()
+    )  # without it torchrun on CPU starts independent one-process runs
+    if cpu and settings.mixed_precision == "fp16":  # accelerate would silently train in float32
         raise ValueError("--mixed-precision fp16 needs a GPU and there is none; bf16 works on CPUs too")
+    with patch_environment(ACCELERATE_USE_CPU=cpu):
+        accelerator = Accelerator(
+            cpu=cpu,
+            mixed_precision=settings.mixed_precision,
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=settings.accumulation_steps),
+        )
+    check_processes(accelerator.num_processes)
+    used = {
+        "mixed_precision": accelerator.mixed_precision,
+        "accumulation_steps": accelerator.gradient_accumulation_steps,
+    }
+    for name, value in used.items():  # config.json and the schedules are made of the settings
+        if value != getattr(settings, name):
+            raise ValueError(f"accelerate uses {flag_of(name)} {value}, the settings have {getattr(settings, name)}")
     if accelerator.device.type == "cpu":
         set_threads(settings.threads)
     set_seed(settings.seed)
     return accelerator
+
+
+def describe_processes(accelerator: Accelerator, settings: CommonSettings) -> str:
+    """The first line of a run: how many processes train on which devices, and which wishes of the launcher they do not follow."""
+    count, device = accelerator.num_processes, accelerator.device
+    each = " each" if count > 1 else ""
+    threads = torch.get_num_threads()
+    where = f"the CPU, {threads} thread{'s' * (threads > 1)}{each}"
+    if device.type == "cuda":
+        where = f"{count if count > 1 else 'one'} GPU{'s' * (count > 1)} ({torch.cuda.get_device_name(device)})"
+    precision = {"no": "float32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
+    processes = "1 process" if count == 1 else f"{count} processes"
+    return f"Training in {processes} on {where}, in {precision}{unmet(to_json(settings))}."
 
 
 def start_tracker(accelerator: Accelerator, name: str, *, folder: Path, run_name: str) -> None:
@@ -44,14 +79,10 @@ def start_tracker(accelerator: Accelerator, name: str, *, folder: Path, run_name
     accelerator.init_trackers(run_name)
 
 
-def check_world_size(num_processes: int) -> None:
-    """ValueError if the launcher's WORLD_SIZE differs from the number of processes."""
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    if world_size != num_processes:
-        raise ValueError(
-            f"the launcher started {world_size} processes but this run would use {num_processes}; on CPU start several "
-            "with: torchrun --nproc_per_node N recipes/..."
-        )
+def one_device() -> torch.device:
+    """Where a command without an Accelerator works: a GPU if there is one, unless the launcher asks for the CPU."""
+    found = None if launcher_wish().get("cpu") else torch.accelerator.current_accelerator(check_available=True)
+    return found or torch.device("cpu")
 
 
 def set_threads(threads: int) -> None:

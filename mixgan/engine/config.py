@@ -10,18 +10,16 @@ import copy
 import dataclasses
 import difflib
 import inspect
-import io
 import json
-import os
-import sys
 import textwrap
-import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 from mixgan.engine.annotations import AtLeast0, AtLeast1, Positional, Seed, convert, convert_options, core, flag_of
+from mixgan.engine.command import print_once
+from mixgan.engine.launcher import check_agreement, launcher_wish
 
 
 class Settings:
@@ -84,6 +82,8 @@ class CommonSettings(Settings):
     """Continue although the data differ from those that the run was trained on; config.json records it."""
     dry_run: bool = False
     """Resolve the settings, build everything, run one batch, write nothing."""
+    cpu: bool = False
+    """Train on the CPU even if there are GPUs."""
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     """Mixed precision of the networks; losses are float32 in any case."""
     accumulation_steps: AtLeast1 = 1
@@ -114,8 +114,9 @@ class CommonSettings(Settings):
 OF_ONE_CALL = frozenset({"allow_data_change", "config", "download", "dry_run", "output_dir", "preset", "resume"})
 #: Settings that may change when a run is resumed; everything else decides the result. A larger --epochs extends the run.
 FREE_ON_RESUME = OF_ONE_CALL | {
-    "checkpoint_every", "data_root", "domain_a", "domain_b", "keep_checkpoints", "log_every", "max_steps", "num_workers",
-    "threads", "tracker"}  # fmt: skip
+    "checkpoint_every", "cpu", "data_root", "domain_a", "domain_b", "keep_checkpoints", "log_every", "max_steps",
+    "num_workers", "threads", "tracker",
+}  # fmt: skip
 
 S = TypeVar("S", bound=Settings)
 C = TypeVar("C", bound=CommonSettings)
@@ -149,8 +150,13 @@ class CommandLine(Generic[C]):
         method = self._file.get("method")
         if self._given.get("method", method) != method:  # the file's options are those of its own method
             self._file = {name: value for name, value in self._file.items() if not isinstance(value, dict)}
-        self._launcher: dict[str, Any] = {}  # the place of what `accelerate launch` asks for
-        self._known = merged(self._launcher, self._file, self.resumed, self._given)
+        if not self.resumed.get("cpu"):  # a GPU if there is one: no setting that could contradict
+            self.resumed.pop("cpu", None)
+        wish = {} if self._help else launcher_wish()
+        hints = get_type_hints(settings_type, include_extras=True)
+        check_agreement(wish, self._given, hints, "the command line has")
+        check_agreement(wish, self.resumed, hints, f"the run in {folder} has")
+        self._known = merged(wish, self._file, self.resumed, self._given)
 
     def get(self, name: str, default: Any = None) -> Any:
         """A setting as far as it is known before presets: given, resumed, of the file, else ``default`` or the field's own."""
@@ -199,8 +205,10 @@ def read_options(
         make_parser(settings_type, prog, options=options).print_help()
         raise SystemExit(0)
     values = parse(settings_type, argv, prog=prog, options=options, unknown=unknown)
+    wish = {name: value for name, value in launcher_wish().items() if name in settings_type.names()}
+    check_agreement(wish, values, get_type_hints(settings_type, include_extras=True), "the command line has")
     own = {group: convert_options(values.pop(group, {}), known, f"--{group}") for group, known in options.items()}
-    return settings_type(**values), own
+    return settings_type(**{**wish, **values}), own
 
 
 def parse(
@@ -468,33 +476,3 @@ def by_flag(settings: Mapping[str, Any], prefix: str = "--") -> dict[str, Any]:
 def to_json(settings: CommonSettings) -> dict[str, Any]:
     """Settings as JSON-ready values: paths as text, tuples as lists, nested options as objects."""
     return json.loads(json.dumps(dataclasses.asdict(settings), default=str))
-
-
-# ---- Running a command.
-
-
-def print_once(text: str) -> None:
-    """A line for the user before the Accelerator exists; printed by the first process only."""
-    if os.environ.get("RANK", "0") == "0":
-        print(text, flush=True)
-
-
-def run_command(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> None:
-    """Run a command; wrong input (ValueError, OSError) ends it with one sentence and exit code 2, Ctrl-C with 130.
-
-    ``MIXGAN_DEBUG=1`` in the environment shows the traceback too.
-    """
-    for stream in filter(lambda stream: isinstance(stream, io.TextIOWrapper), (sys.stdout, sys.stderr)):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # an ASCII terminal stops no run
-    try:
-        main(sys.argv[1:] if argv is None else argv)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr, flush=True)
-        sys.exit(130)
-    except (ValueError, OSError) as error:
-        if os.environ.get("MIXGAN_DEBUG"):
-            traceback.print_exc()
-        rank = int(os.environ.get("RANK", "0"))
-        text = f"{f'[process {rank}] ' if rank else ''}error: {error}"
-        print(text.replace("\n", " "), file=sys.stderr, flush=True)  # messages of libraries may have several lines
-        sys.exit(2)

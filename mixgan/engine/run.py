@@ -22,7 +22,7 @@ from accelerate.utils import gather_object, is_tensorboard_available, set_seed
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from mixgan.engine.accelerator import make_accelerator, on_main, start_tracker
+from mixgan.engine.accelerator import describe_processes, make_accelerator, on_main, start_tracker
 from mixgan.engine.checkpoint import Checkpoints, random_states, restore_random_states
 from mixgan.engine.config import OF_ONE_CALL, CommonSettings, check_same_settings, read_config, to_json
 from mixgan.engine.fingerprint import check_same_data
@@ -110,6 +110,7 @@ class Run:
         if settings.tracker == "tensorboard" and not is_tensorboard_available():
             raise ValueError("--tracker tensorboard needs the package tensorboard: pip install tensorboard")
         accelerator = make_accelerator(settings)
+        accelerator.print(describe_processes(accelerator, settings), flush=True)
         folder = RunFolder(on_main(accelerator, lambda: _choose_folder(settings, recipe)))
         if settings.resume:
             on_main(accelerator, lambda: check_same_settings(settings, folder.path))

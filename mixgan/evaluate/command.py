@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from mixgan.engine.annotations import AtLeast0, AtLeast1, Positional, Seed
 from mixgan.engine.config import CommonSettings, Settings, read_options
+from mixgan.engine.launcher import launcher_wish
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -99,7 +100,7 @@ def main(argv: Sequence[str], *, read_checkpoint: "Callable[[Path], FeatureExtra
     from mixgan.engine.accelerator import make_accelerator
     from mixgan.engine.run_folder import write_json
 
-    accelerator = make_accelerator(CommonSettings(threads=options.threads, seed=options.seed))
+    accelerator = make_accelerator(CommonSettings(threads=options.threads, seed=options.seed, **launcher_wish()))
     result = run(options, accelerator, read_checkpoint)
     if accelerator.is_main_process:
         if options.json:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from mixgan.engine.config import run_command
+from mixgan.engine.command import run_command
 
 # --help and errors in the flags import nothing that only training needs.
 

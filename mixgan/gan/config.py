@@ -8,7 +8,8 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from mixgan.data.domains import Preprocess
 from mixgan.engine.annotations import Above0, AtLeast0, AtLeast1, BelowOne, Probability, Range
-from mixgan.engine.config import CommandLine, CommonSettings, print_once
+from mixgan.engine.command import print_once
+from mixgan.engine.config import CommandLine, CommonSettings
 from mixgan.gan.losses import DReal, DTerm, GanKind, Mixing, form
 from mixgan.gan.networks import Patch, Upsample
 

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mixgan.data.images import BadImageError, list_images, open_image
-from mixgan.engine.accelerator import available_cores, set_threads
+from mixgan.engine.accelerator import available_cores, one_device, set_threads
 from mixgan.engine.annotations import AtLeast0, AtLeast1, Positional
 from mixgan.engine.config import Settings, read_options
 from mixgan.engine.progress import Progress
@@ -106,7 +106,7 @@ def main(argv: Sequence[str]) -> None:
     set_threads(options.threads)
     found = find_generator(options.source, direction=options.direction, weights=options.weights, ema=options.ema)
     direction = options.direction or found.direction or "AtoB"
-    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    device = one_device()
     generator = found.build()
     jobs = plan_jobs(options)
     exported = options.output / f"{GENERATORS[direction]}.onnx"

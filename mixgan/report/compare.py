@@ -275,14 +275,12 @@ def is_free(log: Path) -> bool:
 
 
 def launcher(processes: int) -> list[str]:
-    """The command before a recipe and its flags.
+    """The command before a recipe and its flags; runs inherit what `accelerate launch` asked compare for (its variables).
 
     Several processes by torchrun: on CPU accelerate's launcher would start one, and it gives all launches one port.
     """
-    if processes == 1:
-        plain = "--num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no"  # else it prints a notice
-        return [sys.executable, "-m", "accelerate.commands.launch", "--quiet", *plain.split()]
-    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    several = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    return [sys.executable, *(several if processes > 1 else [])]
 
 
 @dataclass(frozen=True)

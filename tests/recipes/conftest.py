@@ -21,9 +21,10 @@ class Launcher:
     def __init__(self, cwd: Path, recipes: Path = RECIPES) -> None:
         self.cwd = cwd
         self.recipes = recipes
+        self.wishes: list[str] = []  # flags of `accelerate launch`
 
     def start(self, recipe: str, *words: object, processes: int = 1, hold_at: int | None = None) -> subprocess.Popen:
-        single = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
+        single = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", *self.wishes]
         several = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
         # One thread each: two on a busy machine can be a hundred times slower, as they wait for one another.
         words = (*words, "--threads", 1)

@@ -6,8 +6,9 @@ from accelerate import Accelerator
 from torch import nn
 
 from mixgan.engine import accelerator as room
-from mixgan.engine.accelerator import check_world_size, make_accelerator, on_main, set_threads, synchronise_buffers
+from mixgan.engine.accelerator import make_accelerator, on_main, set_threads, synchronise_buffers
 from mixgan.engine.config import CommonSettings
+from mixgan.engine.launcher import check_processes
 
 
 def test_settings_reach_the_accelerator_and_the_seed_every_draw():
@@ -22,11 +23,13 @@ def test_settings_reach_the_accelerator_and_the_seed_every_draw():
 
 def test_processes_that_did_not_find_each_other_are_an_error(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    check_world_size(2)
-    with pytest.raises(ValueError, match=r"started 2 processes but this run would use 1; .* torchrun"):
-        check_world_size(1)
+    check_processes(2)
+    with pytest.raises(
+        ValueError, match=r"started 2 processes but this run would use 1; .* torchrun --nproc_per_node N"
+    ):
+        check_processes(1)
     monkeypatch.delenv("WORLD_SIZE")
-    check_world_size(1)
+    check_processes(1)
 
 
 @pytest.mark.parametrize(

@@ -15,15 +15,14 @@ from typing import Annotated, Any, ClassVar, Literal
 import pytest
 
 from mixgan.engine.annotations import AtLeast1, Positional, Probability
+from mixgan.engine.command import print_once, run_command
 from mixgan.engine.config import (
     OF_ONE_CALL,
     CommandLine,
     CommonSettings,
     Settings,
     check_same_settings,
-    print_once,
     read_options,
-    run_command,
     run_settings,
     to_json,
 )
@@ -329,7 +328,7 @@ def test_the_command_gets_its_words(monkeypatch):
 
 def test_what_an_ascii_terminal_cannot_show_is_escaped():
     code = (
-        "from mixgan.engine.config import run_command; run_command(lambda argv: print('0.5 \\u00b1 0.1 \\udcff'), [])"
+        "from mixgan.engine.command import run_command; run_command(lambda argv: print('0.5 \\u00b1 0.1 \\udcff'), [])"
     )
     plain = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
     done = subprocess.run([sys.executable, "-c", code], env=plain, capture_output=True, text=True, timeout=600)

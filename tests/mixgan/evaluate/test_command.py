@@ -10,7 +10,7 @@ import torch
 from pytorch_fid.inception import InceptionV3
 from torch import Tensor
 
-from mixgan.engine.config import run_command
+from mixgan.engine.command import run_command
 from mixgan.evaluate.command import FidOptions, main
 
 pytestmark = pytest.mark.usefixtures("fresh_process")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mixgan.engine.config import run_command
+from mixgan.engine.command import run_command
 from mixgan.engine.run_folder import RunFolder, save_weights
 from mixgan.gan import translate as command
 from mixgan.gan.networks import ResnetGenerator

@@ -379,8 +379,8 @@ def test_how_far_a_run_is(tmp_path: Path):
     assert steps_done(dataclasses.replace(run, words=("--max-steps", "1200"))) == (999, 1200)
 
 
-def test_several_processes_are_started_by_torchrun_and_one_by_accelerate():
-    assert launcher(1)[:5] == [sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--num_processes"]
+def test_several_processes_are_started_by_torchrun_and_one_inherits_the_launchers_wishes():
+    assert launcher(1) == [sys.executable]  # accelerate launch would export --mixed_precision no over an outer bf16
     several = launcher(3)
     assert several[2] == "torch.distributed.run"
     assert several[-2:] == ["--nproc_per_node", "3"]

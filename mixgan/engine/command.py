@@ -1,0 +1,57 @@
+"""Running a command: its errors become one sentence and an exit code, whichever command it is."""
+
+import errno
+import io
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+OUT_OF_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory|Unable to allocate", re.IGNORECASE)
+KILLED_WORKER = re.compile(r"DataLoader worker .*(killed|exited|shared memory)", re.IGNORECASE)
+
+
+def print_once(text: str) -> None:
+    """A line for the user before the Accelerator exists; printed by the first process only."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text, flush=True)
+
+
+def run_command(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> None:
+    """Run a command; what ``sentence_of`` knows ends it with one sentence and exit code 2, Ctrl-C with 130.
+
+    ``MIXGAN_DEBUG=1`` in the environment shows the traceback too.
+    """
+    for stream in filter(lambda stream: isinstance(stream, io.TextIOWrapper), (sys.stdout, sys.stderr)):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # an ASCII terminal stops no run
+    try:
+        main(sys.argv[1:] if argv is None else argv)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr, flush=True)
+        sys.exit(130)
+    except Exception as error:
+        if (sentence := sentence_of(error)) is None:
+            raise
+        if os.environ.get("MIXGAN_DEBUG"):
+            traceback.print_exc()
+        rank = int(os.environ.get("RANK", "0"))
+        text = f"{f'[process {rank}] ' if rank else ''}error: {sentence}"
+        print(text.replace("\n", " "), file=sys.stderr, flush=True)  # messages of libraries may have several lines
+        sys.exit(2)
+
+
+def sentence_of(error: Exception) -> str | None:
+    """What went wrong outside the program and what to do about it; None for a fault of the program itself.
+
+    Known are wrong input (ValueError), files (OSError; a full disk), memory of computer or GPU, and killed data workers.
+    """
+    text = str(error)
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(text)):
+        what = text.splitlines()[0] if text else "MemoryError"
+        return f"out of memory: lower --batch-size or --image-size, or close other programs ({what})"
+    if isinstance(error, RuntimeError) and KILLED_WORKER.search(text):
+        return f"a data worker was killed, probably for want of memory: lower --num-workers or --batch-size ({text})"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"the disk is full, or a limit on files is reached: {text}; free some space, or choose another folder"
+    return text or type(error).__name__ if isinstance(error, ValueError | OSError) else None
