@@ -14,12 +14,14 @@ from classify.data import FolderSet, ImageSet
 from classify.methods import METHODS, Method
 from classify.networks import list_networks
 from classify.presets import TABLES
-from mixgan.engine.run_folder import read_metrics
+from mixgan.engine.accelerator import on_main
+from mixgan.engine.run_folder import read_metrics, save_picture
 from mixgan.mixing.registry import MIXERS
 from mixgan.ops.transforms import normalize
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL.Image import Image
 
     from mixgan.engine.run import Run
 
@@ -57,8 +59,13 @@ def presets_table() -> Table:
 
 def picture_mixing(run: "Run", method: Method, training: ImageSet | FolderSet) -> None:
     """Write samples/mixed.png: a few training images as the method mixes them (sets in memory only)."""
-    if run.settings.dry_run or not run.accelerator.is_main_process or isinstance(training, FolderSet):
-        return
+    if not (run.settings.dry_run or isinstance(training, FolderSet)):
+        file = run.folder.samples / "mixed.png"
+        on_main(run.accelerator, lambda: save_picture(file, mixed_picture(run, method, training)))
+
+
+def mixed_picture(run: "Run", method: Method, training: ImageSet) -> "Image":
+    """A grid with a row for each image: the image, what it is mixed with, and the result."""
     from mixgan.report.grid import image_grid  # imports matplotlib
 
     device = run.accelerator.device
@@ -68,7 +75,7 @@ def picture_mixing(run: "Run", method: Method, training: ImageSet | FolderSet) -
     generator = torch.Generator(device).manual_seed(run.settings.seed)
     columns = method.pictures(images, labels, generator=generator)
     pictures = [column.expand(-1, images.shape[1], -1, -1).clamp(0, 1).cpu() for column in columns.values()]
-    image_grid(list(torch.stack(pictures, 1)), column_labels=list(columns)).save(run.folder.samples / "mixed.png")
+    return image_grid(list(torch.stack(pictures, 1)), column_labels=list(columns))
 
 
 def summarise(settings: ClassifySettings, run: "Run", metrics: dict[str, Any]) -> dict[str, Any]:

@@ -88,10 +88,11 @@ def train(settings: ClassifySettings) -> dict[str, Any]:
     evaluate_now = partial(evaluate_epoch, run, method, test_batches, average, training_batches)
     metrics = None
     if run.just_resumed and evaluation_is_due():
-        if (accuracy := run.recorded("test_accuracy")) is None:  # a kill came before the evaluation was recorded
+        if (record := run.recorded("test_accuracy")) is None:  # a kill came before the evaluation was recorded
             metrics = evaluate_now()
         else:
-            keep_best(run, accuracy)
+            run.export()  # weights/last may be of a later step, whose checkpoint is damaged, or missing
+            keep_best(run, record["test_accuracy"])
     for images, labels in run.batches(loader, description=f"{settings.method} on {settings.dataset}"):
         method.before_step(run.epoch, min(1.0, run.step / max(1, horizon)))
         with accelerator.accumulate(trained):

@@ -1,6 +1,7 @@
-"""What a field of settings, or an option of a mixer, may contain: its annotation says it, and ``convert`` checks it."""
+"""What a field of settings, an option of a mixer or an entry of a JSON file may be: annotations say it, ``convert`` checks it."""
 
 import inspect
+import json
 import math
 import operator
 import os
@@ -123,6 +124,32 @@ def convert_options(values: Mapping[str, Any], known: Mapping[str, inspect.Param
         name: convert(values.get(name, option.default), option.annotation, f"{prefix}.{name.replace('_', '-')}")
         for name, option in known.items()
     }
+
+
+def read_json(path: Path, needed: Mapping[str, Any], optional: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The object in a JSON file, with its entries as their annotations have them; those of no annotation are as they are.
+
+    Raises:
+        ValueError: it is not JSON or not an object, an entry that is ``needed`` is missing, or one is of another type.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8", errors="replace"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: it is not JSON ({error})") from error
+    return checked_entries(content, needed, optional or {}, where=str(path))
+
+
+def checked_entries(
+    content: Any, needed: Mapping[str, Any], optional: Mapping[str, Any] | None = None, *, where: str
+) -> dict[str, Any]:
+    """The same for a value that has been read already, from the file or line ``where``."""
+    if not isinstance(content, dict):
+        raise ValueError(f"{where} is damaged: it must be an object of entries by name, got {type(content).__name__}")
+    if missing := [name for name in needed if name not in content]:
+        raise ValueError(f"{where} is damaged: it has no {', '.join(missing)}")
+    hints = {**needed, **{name: hint for name, hint in (optional or {}).items() if name in content}}
+    values = {name: convert(content[name], hint, f"{where} is damaged: {name}") for name, hint in hints.items()}
+    return content | {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def core(hint: Any) -> Any:

@@ -5,6 +5,7 @@ import json
 import pickle
 import random
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 
 from mixgan.engine.accelerator import on_main
-from mixgan.engine.run_folder import sync, write_json
+from mixgan.engine.annotations import read_json
+from mixgan.engine.run_folder import sync, write_json, writing
 
 PREFIX = "step-"
 CHECKSUMS = "checksums.json"
@@ -44,13 +46,13 @@ class Checkpoints:
         target = self.folder / f"{PREFIX}{step:08d}"
         partial = self.folder / f".{target.name}.partial"
         on_main(self.accelerator, lambda: self._make_room(partial))
-        self.accelerator.save_state(str(partial))
-        own = {"random": random_states(self.accelerator.device), "process": process}
-        torch.save(own, partial / f"process-{self.accelerator.process_index}.pt")
-        if self.accelerator.is_main_process:
-            torch.save(
-                {"trainer": trainer, "processes": self.accelerator.num_processes, "step": step}, partial / "trainer.pt"
-            )
+        with writing(target):
+            self.accelerator.save_state(str(partial))
+            own = {"random": random_states(self.accelerator.device), "process": process}
+            torch.save(own, partial / f"process-{self.accelerator.process_index}.pt")
+            if self.accelerator.is_main_process:
+                shared = {"trainer": trainer, "processes": self.accelerator.num_processes, "step": step}
+                torch.save(shared, partial / "trainer.pt")
         self.accelerator.wait_for_everyone()
         on_main(self.accelerator, lambda: self._publish(partial, target))
 
@@ -124,22 +126,29 @@ class Checkpoints:
         content = {"checkpoint": target.name, "step": step, "metric": metric, "value": value}
         on_main(self.accelerator, lambda: write_json(self.folder / "best.json", content))
 
-    def restore_best(self, saved: dict[str, Any] | None, *, step: int) -> dict[str, Any] | None:
-        """The best evaluation up to ``step``, from the checkpoint's record or best.json; best.json is made to agree.
+    def restore_best(self, saved: dict[str, Any] | None, *, step: int) -> tuple[dict[str, Any] | None, bool]:
+        """The best evaluation up to ``step``, from the checkpoint's record or best.json, which is made to agree.
 
-        They differ where a kill came between checkpoint and best.json, or where a damaged checkpoint was skipped.
+        They differ where a kill came between checkpoint and best.json, or where a damaged checkpoint was skipped. A damaged
+        best.json counts as absent: the checkpoint's record is one evaluation older at most, and that one is repeated.
+
+        Returns:
+            metric, value and step of the best; whether best.json pointed to a later step, or to none.
         """
         pointer = self.folder / "best.json"
-        marked = json.loads(pointer.read_text()) if pointer.is_file() else None
+        marked = None
+        if present := pointer.is_file():
+            with suppress(ValueError):
+                marked = read_json(pointer, {"step": int, "metric": str, "value": float})
         found = [best for best in (saved, marked) if best is not None and best["step"] <= step]
         best = max(found, key=lambda best: best["step"], default=None)
-        if best is None:
+        stale = present and (marked is None or marked["step"] > step)
+        name = f"{PREFIX}{best['step']:08d}" if best else ""
+        if best is None or (stale and not (self.folder / name).is_dir()):
             pointer.unlink(missing_ok=True)
-            return None
-        name = f"{PREFIX}{best['step']:08d}"
-        if (self.folder / name).is_dir():
+        elif (self.folder / name).is_dir():
             write_json(pointer, {"checkpoint": name, **{key: best[key] for key in ("step", "metric", "value")}})
-        return {key: best[key] for key in ("metric", "value", "step")}
+        return best and {key: best[key] for key in ("metric", "value", "step")}, stale
 
     def _make_room(self, partial: Path) -> None:
         for leftover in self.folder.glob(f".{PREFIX}*"):  # of a run that was killed while it saved
@@ -149,15 +158,16 @@ class Checkpoints:
     def _publish(self, partial: Path, target: Path) -> None:
         files = [path for path in sorted(partial.rglob("*")) if path.is_file()]
         write_json(partial / CHECKSUMS, {str(path.relative_to(partial)): sha256_of(path) for path in files})
-        for path in [*files, *(path for path in partial.rglob("*") if path.is_dir()), partial]:
-            sync(path)
-        if target.exists():
-            target.rename(partial.with_name(f".{target.name}.replaced"))
-        partial.rename(target)
-        sync(self.folder)
+        with writing(target):
+            for path in [*files, *(path for path in partial.rglob("*") if path.is_dir()), partial]:
+                sync(path)
+            if target.exists():
+                target.rename(partial.with_name(f".{target.name}.replaced"))
+            partial.rename(target)
+            sync(self.folder)
         write_json(self.folder / "last.json", {"checkpoint": target.name, "step": step_of(target)})
         self._recent = [target.name, *(name for name in self._recent if name != target.name)][: self.keep]
-        pointers = [json.loads(path.read_text())["checkpoint"] for path in self.folder.glob("best.json")]
+        pointers = [read_json(path, {"checkpoint": str})["checkpoint"] for path in self.folder.glob("best.json")]
         for old in [*self._by_step(), *self.folder.glob(f".{PREFIX}*")]:
             if old.name not in (*self._recent, *pointers):
                 shutil.rmtree(old)
@@ -173,9 +183,9 @@ def pointed(folder: Path, name: str) -> Path | None:
     if not pointer.is_file():
         return None
     try:
-        checkpoint = folder / json.loads(pointer.read_text())["checkpoint"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{pointer} does not point to a checkpoint: it is damaged") from error
+        checkpoint = folder / read_json(pointer, {"checkpoint": str})["checkpoint"]
+    except ValueError as error:
+        raise ValueError(f"{pointer} does not point to a checkpoint: {error}") from error
     if not checkpoint.is_dir():
         raise ValueError(f"{pointer} points to {checkpoint.name}, which does not exist")
     return checkpoint
@@ -229,5 +239,5 @@ def restore_random_states(states: dict[str, Any], device: torch.device) -> None:
     random.setstate((version, tuple(numbers), gauss))
     if device.type == "cuda":
         if "cuda" not in states:
-            raise ValueError("the checkpoint was written on CPU and cannot be resumed exactly on a GPU")
+            raise ValueError("the checkpoint was written on CPU and cannot be resumed exactly on a GPU: add --cpu")
         torch.cuda.set_rng_state(states["cuda"], device)

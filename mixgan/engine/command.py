@@ -1,6 +1,5 @@
 """Running a command: its errors become one sentence and an exit code, whichever command it is."""
 
-import errno
 import io
 import os
 import re
@@ -8,8 +7,10 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
-OUT_OF_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory|Unable to allocate", re.IGNORECASE)
-KILLED_WORKER = re.compile(r"DataLoader worker .*(killed|exited|shared memory)", re.IGNORECASE)
+OUT_OF_MEMORY = re.compile(
+    "can't allocate memory|not enough memory|out of memory|unable to allocate|STATUS_ALLOC_FAILED", re.IGNORECASE
+)
+KILLED_WORKER = re.compile("DataLoader worker .*(killed|exited)")
 
 
 def print_once(text: str) -> None:
@@ -44,14 +45,14 @@ def run_command(main: Callable[[Sequence[str]], None], argv: Sequence[str] | Non
 def sentence_of(error: Exception) -> str | None:
     """What went wrong outside the program and what to do about it; None for a fault of the program itself.
 
-    Known are wrong input (ValueError), files (OSError; a full disk), memory of computer or GPU, and killed data workers.
+    Known are wrong input (ValueError), files (OSError), memory of computer or GPU, and data workers that were killed.
     """
     text = str(error)
+    if "Original Traceback" in text:  # of a data worker
+        text = text.rstrip().splitlines()[-1]
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(text)):
         what = text.splitlines()[0] if text else "MemoryError"
         return f"out of memory: lower --batch-size or --image-size, or close other programs ({what})"
     if isinstance(error, RuntimeError) and KILLED_WORKER.search(text):
         return f"a data worker was killed, probably for want of memory: lower --num-workers or --batch-size ({text})"
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f"the disk is full, or a limit on files is reached: {text}; free some space, or choose another folder"
     return text or type(error).__name__ if isinstance(error, ValueError | OSError) else None

@@ -17,7 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
-from mixgan.engine.annotations import AtLeast0, AtLeast1, Positional, Seed, convert, convert_options, core, flag_of
+from mixgan.engine.annotations import (
+    AtLeast0,
+    AtLeast1,
+    Positional,
+    Seed,
+    checked_entries,
+    convert,
+    convert_options,
+    core,
+    flag_of,
+    read_json,
+)
 from mixgan.engine.command import print_once
 from mixgan.engine.launcher import check_agreement, launcher_wish
 
@@ -423,10 +434,15 @@ def run_settings(output_dir: Path, settings_type: type[Settings]) -> dict[str, A
 
 
 def read_config(output_dir: Path) -> dict[str, Any]:
-    """The config.json of a run; ValueError where there is none."""
+    """The config.json of a run; ValueError where there is none, or one of another form."""
     if not (path := output_dir / "config.json").is_file():
         raise ValueError(f"nothing to resume: {path} does not exist; start the run without --resume")
-    return json.loads(path.read_text())
+    by_name, splits = dict[str, Any], {"count": int, "fingerprint": str, "classes": tuple[str, ...]}
+    optional = {"data": by_name, "threads": int, "processes": int, "steps_per_epoch": int, "command": str}
+    config = read_json(path, {"recipe": str, "settings": by_name}, optional)
+    for split, description in config.get("data", {}).items():
+        checked_entries(description, {}, splits, where=f"{path}: data.{split}")
+    return config
 
 
 def read_settings_file(path: Path, settings_type: type[Settings]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ A signal (Ctrl-C, SIGTERM, SIGUSR1, SIGHUP) finishes the step, saves, and prints
 at once. An evaluation saves first, so that its errors lose nothing.
 """
 
+import atexit
 import math
 import shlex
 import shutil
@@ -147,7 +148,7 @@ class Run:
             self.total_steps = min(self.total_steps, settings.max_steps)
         if settings.dry_run:
             self.total_steps = 1
-        set_seed(settings.seed, device_specific=True)
+        set_seed((settings.seed + self.accelerator.process_index) % 2**32)
         if self.resumes:
             on_main(self.accelerator, lambda: self._take_up(data))
             self._load()
@@ -239,16 +240,17 @@ class Run:
             yield
             restore_random_states(states, self.accelerator.device)
 
-    def recorded(self, name: str) -> float | None:
-        """The value logged under ``name`` at the step of the checkpoint just resumed from; None without one.
+    def recorded(self, *names: str) -> dict[str, Any] | None:
+        """The record with these values that was logged at the step of the checkpoint just resumed from; None without one.
 
         An evaluation that was due at this step has been done if its record is there.
         """
         if not self.just_resumed:
             return None
         records = on_main(self.accelerator, lambda: read_metrics(self.folder.metrics))
-        values = [record[name] for record in records if record["step"] == self.step and name in record]
-        return values[-1] if values else None
+        records = [record for record in records if record["step"] == self.step]
+        found = [record for record in records if all(record.get(name) is not None for name in names)]
+        return found[-1] if found else None
 
     @property
     def just_resumed(self) -> bool:
@@ -271,6 +273,7 @@ class Run:
 
     def track_best(self, metric: str, value: float, *, higher_is_better: bool) -> bool:
         """Save a checkpoint of this step and keep it as the best if ``value`` beats all before; returns whether it does."""
+        value = on_main(self.accelerator, lambda: value)  # the same on all processes, whatever their rounding
         best = None if self.best is None else self.best["value"]
         better = math.isfinite(value) and (best is None or (value > best if higher_is_better else value < best))
         if better:
@@ -426,7 +429,7 @@ class Run:
         position = trainer["position"]
         self.step = self._saved_step = self._resumed_step = position["step"]
         self.images, self.seconds = position["images"], position["seconds"]
-        self.best = on_main(self.accelerator, lambda: self.checkpoints.restore_best(position["best"], step=self.step))
+        self.best = on_main(self.accelerator, lambda: self._restore_best(position["best"]))
         on_main(self.accelerator, lambda: drop_records_after(self.folder.metrics, self.step))
         changed = on_main(
             self.accelerator, lambda: self.folder.record_resume(to_json(self.settings), self.step, besides=OF_ONE_CALL)
@@ -436,6 +439,14 @@ class Run:
             lengths = f"{self.settings.epochs} epochs, was {changed['epochs']['was']}"
             self.print(f"The run is extended to {lengths}: schedules follow the new length from here on.")
         self.print(f"Resuming at step {self.step} of {self.total_steps}.")
+
+    def _restore_best(self, saved: dict[str, Any] | None) -> dict[str, Any] | None:
+        best, stale = self.checkpoints.restore_best(saved, step=self.step)
+        if (
+            stale
+        ):  # weights/best are of a later step than the checkpoint: without them the best one is read from best.json
+            shutil.rmtree(self.folder.weights / "best", ignore_errors=True)
+        return best
 
     def _follow_new_length(self) -> None:
         """Set the learning rates, which came with the checkpoint, to those of the extended schedules."""
@@ -464,5 +475,7 @@ class Run:
 
 def _choose_folder(settings: CommonSettings, recipe: str) -> Path:
     if settings.dry_run:
-        return Path(tempfile.mkdtemp(prefix="mixgan-dry-run-"))
+        folder = Path(tempfile.mkdtemp(prefix="mixgan-dry-run-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)  # of a dry run that fails
+        return folder
     return settings.output_dir or default_folder(recipe)

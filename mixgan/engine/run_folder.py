@@ -7,6 +7,7 @@ import json
 import math
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -15,11 +16,16 @@ import time
 from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
+
+from mixgan.engine.annotations import checked_entries, read_json
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 #: Packages whose versions config.json records.
 VERSIONED = ("mixgan", "torch", "torchvision", "kornia", "accelerate")
@@ -30,12 +36,28 @@ KEY = "mixgan"
 def write_text(path: Path, text: str) -> None:
     """Write beside, flush to disk, then rename over ``path``; file names in it that are not UTF-8 are escaped."""
     partial = partial_file(path)
-    with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    sync(path.parent)
+    with writing(path):
+        with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        sync(path.parent)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Around the writing of a file or folder: OSError that names it, where a full disk does not or is no OSError at all."""
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        of_torch = re.search("inline_container|PytorchStreamWriter", str(error))  # torch.save's errors have no type
+        if (isinstance(error, RuntimeError) and not of_torch) or getattr(error, "filename", None):
+            raise
+        reason = getattr(error, "strerror", None) or (f"is the disk full? {error}" if of_torch else str(error))
+        raise OSError(
+            f"cannot write {path}: {reason.splitlines()[0]}; free some space or name another folder"
+        ) from error
 
 
 def partial_file(path: Path) -> Path:
@@ -84,8 +106,9 @@ class MetricsLog:
     def write(self, record: dict[str, Any]) -> None:
         """Append one record; it needs ``step``."""
         if self._file is not None:
-            self._file.write(json.dumps(finite(record)) + "\n")
-            self._file.flush()
+            with writing(self.path):
+                self._file.write(json.dumps(finite(record)) + "\n")
+                self._file.flush()
 
     def close(self) -> None:
         """Close the file; writing afterwards is an error."""
@@ -103,17 +126,25 @@ def with_distance_keys(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All complete records of a log, by today's keys; a last line cut off by a kill is left out."""
+    """All complete records of a log, by today's keys; a last line cut off by a kill is left out.
+
+    Raises:
+        ValueError: another line is not a record; the message names it.
+    """
     return [with_distance_keys(record) for record in _records(path)]
 
 
 def _records(path: Path) -> list[dict[str, Any]]:
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+    records: list[dict[str, Any]] = []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    for number, line in enumerate(lines, 1):
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+            record = json.loads(line)
+        except ValueError as error:
+            if number == len(lines):
+                break
+            raise ValueError(f"{path} is damaged: line {number} is not JSON; remove that line") from error
+        records.append(checked_entries(record, {"step": int}, where=f"{path}, line {number},"))
     return records
 
 
@@ -127,8 +158,17 @@ def save_weights(path: Path, module: nn.Module, metadata: dict[str, Any]) -> Non
     """Write a module's state as safetensors, with ``metadata`` (JSON values: how to build the module again)."""
     state = {name: tensor.detach().contiguous().cpu() for name, tensor in module.state_dict().items()}
     partial = partial_file(path)
-    save_file(state, partial, metadata={KEY: json.dumps(metadata)})
-    partial.replace(path)
+    with writing(path):
+        save_file(state, partial, metadata={KEY: json.dumps(metadata)})
+        partial.replace(path)
+
+
+def save_picture(path: Path, picture: "Image") -> None:
+    """Write a PNG beside, then rename it over ``path``."""
+    partial = partial_file(path)
+    with writing(path):
+        picture.save(partial, "PNG")
+        partial.replace(path)
 
 
 def export_networks(
@@ -144,7 +184,7 @@ def export_networks(
 
 def copy_folder(source: Path, target: Path) -> None:
     """Replace a folder by a copy of another one's files."""
-    with _replacing(target) as partial:
+    with _replacing(target) as partial, writing(target):
         shutil.copytree(source, partial, dirs_exist_ok=True)
 
 
@@ -216,7 +256,11 @@ def read_metadata(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not a safetensors file: {error}") from error
     if KEY not in metadata:
         raise ValueError(f"{path} contains weights, but not of a mixgan run")
-    return json.loads(metadata[KEY])
+    try:
+        content = json.loads(metadata[KEY])
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: its metadata are not JSON ({error})") from error
+    return checked_entries(content, {}, where=f"{path}: its metadata")
 
 
 def load_weights(path: Path, module: nn.Module) -> None:
@@ -261,10 +305,9 @@ class RunFolder:
     def _has_own_config(self) -> bool:
         """Whether config.json is a run's; folders of models have files of that name too, and must not be cleared."""
         try:
-            content = json.loads(self.config.read_text(encoding="utf-8"))
+            return bool(read_json(self.config, {"recipe": str, "settings": dict[str, Any]}))
         except ValueError:
             return False
-        return isinstance(content, dict) and {"recipe", "settings"} <= content.keys()
 
     def check_free(self) -> None:
         """ValueError if the folder contains anything but a run that ended before its first checkpoint."""
@@ -309,7 +352,7 @@ class RunFolder:
         Returns:
             ``{"max_steps": {"was": 4, "now": 8}}``, without the settings in ``besides``.
         """
-        config = json.loads(self.config.read_text())
+        config = read_json(self.config, {"settings": dict[str, Any]})
         before = config["settings"]
         changed = {
             name: {"was": before[name], "now": value}

@@ -493,7 +493,7 @@ def result_rows(summary: dict[str, Any], records: list[dict[str, Any]]) -> list[
     """One row per metric, with that of the untrained networks where they were evaluated."""
     untrained = next((record for record in records if record["step"] == 0 and "fd" in record), {})
     return [
-        {"": TITLES.get(key, key), "trained": summary[key]} | ({"untrained": untrained[key]} if untrained else {})
+        {"": TITLES.get(key, key), "trained": summary[key]} | ({"untrained": untrained.get(key)} if untrained else {})
         for key in ROWS
         if summary.get(key) is not None
     ]

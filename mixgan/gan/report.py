@@ -144,7 +144,8 @@ def result_rows(
             continue
         row = {"": title} | {name: summary[f"{key}_{way}"] for way, name in directions(names).items()}
         if start:
-            row |= {f"untrained {name}": start[f"{key}_{way}"] for way, name in directions(names).items()}
+            # older runs measured less
+            row |= {f"untrained {name}": start.get(f"{key}_{way}") for way, name in directions(names).items()}
         rows.append(row)
     return rows
 

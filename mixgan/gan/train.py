@@ -14,7 +14,7 @@ from mixgan.engine.accelerator import main_first, on_main
 from mixgan.engine.config import to_json
 from mixgan.engine.fingerprint import describe_tensors
 from mixgan.engine.run import Loader, Run
-from mixgan.engine.run_folder import copy_folder, export_networks
+from mixgan.engine.run_folder import copy_folder, export_networks, save_picture
 from mixgan.gan.card import model_card
 from mixgan.gan.config import DcganSettings, GanSettings, directions, settings_from
 from mixgan.gan.data import DomainLoader, crop_size, fetch, test_domains, training_domains
@@ -239,10 +239,11 @@ class Training:
             self.evaluate()
         metrics = None
         if run.just_resumed and self.evaluation_is_due:
-            recorded = {name: run.recorded(name) for name in self.distances}
-            if None in recorded.values():  # a kill came before the evaluation was recorded
-                metrics = recorded = self.evaluate()
-            self.keep_best(recorded)
+            if (record := run.recorded(*self.distances)) is None:  # a kill came before the evaluation was recorded
+                metrics = record = self.evaluate()
+            else:
+                self.export(record)  # weights/last may be of a later step, whose checkpoint is damaged, or missing
+            self.keep_best(record)
         for batch in run.batches(self.loader, description=f"{settings.mixing} on {settings.dataset}"):
             logs = self.step(batch)
             if not run.accelerator.sync_gradients:
@@ -269,9 +270,10 @@ class Training:
             self.export(metrics)
             run.record({"epoch": run.epoch, **metrics})
             average = ", moving average of the weights" if metrics["weights"] == "ema" else ""
-            if run.accelerator.is_main_process and not self.settings.dry_run:
-                picture = self.samples(f"{self.settings.mixing}, step {run.step}{average}")
-                picture.save(run.folder.samples / f"step-{run.step:08d}.png")
+            if not self.settings.dry_run:
+                title = f"{self.settings.mixing}, step {run.step}{average}"
+                file = run.folder.samples / f"step-{run.step:08d}.png"
+                on_main(run.accelerator, lambda: save_picture(file, self.samples(title)))
         values = [f"{text} {metrics[name]:.2f}" for name, text in self.printed.items() if metrics.get(name) is not None]
         run.print(f"step {run.step} ({metrics['features']} features{average}): {'  '.join(values)}")
         if self.health and run.step:
@@ -310,8 +312,7 @@ class Training:
             run.print("Dry run: settings resolve, everything builds, one batch trained and evaluated.")
         else:
             self.export(metrics)
-            if run.accelerator.is_main_process:
-                self.inputs().save(run.folder.samples / "training.png")
+            on_main(run.accelerator, lambda: save_picture(run.folder.samples / "training.png", self.inputs()))
             run.write_summary(summary)
             on_main(run.accelerator, lambda: self.report(summary))
             run.print(f"Report: {run.folder.report}")

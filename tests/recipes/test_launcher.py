@@ -4,7 +4,9 @@ import json
 
 from mixgan.engine.run_folder import read_metrics
 
-TINY = "--dataset tiles --image-size 32 --width 4 --blocks 1 --train-count 8 --eval-count 2 --batch-size 2 --log-every 1".split()
+TINY = (
+    "--dataset tiles --image-size 32 --width 4 --blocks 1 --train-count 8 --eval-count 2 --batch-size 2 --log-every 1"
+)
 
 
 def test_a_wish_reaches_accelerator_schedules_and_record(launch, tmp_path, monkeypatch):
@@ -16,7 +18,7 @@ def test_a_wish_reaches_accelerator_schedules_and_record(launch, tmp_path, monke
     )
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "2")
     launch.wishes = ["--config_file", str(file)]
-    printed = launch("mixcyclegan_maps.py", *TINY, "--epochs", 1, "--output-dir", tmp_path / "run")
+    printed = launch("mixcyclegan_maps.py", *TINY.split(), "--epochs", 1, "--output-dir", tmp_path / "run")
     assert "Training in 1 process on the CPU, 1 thread, in bf16.\n" in printed
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     used = {name: config["settings"][name] for name in ("mixed_precision", "accumulation_steps", "cpu")}
@@ -24,7 +26,7 @@ def test_a_wish_reaches_accelerator_schedules_and_record(launch, tmp_path, monke
     assert [r["step"] for r in read_metrics(tmp_path / "run" / "metrics.jsonl") if "G_A" in r] == [1, 2]
 
     launch.wishes = ["--mixed_precision", "fp16"]
-    process = launch.start("mixcyclegan_maps.py", *TINY, "--resume", "--output-dir", tmp_path / "run")
+    process = launch.start("mixcyclegan_maps.py", *TINY.split(), "--resume", "--output-dir", tmp_path / "run")
     printed, _ = process.communicate(timeout=900)
     assert process.returncode != 0
     assert f"error: the run in {tmp_path / 'run'} has --mixed-precision bf16, but the launcher asks for fp16" in printed

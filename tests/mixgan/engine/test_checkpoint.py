@@ -245,11 +245,32 @@ def test_everything_is_on_disk_before_the_pointer_moves(checkpoints: Checkpoints
 def test_the_best_is_restored_from_whichever_record_is_newer(checkpoints: Checkpoints, training: Training):
     save(checkpoints, 1, 2)
     older, newer = ({"metric": "ece", "value": 0.5, "step": step} for step in (1, 2))
-    assert checkpoints.restore_best(None, step=2) is None
-    assert checkpoints.restore_best(older, step=2) == older  # a kill came before best.json was written
+    assert checkpoints.restore_best(None, step=2) == (None, False)
+    assert checkpoints.restore_best(older, step=2) == (older, False)  # a kill came before best.json was written
     assert pointer(checkpoints, "best.json") == {"checkpoint": "step-00000001", **older}
     checkpoints.mark_best(**newer)
-    assert checkpoints.restore_best(older, step=2) == newer  # evaluated after the checkpoint was saved
-    assert checkpoints.restore_best(older, step=1) == older  # checkpoint 2 was damaged
-    assert checkpoints.restore_best(None, step=0) is None
+    assert checkpoints.restore_best(older, step=2) == (newer, False)  # evaluated after the checkpoint was saved
+    assert checkpoints.restore_best(older, step=1) == (older, True)  # checkpoint 2 was damaged
+    checkpoints.mark_best(**newer)
+    assert checkpoints.restore_best(None, step=0) == (None, True)
+    assert checkpoints.best() is None
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"checkpoint": 3}', '{"step": "one", "metric": "ece", "value": 0.5}'])
+def test_a_damaged_best_json_is_written_again(checkpoints: Checkpoints, training: Training, text: str):
+    save(checkpoints, 1)
+    (checkpoints.folder / "best.json").write_text(text)
+    with pytest.raises(ValueError, match=r"best\.json does not point to a checkpoint: .*best\.json is damaged: "):
+        checkpoints.best()
+    best = {"metric": "ece", "value": 0.5, "step": 1}
+    assert checkpoints.restore_best(best, step=1) == (best, True)
+    assert checkpoints.best() == checkpoints.folder / "step-00000001"
+
+
+def test_best_json_never_points_past_the_run(checkpoints: Checkpoints, training: Training):
+    """Step 3 is damaged and skipped, and the best one before, of step 1, has been deleted: there is no best checkpoint."""
+    save(checkpoints, 2, 3)
+    checkpoints.mark_best(3, metric="ece", value=0.1)
+    best = {"metric": "ece", "value": 0.5, "step": 1}
+    assert checkpoints.restore_best(best, step=2) == (best, True)
     assert checkpoints.best() is None

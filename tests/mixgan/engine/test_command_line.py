@@ -56,7 +56,7 @@ def settings_of(*argv: str, **preset: Any) -> Training:
 
 def folder_of(tmp_path: Path, settings: CommonSettings, **more: Any) -> Path:
     """A run folder as far as this room looks at it: config.json with the settings."""
-    (tmp_path / "config.json").write_text(json.dumps({"settings": {**to_json(settings), **more}, "seed": 5}))
+    (tmp_path / "config.json").write_text(json.dumps({"recipe": "test", "settings": {**to_json(settings), **more}}))
     return tmp_path
 
 
@@ -152,7 +152,9 @@ def test_old_spellings_are_read_and_reported(tmp_path, capsys):
     ]
     old = to_json(Training(mixer={"odds": 0.5}))
     del old["prob"]
-    (tmp_path / "config.json").write_text(json.dumps({"settings": {**old, "odds": 0.2, "kind": "embedded"}}))
+    (tmp_path / "config.json").write_text(
+        json.dumps({"recipe": "test", "settings": {**old, "odds": 0.2, "kind": "embedded"}})
+    )
     resumed = settings_of("--resume", "--output-dir", str(tmp_path))
     assert (resumed.prob, resumed.kind, resumed.mixer) == (0.2, "bundled", {"p": 0.5})
     assert capsys.readouterr().out == ""

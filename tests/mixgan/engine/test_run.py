@@ -1,6 +1,8 @@
 import json
 import shlex
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -126,7 +128,7 @@ def test_a_run_stopped_by_a_signal_goes_on_bit_for_bit(
     with pytest.raises(SystemExit) as ended:
         stopped.all(at=3, then=lambda: signal.raise_signal(stop))
     assert ended.value.code == 128 + stop
-    said = capsys.readouterr().out.splitlines()
+    said = capsys.readouterr().out.splitlines()[-2:]
     assert said[0] == "Stopped at step 3, saved. Resume with:"
     command = ["accelerate", "launch", "recipes/test.py", "--epochs", "3", "--output-dir", str(folder), "--resume"]
     assert shlex.split(said[1]) == command
@@ -288,7 +290,7 @@ def test_an_evaluation_that_fails_or_draws_changes_nothing(tmp_path: Path):
     resumed = Training(settings(tmp_path / "broken", resume=True))
     assert (resumed.run.step, resumed.run.just_resumed) == (7, True)
     assert resumed.run.recorded("accuracy") is None  # not at this step: the evaluation is to be made again
-    assert resumed.run.recorded("loss") == logged(tmp_path / "whole")[6]["loss"]
+    assert resumed.run.recorded("loss", "aim") == logged(tmp_path / "whole")[6]
     resumed.all()
     assert resumed.run.recorded("loss") is None
     assert not resumed.run.just_resumed
@@ -460,3 +462,34 @@ def test_a_tracker_that_is_not_installed_is_an_error(tmp_path: Path, monkeypatch
     with pytest.raises(ValueError, match="--tracker tensorboard needs the package tensorboard"):
         Run.start(settings(tmp_path / "run", tracker="tensorboard"), recipe="test")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_that_fails_leaves_no_folder(tmp_path: Path):
+    code = (
+        "from mixgan.engine.config import CommonSettings; from mixgan.engine.run import Run;"
+        "run = Run.start(CommonSettings(dry_run=True, accumulation_steps=3), recipe='test');"
+        "print(run.folder.path, run.folder.path.is_dir()); run.begin(2)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
+    assert "ValueError: --accumulation-steps 3 exceeds the 2 batches of an epoch" in done.stderr
+    folder, was_there = done.stdout.split()[-2:]
+    assert was_there == "True"
+    assert not Path(folder).exists()
+
+
+def test_weights_of_a_step_that_is_lost_are_not_the_best(tmp_path: Path):
+    """The best evaluation was at step 4, whose checkpoint is damaged: step 2 is taken up, and weights/best is not step 4's."""
+    folder = tmp_path / "run"
+    training = Training(settings(folder, keep_checkpoints=3))
+    for step in training.steps():
+        if step in (2, 4):
+            training.run.track_best("accuracy", step / 10, higher_is_better=True)
+        if step == 4:
+            (folder / "weights" / "best").mkdir()
+            break
+    (folder / "checkpoints" / "step-00000004" / "trainer.pt").write_bytes(b"damaged")
+    resumed = Training(settings(folder, keep_checkpoints=3, resume=True))
+    assert (resumed.run.step, resumed.run.best) == (2, {"metric": "accuracy", "value": 0.2, "step": 2})
+    assert not (folder / "weights" / "best").exists()
+    assert resumed.run.checkpoints.best().name == "step-00000002"
+    resumed.run.finish()

@@ -1,0 +1,168 @@
+"""Faults outside the program: damaged JSON, full disks, no memory, killed workers. Oracle: the sentence that must be printed."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from mixgan.engine.command import run_command
+from mixgan.engine.config import read_config
+from mixgan.engine.run_folder import MetricsLog, partial_file, read_metrics, save_picture, write_text
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("config.json", "[]", r"config\.json is damaged: it must be an object of entries by name, got list"),
+        ("config.json", '{"settings": {}}', r"config\.json is damaged: it has no recipe"),
+        (
+            "config.json",
+            '{"recipe": "test", "settings": 3}',
+            r"config\.json is damaged: settings takes options by name, got 3",
+        ),
+        (
+            "config.json",
+            '{"recipe": "test", "settings": {}, "data": {"train": 1}}',
+            r"config\.json: data\.train is damaged",
+        ),
+        (
+            "config.json",
+            '{"recipe": "test", "settings": {}, "threads": "all"}',
+            "threads must be a whole number, got 'all'",
+        ),
+        ("metrics.jsonl", '{"step": 1}\n3\n{"step": 2}\n', r"metrics\.jsonl, line 2, is damaged: it must be an object"),
+        ("metrics.jsonl", '{"step": 1}\n{"loss": 1}\n', r"metrics\.jsonl, line 2, is damaged: it has no step"),
+        (
+            "metrics.jsonl",
+            '{"step":\n{"step": 2}\n',
+            r"metrics\.jsonl is damaged: line 1 is not JSON; remove that line",
+        ),
+    ],
+)
+def test_json_of_another_form_is_named(tmp_path: Path, file: str, text: str, message: str):
+    (tmp_path / file).write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_config(tmp_path) if file == "config.json" else read_metrics(tmp_path / file)
+
+
+def test_a_full_disk_is_one_sentence_that_names_the_file(tmp_path: Path):
+    """/dev/full is a disk without room: the log, then pictures and weights, are links to it."""
+    for write, name in (
+        (lambda file: MetricsLog(file).write({"step": 1}), "metrics.jsonl"),
+        (lambda file: save_picture(file, Image.new("RGB", (200, 200))), "a.png"),
+        (lambda file: write_text(file, "text"), "config.json"),
+    ):
+        (tmp_path / name).symlink_to("/dev/full")
+        partial_file(tmp_path / name).symlink_to("/dev/full")
+        with pytest.raises(OSError) as error:
+            write(tmp_path / name)
+        assert str(error.value) == (
+            f"cannot write {tmp_path / name}: No space left on device; free some space or name another folder"
+        )
+
+
+def test_a_file_that_grows_too_large_is_named_by_weights_and_checkpoints(tmp_path: Path):
+    """safetensors and torch report neither file nor error number; a limit on files (64 KiB) stands for a full disk."""
+    code = f"""
+import resource, signal
+from pathlib import Path
+from accelerate import Accelerator
+from torch import nn
+from mixgan.engine.checkpoint import Checkpoints
+from mixgan.engine.command import run_command
+from mixgan.engine.run_folder import save_weights
+accelerator = Accelerator(cpu=True)
+network = accelerator.prepare(nn.Linear(200, 200))
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
+folder = Path({str(tmp_path)!r})
+for act in (
+    lambda argv: save_weights(folder / "G_A.safetensors", network, {{}}),
+    lambda argv: Checkpoints(accelerator, folder / "checkpoints").save(1, trainer={{"a": network.weight}}, process={{}}),
+    lambda argv: Checkpoints(accelerator, folder / "more").save(1, trainer={{}}, process={{"a": network.weight}}),
+):
+    try:
+        run_command(act, [])
+    except SystemExit as ended:
+        assert ended.code == 2
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    places = [tmp_path / "G_A.safetensors", tmp_path / "checkpoints/step-00000001", tmp_path / "more/step-00000001"]
+    assert len(lines) == 3
+    assert all(line.startswith(f"error: cannot write {place}: ") for line, place in zip(lines, places, strict=True))
+
+
+def out_of_memory() -> None:
+    torch.empty(10**15)  # a petabyte and more
+
+
+def killed_worker() -> None:
+    class Reader(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return 4
+
+        def __getitem__(self, index: int) -> int:
+            import os
+
+            os.kill(os.getpid(), signal.SIGKILL)
+            return index
+
+    list(torch.utils.data.DataLoader(Reader(), num_workers=1))
+
+
+def no_memory_in_a_worker() -> None:
+    class Reader(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return 4
+
+        def __getitem__(self, index: int) -> int:
+            raise MemoryError
+
+    list(torch.utils.data.DataLoader(Reader(), num_workers=1))
+
+
+def raising(error: Exception):
+    def fail() -> None:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("fail", "sentence"),
+    [
+        (
+            out_of_memory,
+            "out of memory: lower --batch-size or --image-size, or close other programs ([enforce fail at ",
+        ),
+        (
+            raising(MemoryError()),
+            "out of memory: lower --batch-size or --image-size, or close other programs (MemoryError)",
+        ),
+        (raising(torch.OutOfMemoryError("CUDA out of memory. Tried to\nmore")), "out of memory: lower --batch-size"),
+        (no_memory_in_a_worker, "out of memory: lower --batch-size"),
+        (
+            killed_worker,
+            "a data worker was killed, probably for want of memory: lower --num-workers or --batch-size (Data",
+        ),
+    ],
+)
+def test_memory_and_workers_end_a_command_with_one_sentence(monkeypatch, capsys, fail, sentence: str):
+    monkeypatch.delenv("MIXGAN_DEBUG", raising=False)
+    with pytest.raises(SystemExit) as ended:
+        run_command(lambda argv: fail(), [])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {sentence}")
+    assert "Traceback" not in line
+    monkeypatch.setenv("MIXGAN_DEBUG", "1")
+    with pytest.raises(SystemExit):
+        run_command(lambda argv: fail(), [])
+    assert "Traceback" in capsys.readouterr().err
