@@ -13,12 +13,17 @@ from torch import Tensor, nn
 from classify.networks import build_network
 from classify.networks.contract import first_convolution, single_input, single_output
 from mixgan.data.download import file_sha256
-from mixgan.engine.config import read_config
+from mixgan.engine.annotations import checked_entries
+from mixgan.engine.checkpoint import read_trainer
+from mixgan.engine.config import read_config, run_settings
 from mixgan.engine.run_folder import RunFolder, load_weights, read_metadata, weights_file, weights_folder
 from mixgan.evaluate.features import FeatureExtractor, module_features
 
-#: Metadata that the classify command writes into its weight files.
-METADATA = {"network", "num_classes", "in_channels", "classes", "mean", "std", "image_size", "method", "dataset"}
+#: Metadata that the classify command writes into its weight files, and their annotations.
+METADATA = {
+    "network": str, "num_classes": int, "in_channels": int, "classes": tuple[str, ...], "mean": tuple[float, ...],
+    "std": tuple[float, ...], "image_size": int, "method": str, "dataset": str,
+}  # fmt: skip
 
 
 def load(source: str | Path, *, weights: str = "last", ema: bool = True) -> nn.Module:
@@ -38,7 +43,7 @@ def load(source: str | Path, *, weights: str = "last", ema: bool = True) -> nn.M
         ValueError: no weights there, or weights of something else.
     """
     path = Path(source)
-    if path.is_dir() and not (path / "trainer.pt").is_file():
+    if path.is_dir():
         path = weights_folder(path, weights)
     with torch.random.fork_rng(devices=[]):  # building a network draws initial weights
         if (path / "trainer.pt").is_file():
@@ -63,9 +68,14 @@ def saved_network(path: Path, *, weights: str = "last", ema: bool = True) -> tup
     """
     averaged = weights_file(path, "network_ema", weights=weights)
     file = averaged if ema and averaged.is_file() else weights_file(path, "network", weights=weights)
+    if RunFolder(path).config.is_file() and not file.is_file():
+        raise ValueError(
+            f"{path} has no exported weights yet: they are written at evaluations and when a run stops; --resume it first"
+        )
     metadata = read_metadata(file)
-    if not metadata.keys() >= METADATA:
+    if not metadata.keys() >= METADATA.keys():
         raise ValueError(f"{file} contains weights, but not of a classifier")
+    metadata = checked_entries(metadata, METADATA, where=f"{file}: its metadata")
     if metadata["network"] == "embedded":  # the bundled network's name before 0.2.0
         metadata["network"] = "bundled"
     return file, metadata
@@ -78,9 +88,8 @@ def trained_data(path: Path) -> dict[str, dict[str, Any]]:
         path: a run folder of the classify command, or a .safetensors file in its ``weights/``.
     """
     file, metadata = saved_network(path)
-    runs = [
-        folder for folder in file.parents[:3] if RunFolder(folder).config.is_file()
-    ]  # weights/last/ is inside the run
+    parents = file.absolute().parents[:3]  # weights/last/ is inside the run
+    runs = [folder for folder in parents if RunFolder(folder).config.is_file()]
     recorded = read_config(runs[0]).get("data") if runs else None
     return recorded or {"train": {"classes": metadata["classes"]}}
 
@@ -221,15 +230,16 @@ def _build(file: Path, metadata: dict[str, Any]) -> nn.Module:
 
 def _checkpointed(folder: Path, *, ema: bool) -> nn.Module:
     """The network of a checkpoint, whose method may have doubled its input or output: the weights' shapes decide."""
+    from classify.config import ClassifySettings  # which imports data sets and presets
+
     run = folder.resolve().parents[1]
-    config = read_config(run)
-    settings = config["settings"]
-    if config["recipe"] != "classify":
-        raise ValueError(f"{run} is a run of {config['recipe']}, not of the classify command")
-    trainer = torch.load(folder / "trainer.pt", map_location="cpu", weights_only=True)["trainer"]
+    if (recipe := read_config(run)["recipe"]) != "classify":
+        raise ValueError(f"{run} is a run of {recipe}, not of the classify command")
+    settings = run_settings(run, ClassifySettings)
+    trainer = read_trainer(folder)
     average = trainer["items"].get("average") if ema else None
     # AutoMix may be tested by its teacher, which is then the run's network.
-    prefix = "teacher.network." if settings["method_options"].get("tested") == "teacher" else "network."
+    prefix = "teacher.network." if settings.get("method_options", {}).get("tested") == "teacher" else "network."
     state = average["network"] if average else _read(folder / "model.safetensors", prefix)
     channels = state[_first_weight(build_network(settings["network"], num_classes=1))].shape[1]
     network = build_network(settings["network"], num_classes=len(state["classifier.weight"]), in_channels=channels)

@@ -15,7 +15,7 @@ from classify.loaders import eval_batches
 from classify.methods import Method, build_method
 from classify.networks import build_network
 from classify.weights import load, saved_network, trained_data
-from mixgan.engine.checkpoint import pointed
+from mixgan.engine.checkpoint import pointed, step_of
 from mixgan.engine.config import read_config, run_settings
 from mixgan.engine.fingerprint import check_same_data
 from mixgan.engine.run_folder import RunFolder, load_weights, read_metrics, weights_folder
@@ -118,7 +118,7 @@ class TrainedRun:
         """The training method with everything that it learned, from the checkpoint of ``weights``, in eval mode.
 
         Raises:
-            ValueError: the run has no checkpoint.
+            ValueError: the run has no checkpoint, or one of another step than the weights.
         """
         if self.weights in ("last", "best"):
             checkpoint = pointed(RunFolder(self.path).checkpoints, f"{self.weights}.json")
@@ -126,7 +126,12 @@ class TrainedRun:
             checkpoint = weights_folder(self.path, self.weights)
         if checkpoint is None:
             raise ValueError(f"{self.path} has no checkpoint, and this figure needs what the method learned")
-        settings = self.settings
+        settings, tested = self.settings, load(checkpoint, ema=self.ema).state_dict()
+        if any(not torch.equal(tested[name], value.cpu()) for name, value in self.trained_network.state_dict().items()):
+            raise ValueError(
+                f"the {self.weights} weights of {self.path} are of another step than its checkpoint, as the run was killed in"
+                f" between: use --weights step-{step_of(checkpoint)}, or --resume the run first"
+            )
         with torch.random.fork_rng(devices=[]):
             method = self.new_method(settings.method, mixer=settings.mixer, options=settings.method_options)
         load_weights(checkpoint / "model.safetensors", method)

@@ -12,9 +12,8 @@ from typing import Any, Literal, get_args
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._compile import _disable_dynamo  # torch.compiler.disable imports sympy at once: 1.5 s of --help
 
-from classify.methods.method import SoftLoss, check_choice, soft_target_loss
+from classify.methods.method import SoftLoss, check_choice, not_compiled, soft_target_loss
 from classify.methods.mixed_samples import MixedSamples, MixSchedule
 from mixgan.mixing import Mixer, Plan, build_mixer
 from mixgan.mixing.mixer import check_positive, check_probability, paired_plan
@@ -62,7 +61,7 @@ class HiddenMixing(MixedSamples):
             return super().classify(mixer, images, labels, saliency)
         return self.classify_hidden(module, images, labels)
 
-    @_disable_dynamo
+    @not_compiled
     def classify_hidden(self, module: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Plan]:
         """``classify`` for a batch mixed at the output of a module."""
         plans: list[Plan] = []

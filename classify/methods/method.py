@@ -1,7 +1,8 @@
 """The contract of a training method: the loss of a batch, and what happens around a step."""
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,19 @@ from mixgan.ops.transforms import Normalization
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+P, T = ParamSpec("P"), TypeVar("T")
+
+
+def not_compiled(function: Callable[P, T]) -> Callable[P, T]:
+    """``torch.compiler.disable`` for a function of a method, without its import of the compiler where nothing is compiled."""
+
+    @wraps(function)
+    def call(*args: P.args, **options: P.kwargs) -> T:
+        run = torch.compiler.disable(function) if torch.compiler.is_compiling() else function
+        return run(*args, **options)
+
+    return call
 
 
 class MethodOutput(NamedTuple):

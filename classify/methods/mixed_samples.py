@@ -7,13 +7,13 @@ from typing import Any, Literal, get_args
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._compile import _disable_dynamo  # torch.compiler.disable imports sympy at once: 1.5 s of --help
 
 from classify.methods.method import (
     Method,
     MethodOutput,
     SoftLoss,
     check_choice,
+    not_compiled,
     soft_accuracy,
     soft_target_loss,
     top2_metrics,
@@ -198,7 +198,7 @@ class MixedSamples(Method):
             return self.share == 1.0
         return host_choice([1.0 - self.share, self.share]) == 1
 
-    @_disable_dynamo
+    @not_compiled
     def saliency(self, mixer: Mixer, images: Tensor, labels: Tensor) -> Tensor | None:
         """The saliency map (B,H,W) that the mixer's paper uses: static, or of the clean loss in eval mode."""
         if mixer.saliency_kind is None:
@@ -229,7 +229,7 @@ def main_partner(plan: Plan) -> Tensor:
     return plan.sources.gather(1, others)[:, 0]
 
 
-@_disable_dynamo
+@not_compiled
 def clean_loss_with_saliency(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Cross-entropy of the network on unmixed images, and its saliency map, from ONE forward and ONE backward pass.
 

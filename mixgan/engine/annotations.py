@@ -127,22 +127,33 @@ def convert_options(values: Mapping[str, Any], known: Mapping[str, inspect.Param
 
 
 def read_json(path: Path, needed: Mapping[str, Any], optional: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The object in a JSON file, with its entries as their annotations have them; those of no annotation are as they are.
+    """The object in a JSON file, as ``json_entries`` gives it."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return json_entries(text, needed, optional, where=str(path))
+
+
+def json_entries(
+    text: str, needed: Mapping[str, Any], optional: Mapping[str, Any] | None = None, *, where: str
+) -> dict[str, Any]:
+    """The object in a JSON text, with its entries as their annotations have them; those of no annotation are as they are.
+
+    Args:
+        where: file or line of the text, for messages.
 
     Raises:
         ValueError: it is not JSON or not an object, an entry that is ``needed`` is missing, or one is of another type.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8", errors="replace"))
+        content = json.loads(text)
     except ValueError as error:
-        raise ValueError(f"{path} is damaged: it is not JSON ({error})") from error
-    return checked_entries(content, needed, optional or {}, where=str(path))
+        raise ValueError(f"{where} is damaged: it is not JSON ({error})") from error
+    return checked_entries(content, needed, optional, where=where)
 
 
 def checked_entries(
     content: Any, needed: Mapping[str, Any], optional: Mapping[str, Any] | None = None, *, where: str
 ) -> dict[str, Any]:
-    """The same for a value that has been read already, from the file or line ``where``."""
+    """The same for a value that has been parsed already."""
     if not isinstance(content, dict):
         raise ValueError(f"{where} is damaged: it must be an object of entries by name, got {type(content).__name__}")
     if missing := [name for name in needed if name not in content]:

@@ -214,6 +214,16 @@ def damage_of(checkpoint: Path) -> str | None:
     return None
 
 
+def read_trainer(checkpoint: Path) -> dict[str, Any]:
+    """What all processes of a run share, from one of its checkpoints; ValueError for a damaged one."""
+    if reason := damage_of(checkpoint):
+        raise ValueError(f"checkpoint {checkpoint} is damaged or incomplete ({reason})")
+    try:
+        return torch.load(checkpoint / "trainer.pt", map_location="cpu", weights_only=True)["trainer"]
+    except DAMAGE as error:  # of a version without checksums
+        raise ValueError(f"checkpoint {checkpoint} is damaged or incomplete ({type(error).__name__})") from error
+
+
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file's content, hexadecimal."""
     digest = hashlib.sha256()

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from mixgan.engine.annotations import checked_entries, read_json
+from mixgan.engine.annotations import checked_entries, json_entries, read_json
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -212,7 +212,7 @@ def weights_folder(run: Path, weights: str = "last") -> Path:
     """The folder of a run's last or best weights, or one of its checkpoints.
 
     Args:
-        run: a run folder, or its ``weights`` folder or one in it.
+        run: a run folder, its ``weights`` folder or one in it, or one of its checkpoints, which is that folder itself.
         weights: ``last`` or ``best``: weights/last or weights/best, else the checkpoint that last.json or best.json points to
             (runs that were killed early); ``step-N``: checkpoints/step-0000000N. Older runs have their last in ``weights``.
 
@@ -222,6 +222,10 @@ def weights_folder(run: Path, weights: str = "last") -> Path:
     from mixgan.engine.checkpoint import pointed
 
     check_choice(weights)
+    if (run / "trainer.pt").is_file():
+        if weights != "last":
+            raise ValueError(f"--weights {weights} chooses among the weights of a run, but {run} is one checkpoint")
+        return run
     layout = RunFolder(run)
     if weights in ("last", "best"):
         exported = [base / weights for base in (layout.weights, run)]
@@ -256,11 +260,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not a safetensors file: {error}") from error
     if KEY not in metadata:
         raise ValueError(f"{path} contains weights, but not of a mixgan run")
-    try:
-        content = json.loads(metadata[KEY])
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: its metadata are not JSON ({error})") from error
-    return checked_entries(content, {}, where=f"{path}: its metadata")
+    return json_entries(metadata[KEY], {}, where=f"{path}: its metadata")
 
 
 def load_weights(path: Path, module: nn.Module) -> None:

@@ -89,15 +89,6 @@ class FeatureStatistics:
             self._scatter = self._scatter.to(x.device).addmm_(centred.T, centred)
             self._add_samples(len(x), mean)
 
-    def merge(self, other: "FeatureStatistics") -> None:
-        """Add the samples of ``other``."""
-        if other.dims != self.dims:
-            raise ValueError(f"statistics of {self.dims} and {other.dims} dimensions cannot be merged")
-        n = other._open_n()
-        if n:
-            self._scatter = self._scatter.to(other._scatter.device).add_(other._scatter)
-            self._add_samples(n, other._mean)
-
     def _add_samples(self, n: int, mean: Tensor) -> None:
         """Join ``n`` samples of this mean, whose own scatter is in the sum already."""
         before = self._open_n()

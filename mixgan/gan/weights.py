@@ -1,6 +1,5 @@
 """Trained generators: ``load`` them from a run, a checkpoint or a file."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +9,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from mixgan.engine.annotations import json_entries, read_json
+from mixgan.engine.checkpoint import read_trainer
 from mixgan.engine.run_folder import KEY, check_choice, weights_folder
 from mixgan.gan.networks import ResnetGenerator, Upsample
 
@@ -116,7 +117,7 @@ def find_generator(
         )
     direction = direction or "AtoB"
     name = GENERATORS[direction]
-    folder = source if (source / "trainer.pt").is_file() else weights_folder(source, weights)
+    folder = weights_folder(source, weights)
     if (folder / "trainer.pt").is_file():
         return _from_checkpoint(folder, direction, ema=ema)
     for file in (folder / f"{name}_ema.safetensors",) * ema + (folder / f"{name}.safetensors",):
@@ -131,11 +132,12 @@ def _from_file(path: Path, direction: Direction | None, *, ema: bool) -> SavedGe
     """A .safetensors file, with or without mixgan's metadata: shapes are read from the tensors."""
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {}).get(KEY, "{}"))
+            text = (file.metadata() or {}).get(KEY, "{}")
         state = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(f"{path} is not a safetensors file: {error}") from error
-    metadata = metadata if isinstance(metadata, dict) else {}
+    kinds = {"role": str, "direction": Direction, "ema": float}
+    metadata = json_entries(text, {}, kinds, where=f"{path}: its metadata")
     role, own_direction = metadata.get("role", "generator"), metadata.get("direction")
     if role != "generator":
         raise ValueError(f"{path} contains a {role}, which cannot translate; the generators are G_A and G_B")
@@ -157,7 +159,7 @@ def _from_file(path: Path, direction: Direction | None, *, ema: bool) -> SavedGe
 
 def _from_checkpoint(folder: Path, direction: Direction, *, ema: bool) -> SavedGenerator:
     """The generator in a checkpoint of a run."""
-    trainer = torch.load(folder / "trainer.pt", map_location="cpu", weights_only=True)["trainer"]
+    trainer = read_trainer(folder)
     average = trainer["items"].get("average") if ema else None
     both = average["network"] if average else load_file(folder / "model.safetensors")
     both = {key.removeprefix("module."): tensor for key, tensor in both.items()}  # module: of several processes
@@ -172,13 +174,11 @@ def _config_of(path: Path) -> dict[str, Any]:
     """config.json of the run that a folder or file belongs to; empty without one."""
     for folder in (path, *path.absolute().parents[:3]):
         if (folder / "config.json").is_file():
-            content = json.loads(
-                (folder / "config.json").read_text()
-            )  # of a run, or of whatever a folder of models has
-            return content if isinstance(content, dict) else {}
+            return read_json(folder / "config.json", {})  # of a run, or of whatever a folder of models has
     return {}
 
 
 def _image_size(path: Path) -> int | None:
     settings = _config_of(path).get("settings")
-    return settings.get("image_size") if isinstance(settings, dict) else None
+    size = settings.get("image_size") if isinstance(settings, dict) else None
+    return size if isinstance(size, int) else None

@@ -57,9 +57,7 @@ def parts_of(name: str) -> list[str]:
         ValueError: one of them is unknown, or named twice.
     """
     parts = name.split("+")
-    for part in parts:
-        mixer_class(part)
-    if len(set(parts)) < len(parts):
+    if len({mixer_class(part) for part in parts}) < len(parts):
         raise ValueError(f"{name} names a method twice; give it more weight instead")
     return parts
 

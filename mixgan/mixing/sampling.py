@@ -100,7 +100,8 @@ def host_choice(weights: list[float], generator: torch.Generator | None = None) 
     """A random index, with probabilities in proportion to ``weights``, for choices that decide shapes or which code runs.
 
     Drawn from torch's global CPU generator, which is seeded in every DataLoader worker and saved in checkpoints, or from
-    ``generator``. One on a GPU is not waited for: where it stands seeds a CPU generator. A single option draws nothing.
+    ``generator``. One on a GPU is not waited for: where it stands seeds a CPU generator, and it moves on by one draw. A single
+    option draws nothing.
     """
     if len(weights) == 1:
         return 0
@@ -109,5 +110,6 @@ def host_choice(weights: list[float], generator: torch.Generator | None = None) 
         return int(torch.multinomial(shares, 1))
     if generator.device.type != "cpu":
         low, high = generator.initial_seed() % 2**31, generator.get_offset() % 2**31
+        generator.set_offset(generator.get_offset() + 4)  # CUDA counts in fours
         generator = torch.Generator().manual_seed(low * 2**31 + high)
     return int(torch.multinomial(shares, 1, generator=generator))

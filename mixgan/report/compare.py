@@ -4,7 +4,6 @@ Each run is a process of its own, started as from a terminal; compare starts the
 """
 
 import fcntl
-import json
 import os
 import re
 import shlex
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mixgan.engine.accelerator import available_cores
-from mixgan.engine.annotations import AtLeast1
+from mixgan.engine.annotations import AtLeast1, json_entries, read_json
 from mixgan.engine.config import FREE_ON_RESUME, Settings, read_config, read_options
 from mixgan.engine.interrupt import Interrupt
 from mixgan.engine.progress import Progress
@@ -132,8 +131,9 @@ def variants_of(text: str) -> dict[str, tuple[str, ...]]:
 def seeds_of(text: str) -> list[int]:
     """``"0,1,2"`` as numbers; ValueError for anything else and for repeated seeds."""
     words = [word.strip() for word in text.split(",")]
-    if not all(word.isdecimal() for word in words) or len({int(word) for word in words}) < len(words):
-        raise ValueError(f"--seeds takes different whole numbers separated by commas, got {text!r}")
+    known = all(word.isdecimal() and int(word) < 2**32 for word in words)
+    if not known or len({int(word) for word in words}) < len(words):
+        raise ValueError(f"--seeds takes different whole numbers below {2**32} separated by commas, got {text!r}")
     return [int(word) for word in words]
 
 
@@ -171,7 +171,7 @@ def check_folder(options: CompareOptions, output: Path) -> None:
     file = output / "compare.json"
     if not file.is_file():
         raise ValueError(f"nothing to resume: {file} does not exist; start the comparison without --resume")
-    recipe = json.loads(file.read_text())["recipe"]
+    recipe = read_json(file, {"recipe": str})["recipe"]
     if recipe != options.recipe:
         raise ValueError(f"{output} compares runs of {recipe}, not of {options.recipe}; name another --output-dir")
 
@@ -240,7 +240,7 @@ def max_steps(run: PlannedRun) -> int | None:
 def saved_step(run: PlannedRun) -> int | None:
     """The step of its last checkpoint, None without one."""
     pointer = run.folder.checkpoints / "last.json"
-    return json.loads(pointer.read_text())["step"] if pointer.is_file() else None
+    return read_json(pointer, {"step": int})["step"] if pointer.is_file() else None
 
 
 def steps_done(run: PlannedRun) -> tuple[int, int | None]:
@@ -250,7 +250,11 @@ def steps_done(run: PlannedRun) -> tuple[int, int | None]:
         with run.folder.metrics.open("rb") as file:
             file.seek(max(0, run.folder.metrics.stat().st_size - 8192))  # a log may be too long to be read repeatedly
             lines = file.read().split(b"\n")[:-1]  # the last line may be incomplete
-        step = json.loads(lines[-1])["step"] if lines else 0
+        step = (
+            json_entries(lines[-1].decode(), {"step": int}, where=f"the end of {run.folder.metrics}")["step"]
+            if lines
+            else 0
+        )
     if run.folder.config.is_file():
         config = read_config(run.folder.path)
         if per_epoch := config.get("steps_per_epoch"):

@@ -2,13 +2,13 @@
 
 import csv
 import io
-import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from mixgan.engine.annotations import read_json
 from mixgan.engine.config import by_flag, read_config
 from mixgan.engine.run_folder import RunFolder, read_metrics, with_distance_keys, write_json, write_text
 from mixgan.report.page import Page, tidy
@@ -73,7 +73,9 @@ class PlannedRun:
 
     def summary(self) -> dict[str, Any]:
         """Its summary.json by today's keys, empty where there is none."""
-        return with_distance_keys(json.loads(self.folder.summary.read_text())) if self.folder.summary.is_file() else {}
+        if not self.folder.summary.is_file():
+            return {}
+        return with_distance_keys(read_json(self.folder.summary, {}, {"steps": int, "epochs": float}))
 
 
 @dataclass(frozen=True)

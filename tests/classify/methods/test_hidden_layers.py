@@ -5,6 +5,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from classify.methods import build_method
 from classify.methods.manifold_mixup import HiddenLayers, replaced_output, stages_by_contract
 from classify.networks import build_network
 
@@ -120,6 +121,18 @@ def test_a_compiled_network_is_changed_too(in_place: bool):
         with replaced_output(layers.module(name, x), torch.zeros_like):
             assert torch.equal(compiled(x), expected)
     assert not torch.equal(compiled(x), expected)
+
+
+@pytest.mark.parametrize(("name", "options"), [("manifold-mixup", {"layers": ("2",)}), ("puzzlemix", {})])
+def test_a_compiled_method_leaves_to_python_what_no_compiler_takes(name: str, options: dict[str, object]):
+    """Hooks of hidden layers and gradients of the images. Oracle: the same method, not compiled."""
+    method = build_method(name, build_network("bundled", num_classes=5), num_classes=5, options=options)
+    labels = torch.tensor([0, 1])
+    losses = []
+    for step in (method, torch.compile(method, backend="eager")):
+        torch.manual_seed(3)
+        losses.append(step(images(), labels).loss)
+    assert torch.equal(*losses)
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,8 @@ def test_wrong_sources_are_one_sentence(run: Path, tmp_path: Path):
     save_weights(tmp_path / "grey.safetensors", ResnetGenerator(1, 1, width=4, blocks=1), {"role": "generator"})
     save_weights(tmp_path / "average.safetensors", marked("G_A_ema"), {"role": "generator", "ema": 0.9})
     (tmp_path / "text.safetensors").write_text("not weights")
+    save_weights(tmp_path / "list.safetensors", marked("G_A"), ["generator"])
+    save_weights(tmp_path / "role.safetensors", marked("G_A"), {"role": ["G"]})
     weights = run / "weights" / "last"
     cases = [
         (tmp_path / "nowhere", {}, "no run folder and no weights at .*nowhere"),
@@ -133,6 +135,21 @@ def test_wrong_sources_are_one_sentence(run: Path, tmp_path: Path):
         (weights / "D_A.safetensors", {}, "contains a discriminator, which cannot translate"),
         (weights / "G_A.safetensors", {"direction": "BtoA"}, "translates AtoB, not BtoA"),
         (weights / "G_A.safetensors", {"weights": "best"}, "--weights best chooses among the weights of a run"),
+        (
+            run / "checkpoints" / "step-00000003",
+            {"weights": "best"},
+            "--weights best chooses .*step-00000003 is one checkpoint",
+        ),
+        (
+            tmp_path / "list.safetensors",
+            {},
+            "list.safetensors: its metadata is damaged: it must be an object .*, got list",
+        ),
+        (
+            tmp_path / "role.safetensors",
+            {},
+            r"role.safetensors: its metadata is damaged: role must be a text, got \['G'\]",
+        ),
         (
             tmp_path / "average.safetensors",
             {"ema": False},

@@ -67,6 +67,7 @@ def test_options_of_the_methods():
     [
         ("mixup+cutmx", {}, "unknown mixing method 'cutmx'"),
         ("mixup+mixup", {}, "names a method twice"),
+        ("mixup+cutmix+mixup-c", {}, "names a method twice"),  # by its alias
         ("mixup+cutmix", {"weights": (1.0,)}, r"weights must be 2 numbers above 0, got \(1.0,\)"),
         ("mixup+cutmix", {"alpha": 1.0}, "has no option 'alpha'; it knows: weights, per_sample"),
         ("mixup+resizemix", {"per_sample": True}, "ResizeMix is more: draw per batch"),

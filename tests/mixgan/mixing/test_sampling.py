@@ -29,6 +29,33 @@ def test_a_single_option_draws_nothing():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+class GpuGenerator:
+    """A generator of another device, as far as a choice on the host looks at it."""
+
+    device = torch.device("cuda")
+
+    def __init__(self) -> None:
+        self.offset = 0
+
+    def initial_seed(self) -> int:
+        return 5
+
+    def get_offset(self) -> int:
+        return self.offset
+
+    def set_offset(self, offset: int) -> None:
+        assert offset % 4 == 0  # CUDA's rule
+        self.offset = offset
+
+
+def test_a_generator_on_a_gpu_gives_a_new_choice_each_time():
+    generator = GpuGenerator()
+    first = [host_choice([1.0] * 8, generator) for _ in range(20)]
+    assert len(set(first)) > 3
+    generator.set_offset(0)
+    assert [host_choice([1.0] * 8, generator) for _ in range(20)] == first
+
+
 @pytest.mark.parametrize("name", ["mixup+cutmix", "puzzlemix"])
 def test_choices_resume_with_the_random_states_of_a_checkpoint(name):
     def choices():

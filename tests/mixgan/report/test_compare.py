@@ -135,7 +135,7 @@ def test_a_variant_twice_is_an_error():
 
 def test_seeds():
     assert seeds_of("2, 0,13") == [2, 0, 13]
-    for text in ("", "1,", "a", "-1", "1,1", "1,01", "0.5"):
+    for text in ("", "1,", "a", "-1", "1,1", "1,01", "0.5", str(2**32)):
         with pytest.raises(ValueError, match=f"--seeds takes different whole numbers .*, got '{re.escape(text)}'"):
             seeds_of(text)
 

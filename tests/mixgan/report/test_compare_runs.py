@@ -371,7 +371,7 @@ def test_how_far_a_run_is(tmp_path: Path):
     run = planned(tmp_path, "a")
     assert steps_done(run) == (0, None)
     run.folder.create()
-    config = {"settings": {"epochs": 2}, "steps_per_epoch": 700}
+    config = {"recipe": "classify", "settings": {"epochs": 2}, "steps_per_epoch": 700}
     run.folder.config.write_text(json.dumps(config))
     records = "".join(json.dumps({"step": step, "loss": 0.5}) + "\n" for step in range(1000))
     run.folder.metrics.write_text(records + '{"step": 10')  # a line that is being written
