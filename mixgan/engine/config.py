@@ -216,7 +216,7 @@ def read_options(
         make_parser(settings_type, prog, options=options).print_help()
         raise SystemExit(0)
     values = parse(settings_type, argv, prog=prog, options=options, unknown=unknown)
-    wish = {name: value for name, value in launcher_wish().items() if name in settings_type.names()}
+    wish = {name: value for name, value in launcher_wish().items() if name in settings_type.field_names()}
     check_agreement(wish, values, get_type_hints(settings_type, include_extras=True), "the command line has")
     own = {group: convert_options(values.pop(group, {}), known, f"--{group}") for group, known in options.items()}
     return settings_type(**{**wish, **values}), own
