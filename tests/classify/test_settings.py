@@ -18,7 +18,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def make_run(folder: Path, *words: str) -> Path:
     """A run folder as far as settings go: the config of these command-line words."""
     folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({"settings": to_json(settings_from(words))}))
+    (folder / "config.json").write_text(json.dumps({"recipe": "test", "settings": to_json(settings_from(words))}))
     return folder
 
 
@@ -200,7 +200,7 @@ def test_a_composite_takes_its_methods_options_and_resumes_with_them(tmp_path):
     settings = settings_from(words)
     assert settings.mixer["mixup"] == {"alpha": 0.2, "per_batch": False, "lam_range": None}
     assert settings.mixer["weights"] == (1.0, 3.0)
-    (tmp_path / "config.json").write_text(json.dumps({"settings": to_json(settings)}))
+    (tmp_path / "config.json").write_text(json.dumps({"recipe": "test", "settings": to_json(settings)}))
     resumed = settings_from(["--resume", "--output-dir", str(tmp_path)])
     assert resumed.mixer == settings.mixer
 

@@ -130,7 +130,7 @@ class TestResume:
     def run(self, tmp_path: Path) -> Path:
         """The folder of a run with settings unlike any preset's."""
         settings = GanSettings(dataset="tiles", width=8, epochs=5, mixing="none", max_steps=3)
-        (tmp_path / "config.json").write_text(json.dumps({"settings": to_json(settings)}))
+        (tmp_path / "config.json").write_text(json.dumps({"recipe": "test", "settings": to_json(settings)}))
         return tmp_path
 
     def test_the_runs_settings_stand(self, run: Path):
