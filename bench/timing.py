@@ -148,12 +148,17 @@ def name_and_version(peer: Peer) -> str:
 
 
 def median_ms(
-    calls: Sequence[Callable[[], object]], *, repeats: int, least_ms: float, device: torch.device
+    calls: Sequence[Callable[[], object]],
+    *,
+    repeats: int,
+    least_ms: float,
+    device: torch.device,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> list[float]:
-    """Median milliseconds of one call each, measured in turns."""
+    """Median milliseconds of one call each, measured in turns; ``clock`` counts seconds on a CPU."""
     counts = [_calls_in(call, least_ms, device) for call in calls]
     turns = [
-        [elapsed_ms(call, count, device) / count for call, count in zip(calls, counts, strict=True)]
+        [elapsed_ms(call, count, device, clock) / count for call, count in zip(calls, counts, strict=True)]
         for _ in range(repeats)
     ]
     return [statistics.median(times) for times in zip(*turns, strict=True)]
@@ -169,13 +174,15 @@ def _calls_in(call: Callable[[], object], least_ms: float, device: torch.device)
     return count
 
 
-def elapsed_ms(call: Callable[[], object], count: int, device: torch.device) -> float:
+def elapsed_ms(
+    call: Callable[[], object], count: int, device: torch.device, clock: Callable[[], float] = time.perf_counter
+) -> float:
     """Milliseconds of ``count`` calls; on a GPU between events, so that the last call's work is in it."""
     if device.type != "cuda":
-        start = time.perf_counter()
+        start = clock()
         for _ in range(count):
             call()
-        return 1e3 * (time.perf_counter() - start)
+        return 1e3 * (clock() - start)
     first, last = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     torch.cuda.synchronize(device)
     first.record()

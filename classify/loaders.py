@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from classify.data import FolderSet, ImageSet, resized_side
 from mixgan.data.images import BadImageError, read_image
 from mixgan.data.order import epoch_order, rank_batch, seeded_generator
-from mixgan.ops.transforms import Normalization, crop_flip, random_boxes, resized_crop
+from mixgan.ops.transforms import Normalization, crop_flip, file_transform, random_boxes, resized_crop
 
 Padding = Literal["zeros", "reflect"]
 Crop = Literal["padded", "resized"]
@@ -251,17 +251,13 @@ class _Reader(Dataset):
     draws: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        from torchvision.transforms import v2  # slow to import
-
-        size = self.dataset.size
-        if self.draws is None:
-            steps = [v2.Resize(resized_side(size), antialias=True), v2.CenterCrop(size)]
-        else:
-            steps = [
-                v2.RandomResizedCrop(size, (self.dataset.smallest_crop, 1), antialias=True),
-                v2.RandomHorizontalFlip(0.5 if self.dataset.flip else 0),
-            ]
-        self.transform = v2.Compose(steps)
+        size, evaluation = self.dataset.size, self.draws is None
+        self.transform = file_transform(
+            size,
+            side=resized_side(size) if evaluation else 0,
+            smallest=self.dataset.smallest_crop,
+            flip=self.dataset.flip,
+        )
 
     def __len__(self) -> int:
         return len(self.batches)

@@ -63,6 +63,22 @@ def test_imports_come_from_lower_floors(module):
     assert not wrong
 
 
+def test_only_the_ops_import_kornia():
+    """Recipes and examples as well; benchmarks compare with it."""
+    sources = [path for top in ("mixgan", "classify", "recipes", "examples") for path in (ROOT / top).rglob("*.py")]
+    users = [path for path in sources if any(name.split(".")[0] == "kornia" for name in imported_names(path))]
+    assert users
+    assert {path.parent.relative_to(ROOT).as_posix() for path in users} == {"mixgan/ops"}
+
+
+def imported_names(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
 def test_no_module_imports_itself_through_others():
     graph = {module: {name for name in imports(module, top_level=True) if name in FILES} for module in FILES}
     done: set[str] = set()

@@ -15,7 +15,7 @@ from classify.data import EXTRA_CORRUPTIONS, load_corrupted
 from classify.data.official import CORRUPTED
 from mixgan.engine.progress import Progress
 from mixgan.ops.corruptions import SEVERITIES, corrupt, list_corruptions
-from mixgan.ops.transforms import to_float
+from mixgan.ops.transforms import to_float, to_levels
 from mixgan.report.grid import image_grid
 
 # ---- Attacks in pixel space
@@ -263,9 +263,7 @@ def corruption_errors(run: TrainedRun, study: Study) -> Errors:
 
 def as_bytes(run: TrainedRun, study: Study) -> list[tuple[Tensor, Tensor]]:
     """The study's test images (B,C,H,W) uint8 with labels, in memory: every corruption and severity uses them."""
-    return [
-        ((255 * run.as_pictures(images)).round().clamp(0, 255).byte(), labels) for images, labels in study.batches(run)
-    ]
+    return [(to_levels(run.as_pictures(images)), labels) for images, labels in study.batches(run)]
 
 
 def data_root(run: TrainedRun) -> Path:

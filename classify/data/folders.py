@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from classify.data.official import OFFICIAL, Archive, damaged_line, locate, read_lines
-from classify.data.sets import FolderSet, ImageSet, OnBadImage, Split, resized
+from classify.data.sets import FolderSet, ImageSet, OnBadImage, Split
 from mixgan.data.images import list_images, read_images
+from mixgan.ops.transforms import resize
 
 
 def has_cifar_folders(root: Path) -> bool:
@@ -24,7 +25,9 @@ def load_cifar_folders(root: Path, split: Split, *, size: int, on_bad_image: OnB
     files = list_classes(root / "cifar10" / split, classes)
     images, labels, skipped = read_labelled(*files, on_bad_image=on_bad_image, what=f"cifar10 {split}")
     spec = OFFICIAL["cifar10"]
-    return ImageSet("cifar10", resized(images, size), labels, classes, spec.mean, spec.std, spec.flip, skipped)
+    return ImageSet(
+        "cifar10", resize(images, size, antialias=True), labels, classes, spec.mean, spec.std, spec.flip, skipped
+    )
 
 
 def load_image_folder(root: Path, split: Split, *, size: int, on_bad_image: OnBadImage) -> FolderSet:
@@ -142,7 +145,9 @@ def load_tiny_imagenet(root: Path, split: Split, *, size: int, download: bool, o
     paths, numbers = zip(*wanted, strict=True)
     images, labels, skipped = read_labelled(paths, numbers, on_bad_image=on_bad_image, what=f"tiny-imagenet {split}")
     half = (0.5,) * 3
-    return ImageSet("tiny-imagenet", resized(images, size), labels, classes, mean=half, std=half, skipped=skipped)
+    return ImageSet(
+        "tiny-imagenet", resize(images, size, antialias=True), labels, classes, mean=half, std=half, skipped=skipped
+    )
 
 
 def _training_files(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]:

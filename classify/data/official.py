@@ -18,10 +18,10 @@ from classify.data.sets import (
     OnBadImage,
     Split,
     check_choice,
-    resized,
 )
 from mixgan.data.download import download, extract
 from mixgan.ops.corruptions import SEVERITIES, list_corruptions
+from mixgan.ops.transforms import resize
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def load_official(name: str, root: Path, split: Split, *, size: int, download: b
         raise ValueError(_missing(name, root, split, download, error)) from error
     labels = torch.as_tensor(found.labels if name == "svhn" else found.targets, dtype=torch.int64)
     classes = tuple(getattr(found, "classes", "0123456789"))  # SVHN's are the digits
-    images = resized(_channels_first(torch.as_tensor(found.data)), size)
+    images = resize(_channels_first(torch.as_tensor(found.data)), size, antialias=True)
     return ImageSet(name, images, labels, classes, spec.mean, spec.std, spec.flip)
 
 

@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import torch
 from torch import Tensor
 
 from mixgan.data.images import OnBadImage
@@ -108,12 +107,3 @@ def check_choice(name: str, value: str, choices: Any) -> None:
     """ValueError quoting an option that is not one of the values of ``choices``, a ``Literal``."""
     if value not in get_args(choices):
         raise ValueError(f"{name} must be {' or '.join(map(repr, get_args(choices)))}, got {value!r}")
-
-
-def resized(images: Tensor, size: int) -> Tensor:
-    """Images (N,C,H,W) at ``size`` x ``size``, bilinear with antialiasing; in chunks, as it computes in float32."""
-    if images.shape[-2:] == (size, size):
-        return images
-    from torchvision.transforms.v2.functional import resize  # slow to import
-
-    return torch.cat([resize(piece, [size, size], antialias=True) for piece in images.split(4096)])

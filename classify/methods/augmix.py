@@ -86,7 +86,8 @@ class AugMix(Method):
         shares = draws.log_gamma(self.alpha).view(VIEWS, self.width, count, 1, 1, 1).softmax(1)
         amount = Draws(VIEWS * count, device=images.device, generator=generator).beta(self.alpha)
         amount = amount.view(VIEWS, count, 1, 1, 1)
-        return self.normalise((1 - amount) * clean + amount * (shares * chains).sum(1))
+        mixed = (1 - amount) * clean + amount * (shares * chains).sum(1)
+        return self.normalise(mixed.flatten(0, 1)).view_as(mixed)
 
     def chains(self, images: Tensor, draws: Draws) -> Tensor:
         """A random number of random operations on every image, (N,C,H,W) in 0..1; results are 8-bit, as in the published code."""

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mixgan.data.order import seeded_generator
-from mixgan.ops.transforms import normalize, to_float
+from mixgan.ops.transforms import Normalization, to_float
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -54,9 +54,6 @@ class FeatureExtractor(nn.Module):
         note: a sentence on why these features were chosen; empty by default.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(
         self,
         name: str,
@@ -76,8 +73,7 @@ class FeatureExtractor(nn.Module):
         self.classifier = None if classifier is None else _frozen(classifier)
         self.warnings = warnings
         self.note = ""
-        self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32).view(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.as_tensor(std, dtype=torch.float32).view(-1, 1, 1), persistent=False)
+        self.normalise = Normalization(mean, std)
         self._given_sha256 = weights_sha256
 
     @cached_property
@@ -98,7 +94,7 @@ class FeatureExtractor(nn.Module):
         """
         embed: Callable[[Tensor], Tensor] = getattr(self.network, "embedding", self.network)
         with plain_float32(images.device):
-            features = embed(normalize(unit_images(images), self.mean, self.std))
+            features = embed(self.normalise(unit_images(images)))
         if features.shape != (len(images), self.dims):
             raise ValueError(
                 f"the {self.name} features of {len(images)} images should have shape {(len(images), self.dims)}, "

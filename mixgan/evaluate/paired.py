@@ -10,7 +10,7 @@ from torch import Tensor
 from mixgan.evaluate.features import unit_images
 from mixgan.evaluate.sources import FolderSource
 from mixgan.ops.filters import psnr, ssim
-from mixgan.ops.transforms import resize
+from mixgan.ops.transforms import resize, to_levels
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -40,7 +40,7 @@ def paired_metrics(fake: Tensor, real: Tensor) -> dict[str, Tensor]:
     """
     if fake.shape != real.shape:
         raise ValueError(f"pairs need equal shapes, got {tuple(fake.shape)} and {tuple(real.shape)}")
-    fake, real = ((unit_images(images) * 255).round().clamp(0, 255).to(torch.uint8) for images in (fake, real))
+    fake, real = (to_levels(unit_images(images)) for images in (fake, real))
     fake_values, real_values = fake.float(), real.float()
     largest_error = (fake_values - real_values).abs().amax(dim=1)
     at_256 = resize(fake, GCGAN_SIZE).float(), resize(real, GCGAN_SIZE).float()

@@ -25,7 +25,7 @@ from mixgan.data.order import epoch_order, rank_batch, seeded_generator
 from mixgan.data.pixels import Pixels
 from mixgan.data.tiles import LARGEST, cached_tiles
 from mixgan.gan.config import GanSettings
-from mixgan.ops.transforms import crop_flip, to_signed
+from mixgan.ops.transforms import crop_flip, resize, to_signed
 
 TEST_TILES_START = 1_000_000
 TILES_SEED = 0  # the data set stays the same when the run's seed changes
@@ -217,8 +217,6 @@ def load_images(
     Raises:
         ValueError: the set is missing or damaged, or an image cannot be read.
     """
-    from torchvision.transforms.v2.functional import resize
-
     if dataset == "tiles":
         start = 0 if split == "train" else TEST_TILES_START
         return cached_tiles(count or DCGAN_TILES[split], size=size, seed=TILES_SEED, start=start).photos
@@ -230,10 +228,7 @@ def load_images(
         images = read_images(paths, on_bad_image=on_bad_image, description=f"reading cifar10 {split}").images
     else:
         images = _official(dataset, data_root, split, download=download)[:count]
-    if images.shape[-1] == size:
-        return images
-    # In pieces, as it passes through float32.
-    return torch.cat([resize(piece, [size, size], antialias=True) for piece in images.split(4096)])
+    return resize(images, size, antialias=True)
 
 
 def fetch_images(dataset: str, data_root: Path) -> None:

@@ -15,11 +15,9 @@ from mixgan.evaluate.features import FeatureExtractor, choose_features, is_publi
 from mixgan.evaluate.frechet import frechet_distance_from_features
 from mixgan.evaluate.kernel import kernel_distance
 from mixgan.evaluate.paired import PairedMeans
-from mixgan.ops.transforms import to_bytes, to_signed
+from mixgan.ops.transforms import luminance, to_bytes, to_signed
 
 PAIRED = ("rmse", "rmse_gcgan", "acc5", "acc10", "ssim")
-#: Red, green and blue in the luminance of ITU-R BT.601.
-LUMINANCE = (0.299, 0.587, 0.114)
 #: Deviation of the luminance, of 255, below which an image counts as flat.
 FLAT = 0.25
 #: Generated images count as collapsed below this share of the real ones' pairwise distance.
@@ -205,16 +203,11 @@ def luminance_correlation(images: Tensor, others: Tensor) -> Tensor:
     Returns:
         (B,) in [-1, 1]; 0 where one of the two is flat.
     """
-    first, second = _centred_luminance(images), _centred_luminance(others)
+    first, second = (luminance(batch.float()).flatten(1) for batch in (images, others))
+    first, second = first - first.mean(1, keepdim=True), second - second.mean(1, keepdim=True)
     deviations = first.square().mean(1).sqrt(), second.square().mean(1).sqrt()
     flat = torch.minimum(*deviations) < FLAT
     return torch.where(flat, 0.0, (first * second).mean(1) / (deviations[0] * deviations[1]).clamp_min(FLAT**2))
-
-
-def _centred_luminance(images: Tensor) -> Tensor:
-    weights = torch.tensor(LUMINANCE, device=images.device).view(1, 3, 1, 1)
-    luminance = (images.float() * weights).sum(1).flatten(1)
-    return luminance - luminance.mean(1, keepdim=True)
 
 
 def collapse_warnings(metrics: Mapping[str, Any]) -> list[str]:

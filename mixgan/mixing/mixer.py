@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Self
 
@@ -30,6 +29,7 @@ from mixgan.mixing.labels import (
     weights_by_saliency,
 )
 from mixgan.mixing.sampling import Draws
+from mixgan.ops.transforms import resize
 
 #: where a paper's formula and its published code differ, which of them a method follows
 Fidelity = Literal["formula", "published"]
@@ -389,7 +389,7 @@ def blend(own: Tensor, partner: Tensor, mask: Tensor, *, reuse: bool = False) ->
     if not own.is_floating_point():
         return mix_label_map(own, partner, mask)
     if mask.shape[-2:] != own.shape[-2:]:
-        mask = F.adaptive_avg_pool2d(mask, image_size(own))  # by area: keeps the mean where the sizes divide
+        mask = resize(mask, image_size(own), mode="area")  # keeps the mean where the sizes divide
     mask = spread_over_slices(mask.to(own.dtype), own)
     if mask.requires_grad:
         return torch.lerp(partner, own, mask)  # the gradient of a learned mask needs both images at every pixel

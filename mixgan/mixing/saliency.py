@@ -12,6 +12,7 @@ from mixgan.mixing.mixer import BetaMixer, Plan, image_size, paired_plan
 from mixgan.mixing.regions import centred_box, outside_box
 from mixgan.mixing.sampling import Draws
 from mixgan.ops.filters import binomial_blur, box_sums, integral_image
+from mixgan.ops.transforms import gray_levels
 
 #: half sides of the surrounds in pixels
 HALF_WIDTHS = (12, 24, 28, 48, 56, 112)
@@ -81,7 +82,7 @@ def static_saliency(images: Tensor) -> Tensor:
         (B,H,W) float32, multiples of 1/255; 1 is the largest on or off response. OpenCV's values up to one such step (three
         for OpenCV 5), except that a pixel with both may exceed 1 where 8 bits overflow.
     """
-    gray = _gray_8bit(images)
+    gray = gray_levels(images)
     for _ in range(2):
         gray = torch.floor(binomial_blur(gray) + 0.5)
     integral = integral_image(gray.int())
@@ -140,15 +141,6 @@ def _buffers_kept() -> Iterator[None]:
         with torch.no_grad():
             for buffer, value in before:
                 buffer.copy_(value)
-
-
-def _gray_8bit(images: Tensor) -> Tensor:
-    """(B,C,H,W) in [0,1] -> (B,1,H,W) float32 of whole numbers 0..255."""
-    values = torch.floor(images.float().clamp(0, 1) * 255 + 0.5)
-    if images.shape[1] == 3:
-        red, green, blue = values.split(1, 1)
-        return torch.floor((299 * red + 587 * green + 114 * blue + 500) / 1000)  # whole numbers: exact
-    return torch.floor(values.mean(1, keepdim=True) + 0.5)
 
 
 def _scaled_to_255(values: Tensor) -> Tensor:

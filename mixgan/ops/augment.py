@@ -11,12 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mixgan.ops import transforms
+
 LEVELS = 256
 
 
 def to_levels(images: Tensor) -> Tensor:
     """Images (B,C,H,W) in [0,1], rounded to 8-bit levels: int64, 0..255."""
-    return (images * (LEVELS - 1)).round().clamp(0, LEVELS - 1).long()
+    return transforms.to_levels(images).long()
 
 
 def histogram(levels: Tensor) -> Tensor:

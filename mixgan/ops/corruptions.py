@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from mixgan.ops.transforms import luminance, to_float
+from mixgan.ops.transforms import luminance, to_float, to_levels
 
 SEVERITIES = 5
 PUBLISHED_SIZE = 32
@@ -205,7 +205,7 @@ def _box_means(side: int, smaller: int, device: torch.device) -> Tensor:
 def _jpeg_compression(images: Tensor, quality: int, draws: _Draws) -> Tensor:
     """libjpeg on the CPU, by Pillow: Kornia's codec, which can be differentiated, changes images 5 to 20 % less."""
     coded = []
-    for picture in (images * 255).round().byte().cpu().permute(0, 2, 3, 1).squeeze(3).numpy():
+    for picture in to_levels(images).cpu().permute(0, 2, 3, 1).squeeze(3).numpy():
         Image.fromarray(picture).save(file := io.BytesIO(), "JPEG", quality=quality)
         coded.append(torch.from_numpy(np.array(Image.open(file))).view(*images.shape[-2:], -1))
     return to_float(torch.stack(coded).permute(0, 3, 1, 2)).to(images)

@@ -1,18 +1,18 @@
 """Value ranges, normalisation, resizing, cropping and mirroring of image batches (B,C,H,W)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_TORCH_MODES = {"nearest": "nearest-exact", "bilinear": "bilinear", "bicubic": "bicubic"}
+_TORCH_MODES = {"nearest": "nearest-exact", "bilinear": "bilinear", "bicubic": "bicubic", "area": "area"}
 
 
 def to_float(images: Tensor) -> Tensor:
     """uint8 0..255 -> float32 0..1; floats pass unchanged."""
-    return images if images.is_floating_point() else images.float() / 255
+    return images if images.is_floating_point() else images.float().div_(255)
 
 
 def to_signed(images: Tensor) -> Tensor:
@@ -29,17 +29,24 @@ def to_bytes(images: Tensor) -> Tensor:
     return ((images.float() + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
+def to_levels(images: Tensor) -> Tensor:
+    """Float in 0..1 -> uint8, rounded and clamped."""
+    return (images * 255).round().clamp(0, 255).to(torch.uint8)
+
+
 def normalize(images: Tensor, mean: Tensor | Sequence[float], std: Tensor | Sequence[float]) -> Tensor:
     """(images - mean) / std of images (B,C,H,W), uint8 or float in 0..1.
 
     Args:
-        mean, std: one number per channel or one for all, or tensors that broadcast to the images and are on their device.
+        mean, std: one number per channel or one for all; tensors are on the images' device.
     """
-    return (to_float(images) - _per_channel(mean, images)) / _per_channel(std, images)
+    from kornia import enhance  # slow to import
+
+    return enhance.normalize(to_float(images).contiguous(), torch.as_tensor(mean), torch.as_tensor(std))
 
 
 def denormalize(images: Tensor, mean: Tensor | Sequence[float], std: Tensor | Sequence[float]) -> Tensor:
-    """Normalised images (B,C,H,W) -> images * std + mean, in 0..1; the inverse of ``normalize``."""
+    """Normalised images (B,C,H,W) -> images * std + mean, in 0..1; the inverse of ``normalize``, arguments alike."""
     return images * _per_channel(std, images) + _per_channel(mean, images)
 
 
@@ -53,11 +60,11 @@ class Normalization(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, mean: float | Sequence[float], std: float | Sequence[float]) -> None:
         super().__init__()
         # Not persistent: they belong to the data set, and no checkpoint needs them.
-        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B,C,H,W), uint8 or float in 0..1 -> (images - mean) / std."""
@@ -69,7 +76,7 @@ class Normalization(nn.Module):
 
 
 def _per_channel(values: Tensor | Sequence[float], images: Tensor) -> Tensor:
-    return values if isinstance(values, Tensor) else torch.tensor(values, device=images.device).view(-1, 1, 1)
+    return torch.as_tensor(values, device=images.device).view(-1, 1, 1)
 
 
 def luminance(images: Tensor) -> Tensor:
@@ -79,40 +86,67 @@ def luminance(images: Tensor) -> Tensor:
     return images if images.shape[1] == 1 else rgb_to_grayscale(images)
 
 
+def gray_levels(images: Tensor) -> Tensor:
+    """8-bit gray, rounded as OpenCV does: (B,C,H,W) in 0..1 -> (B,1,H,W) float32 of whole numbers 0..255.
+
+    Values outside are clamped; three channels are RGB, any other number is averaged.
+    """
+    from kornia.color import rgb_to_grayscale
+
+    levels = torch.floor(images.float().clamp(0, 1) * 255 + 0.5)
+    if images.shape[1] != 3:
+        return torch.floor(levels.mean(1, keepdim=True) + 0.5)
+    # Thousandths, so that all is whole numbers and exact; filled on the device, which need not wait for the host.
+    weights = torch.stack([levels.new_full((), weight) for weight in (299.0, 587.0, 114.0)])
+    return torch.floor((rgb_to_grayscale(levels, weights) + 500) / 1000)
+
+
 def resize(images: Tensor, size: int | tuple[int, int], *, mode: str = "bilinear", antialias: bool = False) -> Tensor:
     """Resize images on their device, pixel centres at half integers (``align_corners=False``) as in PIL and OpenCV.
 
-    Torch and not Kornia does the work: Kornia's antialiasing is a Gaussian blur before sampling, torch's is the widened
-    kernel of PIL. With ``antialias=True`` bilinear is PIL's, without it OpenCV's, both up to one 8-bit step; bicubic too,
-    except that PIL clamps after each axis where this clamps once.
+    With ``antialias=True`` bilinear is PIL's, without it OpenCV's, both up to one 8-bit step; bicubic too, except that PIL
+    clamps after each axis where this clamps once.
 
     Args:
         images: (B,C,H,W), uint8 or float of any range.
         size: (height, width) of the result; an int makes it square.
-        mode: "nearest" (the pixel whose area holds the sampled centre), "bilinear" or "bicubic".
+        mode: "nearest" (the pixel whose area holds the sampled centre), "bilinear", "bicubic" or "area" (the mean of the
+            pixels that a result's pixel touches, for masks).
         antialias: widen the kernel when shrinking (bilinear and bicubic), so that every source pixel counts.
 
     Returns:
-        (B,C,height,width) of the same dtype. uint8 is computed in float32, rounded and clamped; floats are not clamped,
-        so bicubic may overshoot their range by a little.
+        (B,C,height,width) of the same dtype. uint8 is rounded and clamped; floats are not clamped, so bicubic may overshoot
+        their range by a little.
 
     Raises:
-        ValueError: for an unknown mode, a size below 1, a wrong shape, or antialias with "nearest".
+        ValueError: for an unknown mode, a size below 1, a wrong shape, or antialias with "nearest" or "area".
     """
     if images.ndim != 4:
         raise ValueError(f"resize needs images of shape (B,C,H,W), got {tuple(images.shape)}")
     if mode not in _TORCH_MODES:
         raise ValueError(f"resize supports the modes {', '.join(_TORCH_MODES)}, got {mode!r}")
-    if antialias and mode == "nearest":
-        raise ValueError("antialias=True needs mode 'bilinear' or 'bicubic', got 'nearest'")
+    if antialias and mode not in ("bilinear", "bicubic"):
+        raise ValueError(f"antialias=True needs mode 'bilinear' or 'bicubic', got {mode!r}")
     height, width = (size, size) if isinstance(size, int) else size
     if min(height, width) < 1:
         raise ValueError(f"resize needs a height and a width of at least 1, got {(height, width)}")
     if images.shape[-2:] == (height, width):
         return images
-    values = images if images.is_floating_point() else images.float()
-    resized = F.interpolate(values, (height, width), mode=_TORCH_MODES[mode], antialias=antialias)
-    return resized if images.is_floating_point() else resized.round().clamp(0, 255).to(images.dtype)
+    if images.is_floating_point():
+        return _resized(images, (height, width), mode, antialias)
+    if antialias and mode == "bilinear":  # torchvision's 8-bit kernel; in chunks, as some processors compute in float32
+        from torchvision.transforms.v2 import functional
+
+        return torch.cat([functional.resize(part, [height, width]) for part in images.split(4096)])
+    return _resized(images.float(), (height, width), mode, antialias).round().clamp(0, 255).to(images.dtype)
+
+
+def _resized(images: Tensor, size: tuple[int, int], mode: str, antialias: bool) -> Tensor:
+    if antialias or mode == "area":  # see docs/ops.md; mixers resize masks by area and do without Kornia
+        return F.interpolate(images, size, mode=_TORCH_MODES[mode], antialias=antialias)
+    from kornia.geometry.transform import resize  # slow to import
+
+    return resize(images, size, _TORCH_MODES[mode], align_corners=None if mode == "nearest" else False)
 
 
 def crop_flip(images: Tensor, top: Tensor, left: Tensor, flip: Tensor, size: tuple[int, int]) -> Tensor:
@@ -127,14 +161,30 @@ def crop_flip(images: Tensor, top: Tensor, left: Tensor, flip: Tensor, size: tup
     Returns:
         (B,C,h,w) of the same dtype.
     """
-    height, width = size
-    device = images.device
-    rows = top[:, None] + torch.arange(height, device=device)
-    columns = torch.arange(width, device=device).expand(len(images), width)
+    (batch, channels), (height, width) = images.shape[:2], size
+    rows = top[:, None] + torch.arange(height, device=images.device)
+    columns = torch.arange(width, device=images.device).expand(batch, width)
     columns = left[:, None] + torch.where(flip[:, None], width - 1 - columns, columns)
-    batch = torch.arange(len(images), device=device)[:, None, None]
-    # Advanced indices around a slice come out first: (B,h,w,C); back to (B,C,h,w).
-    return images[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+    places = (rows[:, :, None] * images.shape[-1] + columns[:, None, :]).flatten(1)
+    return images.flatten(2).gather(2, places[:, None].expand(-1, channels, -1)).view(batch, channels, height, width)
+
+
+def file_transform(
+    size: int, *, side: int = 0, smallest: float = 1.0, flip: bool = False
+) -> Callable[[Tensor], Tensor]:
+    """torchvision's transform of one image (C,H,W) of any size to ``size`` x ``size``, for processes that read files.
+
+    Args:
+        side: resize the shorter side to this length and take the centre; 0: a random resized crop and, with ``flip``, mirroring
+            of half of the images, drawn from torch's global generator.
+        smallest: smallest share of the area of a random crop.
+    """
+    from torchvision.transforms import v2  # slow to import
+
+    if side:
+        return v2.Compose([v2.Resize(side, antialias=True), v2.CenterCrop(size)])
+    crop = v2.RandomResizedCrop(size, (smallest, 1), antialias=True)
+    return v2.Compose([crop, v2.RandomHorizontalFlip(0.5 if flip else 0)])
 
 
 def random_boxes(

@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
-import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from mixgan.ops.transforms import to_float
+from mixgan.ops.transforms import to_float, to_levels
 
 _INK = (36, 41, 47)
 _PAPER = (255, 255, 255)
@@ -90,7 +89,7 @@ def _check(rows: Sequence[Tensor], row_labels: Sequence[str], column_labels: Seq
 
 
 def _picture(image: Tensor) -> Image.Image:
-    values = (to_float(image.detach()).float().clamp(0, 1) * 255).round().to(torch.uint8)
+    values = to_levels(to_float(image.detach()).float())
     return Image.fromarray(values.expand(3, -1, -1).permute(1, 2, 0).contiguous().cpu().numpy())
 
 

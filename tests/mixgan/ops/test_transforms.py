@@ -10,6 +10,8 @@ from mixgan.ops.transforms import (
     Normalization,
     crop_flip,
     denormalize,
+    gray_levels,
+    luminance,
     normalize,
     random_boxes,
     random_resized_crop,
@@ -65,6 +67,32 @@ def test_uint8_is_rounded_and_clamped():
     assert resize(torch.tensor([[[[0, 1]]]], dtype=torch.uint8), (1, 4)).flatten().tolist() == [0, 0, 1, 1]
 
 
+def test_antialiased_uint8_is_torchvisions_in_any_chunks():
+    """Training sets are resized so; 5000 images are more than one chunk."""
+    image = picture(9, 8)
+    assert torch.equal(resize(image, (5, 6), antialias=True), v2.functional.resize(image, [5, 6], antialias=True))
+    assert torch.equal(resize(image.expand(5000, -1, -1, -1), 4, antialias=True)[-1:], resize(image, 4, antialias=True))
+
+
+def test_area_is_the_mean_of_the_pixels():
+    mask = torch.rand(2, 1, 6, 8)
+    expected = mask.unflatten(2, (3, 2)).unflatten(4, (2, 4)).mean((3, 5))
+    torch.testing.assert_close(resize(mask, (3, 2), mode="area"), expected)
+
+
+def test_gray_levels_are_rounded_whole_numbers_and_luminance_their_formula():
+    levels = torch.stack(torch.meshgrid(*[torch.arange(0, 256, 5)] * 3, indexing="ij")).reshape(1, 3, 52, -1)
+    red, green, blue = levels[0].double()
+    exact = 299 * red + 587 * green + 114 * blue
+    assert torch.equal(gray_levels(levels / 255)[0, 0].double(), torch.floor((exact + 500) / 1000))
+    torch.testing.assert_close(luminance(levels.float())[0, 0], (exact / 1000).float())
+    assert (
+        gray_levels(torch.tensor([0.5, 2.0, -1.0, float(1 / 255)]).view(1, 4, 1, 1)).item() == 96
+    )  # (128 + 255 + 1) / 4
+    one = torch.rand(1, 1, 2, 2)
+    assert luminance(one) is one
+
+
 def test_an_int_size_is_square():
     assert resize(picture(5, 7), 6).shape == (1, 3, 6, 6)
 
@@ -73,9 +101,10 @@ def test_an_int_size_is_square():
     ("shape", "settings", "message"),
     [
         ((3, 4, 4), {"size": 2}, r"\(3, 4, 4\)"),
-        ((1, 3, 4, 4), {"size": 2, "mode": "area"}, "'area'"),
+        ((1, 3, 4, 4), {"size": 2, "mode": "lanczos"}, "'lanczos'"),
         ((1, 3, 4, 4), {"size": (2, 0)}, r"\(2, 0\)"),
         ((1, 3, 4, 4), {"size": 2, "mode": "nearest", "antialias": True}, "antialias"),
+        ((1, 3, 4, 4), {"size": 2, "mode": "area", "antialias": True}, "antialias"),
     ],
 )
 def test_mistakes_are_named(shape, settings, message):

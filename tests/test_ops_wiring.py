@@ -1,0 +1,66 @@
+"""Mixing, training and evaluation really use mixgan.ops, and through it Kornia: its functions are watched while they work."""
+
+import sys
+from collections import Counter
+
+import pytest
+import torch
+import torch.nn.functional as F
+from kornia import color, enhance
+from kornia.geometry import transform
+from torch import nn
+
+from classify.data import load_dataset
+from classify.loaders import eval_batches, training_loader
+from mixgan.evaluate.features import FeatureExtractor
+from mixgan.evaluate.inception import InceptionEmbedding
+from mixgan.gan.evaluation import luminance_correlation
+from mixgan.mixing import static_saliency
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Kornia's functions by name -> how often mixgan.ops called them."""
+    counts: Counter[str] = Counter()
+
+    def watch(module, name):
+        function = getattr(module, name)
+
+        def counted(*args, **kwargs):
+            assert sys._getframe(1).f_globals["__name__"].startswith(("mixgan.ops.", "kornia."))
+            counts[name] += 1
+            return function(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, counted)
+
+    watch(enhance, "normalize")
+    watch(color, "rgb_to_grayscale")
+    watch(transform, "resize")
+    return counts
+
+
+def test_training_and_test_images_are_normalised_by_kornia(calls, tmp_path):
+    training = load_dataset("tiles", tmp_path, split="train", size=32, count=8)
+    images, _ = next(training_loader(training, batch_size=4, seed=0, device="cpu").epoch(0))
+    assert calls["normalize"] == 1
+    assert images.shape == (4, 3, 32, 32)
+    list(eval_batches(training, batch_size=4, device="cpu"))
+    assert calls["normalize"] == 3
+
+
+def test_static_saliency_and_the_luminance_metric_take_kornias_gray(calls):
+    static_saliency(torch.rand(2, 3, 16, 16))
+    assert calls["rgb_to_grayscale"] == 1
+    luminance_correlation(*torch.randint(256, (2, 2, 3, 8, 8), dtype=torch.uint8))
+    assert calls["rgb_to_grayscale"] == 3
+
+
+def test_inceptions_images_are_resized_by_kornia_as_pytorch_fid_does(calls):
+    """Only the first layer's place is taken, by the identity: features are the mean colours at 299 px."""
+    names = ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "maxpool1")
+    network = nn.ModuleDict({name: nn.Identity() for name in names})
+    extractor = FeatureExtractor("colours", InceptionEmbedding(network, 64, fast=False), dims=3)
+    images = torch.randint(256, (2, 3, 40, 30), dtype=torch.uint8)
+    resized = F.interpolate(images / 255, (299, 299), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(extractor(images), (2 * resized - 1).mean((2, 3)))
+    assert calls == {"normalize": 1, "resize": 1}
