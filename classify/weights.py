@@ -1,5 +1,6 @@
 """Trained classifiers: ``load`` them, train them further, begin with their weights, or use them as features of an evaluation."""
 
+import json
 import pickle
 import re
 from pathlib import Path
@@ -12,12 +13,24 @@ from torch import Tensor, nn
 
 from classify.networks import build_network
 from classify.networks.contract import first_convolution, single_input, single_output
+from classify.networks.timm_models import TimmNetwork
 from mixgan.data.download import file_sha256
 from mixgan.engine.annotations import checked_entries
 from mixgan.engine.checkpoint import read_trainer
 from mixgan.engine.config import read_config, run_settings
-from mixgan.engine.run_folder import RunFolder, load_weights, read_metadata, weights_file, weights_folder
+from mixgan.engine.run_folder import (
+    RunFolder,
+    export_networks,
+    load_weights,
+    read_metadata,
+    weights_file,
+    weights_folder,
+    write_json,
+)
 from mixgan.evaluate.features import FeatureExtractor, module_features
+from mixgan.gan.card import card
+from mixgan.gan.export import Format, write_onnx
+from mixgan.gan.weights import HUB_FILE, hub_file, local
 
 #: Metadata that the classify command writes into its weight files, and their annotations.
 METADATA = {
@@ -30,7 +43,8 @@ def load(source: str | Path, *, weights: str = "last", ema: bool = True) -> nn.M
     """The network of a trained classifier, on the CPU in eval mode: normalised images (B,C,H,W) -> logits (B,K).
 
     Args:
-        source: a run folder of the classify command, a .safetensors file in its ``weights/``, or one of its ``checkpoints/``.
+        source: a run folder of the classify command, a .safetensors file in its ``weights/``, one of its ``checkpoints/``, a
+            folder of ``mixgan export --format hub``, or ``hf://user/repo``.
         weights: of a run: ``last``, ``best`` (by test accuracy) or ``step-N``, the checkpoint of step N.
         ema: load the moving average of the weights where the run or checkpoint has one.
 
@@ -42,8 +56,8 @@ def load(source: str | Path, *, weights: str = "last", ema: bool = True) -> nn.M
     Raises:
         ValueError: no weights there, or weights of something else.
     """
-    path = Path(source)
-    if path.is_dir():
+    path = local(source)
+    if path.is_dir() and not hub_file(path):
         path = weights_folder(path, weights)
     with torch.random.fork_rng(devices=[]):  # building a network draws initial weights
         if (path / "trainer.pt").is_file():
@@ -59,13 +73,14 @@ def saved_network(path: Path, *, weights: str = "last", ema: bool = True) -> tup
     """The weight file of a run's network, and its metadata.
 
     Args:
-        path: a run folder of the classify command, or a .safetensors file in its ``weights/``.
+        path: a run folder of the classify command, a .safetensors file in its ``weights/``, or a folder of ``mixgan export``.
         weights: of a run: ``last`` or ``best``.
         ema: prefer the moving average, by which the run was tested, where there is one.
 
     Raises:
         ValueError: no weights there, or weights of something else.
     """
+    path = hub_file(path) or path
     averaged = weights_file(path, "network_ema", weights=weights)
     file = averaged if ema and averaged.is_file() else weights_file(path, "network", weights=weights)
     if RunFolder(path).config.is_file() and not file.is_file():
@@ -224,8 +239,111 @@ def _build(file: Path, metadata: dict[str, Any]) -> nn.Module:
     """The network that a weight file belongs to, with its weights."""
     shape = {"num_classes": metadata["num_classes"], "in_channels": metadata["in_channels"]}
     network = build_network(metadata["network"], **shape)
-    load_weights(file, network)
+    if file.name == HUB_FILE:
+        own = {plain: key for key, plain in plain_names(network, metadata["network"]).items()}
+        network.load_state_dict({own.get(key, key): tensor for key, tensor in load_file(file).items()})
+    else:
+        load_weights(file, network)
     return network
+
+
+# ---- For other programs.
+
+
+def plain_names(network: nn.Module, name: str) -> dict[str, str]:
+    """What timm or torchvision call the weights of a network, by our names; those of networks of neither keep their names."""
+    names = {}
+    for key in network.state_dict():
+        plain = key.removeprefix("backbone.")
+        if key.startswith("classifier.") and isinstance(network, TimmNetwork):
+            plain = f"{network.backbone.pretrained_cfg['classifier']}.{key.removeprefix('classifier.')}"
+        elif key.startswith("classifier.") and "resne" in name and hasattr(network, "layer1"):
+            plain = key.replace("classifier.", "fc.")
+        names[key] = plain
+    return names
+
+
+def export(run: Path, form: Format, output: Path, weights: str) -> list[Path]:
+    """Write the network of a run for other programs, by the names that timm or torchvision give its weights.
+
+    Args:
+        run: a run folder of the classify command, or a .safetensors file in its ``weights/``.
+        form: ``pth``: a state_dict; ``hub``: a folder with model.safetensors, config.json and README.md; ``onnx``: normalised
+            images to logits.
+        output: the folder for it.
+        weights: of a run: ``last`` or ``best``.
+
+    Returns:
+        What was written.
+    """
+    file, metadata = saved_network(run, weights=weights)
+    network, title = _build(file, metadata).eval(), f"{metadata['dataset']}-{metadata['network']}".replace(":", "-")
+    output.mkdir(parents=True, exist_ok=True)
+    names = plain_names(network, metadata["network"])
+    if form == "onnx":
+        size = metadata["image_size"]
+        images = torch.randn(2, metadata["in_channels"], size, size, generator=torch.Generator().manual_seed(0))
+        write_onnx(network, output / f"{title}.onnx", images, {0: torch.export.Dim("batch")}, images, output="logits")
+        return [output / f"{title}.onnx"]
+    plain = {names[key]: tensor for key, tensor in network.state_dict().items()}
+    if form == "pth":
+        torch.save(plain, output / f"{title}.pth")
+        return [output / f"{title}.pth"]
+    folder, configs = output / title, [parent for parent in file.parents[:3] if RunFolder(parent).config.is_file()]
+    settings = read_config(configs[0])["settings"] if configs else {}
+    summary = configs[0] / "summary.json" if configs else file
+    result = json.loads(summary.read_text()) if summary.suffix == ".json" and summary.is_file() else {}
+    readme = classifier_card(settings, result, metadata) if result else ""
+    export_networks(folder, {"model": (plain, metadata)}, readme=readme)
+    write_json(folder / "config.json", {"library_name": "mixgan", "class": "classifier", **metadata})
+    return [folder]
+
+
+def classifier_card(settings: dict[str, Any], summary: dict[str, Any], metadata: dict[str, Any]) -> str:
+    """README.md of a classifier on the hub.
+
+    Args:
+        settings, summary: of its run, as in config.json and summary.json.
+        metadata: of its file.
+    """
+    name, classes = metadata["network"], metadata["classes"]
+    use = """```python
+import classify
+
+network = classify.load("hf://USER/REPO")  # or the path of this folder; normalised images -> logits
+```"""
+    line = other_program(name, len(classes))
+    if line:
+        use += f"\n\nWithout mixgan:\n\n```python\n{line}\n```"
+    rows = [(title, summary.get(key)) for key, title in TITLES.items()]
+    return card(
+        f"{name} on {metadata['dataset']}, trained with {metadata['method']}",
+        f"A classifier of {len(classes)} classes for images of {metadata['image_size']} px, normalised by mean"
+        f" {metadata['mean']} and standard deviation {metadata['std']}.",
+        {"model.safetensors": f"{name}: {', '.join(classes[:10])}{', ...' if len(classes) > 10 else ''}"},
+        {**settings, "image_size": metadata["image_size"]},
+        summary,
+        metrics=(["value"], rows),
+        task="image-classification",
+        use=use,
+        limits=["The network knows the classes of one data set; it has a guess for every other image too."],
+    )
+
+
+#: Metrics of summary.json on the card.
+TITLES = {"test_accuracy": "accuracy", "test_loss": "cross-entropy", "ece": "expected calibration error"}
+
+
+def other_program(name: str, classes: int) -> str:
+    """The lines that load an exported network into timm or torchvision; empty where neither has it."""
+    if name.startswith("timm:"):
+        package, model = "import timm", f"timm.create_model({name.removeprefix('timm:')!r}, num_classes={classes})"
+    elif name in _TORCHVISION:
+        package, model = "from torchvision import models", f"models.{_TORCHVISION[name]}(num_classes={classes})"
+    else:
+        return ""
+    load = 'network.load_state_dict(load_file("model.safetensors"))'
+    return f"{package}\nfrom safetensors.torch import load_file\n\nnetwork = {model}\n{load}"
 
 
 def _checkpointed(folder: Path, *, ema: bool) -> nn.Module:

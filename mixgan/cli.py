@@ -16,6 +16,8 @@ COMMANDS = {
     "dcgan": ("mixgan.gan.__main__:dcgan", "Train DCGAN with mixed real and generated images"),
     "fid": ("mixgan.evaluate.command", "Compare generated images with real ones: Frechet distance and more"),
     "translate": ("mixgan.gan.translate", "Translate a folder of images with a trained generator"),
+    "export": ("mixgan.gan.export", "Write trained networks for other programs: pth, Hugging Face hub, ONNX"),
+    "push": ("mixgan.gan.export:push", "Upload an exported folder to the Hugging Face hub"),
     "compare": ("mixgan.report.compare", "Train variants with several seeds and compare them in a table"),
     "analyze": ("classify.analysis.command", "Draw the papers' figures of trained classifiers"),
     "gallery": ("mixgan.report.gallery", "Draw what the mixing methods do to two images"),
@@ -49,12 +51,19 @@ def dispatch(argv: Sequence[str]) -> None:
     command: Callable[..., None] = getattr(import_module(module), function or "main")
     if name == "fid":
         command = partial(command, read_checkpoint=checkpoint_features)
+    if name == "export":
+        command = partial(command, export_classifier=export_classifier)
     command(words)
 
 
 def checkpoint_features(path: Path) -> Any:
     """The embedding of a classifier's run as features for fid."""
     return import_module("classify.weights").checkpoint_features(path)
+
+
+def export_classifier(*where: Any) -> list[Path]:
+    """Write the network of a classifier's run for mixgan export."""
+    return import_module("classify.weights").export(*where)
 
 
 if __name__ == "__main__":

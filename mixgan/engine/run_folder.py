@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from mixgan.engine.annotations import checked_entries, json_entries, read_json
 
@@ -154,9 +154,10 @@ def drop_records_after(path: Path, step: int) -> None:
     write_text(path, "".join(json.dumps(record) + "\n" for record in records))
 
 
-def save_weights(path: Path, module: nn.Module, metadata: dict[str, Any]) -> None:
-    """Write a module's state as safetensors, with ``metadata`` (JSON values: how to build the module again)."""
-    state = {name: tensor.detach().contiguous().cpu() for name, tensor in module.state_dict().items()}
+def save_weights(path: Path, module: nn.Module | Mapping[str, Tensor], metadata: dict[str, Any]) -> None:
+    """Write a module's state, or tensors by name, as safetensors, with ``metadata`` (JSON values: how to build it again)."""
+    tensors = module.state_dict() if isinstance(module, nn.Module) else module
+    state = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
     partial = partial_file(path)
     with writing(path):
         save_file(state, partial, metadata={KEY: json.dumps(metadata)})
@@ -172,7 +173,7 @@ def save_picture(path: Path, picture: "Image") -> None:
 
 
 def export_networks(
-    folder: Path, networks: Mapping[str, tuple[nn.Module, dict[str, Any]]], *, readme: str = ""
+    folder: Path, networks: Mapping[str, tuple[nn.Module | Mapping[str, Tensor], dict[str, Any]]], *, readme: str = ""
 ) -> None:
     """Replace a folder such as weights/last: a .safetensors file of each network with its metadata, and README.md."""
     with _replacing(folder) as partial:

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mixgan.gan.mixcyclegan import MixCycleGAN
-    from mixgan.gan.networks import PatchDiscriminator, ResnetGenerator
+    from mixgan.gan.networks import PatchDiscriminator, ResnetGenerator, UnetGenerator
 
-__all__ = ["MixCycleGAN", "PatchDiscriminator", "ResnetGenerator"]
-_MODULES = {"MixCycleGAN": "mixcyclegan", "PatchDiscriminator": "networks", "ResnetGenerator": "networks"}
+__all__ = ["MixCycleGAN", "PatchDiscriminator", "ResnetGenerator", "UnetGenerator"]
+_MODULES = dict.fromkeys(__all__, "networks") | {"MixCycleGAN": "mixcyclegan"}
 
 
 def __getattr__(name: str) -> Any:

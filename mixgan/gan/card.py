@@ -3,10 +3,13 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mixgan.engine.run_folder import VERSIONED, version
 from mixgan.gan.config import directions, domain_names
+
+if TYPE_CHECKING:
+    from mixgan.gan.weights import SavedGenerator
 
 DATASETS = {"maps": "Google Maps (pix2pix)", "tiles": "synthetic tiles, drawn by a program"}
 TASK = "image-to-image"
@@ -85,6 +88,75 @@ to_pil_image(translate_images(generator, read_image("{names[0]}.jpg")[None])[0])
     )
 
 
+def generator_card(
+    settings: Mapping[str, Any], summary: Mapping[str, Any], found: "SavedGenerator", direction: str, *, kind: str
+) -> str:
+    """README.md of a generator on the hub.
+
+    Args:
+        settings, summary: of its run, as in ``model_card``; empty where that is unknown.
+        direction: that it translates in.
+        kind: the class of the network.
+    """
+    from mixgan.gan.report import ROWS
+
+    a, b = found.metadata.get("names", ("A", "B"))
+    way = directions((a, b))[direction]
+    rows = [(title, summary.get(f"{key}_{direction}")) for key, title in ROWS.items()]
+    use = f"""```python
+import mixgan
+
+generator = mixgan.load("hf://USER/REPO")  # or the path of this folder; images (B,{found.shape["in_channels"]},H,W) in [-1, 1]
+```
+
+`mixgan translate hf://USER/REPO INPUT_DIR OUTPUT_DIR` translates a folder of images of any size. In other programs,
+`mixgan.gan.{kind}.from_pretrained("USER/REPO")` is a plain torch module."""
+    limits = ["Translations are plausible pictures: details may be invented, moved or left out."]
+    title, network = f"{way[:1].upper()}{way[1:]}", f"A generator: {found.description}."
+    if settings and summary:
+        file = {"model.safetensors": f"generator, {way}"}
+        return card(title, network, file, settings, summary, metrics=([way], rows), task=TASK, use=use, limits=limits)
+    head = _header(title, way, {"dataset": "unknown"}, metrics=([way], []), task=TASK)
+    return f"---\n{head}\n---\n\n# {title}\n\n{network}\n\n## Use\n\n{use}\n\n## Limits\n\n- {limits[0]}\n"
+
+
+def noise_card(
+    settings: Mapping[str, Any],
+    summary: Mapping[str, Any],
+    files: Sequence[str],
+    *,
+    metrics: Sequence[str],
+    titles: Mapping[str, str],
+) -> str:
+    """README.md beside DCGAN's exported weights; ``metrics`` with their ``titles``, the rest as in ``model_card``."""
+    contents = {"G": "generator, noise (B, latent) to images", "D": "discriminator"}
+    generator = "G_ema" if "G_ema.safetensors" in files else "G"
+    return card(
+        f"Images from noise: DCGAN trained with --mixing {settings['mixing']}",
+        f"DCGAN of width {settings['width']} for images of {settings['image_size']} px in [-1, 1]; noise of length"
+        f" {settings['latent']}.",
+        {file: contents[file.removesuffix(".safetensors").removesuffix("_ema")] for file in files},
+        settings,
+        summary,
+        task="unconditional-image-generation",
+        metrics=(("value",), [(titles.get(key, key), summary.get(key)) for key in metrics]),
+        use=f"""```python
+from pathlib import Path
+
+import torch
+from mixgan.engine.run_folder import load_weights, read_metadata
+from mixgan.gan.dcgan import Generator
+
+file = Path("{generator}.safetensors")
+metadata = read_metadata(file)
+generator = Generator(**{{key: metadata[key] for key in ("size", "channels", "width", "latent")}})
+load_weights(file, generator)
+images = generator.eval()(torch.randn(16, generator.latent))  # in [-1, 1]
+```""",
+        limits=["The networks know one data set; their images are for experiments with training methods."],
+    )
+
+
 def card(
     title: str,
     networks: str,
@@ -115,7 +187,7 @@ def card(
         dataset = "images of {} and of {}".format(*domain_names(settings))
     training = [
         ("data", dataset),
-        ("mixing", settings["mixing"]),
+        ("mixing", settings.get("mixing", settings.get("method"))),
         ("image size", f"{settings['image_size']} px"),
         ("length", f"{summary['steps']} steps, {summary['epochs']} of {settings['epochs']} epochs"),
         ("batch size per process", str(settings["batch_size"])),
@@ -124,7 +196,7 @@ def card(
         ("trained with", ", ".join(f"{name} {version(name)}" for name in VERSIONED if version(name))),
     ]
     parts = [
-        f"---\n{_header(title, dataset, settings, summary, metrics=metrics, task=task)}\n---",
+        f"---\n{_header(title, dataset, settings, metrics=metrics, task=task)}\n---",
         f"# {title}",
         _table(("file", "content"), rows),
         f"{networks} Every setting of the run is in its config.json.",
@@ -137,12 +209,18 @@ def card(
     ]
     measured = [row for row in measured if set(row[1:]) != {"not measured"}]
     if measured:
-        features = summary["features"]
-        comparable = "" if features == "inception" else ", which are not comparable with published FID and KID"
+        features = summary.get("features")
+        if features:
+            comparable = "" if features == "inception" else ", which are not comparable with published FID and KID"
+            text = (
+                f"Of {summary['n_fake']} generated against {summary['n_real']} real test images at this step. Frechet and kernel"
+                f" distance are of the {'Inception' if features == 'inception' else features} features{comparable}."
+            )
+        else:
+            text = f"On {summary['n_test']} test images."
         parts += [
             "## Metrics",
-            f"Of {summary['n_fake']} generated against {summary['n_real']} real test images at this step. Frechet and kernel"
-            f" distance are of the {'Inception' if features == 'inception' else features} features{comparable}.",
+            text,
             _table(("", *metrics[0]), measured),
         ]
     parts += ["## Use", use, "## Limits", "\n".join(f"- {text}" for text in limits)]
@@ -153,7 +231,6 @@ def _header(
     title: str,
     dataset: str,
     settings: Mapping[str, Any],
-    summary: Mapping[str, Any],
     *,
     metrics: tuple[Sequence[str], Sequence[tuple[Any, ...]]],
     task: str,
@@ -186,7 +263,7 @@ def _header(
         library_name="mixgan",
         pipeline_tag=task,
         tags=[*tags, *([mixing] if mixing not in (None, "none", "erm") else [])],
-        datasets=[where["dataset_type"]],
+        datasets=[where["dataset_type"]] if settings["dataset"] != "unknown" else None,
         model_name=title,
         eval_results=results or None,
     )

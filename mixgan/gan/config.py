@@ -11,7 +11,7 @@ from mixgan.engine.annotations import Above0, AtLeast0, AtLeast1, BelowOne, Prob
 from mixgan.engine.command import print_once
 from mixgan.engine.config import CommandLine, CommonSettings
 from mixgan.gan.losses import DReal, DTerm, GanKind, Mixing, form
-from mixgan.gan.networks import Patch, Upsample
+from mixgan.gan.networks import Norm, Patch, Upsample
 
 AtLeast2 = Annotated[int, Range(least=2)]  # test images: fewer have no covariance
 Weight = Annotated[float, Range(least=0)]
@@ -36,6 +36,9 @@ class EvaluatedGanSettings(CommonSettings):
     """Where the weights of Inception are, if not in torch's hub cache."""
     lr: Above0 = 2e-4
     """Learning rate of Adam (betas 0.5 and 0.999)."""
+    init_from: str | None = None
+    """Begin with trained weights: a run folder, a folder of weights, a file (also latest_net_G*.pth of
+    pytorch-CycleGAN-and-pix2pix), or hf://user/repo; networks that it lacks begin as usual."""
     ema: BelowOne = 0.0
     """Decay of a moving average of the generators' weights, which is then evaluated, shown and saved too; 0.999, or 0: none."""
 
@@ -176,6 +179,13 @@ def domain_names(settings: Mapping[str, Any]) -> tuple[str, str]:
     return (a, b) if a and b and a != b else ("A", "B")
 
 
+def domain_metadata(settings: Mapping[str, Any], direction: str) -> dict[str, Any]:
+    """What a generator's file says about the domains: names of A and B, declared ranges of those that it reads and writes."""
+    sides = "ab" if direction == "AtoB" else "ba"
+    ranges = {key: settings.get(f"range_{side}") for key, side in zip(("range_in", "range_out"), sides, strict=True)}
+    return {"names": [*domain_names(settings)], **{key: list(value) for key, value in ranges.items() if value}}
+
+
 def directions(names: tuple[str, str]) -> dict[str, str]:
     """Both ways between the domains, in words: ``{"AtoB": "horse to zebra", "BtoA": "zebra to horse"}``."""
     a, b = names
@@ -258,6 +268,12 @@ class GanSettings(DomainSettings):
     """Add the generators' features at half resolution to those of their decoders: sharp outlines after few steps."""
     patch: Patch = 70
     """Side in px of the patches that the discriminators score."""
+    generator: Literal["resnet", "unet"] = "resnet"
+    """Kind of both generators: CycleGAN's ResNet, or pix2pix's U-Net, as deep as --image-size lets it halve, at most 8 times."""
+    norm: Norm = "instance"
+    """Norm in all networks: of each image, of the batch, or none."""
+    clip_grad: Above0 | None = None
+    """Largest norm of the gradients of both generators, and of both discriminators (default: not clipped)."""
     compile: bool = False
     """Compile all four networks with torch.compile: a slow first step, faster ones after it."""
     gradient_checkpointing: bool = False
@@ -268,6 +284,10 @@ class GanSettings(DomainSettings):
         super().check()
         if self.image_size % 4:
             raise ValueError(f"--image-size must be a multiple of 4, at least 32, got {self.image_size}")
+        if self.generator == "unet" and self.gradient_checkpointing:
+            raise ValueError(
+                "--gradient-checkpointing recomputes residual blocks, which --generator unet does not have"
+            )
         if self.load_size is not None and self.load_size < self.image_size:
             raise ValueError(
                 f"--load-size {self.load_size} is smaller than --image-size {self.image_size}, which is cut from it"
@@ -293,6 +313,11 @@ class GanSettings(DomainSettings):
             raise ValueError(
                 f"--d-alpha {self.d_alpha} is for the discriminators' own lambdas, which need --no-shared-lambda"
             )
+
+
+def unet_depth(size: int) -> int:
+    """How often a U-Net halves images of this side: at most 8 times, as published for 256 px."""
+    return min(8, (size & -size).bit_length() - 1)
 
 
 def settings_from(argv: Sequence[str]) -> GanSettings:

@@ -24,7 +24,7 @@ from mixgan.data.images import list_images, read_images
 from mixgan.data.order import epoch_order, rank_batch, seeded_generator
 from mixgan.data.pixels import Pixels
 from mixgan.data.tiles import LARGEST, cached_tiles
-from mixgan.gan.config import GanSettings
+from mixgan.gan.config import GanSettings, unet_depth
 from mixgan.ops.transforms import crop_flip, resize, to_signed
 
 TEST_TILES_START = 1_000_000
@@ -77,9 +77,10 @@ def crop_size(settings: GanSettings, domains: Domains) -> tuple[int, int]:
     if settings.preprocess != "none":
         return settings.image_size, settings.image_size
     height, width = one_size(domains.a, domains.b)
-    if height % 4 or width % 4 or min(height, width) < 32:
+    step = 2 ** unet_depth(settings.image_size) if settings.generator == "unet" else 4
+    if height % step or width % step or min(height, width) < 32:
         raise ValueError(
-            f"--preprocess none needs sides that are multiples of 4, at least 32, got {width}x{height}; "
+            f"--preprocess none needs sides that are multiples of {step}, at least 32, got {width}x{height}; "
             "--preprocess crop or scale-crop cuts such out"
         )
     return height, width

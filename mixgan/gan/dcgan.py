@@ -27,7 +27,7 @@ from mixgan.evaluate.comparison import compare_sets
 from mixgan.evaluate.feature_set import measure
 from mixgan.evaluate.features import FeatureExtractor
 from mixgan.evaluate.sources import Batch, tensor_source
-from mixgan.gan.card import card
+from mixgan.gan.card import noise_card
 from mixgan.gan.config import DcganMixing, DcganSettings, dcgan_settings_from
 from mixgan.gan.data import DRY_RUN_TESTS, ImageLoader, Split, fetch_images, load_images
 from mixgan.gan.evaluation import PairwiseDistance, collapse_warning, test_features
@@ -36,6 +36,7 @@ from mixgan.gan.mixcyclegan import check_precision, update
 from mixgan.gan.networks import init_weights
 from mixgan.gan.report import write_page
 from mixgan.gan.train import Training
+from mixgan.gan.weights import init_networks
 from mixgan.mixing import Plan, build_mixer
 from mixgan.ops.transforms import to_bytes, to_signed
 from mixgan.report.grid import image_grid
@@ -344,10 +345,14 @@ def train(settings: DcganSettings) -> dict[str, Any]:
         rank=accelerator.process_index,
         world=accelerator.num_processes,
     )
-    size, channels, width = settings.image_size, loader.images.shape[1], settings.width
+    channels = loader.images.shape[1]
+    shape: Any = {"size": settings.image_size, "channels": channels, "width": settings.width}
+    generator, discriminator = Generator(latent=settings.latent, **shape), Discriminator(**shape)
+    if settings.init_from and not run.resumes:
+        init_networks({"G": generator, "D": discriminator}, settings.init_from)
     model = DCGAN(
-        Generator(size=size, channels=channels, width=width, latent=settings.latent),
-        Discriminator(size=size, channels=channels, width=width),
+        generator,
+        discriminator,
         accelerator=accelerator,
         mixing=settings.mixing,
         alpha=settings.alpha,
@@ -380,7 +385,7 @@ def train(settings: DcganSettings) -> dict[str, Any]:
         on_progress_bar=("G", "D"),
         printed={name: name for name in ("fd", "precision", "recall")},
         networks=lambda: saved_networks(settings, model, channels=channels),
-        card=lambda summary, files: model_card(settings, summary, files),
+        card=lambda summary, files: noise_card(to_json(settings), summary, files, titles=TITLES, metrics=ROWS),
         samples=samples,
         inputs=lambda: training_grid(model, next(loader.epoch(0)), noise),
         report=lambda summary: write_report(run, settings, summary),
@@ -410,35 +415,6 @@ def saved_networks(
     if model.average:
         networks["G_ema"] = model.average.network, {"name": "G_ema", **generator, "ema": settings.ema}
     return networks
-
-
-def model_card(settings: DcganSettings, summary: dict[str, Any], files: list[str]) -> str:
-    """README.md beside the exported weights."""
-    contents = {"G": "generator, noise (B, latent) to images", "D": "discriminator"}
-    generator = "G_ema" if "G_ema.safetensors" in files else "G"
-    return card(
-        f"Images from noise: DCGAN trained with --mixing {settings.mixing}",
-        f"DCGAN of width {settings.width} for images of {settings.image_size} px in [-1, 1]; noise of length {settings.latent}.",
-        {file: contents[file.removesuffix(".safetensors").removesuffix("_ema")] for file in files},
-        to_json(settings),
-        summary,
-        task="unconditional-image-generation",
-        metrics=(("value",), [(TITLES.get(key, key), summary.get(key)) for key in ROWS]),
-        use=f"""```python
-from pathlib import Path
-
-import torch
-from mixgan.engine.run_folder import load_weights, read_metadata
-from mixgan.gan.dcgan import Generator
-
-file = Path("{generator}.safetensors")
-metadata = read_metadata(file)
-generator = Generator(**{{key: metadata[key] for key in ("size", "channels", "width", "latent")}})
-load_weights(file, generator)
-images = generator.eval()(torch.randn(16, generator.latent))  # in [-1, 1]
-```""",
-        limits=["The networks know one data set; their images are for experiments with training methods."],
-    )
 
 
 def training_grid(model: DCGAN, real: Tensor, noise: Tensor) -> Image.Image:

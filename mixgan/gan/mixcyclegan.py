@@ -19,7 +19,7 @@ from typing import NamedTuple, get_args
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
 from mixgan.data.order import seeded_generator
@@ -154,6 +154,7 @@ class MixCycleGAN:
         pool_size: generated images that each discriminator's pool keeps.
         seed: of the pools; domains and processes draw differently.
         ema: decay of a moving average of the generators' weights; 0 for none.
+        clip_grad: largest norm of the gradients of both generators, and of both discriminators; None: not clipped.
         lr: learning rate of Adam (betas 0.5 and 0.999), where the optimizers are not given.
         optimizer_g, optimizer_d: of both generators' parameters, of both discriminators'.
 
@@ -195,6 +196,7 @@ class MixCycleGAN:
         pool_size: int = 50,
         seed: int = 0,
         ema: float = 0.0,
+        clip_grad: float | None = None,
         lr: float = 2e-4,
         optimizer_g: Optimizer | None = None,
         optimizer_d: Optimizer | None = None,
@@ -210,6 +212,9 @@ class MixCycleGAN:
             raise ValueError(f"unstitched must be in [0, 1], got {unstitched}")
         if not 0 <= ema < 1:
             raise ValueError(f"ema must be in [0, 1), got {ema}")
+        if clip_grad is not None and not clip_grad > 0:
+            raise ValueError(f"clip_grad must be above 0 or None, got {clip_grad}")
+        self.clip_grad = clip_grad
         if r_every < 1:
             raise ValueError(f"r_every must be at least 1, got {r_every}")
         weights = {
@@ -450,14 +455,15 @@ class MixCycleGAN:
             images = self.forward(inputs)
             loss, logs = self.generator_loss(inputs, images)
             self.accelerator.backward(loss)
-            logs |= update("grad_G", self.generators, self.optimizer_g, self.accelerator)
+            logs |= update("grad_G", self.generators, self.optimizer_g, self.accelerator, clip=self.clip_grad)
             if self.average and self.accelerator.sync_gradients:
                 self.average.update(self.generators)
 
             self.train_discriminators(True)
             loss, d_logs = self.discriminator_loss(inputs, images)
             self.accelerator.backward(loss)
-            logs |= d_logs | update("grad_D", self.discriminators, self.optimizer_d, self.accelerator)
+            logs |= d_logs
+            logs |= update("grad_D", self.discriminators, self.optimizer_d, self.accelerator, clip=self.clip_grad)
             self.steps += self.accelerator.sync_gradients
         if self.mixing != "none":
             logs["lam"] = inputs.lam.mean()
@@ -470,12 +476,16 @@ class MixCycleGAN:
 # What every GAN's step needs.
 
 
-def update(name: str, networks: nn.Module, optimizer: Optimizer, accelerator: Accelerator) -> dict[str, Tensor]:
-    """A step of an optimizer where one is due, and under ``name`` the norm of the gradient that it took."""
+def update(
+    name: str, networks: nn.Module, optimizer: Optimizer, accelerator: Accelerator, *, clip: float | None = None
+) -> dict[str, Tensor]:
+    """A step of an optimizer where one is due, and under ``name`` the norm of the gradient before it was clipped."""
     if not accelerator.sync_gradients:
         return {}
     accelerator.unscale_gradients(optimizer)
     norm = get_total_norm([p.grad for p in networks.parameters() if p.grad is not None])
+    if clip is not None:
+        clip_grads_with_norm_(networks.parameters(), clip, norm)
     if accelerator.scaler is not None:  # which skips a step of infinite gradients; that is not a divergence
         norm = norm.nan_to_num(0.0, 0.0)
     optimizer.step()

@@ -1,22 +1,27 @@
-"""CycleGAN's two reference networks (Zhu et al. 2017, appendix 7.2).
+"""CycleGAN's two reference networks (Zhu et al. 2017, appendix 7.2), and pix2pix's U-Net.
 
-Every convolution keeps its bias, as in the published code. In front of an instance norm without affine parameters
-the bias cancels out, so it changes no output; it is there for equal parameter counts and weight shapes.
+Every convolution keeps its bias with instance norm, as in the published code. In front of an instance norm without affine
+parameters the bias cancels out, so it changes no output; it is there for equal parameter counts and weight shapes. With batch
+norm or none, the convolutions that a norm may follow have no bias, as published too.
+
+Generators have huggingface_hub's ``from_pretrained``, ``save_pretrained`` and ``push_to_hub``.
 """
 
 from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
+from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 Upsample = Literal["transposed", "resize"]
+Norm = Literal["instance", "batch", "none"]
 #: Side in px of the patches that a PatchDiscriminator of 1, 2, 3 or 4 layers scores.
 Patch = Literal[16, 34, 70, 142]
 
 
-class ResnetGenerator(nn.Module):
+class ResnetGenerator(nn.Module, PyTorchModelHubMixin, library_name="mixgan", pipeline_tag="image-to-image"):
     """Image to image: c7s1-w, d2w, d4w, R4w x blocks, u2w, uw, c7s1-out, tanh, in the paper's notation (w = ``width``).
 
     The published network is ``width=64, blocks=9`` (11.378 M parameters); the paper takes 6 blocks up to 128 px.
@@ -29,12 +34,18 @@ class ResnetGenerator(nn.Module):
             (Odena et al. 2016), which paints no checkerboard.
         skip: add the features at half resolution to the decoder's, times a learned weight that begins at 1: outlines stay
             sharp from the first steps on (a U-Net's shortcut, Ronneberger et al. 2015).
+        norm: after the convolutions: of each image (instance), of the batch, or none.
         gradient_checkpointing: recompute the residual blocks in the backward pass: less memory, the same results, about a
             third more time.
 
+    Attributes:
+        multiple: height and width of the images must be multiples of this.
+
     Raises:
-        ValueError: an unknown ``upsample``.
+        ValueError: an unknown ``upsample`` or ``norm``.
     """
+
+    multiple = 4
 
     def __init__(
         self,
@@ -45,23 +56,25 @@ class ResnetGenerator(nn.Module):
         blocks: int = 9,
         upsample: Upsample = "transposed",
         skip: bool = False,
+        norm: Norm = "instance",
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         if upsample not in get_args(Upsample):
             raise ValueError(f"unknown upsample {upsample!r}; choose one of {', '.join(get_args(Upsample))}")
+        bias = norm == "instance"
         self.layers = nn.Sequential(
-            nn.Conv2d(in_channels, width, 7, padding=3, padding_mode="reflect"),
-            *_norm_relu(width),
-            nn.Conv2d(width, width * 2, 3, stride=2, padding=1),
-            *_norm_relu(width * 2),
-            nn.Conv2d(width * 2, width * 4, 3, stride=2, padding=1),
-            *_norm_relu(width * 4),
-            *(ResnetBlock(width * 4, gradient_checkpointing=gradient_checkpointing) for _ in range(blocks)),
-            _double(width * 4, width * 2, upsample),
-            *_norm_relu(width * 2),
-            _double(width * 2, width, upsample),
-            *_norm_relu(width),
+            nn.Conv2d(in_channels, width, 7, padding=3, padding_mode="reflect", bias=bias),
+            *_norm_relu(width, norm),
+            nn.Conv2d(width, width * 2, 3, stride=2, padding=1, bias=bias),
+            *_norm_relu(width * 2, norm),
+            nn.Conv2d(width * 2, width * 4, 3, stride=2, padding=1, bias=bias),
+            *_norm_relu(width * 4, norm),
+            *(ResnetBlock(width * 4, norm=norm, gradient_checkpointing=gradient_checkpointing) for _ in range(blocks)),
+            _double(width * 4, width * 2, upsample, bias=bias),
+            *_norm_relu(width * 2, norm),
+            _double(width * 2, width, upsample, bias=bias),
+            *_norm_relu(width, norm),
             nn.Conv2d(width, out_channels, 7, padding=3, padding_mode="reflect"),
             nn.Tanh(),
         )
@@ -99,20 +112,94 @@ class ResnetGenerator(nn.Module):
 class ResnetBlock(nn.Module):
     """Two reflection-padded 3x3 convolutions with instance norm around a skip: (B,C,H,W) -> (B,C,H,W), H and W >= 2."""
 
-    def __init__(self, channels: int, *, gradient_checkpointing: bool = False) -> None:
+    def __init__(self, channels: int, *, norm: Norm = "instance", gradient_checkpointing: bool = False) -> None:
         super().__init__()
         self.gradient_checkpointing = gradient_checkpointing
+        bias = norm == "instance"
         self.residual = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect"),
-            *_norm_relu(channels),
-            nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect"),
-            nn.InstanceNorm2d(channels),
+            nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect", bias=bias),
+            *_norm_relu(channels, norm),
+            nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect", bias=bias),
+            _norm(channels, norm),
         )
 
     def forward(self, x: Tensor) -> Tensor:
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return x + checkpoint(self.residual, x, use_reentrant=False, preserve_rng_state=False)  # draws nothing
         return x + self.residual(x)
+
+
+class UnetGenerator(nn.Module, PyTorchModelHubMixin, library_name="mixgan", pipeline_tag="image-to-image"):
+    """Image to image: pix2pix's U-Net (Isola et al. 2017, appendix 6.1), without its dropout.
+
+    ``depth`` halvings by 4x4 convolutions, then as many doublings, each of which also sees what the halving of its size made. The
+    published networks are ``width=64, depth=8`` for 256 px (54.4 M parameters) and ``depth=7`` for 128 px.
+
+    Args:
+        in_channels, out_channels: of the images.
+        width: channels after the first layer, doubled by each further one up to 8 times.
+        depth: number of halvings, at least 2.
+        norm: after the convolutions: of each image (instance), of the batch, or none.
+
+    Attributes:
+        multiple: height and width of the images must be multiples of this, ``2**depth``.
+
+    Raises:
+        ValueError: ``depth`` out of range, an unknown ``norm``.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        out_channels: int = 3,
+        *,
+        width: int = 64,
+        depth: int = 8,
+        norm: Norm = "instance",
+    ) -> None:
+        super().__init__()
+        if depth < 2:
+            raise ValueError(f"UnetGenerator needs a depth of at least 2, got {depth}")
+        self.multiple, last = 2**depth, depth - 1
+        widths = [in_channels, *(width * min(2**k, 8) for k in range(depth))]
+        bias = norm == "instance"
+        pairs = [(widths[k], widths[k + 1]) for k in range(depth)]
+        self.down = nn.ModuleList(nn.Conv2d(outer, inner, 4, stride=2, padding=1, bias=bias) for outer, inner in pairs)
+        self.up = nn.ModuleList(
+            nn.ConvTranspose2d(
+                inner * (1 if k == last else 2),
+                outer if k else out_channels,
+                4,
+                stride=2,
+                padding=1,
+                bias=bias or k == 0,
+            )
+            for k, (outer, inner) in enumerate(pairs)
+        )
+        # No norm at the image, and none at the bottleneck, which may be a single pixel.
+        self.down_norm = nn.ModuleList(_norm(w if 0 < k < last else 0, norm) for k, w in enumerate(widths[1:]))
+        self.up_norm = nn.ModuleList(_norm(widths[k] if k else 0, norm) for k in range(depth))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Translate a batch (B,in_channels,H,W) in [-1, 1] to (B,out_channels,H,W) in [-1, 1].
+
+        Raises:
+            ValueError: H or W is not a multiple of ``2**depth``.
+        """
+        height, width = images.shape[-2:]
+        if height % self.multiple or width % self.multiple:
+            raise ValueError(
+                f"this UnetGenerator needs height and width divisible by {self.multiple}, got {height} x {width} pixels"
+            )
+        x, halves = images, []
+        for k, (halve, norm) in enumerate(zip(self.down, self.down_norm, strict=True)):
+            x = norm(halve(F.leaky_relu(x, 0.2) if k else x))
+            halves.append(x)
+        for k in reversed(range(len(self.up))):
+            x = self.up_norm[k](self.up[k](F.relu(x)))
+            if k:
+                x = torch.cat((halves[k - 1], x), 1)
+        return x.tanh()
 
 
 class PatchDiscriminator(nn.Module):
@@ -124,9 +211,10 @@ class PatchDiscriminator(nn.Module):
         in_channels: of the images.
         width: channels after the first layer, doubled by each further one up to 8 times.
         layers: number of stride-2 convolutions, at least 1; patch sizes for 1, 2, 3, 4 are 16, 34, 70, 142.
+        norm: after all convolutions but the first and the last.
     """
 
-    def __init__(self, in_channels: int = 3, *, width: int = 64, layers: int = 3) -> None:
+    def __init__(self, in_channels: int = 3, *, width: int = 64, layers: int = 3, norm: Norm = "instance") -> None:
         super().__init__()
         if layers < 1:
             raise ValueError(f"PatchDiscriminator needs at least one layer, got layers={layers}")
@@ -135,8 +223,8 @@ class PatchDiscriminator(nn.Module):
         for depth in range(1, layers + 1):
             wider = width * min(2**depth, 8)
             stack += [
-                nn.Conv2d(channels, wider, 4, stride=2 if depth < layers else 1, padding=1),
-                nn.InstanceNorm2d(wider),
+                nn.Conv2d(channels, wider, 4, stride=2 if depth < layers else 1, padding=1, bias=norm == "instance"),
+                _norm(wider, norm),
                 nn.LeakyReLU(0.2, inplace=True),
             ]
             channels = wider
@@ -216,8 +304,10 @@ def patch_shares(mask: Tensor, size: tuple[int, ...]) -> Tensor:
 def init_weights(module: nn.Module, *, std: float = 0.02, generator: torch.Generator | None = None) -> None:
     """Draw all convolution weights from N(0, std) and set their biases to zero, in place, as CycleGAN does.
 
+    The scales of batch norms are drawn from N(1, std).
+
     Args:
-        module: its 2-D convolutions and transposed convolutions are visited in registration order.
+        module: its 2-D convolutions, transposed convolutions and batch norms are visited in registration order.
         generator: on the weights' device; None draws from torch's global stream.
     """
     for layer in module.modules():
@@ -225,15 +315,26 @@ def init_weights(module: nn.Module, *, std: float = 0.02, generator: torch.Gener
             nn.init.normal_(layer.weight, 0.0, std, generator=generator)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.BatchNorm2d) and layer.affine:
+            nn.init.normal_(layer.weight, 1.0, std, generator=generator)
+            nn.init.zeros_(layer.bias)
 
 
-def _double(channels: int, out_channels: int, upsample: Upsample) -> nn.Module:
+def _double(channels: int, out_channels: int, upsample: Upsample, *, bias: bool) -> nn.Module:
     """A layer that doubles height and width."""
     if upsample == "transposed":
-        return nn.ConvTranspose2d(channels, out_channels, 3, stride=2, padding=1, output_padding=1)
-    convolution = nn.Conv2d(channels, out_channels, 3, padding=1, padding_mode="reflect")
+        return nn.ConvTranspose2d(channels, out_channels, 3, stride=2, padding=1, output_padding=1, bias=bias)
+    convolution = nn.Conv2d(channels, out_channels, 3, padding=1, padding_mode="reflect", bias=bias)
     return nn.Sequential(nn.Upsample(scale_factor=2), convolution)
 
 
-def _norm_relu(channels: int) -> tuple[nn.Module, nn.Module]:
-    return nn.InstanceNorm2d(channels), nn.ReLU(inplace=True)
+def _norm(channels: int, norm: Norm) -> nn.Module:
+    """A norm; none for 0 channels."""
+    if norm not in get_args(Norm):
+        raise ValueError(f"unknown norm {norm!r}; choose one of {', '.join(get_args(Norm))}")
+    kinds = {"instance": nn.InstanceNorm2d, "batch": nn.BatchNorm2d}
+    return kinds[norm](channels) if channels and norm != "none" else nn.Identity()
+
+
+def _norm_relu(channels: int, norm: Norm) -> tuple[nn.Module, nn.Module]:
+    return _norm(channels, norm), nn.ReLU(inplace=True)

@@ -1,5 +1,6 @@
 """The MixCycleGAN command, from data to report, and the training loop that it shares with DCGAN."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -16,12 +17,20 @@ from mixgan.engine.fingerprint import describe_tensors
 from mixgan.engine.run import Loader, Run
 from mixgan.engine.run_folder import copy_folder, export_networks, save_picture
 from mixgan.gan.card import model_card
-from mixgan.gan.config import DcganSettings, GanSettings, directions, settings_from
+from mixgan.gan.config import (
+    DcganSettings,
+    GanSettings,
+    directions,
+    domain_metadata,
+    settings_from,
+    unet_depth,
+)
 from mixgan.gan.data import DomainLoader, crop_size, fetch, test_domains, training_domains
 from mixgan.gan.evaluation import Health, TestSet, collapse_warnings, test_features
 from mixgan.gan.mixcyclegan import MixCycleGAN
-from mixgan.gan.networks import Patch, PatchDiscriminator, ResnetGenerator, init_weights
+from mixgan.gan.networks import Patch, PatchDiscriminator, ResnetGenerator, UnetGenerator, init_weights
 from mixgan.gan.report import training_grid, translation_grid, write_report
+from mixgan.gan.weights import init_networks
 
 
 def main(argv: Sequence[str]) -> None:
@@ -54,7 +63,7 @@ def train(settings: GanSettings) -> dict[str, Any]:
         world=accelerator.num_processes,
         flip=settings.flip,
     )
-    model = build_model(settings, accelerator)
+    model = build_model(settings, accelerator, initialise=not run.resumes)
     schedules = [decay(optimizer, loader, settings) for optimizer in (model.optimizer_g, model.optimizer_d)]
     run.register_for_checkpointing("schedule_g", schedules[0])
     run.register_for_checkpointing("schedule_d", schedules[1])
@@ -66,6 +75,7 @@ def train(settings: GanSettings) -> dict[str, Any]:
         accelerator, lambda: test_features(settings.dataset, settings.features, settings.inception_weights)
     )
     run.print(extractor.note)
+    deep = training.a[0].is_floating_point(), training.b[0].is_floating_point()
     ways = directions(settings.domain_names)
     test = TestSet(domains, extractor, accelerator, batch_size=settings.batch_size)
 
@@ -91,7 +101,7 @@ def train(settings: GanSettings) -> dict[str, Any]:
         distances=("fd_AtoB", "fd_BtoA"),
         on_progress_bar=("G_A", "G_B", "D_A", "D_B", "cycle_A", "cycle_B"),
         printed={f"{key}_{way}": f"{key} {name}" for key in ("fd", "rmse") for way, name in ways.items()},
-        networks=lambda: saved_networks(settings, model),
+        networks=lambda: saved_networks(settings, model, deep=deep),
         card=lambda summary, files: model_card(to_json(settings), summary, files=files),
         samples=lambda title: translation_grid(
             model.eval_generators, domains, accelerator, title=title, names=settings.domain_names
@@ -102,31 +112,41 @@ def train(settings: GanSettings) -> dict[str, Any]:
     ).train()
 
 
-def build_model(settings: GanSettings, accelerator: Accelerator) -> MixCycleGAN:
-    """CycleGAN's four networks, with random weights, and the method that trains them.
+def build_generator(settings: GanSettings, in_channels: int, out_channels: int) -> nn.Module:
+    """A generator from images of one number of channels to another."""
+    shape: dict[str, Any] = {"width": settings.width, "norm": settings.norm}
+    if settings.generator == "unet":
+        return UnetGenerator(in_channels, out_channels, depth=unet_depth(settings.image_size), **shape)
+    return ResnetGenerator(
+        in_channels,
+        out_channels,
+        blocks=settings.blocks,
+        upsample=settings.upsample,
+        skip=settings.skip,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        **shape,
+    )
+
+
+def build_model(settings: GanSettings, accelerator: Accelerator, *, initialise: bool = True) -> MixCycleGAN:
+    """CycleGAN's four networks, with random weights or (``initialise``) those of --init-from, and the method that trains them.
 
     Raises:
-        ValueError: fp16 where there is no GPU.
+        ValueError: fp16 where there is no GPU; no weights in --init-from, or of other networks.
     """
     channels = settings.channels_a, settings.channels_b
-    generators = [
-        ResnetGenerator(
-            source,
-            target,
-            width=settings.width,
-            blocks=settings.blocks,
-            upsample=settings.upsample,
-            skip=settings.skip,
-            gradient_checkpointing=settings.gradient_checkpointing,
-        )
-        for source, target in (channels, channels[::-1])
-    ]
+    generators = [build_generator(settings, *ends) for ends in (channels, channels[::-1])]
     for generator in generators:
         init_weights(generator)
+    shape: dict[str, Any] = {"width": settings.width, "norm": settings.norm}
     layers = get_args(Patch).index(settings.patch) + 1
-    discriminators = [PatchDiscriminator(judged, width=settings.width, layers=layers) for judged in channels[::-1]]
+    discriminators = [PatchDiscriminator(judged, layers=layers, **shape) for judged in channels[::-1]]
     for discriminator in discriminators:
         init_weights(discriminator)
+    if settings.init_from and initialise:
+        names = ("G_A", "G_B", "D_A", "D_B")
+        filled = init_networks(dict(zip(names, (*generators, *discriminators), strict=True)), settings.init_from)
+        accelerator.print(f"{', '.join(filled)} begin with the weights of {settings.init_from}")
     if settings.compile:
         for network in (*generators, *discriminators):
             network.compile()
@@ -150,6 +170,7 @@ def build_model(settings: GanSettings, accelerator: Accelerator) -> MixCycleGAN:
         r1=settings.r1,
         r2=settings.r2,
         r_every=settings.r_every,
+        clip_grad=settings.clip_grad,
         pool_size=settings.pool_size,
         seed=settings.seed,
         ema=settings.ema,
@@ -176,18 +197,31 @@ def measure(model: MixCycleGAN, test: TestSet) -> dict[str, Any]:
     return {**metrics, "weights": "ema" if model.average else "plain"}
 
 
-def saved_networks(settings: GanSettings, model: MixCycleGAN) -> dict[str, tuple[nn.Module, dict[str, Any]]]:
-    """G_A, G_B, D_A, D_B and, where there are averages, G_A_ema, G_B_ema; metadata says how to build each network."""
+def saved_networks(
+    settings: GanSettings, model: MixCycleGAN, *, deep: tuple[bool, bool] = (False, False)
+) -> dict[str, tuple[nn.Module, dict[str, Any]]]:
+    """G_A, G_B, D_A, D_B and, where there are averages, G_A_ema, G_B_ema; metadata says how to build and use each network.
+
+    Args:
+        deep: whether the images of A, and of B, have more than 8 bits.
+    """
     files = {**dict(model.generators.named_children()), **dict(model.discriminators.named_children())}
     if model.average:
         files |= {f"{name}_ema": network for name, network in model.average.network.named_children()}
     result = {}
     for name, network in files.items():
-        metadata: dict[str, Any] = {"role": "discriminator", "name": name, "width": settings.width}
+        metadata: dict[str, Any] = {
+            "role": "discriminator",
+            "name": name,
+            "width": settings.width,
+            "norm": settings.norm,
+        }
         if name.startswith("G_"):
             direction = "AtoB" if name.startswith("G_A") else "BtoA"
-            metadata |= {"role": "generator", "blocks": settings.blocks, "direction": direction}
-            metadata |= {"upsample": settings.upsample, "skip": settings.skip}
+            metadata |= {"role": "generator", "generator": settings.generator, "direction": direction}
+            metadata |= {"blocks": settings.blocks, "upsample": settings.upsample, "skip": settings.skip}
+            metadata |= {"clip_grad": settings.clip_grad, **domain_metadata(dataclasses.asdict(settings), direction)}
+            metadata["bits_out"] = 16 if deep[direction == "AtoB"] else 8
         else:
             metadata["patch"] = settings.patch
         if name.endswith("_ema"):

@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 
 from mixgan.engine.run_folder import save_weights
-from mixgan.gan import translate as command
+from mixgan.gan import export as command
+from mixgan.gan.export import export_onnx
 from mixgan.gan.networks import ResnetGenerator
-from mixgan.gan.translate import export_onnx, main
+from mixgan.gan.translate import main
 
 
 @pytest.fixture

@@ -96,8 +96,9 @@ def test_the_architecture_is_read_from_the_tensors_alone(tmp_path: Path):
             nn.init.constant_(network.skip, 0.5)
         save_file(network.state_dict(), tmp_path / "plain.safetensors")
         found = find_generator(tmp_path / "plain.safetensors")
-        assert (found.upsample, "skip" in found.state) == (upsample, skip)
-        assert (found.width, found.blocks, found.direction, found.image_size) == (width, blocks, None, None)
+        assert (found.shape["upsample"], "skip" in found.state) == (upsample, skip)
+        assert (found.shape["width"], found.shape["blocks"]) == (width, blocks)
+        assert (found.direction, found.image_size) == (None, None)
         images = torch.rand(1, 3, 16, 16)
         assert torch.equal(found.build()(images), network(images))
 
@@ -119,7 +120,7 @@ def test_wrong_sources_are_one_sentence(run: Path, tmp_path: Path):
         RunFolder(folder).create()
         (folder / "config.json").write_text(json.dumps({"recipe": recipe}))
     save_weights(tmp_path / "linear.safetensors", nn.Linear(2, 2), {"role": "generator"})
-    save_weights(tmp_path / "grey.safetensors", ResnetGenerator(1, 1, width=4, blocks=1), {"role": "generator"})
+    save_weights(tmp_path / "four.safetensors", ResnetGenerator(4, 4, width=4, blocks=1), {"role": "generator"})
     save_weights(tmp_path / "average.safetensors", marked("G_A_ema"), {"role": "generator", "ema": 0.9})
     (tmp_path / "text.safetensors").write_text("not weights")
     save_weights(tmp_path / "list.safetensors", marked("G_A"), ["generator"])
@@ -127,7 +128,6 @@ def test_wrong_sources_are_one_sentence(run: Path, tmp_path: Path):
     weights = run / "weights" / "last"
     cases = [
         (tmp_path / "nowhere", {}, "no run folder and no weights at .*nowhere"),
-        (Path("hf://user/repo"), {}, "the Hugging Face hub is not supported yet"),
         (empty, {}, "empty is not a run folder and contains no weights"),
         (unfinished, {}, "has no weights yet: they are written at evaluations"),
         (classifier, {}, "is a run of the classify command, which has no generators"),
@@ -156,7 +156,7 @@ def test_wrong_sources_are_one_sentence(run: Path, tmp_path: Path):
             "is a moving average of the weights, which --no-ema excludes",
         ),
         (tmp_path / "linear.safetensors", {}, "does not contain a generator of mixgan: its tensors are bias, weight"),
-        (tmp_path / "grey.safetensors", {}, "images with 1 channels; only RGB"),
+        (tmp_path / "four.safetensors", {}, "a generator of 4 to 4 channels; only 1 and 3"),
         (tmp_path / "text.safetensors", {}, "text.safetensors is not a safetensors file"),
     ]
     for source, options, sentence in cases:

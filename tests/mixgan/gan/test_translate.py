@@ -186,7 +186,7 @@ def test_wrong_words_are_one_sentence(run: Path, photos: Path, tmp_path: Path):
         ((run, photos, photos), "is the input folder; name another one"),
         ((run, photos, tmp_path / "file"), "output folder .*file is a file"),
         ((run, twice, out), r"a.jpg and .*a.png would both be translated to .*a.png"),
-        ((run, photos, out, "--pairs"), r"tiny.png' is 3x1, but two images side by side side by side"),
+        ((run, photos, out, "--pairs"), r"tiny.png' is 3x1, but two images side by side"),
         ((run, photos, out, "--tile", 50), "tile must be a multiple of 4"),
         ((run, photos, out, "--image-size", 0), "--image-size must be at least 1, got 0"),
         ((run, photos, out, "--batch-size", 0), "--batch-size must be at least 1, got 0"),

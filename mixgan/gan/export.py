@@ -1,0 +1,295 @@
+"""Export: trained generators as files for other programs, and for the Hugging Face hub."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from mixgan.engine.annotations import Positional
+from mixgan.engine.config import Settings, read_options
+from mixgan.engine.run_folder import (
+    RunFolder,
+    check_choice,
+    export_networks,
+    read_metrics,
+    version,
+    weights_folder,
+    write_json,
+)
+from mixgan.gan.card import generator_card
+from mixgan.gan.published import to_published
+from mixgan.gan.tiling import SMALLEST, STEP, pad_by_reflection
+from mixgan.gan.weights import (
+    GENERATORS,
+    HUB_FILE,
+    Direction,
+    SavedGenerator,
+    config_of,
+    find_generator,
+    local,
+    read_network,
+    single_file,
+)
+from mixgan.ops.transforms import to_signed
+
+#: Optional packages of ONNX, and the largest difference from torch, in images of [-1, 1], that a file may have.
+PACKAGES, TOLERANCE = ("onnx", "onnxscript", "onnxruntime"), 1e-3
+Format = Literal["pth", "hub", "onnx"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions(Settings):
+    """Write the trained networks of a run for other programs: pytorch-CycleGAN-and-pix2pix, the Hugging Face hub, ONNX."""
+
+    source: Annotated[str, Positional("RUN_OR_WEIGHTS")]
+    """A run folder of train-gan or classify, one of its checkpoints, or a file of weights."""
+    format: Format = "hub"
+    """pth: latest_net_G_A.pth and so on, which pytorch-CycleGAN-and-pix2pix loads; hub: a folder per generator, which mixgan.load
+    and from_pretrained read and mixgan push uploads; onnx: a file per generator."""
+    output: Path | None = None
+    """Folder for the files (default: export/FORMAT in the run folder)."""
+    direction: Direction | None = None
+    """AtoB or BtoA: only this generator (default: both)."""
+    weights: str = "last"
+    """Which weights of a run: last, best (by Frechet distance), or step-N of a checkpoint."""
+    ema: bool = True
+    """Use the moving average of the weights where there is one."""
+    overwrite: bool = False
+    """Replace files that are there already."""
+
+    def check(self) -> None:
+        """ValueError for values out of range, quoting flag and value."""
+        super().check()
+        check_choice(self.weights)
+
+
+#: Writes a classifier: its run folder, format, folder for the files -> the files written.
+ExportClassifier = Callable[[Path, Format, Path, str], list[Path]]
+
+
+def main(argv: Sequence[str], *, export_classifier: ExportClassifier | None = None) -> None:
+    """The command ``mixgan export``; ``export_classifier`` writes the networks of classify's runs.
+
+    Raises:
+        ValueError: wrong options, no weights, files that exist, packages that are missing.
+    """
+    options, _ = read_options(ExportOptions, argv, prog="mixgan export")
+    if options.format == "onnx":
+        check_packages("--format onnx")
+    path = local(options.source)
+    base = path if path.is_dir() else path.parent
+    output = options.output or base / "export" / options.format
+    if output.is_dir() and any(output.iterdir()) and not options.overwrite:
+        raise ValueError(f"{output} contains files already; add --overwrite to replace them, or name another --output")
+    if config_of(path).get("recipe") == "classify" and export_classifier:
+        written = export_classifier(path, options.format, output, options.weights)
+    else:
+        written = export_generators(path, options, output)
+    for file in written:
+        print(file, flush=True)
+
+
+def export_generators(source: Path, options: ExportOptions, output: Path) -> list[Path]:
+    """Write the generators of both directions, or of one; returns what was written."""
+    one = source.is_file() or single_file(source) is not None
+    ways: Sequence[Direction | None] = [options.direction] if options.direction or one else get_args(Direction)
+    written = []
+    for way in ways:
+        found = find_generator(source, direction=way, weights=options.weights, ema=options.ema)
+        direction: Direction = found.direction or way or "AtoB"
+        name = name_of(found, direction)
+        if options.format == "onnx":
+            network = found.build()
+            noise = torch.Generator().manual_seed(0)
+            image = torch.randint(256, (found.shape["in_channels"], 64, 64), dtype=torch.uint8, generator=noise)
+            difference = export_onnx(network, output / f"{name}.onnx", image)
+            print(f"{name}.onnx differs from torch by at most {difference:.1e} (of -1..1)", flush=True)
+            written.append(output / f"{name}.onnx")
+        elif options.format == "hub":
+            written.append(export_hub(found, direction, output / name, options.weights))
+        else:
+            folder = output / "2".join(names_of(found))
+            written.append(save_pth(found.state, folder / f"latest_net_{GENERATORS[direction]}.pth"))
+            written += _discriminator_pth(source, direction, folder, options.weights)
+    return written
+
+
+def names_of(found: SavedGenerator) -> tuple[str, str]:
+    """What the domains are called, as parts of file names."""
+    a, b = found.metadata.get("names", ("A", "B"))
+    clean = ["".join(c if c.isalnum() or c in "-_." else "-" for c in str(name)) for name in (a, b)]
+    return clean[0], clean[1]
+
+
+def name_of(found: SavedGenerator, direction: Direction) -> str:
+    """horse2zebra, or zebra2horse."""
+    names = names_of(found)
+    return "2".join(names if direction == "AtoB" else reversed(names))
+
+
+def save_pth(state: dict[str, Tensor], path: Path) -> Path:
+    """A file that pytorch-CycleGAN-and-pix2pix loads; ValueError for networks that it does not have."""
+    published = to_published(state)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(published, path)
+    return path
+
+
+def _discriminator_pth(source: Path, direction: Direction, folder: Path, weights: str) -> list[Path]:
+    """The discriminator of the domain that a direction translates to, where it is beside the generator."""
+    name = GENERATORS[direction].replace("G", "D")
+    if not source.is_dir() or single_file(source) or (source / "trainer.pt").is_file():
+        return []
+    file = weights_folder(source, weights) / f"{name}.safetensors"
+    return [save_pth(read_network(file)[0], folder / f"latest_net_{name}.pth")] if file.is_file() else []
+
+
+def export_hub(found: SavedGenerator, direction: Direction, folder: Path, weights: str) -> Path:
+    """A folder as the Hugging Face hub has it: model.safetensors, config.json (how to build the network) and README.md."""
+    network = found.build()
+    settings, summary = _record(found.path, weights)
+    metadata = {"role": "generator", "name": GENERATORS[direction], **found.metadata, "direction": direction}
+    if found.image_size:
+        metadata["image_size"] = found.image_size
+    kind = type(network).__name__
+    readme = generator_card(settings, summary, found, direction, kind=kind)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    export_networks(folder, {Path(HUB_FILE).stem: (network, metadata)}, readme=readme)
+    config = {
+        "library_name": "mixgan",
+        "mixgan_version": version("mixgan"),
+        "class": kind,
+        **found.shape,
+        "metadata": metadata,
+    }
+    write_json(folder / "config.json", config)
+    return folder
+
+
+def _record(path: Path, weights: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings of the run that weights belong to, and the metrics at their step; empty where there is none."""
+    config = config_of(path)
+    if "settings" not in config:
+        return {}, {}
+    run = next(folder for folder in (path, *path.absolute().parents) if (folder / "config.json").is_file())
+    records = [record for record in read_metrics(RunFolder(run).metrics) if "fd_AtoB" in record]
+    if weights == "best":
+        records.sort(key=lambda record: -(record["fd_AtoB"] + record["fd_BtoA"]))
+    elif weights.startswith("step-"):
+        records = [record for record in records if record["step"] == int(weights.removeprefix("step-"))]
+    record = records[-1] if records else {}
+    return config["settings"], {**record, "steps": record.get("step"), "epochs": record.get("epoch")} if record else {}
+
+
+def push(argv: Sequence[str]) -> None:
+    """The command ``mixgan push``: upload a folder of ``mixgan export --format hub``.
+
+    Raises:
+        ValueError: not such a folder, or the hub refuses or cannot be reached.
+    """
+    options, _ = read_options(PushOptions, argv, prog="mixgan push")
+    if not (options.folder / HUB_FILE).is_file():
+        raise ValueError(f"{options.folder} has no {HUB_FILE}: mixgan export RUN --format hub writes folders to upload")
+    from huggingface_hub import HfApi  # slow to import
+
+    try:
+        api = HfApi()
+        api.create_repo(options.repo, private=options.private, exist_ok=True)
+        url = api.upload_folder(repo_id=options.repo, folder_path=options.folder)
+    except Exception as error:  # the hub's client has many kinds
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(f"{options.folder} could not be uploaded to {options.repo}: {reason}") from error
+    print(url)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushOptions(Settings):
+    """Upload a folder that mixgan export --format hub wrote to the Hugging Face hub, as the user that is logged in there."""
+
+    folder: Annotated[Path, Positional("FOLDER")]
+    """Folder with model.safetensors, config.json and README.md."""
+    repo: Annotated[str, Positional("USER/REPO")]
+    """The repository; made where there is none."""
+    private: bool = False
+    """Make it a private one."""
+
+
+def check_packages(flag: str) -> None:
+    """ValueError, naming the flag and the packages, where ONNX's packages are missing."""
+    missing = [name for name in PACKAGES if find_spec(name) is None]
+    if missing:
+        raise ValueError(f"{flag} needs {', '.join(missing)}: pip install 'mixgan[export]'")
+
+
+@torch.no_grad()
+def export_onnx(generator: nn.Module, path: Path, image: Tensor) -> float:
+    """Write a generator as ONNX and compare it with torch on an image.
+
+    The file maps ``images`` (batch,C,4h,4w) float32 in [-1,1] to ``translated`` of the same size; batch, h >= 2 and w >= 2 are
+    free (of a U-Net, multiples of its ``multiple``). The file is only written if onnxruntime and torch agree.
+
+    Args:
+        generator: in eval mode, on the CPU.
+        path: the file, replaced if there is one.
+        image: (C,H,W) uint8 to compare on, of any size.
+
+    Returns:
+        The largest absolute difference of the two outputs.
+
+    Raises:
+        ValueError: the difference is above ``TOLERANCE``.
+    """
+    step = getattr(generator, "multiple", STEP)
+    free = (
+        torch.export.Dim("batch"),
+        *(step * torch.export.Dim(side, min=max(1, SMALLEST // step)) for side in ("h", "w")),
+    )
+    few = max(2, 32 // step)  # different sizes, as equal ones would be tied together
+    example = torch.zeros(2, len(image), few * step, (few + 1) * step)
+    padded, _ = pad_by_reflection(to_signed(image[None]), step)
+    return write_onnx(generator, path, example, dict(zip((0, 2, 3), free, strict=True)), padded, output="translated")
+
+
+def write_onnx(
+    network: nn.Module, path: Path, example: Tensor, free: dict[int, Any], images: Tensor, *, output: str
+) -> float:
+    """Write a network that takes ``images`` as ONNX, with the dimensions in ``free``, and compare it with torch on a batch.
+
+    Returns and raises as ``export_onnx``.
+    """
+    program = torch.onnx.export(
+        network,
+        (example,),
+        dynamo=True,
+        dynamic_shapes=(free,),
+        input_names=["images"],
+        output_names=[output],
+        verbose=False,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        program.save(partial, external_data=False)  # type: ignore[union-attr]  # with dynamo there is a program
+        difference = difference_from_torch(network, partial, images)
+        if not difference <= TOLERANCE:
+            raise ValueError(
+                f"{path} was not written: onnxruntime's output differs from torch's by {difference:.2g}, more than {TOLERANCE:g}"
+            )
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return difference
+
+
+@torch.no_grad()
+def difference_from_torch(network: nn.Module, path: Path, images: Tensor) -> float:
+    """Largest absolute difference between the outputs of onnxruntime and torch for a batch (B,C,H,W)."""
+    import onnxruntime  # optional, so not at the top
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"images": images.numpy()})
+    return (torch.from_numpy(found) - network(images)).abs().max().item()
