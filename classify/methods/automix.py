@@ -86,8 +86,8 @@ class MixBlock(nn.Module):
             queries = query[partner] + _of_lam(self.query, 1.0 - lam)
             keys = key + _of_lam(self.key, lam)
             values = value + _of_lam(self.value, lam)
-            places = (maps.flatten(2).mT for maps in (queries, keys, values))  # (B,h*w,A), twice, (B,h*w,1)
-            mask = F.scaled_dot_product_attention(*places).mT.reshape(value.shape).sigmoid()
+            q, k, v = (maps.flatten(2).mT for maps in (queries, keys, values))  # (B,h*w,A), twice, (B,h*w,1)
+            mask = F.scaled_dot_product_attention(q, k, v).mT.reshape(value.shape).sigmoid()
             return F.interpolate(mask, size=size, mode="nearest")
 
 

@@ -1,6 +1,6 @@
 """How the tables of "Understanding Mixup Training Methods" and of "Multi-Sample" were trained."""
 
-from classify.presets.table import Table
+from classify.presets.table import Settings, Table
 
 #: V-A.
 CIFAR = {
@@ -19,7 +19,7 @@ IMAGENET = {"epochs": 90, "batch_size": 256, "lr_drops": (30 / 90, 60 / 90, 80 /
 
 #: lambda once a batch, as drawn for the label, and the batch in two halves: their code (spatial-mixup).
 PUBLISHED = {"alpha": 1.0, "per_batch": True, "fidelity": "published"}
-MIXED = {
+MIXED: dict[str, Settings] = {
     "mixup": {"mixer": {"alpha": 1.0, "per_batch": True}},
     **{method: {"mixer": PUBLISHED} for method in ("mixup-h", "mixup-hv", "mixup-hc")},
 }
