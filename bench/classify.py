@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import tyro
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor
@@ -34,6 +33,7 @@ from classify.optimizer import make_optimizer  # noqa: E402
 from classify.train import compile_networks  # noqa: E402
 from mixgan.engine.accelerator import make_accelerator  # noqa: E402
 from mixgan.engine.command import run_command  # noqa: E402
+from mixgan.engine.config import Settings, read_options  # noqa: E402
 
 CLASSES = 10
 MOMENTS = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
@@ -81,7 +81,7 @@ NOTES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(Settings):
     """Time the classifiers' training step."""
 
     parts: tuple[Literal["steps", "input", "methods"], ...] = ("steps", "input", "methods")
@@ -111,6 +111,7 @@ class Options:
 
     def check(self) -> None:
         """ValueError for names that are not known."""
+        super().check()
         check_network(self.network)
         for name in (*self.variants, self.methods_variant):
             if name not in VARIANTS:
@@ -123,8 +124,7 @@ class Options:
 
 def main(argv: Sequence[str]) -> None:
     """The command."""
-    options = tyro.cli(Options, args=list(argv), prog="classify", description=Options.__doc__)
-    options.check()
+    options, _ = read_options(Options, argv, prog="bench/classify.py")
     rows, device = [], torch.device("cpu")
     for comparison, device in comparisons(options):
         print(f"timing {comparison.what}", flush=True)

@@ -18,7 +18,6 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 import torch
-import tyro
 from torch import Tensor
 
 HERE = Path(__file__).resolve().parent
@@ -37,6 +36,7 @@ from bench.memory import peak_growth  # noqa: E402
 from bench.timing import as_markdown, in_words, machine, median_ms  # noqa: E402
 from mixgan.engine.accelerator import available_cores, set_threads  # noqa: E402
 from mixgan.engine.command import run_command  # noqa: E402
+from mixgan.engine.config import Settings, read_options  # noqa: E402
 from mixgan.evaluate.command import FidOptions  # noqa: E402
 from mixgan.evaluate.features import bundled_features  # noqa: E402
 from mixgan.evaluate.frechet import FeatureStatistics, frechet_distance, frechet_distance_from_features  # noqa: E402
@@ -89,7 +89,7 @@ QUICK = Sizes(70, 64, (64,), samples=400, kept=100, features=192, turns=1, batch
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(Settings):
     """Compare mixgan's evaluation with pytorch-fid and torch-fidelity."""
 
     quick: bool = False
@@ -294,7 +294,7 @@ def chosen(parts: str) -> list[str]:
 
 def main(argv: Sequence[str]) -> None:
     """The command."""
-    options = tyro.cli(Options, args=list(argv), prog="bench/fid.py", description=Options.__doc__)
+    options, _ = read_options(Options, argv, prog="bench/fid.py")
     names, sizes = chosen(options.parts), QUICK if options.quick else FULL
     if options.images is not None:
         sizes = replace(sizes, images=options.images)

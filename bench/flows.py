@@ -11,6 +11,7 @@ The commands run as a user would run them, on synthetic tiles or small images, e
 the flows at run time, so it can compare versions with different layouts: ``--root`` names the checkout to measure.
 """
 
+import argparse
 import contextlib
 import inspect
 import io
@@ -27,24 +28,13 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
-import tyro
 from PIL import Image
 
 SOURCE_FOLDERS = ("mixgan", "classify", "recipes")
 IMAGES = 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """Count the files and the jumps between files of three flows."""
-
-    root: Path = Path(__file__).resolve().parents[1]
-    """Checkout to measure."""
-    list_files: Annotated[bool, tyro.conf.arg(name="list")] = False
-    """Also list the files of every flow, with the number of calls into each."""
 
 
 class SourceFiles:
@@ -350,10 +340,15 @@ def table(profiles: dict[str, Profile]) -> list[str]:
 
 def main(argv: Sequence[str]) -> None:
     """The command."""
-    options = tyro.cli(Options, args=list(argv), prog="flows")
+    parser = argparse.ArgumentParser(prog="bench/flows.py", description="Count the files and jumps of three flows.")
+    parser.add_argument("--root", type=Path, default=Path(__file__).resolve().parents[1], help="checkout to measure")
+    parser.add_argument(
+        "--list", action="store_true", help="also list the files of every flow, with the calls into each"
+    )
+    options = parser.parse_args(argv)
     profiles = {key: profile_in_new_process(key, options.root) for key in FLOWS}
     print("\n".join(table(profiles)))
-    if options.list_files:
+    if options.list:
         for key, profile in profiles.items():
             print(f"\n{FLOWS[key].name} (file: calls)\n")
             for file in sorted(profile.calls, key=lambda file: (not is_outside_mixing(file), file)):

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import tyro
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor
@@ -24,6 +23,7 @@ from bench.published_cyclegan import cyclegan_step  # noqa: E402 - bench is in n
 from bench.timing import Comparison, Peer, as_markdown, compare, machine  # noqa: E402
 from mixgan.engine.accelerator import make_accelerator  # noqa: E402
 from mixgan.engine.command import run_command  # noqa: E402
+from mixgan.engine.config import Settings, read_options  # noqa: E402
 from mixgan.gan.config import GanSettings  # noqa: E402
 from mixgan.gan.data import DomainBatch, DomainLoader, training_domains  # noqa: E402
 from mixgan.gan.losses import Mixing  # noqa: E402
@@ -42,7 +42,7 @@ NOTES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(Settings):
     """Time MixCycleGAN's training step side by side with the published CycleGAN step."""
 
     sizes: tuple[int, ...] = (64, 128, 256)
@@ -65,7 +65,7 @@ class Options:
 
 def main(argv: Sequence[str]) -> None:
     """The command."""
-    options = tyro.cli(Options, args=list(argv), prog="gan", description=Options.__doc__)
+    options, _ = read_options(Options, argv, prog="bench/gan.py")
     unknown = [size for size in options.sizes if size not in SIZES]
     if unknown:
         raise ValueError(f"--sizes knows {', '.join(map(str, SIZES))}, got {unknown[0]}")

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-import tyro
 from accelerate.state import AcceleratorState
 
 HERE = Path(__file__).resolve().parent
@@ -23,6 +22,7 @@ from bench.memory import peak_growth  # noqa: E402 - bench is in no installed pa
 from bench.timing import machine  # noqa: E402
 from mixgan.engine.accelerator import make_accelerator  # noqa: E402
 from mixgan.engine.command import run_command  # noqa: E402
+from mixgan.engine.config import Settings, read_options  # noqa: E402
 from mixgan.gan.config import GanSettings  # noqa: E402
 from mixgan.gan.losses import Mixing  # noqa: E402
 from mixgan.gan.train import build_model  # noqa: E402
@@ -33,7 +33,7 @@ CARDS, OVERHEAD = (6, 12, 24), 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(Settings):
     """Measure the memory of MixCycleGAN's training step by precision, checkpointing and batch size."""
 
     size: int = 256
@@ -54,7 +54,7 @@ class Options:
 
 def main(argv: Sequence[str]) -> None:
     """The command."""
-    options = tyro.cli(Options, args=list(argv), prog="gan_memory", description=Options.__doc__)
+    options, _ = read_options(Options, argv, prog="bench/gan_memory.py")
     if min(options.batches) < 1 or options.batches[0] == options.batches[1]:
         raise ValueError(f"--batches needs two different numbers from 1 on, got {options.batches}")
     lines = []

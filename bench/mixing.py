@@ -14,7 +14,6 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-import tyro
 from torch import Tensor
 
 HERE = Path(__file__).resolve().parent
@@ -24,6 +23,7 @@ from bench import published_mixing as published  # noqa: E402 - bench is in no i
 from bench.timing import Comparison, Peer, as_markdown, compare, machine  # noqa: E402
 from mixgan.engine.accelerator import set_threads  # noqa: E402
 from mixgan.engine.command import run_command  # noqa: E402
+from mixgan.engine.config import Settings, read_options  # noqa: E402
 from mixgan.mixing import build_mixer, list_mixers, static_saliency  # noqa: E402
 from mixgan.mixing.comixup import assign_blocks, assignment_objective  # noqa: E402
 from mixgan.mixing.puzzle_solver import solve_labels  # noqa: E402
@@ -45,7 +45,7 @@ NOTES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(Settings):
     """Time mixgan's mixing methods side by side with installed peers."""
 
     batch_size: int = 128
@@ -64,6 +64,8 @@ class Options:
     """Time mixup and CutMix through torch.compile too."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where images are."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Number format of the images; bfloat16 for mixup, cutmix, fmix, resizemix and the methods without peers."""
     markdown: Path | None = None
     """A file to write the table to."""
 
@@ -89,7 +91,8 @@ def make_batch(options: Options) -> Batch:
     coarse = torch.rand(options.batch_size, 4, 8, 8, generator=generator)
     smooth = F.interpolate(coarse, options.image_size, mode="bicubic").clamp(0, 1).to(options.device)
     labels = torch.randint(CLASSES, (options.batch_size,), generator=generator).to(options.device)
-    return Batch(smooth[:, :3].contiguous(), labels, smooth[:, 3].clamp(min=0.1) ** 4, options.compile)
+    images = smooth[:, :3].contiguous().to(getattr(torch, options.dtype))
+    return Batch(images, labels, smooth[:, 3].clamp(min=0.1) ** 4, options.compile)
 
 
 def ours(name: str, batch: Batch, *, compiled: bool = False, **settings: object) -> Callable[[], object]:
@@ -297,7 +300,7 @@ def check(options: Options) -> None:
 
 def main(argv: Sequence[str]) -> None:
     """The command."""
-    options = tyro.cli(Options, args=list(argv), prog="bench/mixing.py", description=Options.__doc__)
+    options, _ = read_options(Options, argv, prog="bench/mixing.py")
     check(options)
     names = chosen_methods(options.methods)
     set_threads(options.threads)

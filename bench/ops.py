@@ -12,7 +12,6 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-import tyro
 from torch import Tensor
 
 HERE = Path(__file__).resolve().parent
@@ -20,7 +19,8 @@ sys.path[:] = [str(HERE.parent)] + [path for path in sys.path if Path(path or ".
 
 from bench.timing import as_markdown, in_words, machine, median_ms, milliseconds  # noqa: E402 - bench is in no package
 from mixgan.engine.accelerator import set_threads  # noqa: E402
-from mixgan.engine.config import run_command  # noqa: E402
+from mixgan.engine.command import run_command  # noqa: E402
+from mixgan.engine.config import Settings, read_options  # noqa: E402
 from mixgan.ops import augment, filters, transforms  # noqa: E402
 from mixgan.ops.corruptions import corrupt  # noqa: E402
 
@@ -28,7 +28,7 @@ COLUMNS = ("operation", "torch ms", "Kornia ms", "Kornia is", "largest differenc
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(Settings):
     """Time image operations in plain torch and in Kornia."""
 
     threads: int = 0
@@ -197,7 +197,7 @@ def pairs(device: torch.device) -> dict[str, tuple[Callable[[], Tensor], Callabl
 
 def main(argv: Sequence[str]) -> None:
     """The command."""
-    options = tyro.cli(Options, args=list(argv), prog="bench/ops.py", description=Options.__doc__)
+    options, _ = read_options(Options, argv, prog="bench/ops.py")
     set_threads(options.threads)
     device = torch.device(options.device)
     # Time of the processor, which other programs' work does not lengthen.

@@ -409,10 +409,9 @@ class _Process:
 
 
 def last_error(printed: str) -> str:
-    """Why a process failed: our commands' error line, else an exception, the head of tyro's box, or the last line."""
+    """Why a process failed: our commands' error line, else an exception, or the last line."""
     errors = re.findall(r"^(?:\[process \d+\] )?error: (.+)$", printed, re.MULTILINE)
     raised = re.findall(r"^(?:\[rank\d+\]: *)?((?:\w+\.)*\w+(?:Error|Exception)\b.*)$", printed, re.MULTILINE)
     raised = [line for line in raised if "ChildFailedError" not in line]  # torchrun's own, about the others
-    boxed = re.findall(r"^│ +(.*?) *│$", printed, re.MULTILINE)
     lines = [f"its last line is: {line}" for line in printed.splitlines() if line.strip(" =-")]
-    return [*(errors[-1:] or raised[-1:] or boxed[:1] or lines[-1:]), "it printed nothing"][0]
+    return [*(errors[-1:] or raised[-1:] or lines[-1:]), "it printed nothing"][0]

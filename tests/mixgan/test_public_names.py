@@ -16,7 +16,6 @@ HEAVY = (
     "accelerate",
     "kornia",
     "matplotlib",
-    "tyro",
     "torchvision",
     "scipy",
     "sklearn",

@@ -308,13 +308,6 @@ def test_flags():
     assert flags_of(words) == {"--lr-drops": "0.5 0.7", "--a": "b=c", "--on": "given", "--lr": "-1"}
 
 
-BOX = """\
-╭─ Value error ──────────────────────────╮
-│ Error parsing --epochs: invalid 'x'    │
-│ ────────────────────────────────────── │
-│ For full helptext, see --help          │
-╰────────────────────────────────────────╯
-"""
 TORCHRUN = """\
 Traceback (most recent call last):
 torch.OutOfMemoryError: CUDA out of memory
@@ -330,7 +323,6 @@ torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
         ("a warning\nerror: lr is 0\nbye\n", "lr is 0"),
         ("[process 1] error: no data in data/maps\n" + TORCHRUN, "no data in data/maps"),
         (TORCHRUN, "torch.OutOfMemoryError: CUDA out of memory"),
-        (BOX, "Error parsing --epochs: invalid 'x'"),
         ("mixup on tiles 12/40\n\n====\n", "its last line is: mixup on tiles 12/40"),
         ("", "it printed nothing"),
     ],
