@@ -9,12 +9,14 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -307,12 +309,13 @@ def _read_ahead(reader: _Reader, workers: int, device: torch.device) -> Iterator
         batch_size=None,  # an item is a batch already
         generator=torch.Generator().manual_seed(0),  # the default would draw from the global one
         pin_memory=device.type == "cuda",
-        worker_init_fn=_leave_interrupts_to_parent,
+        worker_init_fn=partial(_prepare_worker, Image.MAX_IMAGE_PIXELS),
     )
     return iter(loader)
 
 
-def _leave_interrupts_to_parent(worker: int) -> None:
+def _prepare_worker(pixel_limit: Any, worker: int) -> None:
+    Image.MAX_IMAGE_PIXELS = pixel_limit  # a spawned worker does not inherit it
     # Ctrl-C reaches the whole process group, as SIGTERM may; a killed worker would keep the main process from saving its
     # state. Only the first SIGTERM is ignored, so that a worker that hangs can still be ended.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

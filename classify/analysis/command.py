@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from classify.analysis import FIGURES, figure, list_figures
 from mixgan.engine.annotations import AtLeast0, AtLeast1, Positional, Seed
+from mixgan.engine.command import sentence_of
 from mixgan.engine.config import CommonSettings, Settings, read_options
 from mixgan.engine.launcher import launcher_wish
 
@@ -54,6 +55,8 @@ class AnalyzeOptions(Settings):
     """Images per batch."""
     seed: Seed = 0
     """Seed of every random draw."""
+    max_image_pixels: AtLeast1 | None = None
+    """Read images of up to this many pixels (default: 178,956,970, Pillow's limit against decompression bombs)."""
     threads: AtLeast0 = 0
     """CPU threads (default: all cores)."""
 
@@ -85,7 +88,8 @@ def main(argv: Sequence[str]) -> None:
     output = options.output_dir or default_folder("analyze")
     if not options.resume:
         RunFolder(output).check_free()
-    accelerator = make_accelerator(CommonSettings(threads=options.threads, seed=options.seed, **launcher_wish()))
+    shared = {name: getattr(options, name) for name in ("threads", "seed", "max_image_pixels")}
+    accelerator = make_accelerator(CommonSettings(**shared, **launcher_wish()))
     runs = trained_runs(options, accelerator.device)
     results, failures = make_figures(names, runs, options, of_figures, output)
     write_page(output, runs, results, failures, command=shlex.join([sys.argv[0], *argv]))
@@ -180,7 +184,7 @@ def make_figures(
         except Exception as error:  # whatever it is, the other figures are made
             failures[name] = reason(error)
             print(f"{name}: not made: {failures[name]}", flush=True)
-            if not isinstance(error, ValueError):
+            if sentence_of(error) is None:
                 traceback.print_exc()
             continue
         results[name] = result

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from classify.analysis.trained_run import TrainedRun
 from mixgan.engine.progress import Progress
-from mixgan.engine.run_folder import write_json, write_text
+from mixgan.engine.run_folder import write_json, write_text, writing
 from mixgan.report.comparison import csv_of
 from mixgan.report.page import Page
 from mixgan.report.plots import INK, bar_plot, line_plot, styled
@@ -92,10 +92,11 @@ class Result:
         """PNG and SVG of every plot, PNG of every image, CSV of every table, and the metrics as numbers.json."""
         folder.mkdir(parents=True, exist_ok=True)
         for title, (picture, _) in self.pictures.items():
-            if isinstance(picture, Figure):
-                picture.savefig(folder / f"{_file_name(title)}.svg", metadata={"Date": None})
-                picture = _on_white(picture)
-            picture.save(folder / f"{_file_name(title)}.png", optimize=True)
+            with writing(folder / f"{_file_name(title)}.png"):
+                if isinstance(picture, Figure):
+                    picture.savefig(folder / f"{_file_name(title)}.svg", metadata={"Date": None})
+                    picture = _on_white(picture)
+                picture.save(folder / f"{_file_name(title)}.png", optimize=True)
         for heading, rows in self.tables.items():
             write_text(folder / f"{_file_name(heading)}.csv", csv_of(rows))
         write_json(folder / "numbers.json", self.metrics)

@@ -96,7 +96,7 @@ def run_flags(run: TrainedRun) -> dict[str, Any]:
     paths as text, tuples as lists.
     """
     flags = {flag: value for flag, value in _changed(run).items() if not _is_option(flag)}
-    for name in ("data_root", "num_workers"):  # these may differ, but are worth keeping
+    for name in ("data_root", "num_workers", "max_image_pixels"):  # these may differ, but are worth keeping
         value = getattr(run.settings, name)
         if name == "data_root" and run.data_root is not None:
             value = run.data_root

@@ -16,6 +16,7 @@ from classify.methods import Method, build_method
 from classify.networks import build_network
 from classify.weights import load, saved_network, trained_data
 from mixgan.engine.checkpoint import pointed, step_of
+from mixgan.engine.command import sentence_of
 from mixgan.engine.config import read_config, run_settings
 from mixgan.engine.fingerprint import check_same_data
 from mixgan.engine.run_folder import RunFolder, load_weights, read_metrics, weights_folder
@@ -211,8 +212,8 @@ _described = lru_cache(maxsize=8)(describe)
 
 
 def reason(error: Exception) -> str:
-    """A failure in one sentence: a ValueError's own, the type and the message of others."""
-    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+    """A failure in one sentence: type and message of a fault of the program itself."""
+    return sentence_of(error) or f"{type(error).__name__}: {error}"
 
 
 def each(runs: Runs, make: Callable[[TrainedRun], T]) -> tuple[dict[str, T], list[str]]:

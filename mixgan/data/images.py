@@ -253,10 +253,10 @@ def use_file(path: Path, use: Callable[[Image.Image], T]) -> T:
     except UnusableError as error:
         raise BadImageError(f"{str(path)!r} {error}", path) from error
     except Image.DecompressionBombError as error:
-        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        limit = int(2 * (Image.MAX_IMAGE_PIXELS or 0))
         raise BadImageError(
             f"{str(path)!r} has more than {limit:,} pixels, Pillow's limit against decompression bombs: shrink it, or raise"
-            " PIL.Image.MAX_IMAGE_PIXELS if you trust the file",
+            " --max-image-pixels if you trust the file",
             path,
         ) from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, zlib.error, ... on damage

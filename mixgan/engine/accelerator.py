@@ -1,6 +1,7 @@
 """Set-up of the Accelerator (device, processes, threads, seeds), and results and errors shared among processes."""
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,6 +56,7 @@ def make_accelerator(settings: CommonSettings) -> Accelerator:
             raise ValueError(f"accelerate uses {flag_of(name)} {value}, the settings have {getattr(settings, name)}")
     if accelerator.device.type == "cpu":
         set_threads(settings.threads)
+    set_pixel_limit(settings.max_image_pixels)
     set_seed(settings.seed)
     return accelerator
 
@@ -92,6 +94,15 @@ def set_threads(threads: int) -> None:
     """
     local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     torch.set_num_threads(threads or max(1, available_cores() // local_processes))
+
+
+def set_pixel_limit(pixels: int | None) -> None:
+    """Read images of up to this many pixels, in this process; None leaves the limit as it is."""
+    if pixels is not None:
+        from PIL import Image
+
+        Image.MAX_IMAGE_PIXELS = pixels / 2  # type: ignore[assignment]  # where Pillow warns; it refuses twice as many
+        warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def available_cores() -> int:

@@ -109,6 +109,8 @@ class CommonSettings(Settings):
     """How many checkpoints to keep besides the best one."""
     on_bad_image: Literal["error", "skip"] = "error"
     """What to do about an image file that cannot be read."""
+    max_image_pixels: AtLeast1 | None = None
+    """Read images of up to this many pixels (default: 178,956,970, Pillow's limit against decompression bombs)."""
     tracker: Literal["none", "tensorboard"] = "none"
     """Log to a tracker of accelerate as well."""
 
@@ -125,8 +127,8 @@ class CommonSettings(Settings):
 OF_ONE_CALL = frozenset({"allow_data_change", "config", "download", "dry_run", "output_dir", "preset", "resume"})
 #: Settings that may change when a run is resumed; everything else decides the result. A larger --epochs extends the run.
 FREE_ON_RESUME = OF_ONE_CALL | {
-    "checkpoint_every", "cpu", "data_root", "domain_a", "domain_b", "keep_checkpoints", "log_every", "max_steps",
-    "num_workers", "threads", "tracker",
+    "checkpoint_every", "cpu", "data_root", "domain_a", "domain_b", "keep_checkpoints", "log_every", "max_image_pixels",
+    "max_steps", "num_workers", "threads", "tracker",
 }  # fmt: skip
 
 S = TypeVar("S", bound=Settings)

@@ -60,6 +60,8 @@ class FidOptions(Settings):
     """Seed of samples and draws."""
     on_bad_image: Literal["error", "skip"] = "error"
     """What to do about a file that cannot be read."""
+    max_image_pixels: AtLeast1 | None = None
+    """Read images of up to this many pixels (default: 178,956,970, Pillow's limit against decompression bombs)."""
     cache: Path | None = None
     """Folder where features of REAL are stored between calls (default: ~/.cache/mixgan/statistics)."""
     use_cache: bool = True
@@ -100,7 +102,8 @@ def main(argv: Sequence[str], *, read_checkpoint: "Callable[[Path], FeatureExtra
     from mixgan.engine.accelerator import make_accelerator
     from mixgan.engine.run_folder import write_json
 
-    accelerator = make_accelerator(CommonSettings(threads=options.threads, seed=options.seed, **launcher_wish()))
+    shared = {name: getattr(options, name) for name in ("threads", "seed", "max_image_pixels")}
+    accelerator = make_accelerator(CommonSettings(**shared, **launcher_wish()))
     result = run(options, accelerator, read_checkpoint)
     if accelerator.is_main_process:
         if options.json:

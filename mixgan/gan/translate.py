@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from mixgan.data.images import ARRAYS, EXTENSIONS, BadImageError, list_images, pair_boxes
+from mixgan.data.images import ARRAYS, EXTENSIONS, BadImageError, image_size, list_images, pair_boxes
 from mixgan.data.pixels import Pixels, is_deep, save_picture, to_array
-from mixgan.engine.accelerator import available_cores, one_device, set_threads
+from mixgan.engine.accelerator import available_cores, one_device, set_pixel_limit, set_threads
 from mixgan.engine.annotations import AtLeast0, AtLeast1, Positional
 from mixgan.engine.config import Settings, read_options
 from mixgan.engine.progress import Progress
-from mixgan.engine.run_folder import check_choice, partial_file
+from mixgan.engine.run_folder import check_choice, partial_file, writing
 from mixgan.gan.tiling import checked_overlap, translate_images
 from mixgan.gan.weights import GENERATORS, Direction, SavedGenerator, find_generator
 
@@ -64,6 +64,8 @@ class TranslateOptions(Settings):
     """Values of .npy files and images above 8 bits that become black and white (default: as in training)."""
     on_bad_image: Literal["error", "skip"] = "error"
     """What to do about an image file that cannot be used."""
+    max_image_pixels: AtLeast1 | None = None
+    """Read images of up to this many pixels (default: 178,956,970, Pillow's limit against decompression bombs)."""
     overwrite: bool = False
     """Replace files that are in the output folder already."""
     export: Literal["onnx"] | None = None
@@ -97,6 +99,7 @@ def main(argv: Sequence[str]) -> None:
     """
     options, _ = read_options(TranslateOptions, argv, prog="mixgan translate")
     set_threads(options.threads)
+    set_pixel_limit(options.max_image_pixels)
     found = find_generator(options.source, direction=options.direction, weights=options.weights, ema=options.ema)
     direction = options.direction or found.direction or "AtoB"
     device = one_device()
@@ -212,9 +215,8 @@ def _header_size(path: Path) -> tuple[int, int]:
     if path.suffix.lower() in ARRAYS:
         return 1, 1
     try:
-        with Image.open(path) as image:
-            return image.size
-    except Exception:  # as many kinds as Pillow has decoders
+        return image_size(path)
+    except BadImageError:
         return 0, 0
 
 
@@ -314,12 +316,14 @@ def _save(image: Tensor, target: Path, formats: Formats) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_file(target)
     pixels = image.permute(1, 2, 0).numpy()
-    if target.suffix in ARRAYS:
-        low, high = formats.target_range or (-1.0, 1.0)
-        values = (pixels.astype(np.float64) + 1) / 2 * (high - low) + low
-        with partial.open("wb") as file:
-            np.save(file, values.astype(np.float32)[..., 0] if pixels.shape[2] == 1 else values.astype(np.float32))
-    else:
-        deep = pixels.dtype == np.float32
-        save_picture(partial, ((pixels.astype(np.float64) + 1) * 32767.5).round().astype(np.uint16) if deep else pixels)
-    partial.replace(target)
+    with writing(target):
+        if target.suffix in ARRAYS:
+            low, high = formats.target_range or (-1.0, 1.0)
+            values = (pixels.astype(np.float64) + 1) / 2 * (high - low) + low
+            with partial.open("wb") as file:
+                np.save(file, values.astype(np.float32)[..., 0] if pixels.shape[2] == 1 else values.astype(np.float32))
+        else:
+            deep = pixels.dtype == np.float32
+            sixteen = ((pixels.astype(np.float64) + 1) * 32767.5).round().astype(np.uint16) if deep else pixels
+            save_picture(partial, sixteen)
+        partial.replace(target)

@@ -11,6 +11,7 @@ from torch import Tensor
 from mixgan.data.tiles import CLASSES, make_tiles
 from mixgan.engine.annotations import Seed
 from mixgan.engine.config import Settings, read_options
+from mixgan.engine.run_folder import writing
 from mixgan.mixing import build_mixer, list_mixers, static_saliency
 from mixgan.ops.transforms import to_float
 
@@ -40,7 +41,8 @@ def main(argv: Sequence[str]) -> None:
     picture = draw_gallery(names, seed=options.seed)
     if not options.output.parent.is_dir():
         raise ValueError(f"the folder of --output {options.output} does not exist")
-    picture.save(options.output)
+    with writing(options.output):
+        picture.save(options.output)
     print(f"{len(names)} methods: {options.output}")
 
 

@@ -3,10 +3,12 @@
 import dataclasses
 import json
 import re
+import warnings
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pytorch_fid.inception import InceptionV3
 from torch import Tensor
 
@@ -120,6 +122,21 @@ def test_mistakes_are_one_sentence_and_exit_code_2(folders, save, tiles, tmp_pat
         assert line.startswith("error: ")
         assert message in line
     assert not (tmp_path / "out.json").exists()
+
+
+def test_pillows_pixel_limit_has_a_flag(folders, monkeypatch, tmp_path, capsys):
+    """The images have 32 x 32 pixels, and the limit is set to 2 x 500."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    words = [*folders, *BUNDLED, "--no-use-cache", "--json", str(tmp_path / "out.json")]
+    with pytest.raises(SystemExit) as stopped:
+        run_command(main, words)
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "png' has more than 1,000 pixels, " in line
+    assert line.endswith("or raise --max-image-pixels if you trust the file")
+    with warnings.catch_warnings():
+        run_command(main, [*words, "--max-image-pixels", "1024"])
+    assert (tmp_path / "out.json").is_file()
 
 
 @pytest.mark.parametrize("place", [".", "samples", ".."])
