@@ -1,6 +1,6 @@
 """One run of the classify command, from the data sets to the report; it trains any method without knowing which."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any
@@ -79,7 +79,7 @@ def train(settings: ClassifySettings) -> dict[str, Any]:
     run.begin(loader.steps_per_epoch, data=data, **finetuning_facts(settings, run, data))
     if training.positions is not None or training.true_labels is not None:
         write_labels(run, training)
-    run.export = lambda: export_weights(settings, run, method, training, average)
+    run.export = partial(export_weights, settings, run, method, training, average)
     picture_mixing(run, method, training)
 
     def evaluation_is_due() -> bool:
@@ -91,7 +91,7 @@ def train(settings: ClassifySettings) -> dict[str, Any]:
         if (record := run.recorded("test_accuracy")) is None:  # a kill came before the evaluation was recorded
             metrics = evaluate_now()
         else:
-            run.export()  # weights/last may be of a later step, whose checkpoint is damaged, or missing
+            run.export(record)  # weights/last may be of a later step, whose checkpoint is damaged, or missing
             keep_best(run, record["test_accuracy"])
     for images, labels in run.batches(loader, description=f"{settings.method} on {settings.dataset}"):
         method.before_step(run.epoch, min(1.0, run.step / max(1, horizon)))
@@ -173,7 +173,7 @@ def evaluate_epoch(
     """Test the network, write weights/last and the metrics, and keep checkpoint and weights of the best accuracy."""
     with run.pause():
         metrics = test_metrics(run, method, batches, average, training_batches)
-        run.export()
+        run.export(metrics)
     run.record({"epoch": run.epoch, **metrics, **method.epoch_records()})
     run.print(f"epoch {run.epoch}: test accuracy {metrics['test_accuracy']:.4f}, loss {metrics['test_loss']:.4f}")
     keep_best(run, metrics["test_accuracy"])
@@ -223,7 +223,7 @@ def finish(
     if settings.dry_run:
         run.print("Dry run: settings resolve, everything builds, one batch trained and evaluated.")
     else:
-        run.export()
+        run.export(metrics)
         run.write_summary(summary)
         picture_mixing(run, method, training)  # again: saliency and learned masks have changed
         on_main(run.accelerator, lambda: write_report(settings, run, summary))
@@ -238,8 +238,9 @@ def export_weights(
     method: Method,
     training: ImageSet | FolderSet,
     average: MovingAverage | None,
+    metrics: Mapping[str, Any],
 ) -> None:
-    """Write weights/last: network.safetensors and, where there is an average, network_ema.safetensors."""
+    """Write weights/last: network.safetensors, network_ema.safetensors where there is an average, and the model card."""
     metadata = {
         "network": settings.network,
         "num_classes": linear_classifier(method.network).out_features,  # a method may have doubled input and output

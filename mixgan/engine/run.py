@@ -70,7 +70,8 @@ class Run:
         folder: the run folder (a temporary one under --dry-run).
         step: optimizer steps done.
         best: metric, value and step of the best evaluation so far, None before the first.
-        export: writes weights/last; called on all processes when a signal stops the run, after its checkpoint is saved.
+        export: writes weights/last, given the metrics of this step; called on all processes when a signal stops the run, after
+            its checkpoint is saved, without metrics.
     """
 
     def __init__(self, settings: CommonSettings, accelerator: Accelerator, folder: RunFolder, *, recipe: str) -> None:
@@ -86,7 +87,7 @@ class Run:
         self.steps_per_epoch = self.total_steps = 0
         self._shared: dict[str, Stateful] = {}
         self._own: dict[str, Stateful] = {}
-        self.export: Callable[[], object] = lambda: None
+        self.export: Callable[[Mapping[str, Any]], object] = lambda metrics: None
         self._diverged_at: Tensor | None = (
             None  # on the device: the first step with a value that is not finite, -1 before
         )
@@ -317,7 +318,7 @@ class Run:
             self.save()
         if stop and not self.at_end:
             self.save()
-            self.export()
+            self.export({})
             self.print(f"Stopped at step {self.step}, saved. Resume with:\n  {self._resume_command()}")
             self.finish()
             raise SystemExit(128 + (interrupt.signal or signal.SIGTERM))

@@ -4,11 +4,14 @@ The oracle is the same run without a kill: logs, best checkpoint and weights, bi
 """
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load, load_file
 
 import classify.train as classify_train
 import mixgan.gan.dcgan as gan_dcgan
@@ -72,3 +75,35 @@ def test_killed_in_an_evaluation(tmp_path: Path, monkeypatch, train: Callable[..
     assert step == 4  # saved before the evaluation
     train(tmp_path / "killed", resume=True)
     assert results(tmp_path / "killed") == results(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("train", [classify, gan])
+def test_weights_of_lost_steps_are_exported_again(tmp_path: Path, monkeypatch, train: Callable[..., None]):
+    """All checkpoints after the first evaluation are damaged, the exported weights too: the first one is the best so far."""
+    train(tmp_path / "whole", keep_checkpoints=9)
+    folder = shutil.copytree(tmp_path / "whole", tmp_path / "run")
+    first, *later = sorted((folder / "checkpoints").glob("step-*"))
+    for checkpoint in later:
+        (checkpoint / "trainer.pt").write_bytes(b"damaged")
+    shutil.rmtree(folder / "weights" / "last")
+    kept = []
+
+    def keep(source: Path, target: Path) -> None:
+        kept.append((int(first.name[5:]), {p.name: p.read_bytes() for p in source.glob("*.safetensors")}))
+        raise KeyboardInterrupt
+
+    module = classify_train if train is classify else gan_train
+    monkeypatch.setattr(module, "copy_folder", keep)
+    with pytest.raises(KeyboardInterrupt):
+        train(folder, keep_checkpoints=9, resume=True)
+    assert len(kept) == 1
+    name, of = next(iter(kept[0][1].items()))
+    prefix = "network." if train is classify else f"{name.removesuffix('.safetensors')}."
+    saved = load_file(
+        first / ("model.safetensors" if train is classify or name.startswith("G") else "model_1.safetensors")
+    )
+    assert all(torch.equal(value, saved[prefix + key]) for key, value in load(of).items())
+
+    monkeypatch.undo()
+    train(folder, keep_checkpoints=9, resume=True)
+    assert results(folder) == results(tmp_path / "whole")
