@@ -15,7 +15,7 @@ from classify.methods import METHODS, Method
 from classify.networks import list_networks
 from classify.presets import TABLES
 from mixgan.engine.accelerator import on_main
-from mixgan.engine.run_folder import read_metrics, save_picture
+from mixgan.engine.run_folder import read_metrics, write_picture
 from mixgan.mixing.registry import MIXERS
 from mixgan.ops.transforms import normalize
 
@@ -61,7 +61,7 @@ def picture_mixing(run: "Run", method: Method, training: ImageSet | FolderSet) -
     """Write samples/mixed.png: a few training images as the method mixes them (sets in memory only)."""
     if not (run.settings.dry_run or isinstance(training, FolderSet)):
         file = run.folder.samples / "mixed.png"
-        on_main(run.accelerator, lambda: save_picture(file, mixed_picture(run, method, training)))
+        on_main(run.accelerator, lambda: write_picture(file, mixed_picture(run, method, training)))
 
 
 def mixed_picture(run: "Run", method: Method, training: ImageSet) -> "Image":

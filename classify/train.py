@@ -17,8 +17,9 @@ from classify.networks import build_network
 from classify.networks.contract import Network, first_convolution, linear_classifier
 from classify.optimizer import averaged, make_optimizer, make_schedule, moving_average
 from classify.report import picture_mixing, summarise, write_report
-from classify.weights import load_pretrained, network_for_finetuning, trained_data
+from classify.weights import classifier_card, load_pretrained, network_for_finetuning, trained_data
 from mixgan.engine.accelerator import on_main, synchronise_buffers
+from mixgan.engine.config import to_json
 from mixgan.engine.ema import MovingAverage
 from mixgan.engine.fingerprint import check_same_data
 from mixgan.engine.run import Run
@@ -255,5 +256,13 @@ def export_weights(
     networks = {"network": (method.saved_network(), metadata)}
     if average is not None:
         networks["network_ema"] = (average.network, metadata | {"ema": average.decay})
+    summary = {**run.speed(), **metrics, "n_test": metrics.get("n")}
+
+    def write() -> None:
+        readme = classifier_card(
+            to_json(settings), summary, metadata, files=[f"{name}.safetensors" for name in networks]
+        )
+        export_networks(run.folder.weights / "last", networks, readme=readme)
+
     if not settings.dry_run:
-        on_main(run.accelerator, lambda: export_networks(run.folder.weights / "last", networks))
+        on_main(run.accelerator, write)

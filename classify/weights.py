@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -299,28 +300,34 @@ def export(run: Path, form: Format, output: Path, weights: str) -> list[Path]:
     return [folder]
 
 
-def classifier_card(settings: dict[str, Any], summary: dict[str, Any], metadata: dict[str, Any]) -> str:
-    """README.md of a classifier on the hub.
+def classifier_card(
+    settings: dict[str, Any], summary: dict[str, Any], metadata: dict[str, Any], *, files: Sequence[str] = ()
+) -> str:
+    """README.md of a classifier on the hub, or beside the exported weights of a run.
 
     Args:
         settings, summary: of its run, as in config.json and summary.json.
         metadata: of its file.
+        files: names of a run's weight files; none on the hub.
     """
     name, classes = metadata["network"], metadata["classes"]
-    use = """```python
+    source, hint = (f"{files[-1]}", "") if files else ("hf://USER/REPO", "or the path of this folder; ")
+    use = f"""```python
 import classify
 
-network = classify.load("hf://USER/REPO")  # or the path of this folder; normalised images -> logits
+network = classify.load("{source}")  # {hint}normalised images -> logits
 ```"""
     line = other_program(name, len(classes))
-    if line:
+    if line and not files:  # by the names that timm or torchvision give the weights
         use += f"\n\nWithout mixgan:\n\n```python\n{line}\n```"
     rows = [(title, summary.get(key)) for key, title in TITLES.items()]
     return card(
         f"{name} on {metadata['dataset']}, trained with {metadata['method']}",
         f"A classifier of {len(classes)} classes for images of {metadata['image_size']} px, normalised by mean"
         f" {metadata['mean']} and standard deviation {metadata['std']}.",
-        {"model.safetensors": f"{name}: {', '.join(classes[:10])}{', ...' if len(classes) > 10 else ''}"},
+        dict.fromkeys(
+            files or ["model.safetensors"], f"{name}: {', '.join(classes[:10])}{', ...' if len(classes) > 10 else ''}"
+        ),
         {**settings, "image_size": metadata["image_size"]},
         summary,
         metrics=(["value"], rows),

@@ -164,7 +164,7 @@ def save_weights(path: Path, module: nn.Module | Mapping[str, Tensor], metadata:
         partial.replace(path)
 
 
-def save_picture(path: Path, picture: "Image") -> None:
+def write_picture(path: Path, picture: "Image") -> None:
     """Write a PNG beside, then rename it over ``path``."""
     partial = partial_file(path)
     with writing(path):

@@ -15,7 +15,7 @@ from mixgan.engine.accelerator import main_first, on_main
 from mixgan.engine.config import to_json
 from mixgan.engine.fingerprint import describe_tensors
 from mixgan.engine.run import Loader, Run
-from mixgan.engine.run_folder import copy_folder, export_networks, save_picture
+from mixgan.engine.run_folder import copy_folder, export_networks, write_picture
 from mixgan.gan.card import model_card
 from mixgan.gan.config import (
     DcganSettings,
@@ -307,7 +307,7 @@ class Training:
             if not self.settings.dry_run:
                 title = f"{self.settings.mixing}, step {run.step}{average}"
                 file = run.folder.samples / f"step-{run.step:08d}.png"
-                on_main(run.accelerator, lambda: save_picture(file, self.samples(title)))
+                on_main(run.accelerator, lambda: write_picture(file, self.samples(title)))
         values = [f"{text} {metrics[name]:.2f}" for name, text in self.printed.items() if metrics.get(name) is not None]
         run.print(f"step {run.step} ({metrics['features']} features{average}): {'  '.join(values)}")
         if self.health and run.step:
@@ -346,7 +346,7 @@ class Training:
             run.print("Dry run: settings resolve, everything builds, one batch trained and evaluated.")
         else:
             self.export(metrics)
-            on_main(run.accelerator, lambda: save_picture(run.folder.samples / "training.png", self.inputs()))
+            on_main(run.accelerator, lambda: write_picture(run.folder.samples / "training.png", self.inputs()))
             run.write_summary(summary)
             on_main(run.accelerator, lambda: self.report(summary))
             run.print(f"Report: {run.folder.report}")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 
 import pytest
@@ -26,3 +27,18 @@ def test_method_and_network_are_of_one_step(cutmix_run, tmp_path):
     at_step = dataclasses.replace(killed, weights="step-6")
     state = at_step.method.network.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in at_step.network.state_dict().items())
+
+
+def test_exported_weights_have_a_card_whose_code_works(cutmix_run, monkeypatch):
+    folder = cutmix_run.path / "weights" / "last"
+    text = (folder / "README.md").read_text()
+    accuracy = json.loads((cutmix_run.path / "summary.json").read_text())["test_accuracy"]
+    assert "# bundled on tiles, trained with cutmix" in text
+    assert f"| accuracy | {accuracy:.4g} |" in text
+    assert "pipeline_tag: image-classification" in text
+    assert (cutmix_run.path / "weights" / "best" / "README.md").is_file()
+    monkeypatch.chdir(folder)
+    names: dict[str, object] = {}
+    exec(re.search("```python\n(.*?)```", text, re.DOTALL)[1], names)
+    images = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(names["network"](images), cutmix_run.network(images), rtol=0, atol=0)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from mixgan.engine.command import run_command
 from mixgan.engine.config import read_config
-from mixgan.engine.run_folder import MetricsLog, partial_file, read_metrics, save_picture, write_text
+from mixgan.engine.run_folder import MetricsLog, partial_file, read_metrics, write_picture, write_text
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_a_full_disk_is_one_sentence_that_names_the_file(tmp_path: Path):
     """/dev/full is a disk without room: the log, then pictures and weights, are links to it."""
     for write, name in (
         (lambda file: MetricsLog(file).write({"step": 1}), "metrics.jsonl"),
-        (lambda file: save_picture(file, Image.new("RGB", (200, 200))), "a.png"),
+        (lambda file: write_picture(file, Image.new("RGB", (200, 200))), "a.png"),
         (lambda file: write_text(file, "text"), "config.json"),
     ):
         (tmp_path / name).symlink_to("/dev/full")
