@@ -38,10 +38,14 @@ from mixgan.engine.accelerator import available_cores, set_threads  # noqa: E402
 from mixgan.engine.command import run_command  # noqa: E402
 from mixgan.engine.config import Settings, read_options  # noqa: E402
 from mixgan.evaluate.command import FidOptions  # noqa: E402
+from mixgan.evaluate.distances import (  # noqa: E402
+    FeatureStatistics,
+    frechet_distance,
+    frechet_distance_from_features,
+    kernel_distance,
+)
 from mixgan.evaluate.features import bundled_features  # noqa: E402
-from mixgan.evaluate.frechet import FeatureStatistics, frechet_distance, frechet_distance_from_features  # noqa: E402
 from mixgan.evaluate.inception import inception_features  # noqa: E402
-from mixgan.evaluate.kernel import kernel_distance  # noqa: E402
 
 COLUMNS = ("what", "mixgan", "peer", "the peer's", "mixgan is", "goal", "reached")
 SUBSETS = 100  # of the kernel distance, both sides' default

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from bench.timing import NOT_INSTALLED
 from mixgan.data.tiles import make_tiles
 from mixgan.evaluate.command import FidOptions
+from mixgan.evaluate.distances import FeatureStatistics
 from mixgan.evaluate.feature_set import KeptFeatures, write_statistics
 from mixgan.evaluate.features import inception_weight_paths
-from mixgan.evaluate.frechet import FeatureStatistics
 from mixgan.evaluate.inception import inception_features
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -9,6 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from mixgan.evaluate.distances import (
+    FeatureStatistics,
+    frechet_distance,
+    frechet_distance_from_features,
+    frechet_interval,
+    kernel_distance,
+)
 from mixgan.evaluate.feature_set import (
     FeatureSet,
     MadeWith,
@@ -28,13 +35,6 @@ from mixgan.evaluate.features import (
     is_published_fid,
     module_features,
 )
-from mixgan.evaluate.frechet import (
-    FeatureStatistics,
-    frechet_distance,
-    frechet_distance_from_features,
-    frechet_interval,
-)
-from mixgan.evaluate.kernel import kernel_distance
 from mixgan.evaluate.neighbours import density_coverage, precision_recall
 from mixgan.evaluate.paired import METRICS as PAIRED
 from mixgan.evaluate.paired import PairDistances, measure_pairs

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from mixgan.data.order import seeded_generator
 from mixgan.engine.run_folder import partial_file, user_cache
+from mixgan.evaluate.distances import FeatureStatistics
 from mixgan.evaluate.features import FeatureExtractor, checked_features
-from mixgan.evaluate.frechet import FeatureStatistics
 from mixgan.evaluate.sources import Source
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mixgan.evaluate.distances import check_same_dims
 from mixgan.evaluate.features import checked_features
-from mixgan.evaluate.frechet import check_same_dims
 
 # Share of |x|^2 + |y|^2 below which a squared distance, or a difference of two, is rounding.
 _ROUNDING = 1e-13

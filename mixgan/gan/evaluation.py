@@ -11,9 +11,8 @@ from torch import Tensor
 
 from mixgan.data.domains import Domains
 from mixgan.evaluate.comparison import KID, enough
+from mixgan.evaluate.distances import frechet_distance_from_features, kernel_distance
 from mixgan.evaluate.features import FeatureExtractor, choose_features, is_published_fid
-from mixgan.evaluate.frechet import frechet_distance_from_features
-from mixgan.evaluate.kernel import kernel_distance
 from mixgan.evaluate.paired import PairedMeans
 from mixgan.ops.transforms import luminance, to_bytes, to_signed
 

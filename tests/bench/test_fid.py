@@ -13,7 +13,7 @@ from scipy import linalg
 
 from mixgan.engine.config import read_options
 from mixgan.evaluate.command import FidOptions
-from mixgan.evaluate.frechet import FeatureStatistics
+from mixgan.evaluate.distances import FeatureStatistics
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT))  # bench is in no installed package

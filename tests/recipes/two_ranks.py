@@ -14,9 +14,9 @@ from mixgan.engine.accelerator import make_accelerator, on_main, synchronise_buf
 from mixgan.engine.config import CommonSettings
 from mixgan.engine.interrupt import Interrupt
 from mixgan.evaluate import FrechetDistance, compare
+from mixgan.evaluate.distances import FeatureStatistics, frechet_distance, frechet_distance_from_features
 from mixgan.evaluate.feature_set import KeptFeatures, measure
 from mixgan.evaluate.features import bundled_features
-from mixgan.evaluate.frechet import FeatureStatistics, frechet_distance, frechet_distance_from_features
 from mixgan.evaluate.sources import folder_source
 from mixgan.mixing import build_mixer, list_mixers
 from mixgan.mixing.registry import mixer_options

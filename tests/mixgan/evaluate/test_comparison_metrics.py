@@ -5,10 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from mixgan.evaluate.comparison import compare_sets
+from mixgan.evaluate.distances import FeatureStatistics, frechet_distance_from_features, kernel_distance
 from mixgan.evaluate.feature_set import FeatureSet
 from mixgan.evaluate.features import FeatureExtractor, inception_score, module_features
-from mixgan.evaluate.frechet import FeatureStatistics, frechet_distance_from_features
-from mixgan.evaluate.kernel import kernel_distance
 from mixgan.evaluate.neighbours import density_coverage, precision_recall
 
 DIMS = 6

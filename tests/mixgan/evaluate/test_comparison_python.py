@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from mixgan.evaluate import Comparison, FrechetDistance, compare, module_features
+from mixgan.evaluate.distances import frechet_distance_from_features
 from mixgan.evaluate.features import bundled_features
-from mixgan.evaluate.frechet import frechet_distance_from_features
 
 pytestmark = pytest.mark.usefixtures("fresh_process")
 

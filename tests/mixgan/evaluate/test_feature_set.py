@@ -8,9 +8,9 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from mixgan.evaluate.comparison import compare_sets
+from mixgan.evaluate.distances import frechet_distance_from_features
 from mixgan.evaluate.feature_set import measure
 from mixgan.evaluate.features import bundled_features, module_features
-from mixgan.evaluate.frechet import frechet_distance_from_features
 from mixgan.evaluate.sources import folder_source, loader_source, tensor_source
 
 pytestmark = pytest.mark.usefixtures("fresh_process")

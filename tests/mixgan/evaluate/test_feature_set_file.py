@@ -5,8 +5,8 @@ import pytest
 import torch
 from pytorch_fid.fid_score import compute_statistics_of_path
 
+from mixgan.evaluate.distances import FeatureStatistics, frechet_distance, frechet_distance_from_features
 from mixgan.evaluate.feature_set import MadeWith, read_made_with, read_statistics, write_statistics
-from mixgan.evaluate.frechet import FeatureStatistics, frechet_distance, frechet_distance_from_features
 
 
 def features(n: int, dims: int, seed: int) -> torch.Tensor:

@@ -7,7 +7,7 @@ import pytest
 import scipy.linalg
 import torch
 
-from mixgan.evaluate.frechet import FeatureStatistics, frechet_distance, frechet_distance_from_features
+from mixgan.evaluate.distances import FeatureStatistics, frechet_distance, frechet_distance_from_features
 
 
 def features(n: int, dims: int, *, seed: int, offset: float = 0.0) -> torch.Tensor:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mixgan.evaluate.kernel import kernel_distance
+from mixgan.evaluate.distances import kernel_distance
 
 
 def direct_squared_mmd(x: np.ndarray, y: np.ndarray) -> float:

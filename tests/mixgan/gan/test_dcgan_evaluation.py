@@ -4,8 +4,8 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from mixgan.evaluate.distances import frechet_distance_from_features
 from mixgan.evaluate.features import bundled_features
-from mixgan.evaluate.frechet import frechet_distance_from_features
 from mixgan.gan.dcgan import DCGAN, Discriminator, GeneratedSource, Generator, TestImages, generate
 from mixgan.gan.evaluation import PairwiseDistance, collapse_warning
 

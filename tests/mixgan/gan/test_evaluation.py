@@ -11,9 +11,8 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from mixgan.data.domains import Domains
+from mixgan.evaluate.distances import frechet_distance_from_features, kernel_distance
 from mixgan.evaluate.features import WEIGHTS_SHA256, FeatureExtractor, bundled_features
-from mixgan.evaluate.frechet import frechet_distance_from_features
-from mixgan.evaluate.kernel import kernel_distance
 from mixgan.gan.evaluation import TestSet
 
 IDENTITY = SimpleNamespace(G_A=lambda x: x, G_B=lambda x: x)

@@ -1,11 +1,13 @@
-"""Frechet distance of two sets of features: streaming statistics in float64, exact and always real distances, intervals.
+"""Distances of two sets of features: Frechet with its interval and streaming statistics, and two of kernels (KID, CMMD).
 
-For Gaussians with means m and covariances S it is |m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^1/2 (Heusel et al. 2017,
-"FID" when the features are Inception's). With any factors S = L L^T the last trace is the nuclear norm of L1^T L2, and so
-the sum of the square roots of the eigenvalues of L1^T S2 L1: symmetric forms, which need no complex matrix square root.
+For Gaussians with means m and covariances S the Frechet distance is |m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^1/2
+(Heusel et al. 2017, "FID" when the features are Inception's). With any factors S = L L^T the last trace is the nuclear norm
+of L1^T L2, and so the sum of the square roots of the eigenvalues of L1^T S2 L1: symmetric forms, which need no complex matrix
+square root.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
@@ -179,62 +181,112 @@ def frechet_interval(
     real: Tensor,
     fake: Tensor,
     *,
-    replicates: int = 50,
+    replicates: int = 0,
     level: float = 0.95,
     seed: int = 0,
     estimate: float | None = None,
     sizes: tuple[int, int] | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> tuple[float, float]:
-    """Interval for the Frechet distance that sets of these sizes have on average: estimate -+ z * bootstrap deviation.
+    """Interval for the Frechet distance that sets of these sizes have on average: estimate -+ z * deviation.
 
-    Both sets are resampled with replacement; the deviation is that of the replicates around their own mean. Percentiles
-    would not do: resampling adds the bias of few samples a second time, so that all replicates may exceed the estimate, and
-    50 of them give a deviation but not the 2.5 % of a tail (Efron and Tibshirani 1993, section 6.4). So the interval is
-    centred on the estimate, bias left in as in every published FID: compare intervals of equal numbers of images. With few
-    samples for the dimensions it is wider than its level.
+    The deviation is the infinitesimal jackknife's (Efron 1981), what a bootstrap of ever more replicates tends to for many
+    samples, from one decomposition: see ``frechet_influences``. Where samples are few for their dimensions it is nearer to
+    the deviation of repeated draws than the bootstrap's, whose repeated rows lower the rank: both are too wide then. With
+    ``replicates`` both sets are resampled with replacement instead, and the deviation is that of the replicates around their
+    own mean: resampling adds the bias of few samples a second time, so that all may exceed the estimate. In either case the
+    interval is centred on the estimate, bias left in as in every published FID: compare intervals of equal numbers of images.
 
     Args:
         real, fake: features (N,D) and (M,D).
-        replicates: number of resampled distances, at least 2.
+        replicates: number of resampled distances, at least 2; 0 for the infinitesimal jackknife.
         level: share of cases in which the interval should contain that distance, in (0, 1).
         seed: the draws are a function of it.
         estimate: the distance in the middle; by default that of ``real`` and ``fake``.
-        sizes: numbers of real and fake images behind the estimate, where ``real`` and ``fake`` are a sample of them: a
-            replicate draws this many, as the interval narrows with them. By default N and M.
+        sizes: numbers of real and fake images behind the estimate, where ``real`` and ``fake`` are a sample of them: the
+            interval narrows with them. By default N and M.
         progress: called with 1 after each replicate.
 
     Returns:
         low (at least 0) and high.
 
     Raises:
-        ValueError: for fewer than 2 samples, sizes below N and M, fewer than 2 replicates, a level outside (0, 1),
-            different D, NaN or infinite values.
+        ValueError: for fewer than 2 samples, sizes below N and M, one replicate, a level outside (0, 1), different D, NaN or
+            infinite values.
     """
     real, fake = checked_features(real), checked_features(fake)
     check_same_dims(real.shape[1], fake.shape[1])
     real_size, fake_size = sizes or (len(real), len(fake))
     if min(len(real), len(fake)) < 2:
         raise ValueError(f"at least 2 samples of each set are needed, got {len(real)} real and {len(fake)} fake")
-    if replicates < 2 or not 0 < level < 1:
+    if replicates < 0 or replicates == 1 or not 0 < level < 1:
         raise ValueError(
-            f"an interval needs at least 2 replicates and a level in (0, 1), got {replicates} and level {level}"
+            f"an interval needs 0 or at least 2 replicates and a level in (0, 1), got {replicates} and level {level}"
         )
     if real_size < len(real) or fake_size < len(fake):
         raise ValueError(f"sizes must be at least the {len(real)} and {len(fake)} samples given, got {sizes}")
     if estimate is None:
         estimate = frechet_distance_from_features(real, fake)
+    if replicates:
+        deviation = _bootstrap_deviation(real, fake, (real_size, fake_size), replicates, seed, progress)
+    else:
+        influences = frechet_influences(real, fake)
+        deviation = sum(float(one.var()) / n for one, n in zip(influences, (real_size, fake_size), strict=True)) ** 0.5
+    reach = NormalDist().inv_cdf(0.5 + level / 2) * deviation
+    return max(0.0, estimate - reach), estimate + reach
+
+
+def frechet_influences(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    """How much more weight on a sample moves the distance: N dF/dw_i of every sample, around their mean.
+
+    With the SVD of centred, scaled features F1 F2^T = U s V^T, the cross term is sum s, and the derivative of a nuclear norm
+    gives its derivatives: for a real sample N |row of F1|^2 + 2 (m1 - m2).(x - m1) - N (U s U^T)_ii, and likewise with V for
+    a fake one. Singular values below 1e-6 of the largest are left out.
+
+    Args:
+        real, fake: features (N,D) and (M,D), float64.
+
+    Returns:
+        (N,) and (M,).
+    """
+    small, large = (real, fake) if len(real) <= len(fake) else (fake, real)
+    means = small.mean(dim=0), large.mean(dim=0)
+    rows = [(x - mean) / (len(x) - 1) ** 0.5 for x, mean in zip((small, large), means, strict=True)]
+    basis, factor = torch.linalg.qr(rows[0]) if len(small) > small.shape[1] else (None, rows[0])
+    cross = rows[1] @ factor.T
+    squares, vectors = torch.linalg.eigh(cross.T @ cross)
+    values = squares.clamp(min=0).sqrt()
+    shown = values > 1e-6 * values[-1]
+    values, vectors = values[shown], vectors[:, shown]
+    terms = [
+        (vectors if basis is None else basis @ vectors).square() @ values,
+        (cross @ vectors).square() @ values.reciprocal(),
+    ]
+    found = []
+    for x, row, term, mean, other in zip((small, large), rows, terms, means, means[::-1], strict=True):
+        influence = len(x) * (row.square().sum(dim=1) - term) + 2 * (x - mean) @ (mean - other)
+        found.append(influence - influence.mean())
+    return (found[0], found[1]) if small is real else (found[1], found[0])
+
+
+def _bootstrap_deviation(
+    real: Tensor,
+    fake: Tensor,
+    sizes: tuple[int, int],
+    replicates: int,
+    seed: int,
+    progress: Callable[[int], object] | None,
+) -> float:
     generator = seeded_generator(seed, "frechet interval")
     distances = []
     for _ in range(replicates):
-        real_mean, real_rows = _resampled(real, real_size, generator)
-        fake_mean, fake_rows = _resampled(fake, fake_size, generator)
+        real_mean, real_rows = _resampled(real, sizes[0], generator)
+        fake_mean, fake_rows = _resampled(fake, sizes[1], generator)
         spread = real_rows.square().sum() + fake_rows.square().sum()
         distances.append((real_mean - fake_mean).square().sum() + spread - 2 * _cross_trace(real_rows, fake_rows))
         if progress is not None:
             progress(1)
-    reach = NormalDist().inv_cdf(0.5 + level / 2) * float(torch.stack(distances).std())
-    return max(0.0, estimate - reach), estimate + reach
+    return float(torch.stack(distances).std())
 
 
 def check_same_dims(first: int, second: int) -> None:
@@ -322,3 +374,92 @@ def _cross_trace(rows1: Tensor, rows2: Tensor) -> Tensor:
         small = torch.linalg.qr(small, mode="r").R  # another factor of the same covariance, of D rows
     product = small @ large.T
     return torch.linalg.eigvalsh(product @ product.T).clamp(min=0).sqrt().sum()
+
+
+# Kernel distances.
+
+
+@dataclass(frozen=True)
+class KernelDistance:
+    """Mean and (population) standard deviation over the subsets; the unbiased mean may fall a little below 0."""
+
+    mean: float
+    std: float
+    subset_size: int
+
+
+def kernel_distance(
+    x1: Tensor, x2: Tensor, *, subsets: int = 100, subset_size: int | None = None, seed: int = 0
+) -> KernelDistance:
+    """Squared maximum mean discrepancy under the kernel (x.y/D + 1)^3, averaged over random subsets, in float64.
+
+    Args:
+        x1, x2: features (N1,D) and (N2,D).
+        subsets: number of pairs of subsets, drawn without replacement inside a subset.
+        subset_size: samples in a subset; min(1000, n // 2) by default, n the smaller of N1 and N2.
+        seed: the draws are a function of it.
+
+    Raises:
+        ValueError: a subset would have fewer than 2 samples or more than a set has; different D, NaN or infinite values.
+    """
+    x1, x2 = checked_features(x1), checked_features(x2)
+    check_same_dims(x1.shape[1], x2.shape[1])
+    smaller = min(len(x1), len(x2))
+    size = min(1000, smaller // 2) if subset_size is None else subset_size
+    if not 2 <= size <= smaller or subsets < 1:
+        raise ValueError(
+            f"the kernel distance needs subsets of 2 to {smaller} samples, got {subsets} of {size} "
+            f"from sets of {len(x1)} and {len(x2)}"
+        )
+    generator = seeded_generator(seed, "kernel distance")
+
+    def draw(x: Tensor) -> Tensor:
+        return x[torch.randperm(len(x), generator=generator)[:size].to(x.device)]
+
+    distances = torch.stack([_squared_mmd(draw(x1), draw(x2)) for _ in range(subsets)])
+    return KernelDistance(float(distances.mean()), float(distances.std(correction=0)), size)
+
+
+def _squared_mmd(x: Tensor, y: Tensor) -> Tensor:
+    """Unbiased estimate from two subsets (m,D): a sample is not compared with itself."""
+    m = len(x)
+    xx, yy = (kernel.sum() - kernel.trace() for kernel in (_kernel(x, x), _kernel(y, y)))
+    return (xx + yy) / (m * (m - 1)) - 2 * _kernel(x, y).mean()
+
+
+def _kernel(x: Tensor, y: Tensor) -> Tensor:
+    return (x @ y.T / x.shape[1] + 1) ** 3
+
+
+#: Bandwidth of CMMD's kernel, and the factor that makes its values readable, as published.
+CMMD_SIGMA, CMMD_SCALE = 10.0, 1000.0
+
+
+def cmmd(x1: Tensor, x2: Tensor) -> float:
+    """CMMD (Jayasumana et al. 2024): 1000 times the squared maximum mean discrepancy under exp(-|x - y|^2 / (2 * 10^2)).
+
+    As published it is of normalised CLIP embeddings, and biased: a sample is compared with itself too, so it is 0 for equal
+    sets and above 0 for equal distributions.
+
+    Args:
+        x1, x2: features (N,D) and (M,D), at least one each.
+
+    Raises:
+        ValueError: an empty set, different D, NaN or infinite values.
+    """
+    x1, x2 = checked_features(x1), checked_features(x2)
+    check_same_dims(x1.shape[1], x2.shape[1])
+    if not min(len(x1), len(x2)):
+        raise ValueError(f"CMMD needs a sample of each set, got {len(x1)} and {len(x2)}")
+    centre = x1.mean(dim=0)
+    x1, x2 = x1 - centre, x2 - centre
+    return CMMD_SCALE * max(0.0, _mean_rbf(x1, x1) + _mean_rbf(x2, x2) - 2 * _mean_rbf(x1, x2))
+
+
+def _mean_rbf(x: Tensor, y: Tensor) -> float:
+    """Mean of the kernel over all pairs, a thousand rows at a time. expm1 keeps the digits of kernels near 1."""
+    total = 0.0
+    for part in x.split(1000):
+        squared = part.square().sum(dim=1)[:, None] + y.square().sum(dim=1) - 2 * part @ y.T
+        total += float(torch.expm1(squared.clamp(min=0) / (-2 * CMMD_SIGMA**2)).sum())
+    return total / (len(x) * len(y))
