@@ -24,7 +24,7 @@ from mixgan.data.tiles import make_tiles
 from mixgan.evaluate.command import FidOptions
 from mixgan.evaluate.distances import FeatureStatistics
 from mixgan.evaluate.feature_set import KeptFeatures, write_statistics
-from mixgan.evaluate.features import inception_weight_paths
+from mixgan.evaluate.features import INCEPTION
 from mixgan.evaluate.inception import inception_features
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -76,7 +76,7 @@ class Commands:
     def weights(self) -> Path:
         """The weight file, in a torch hub that this process uses from now on."""
         torch.hub.set_dir(self.home / "hub")
-        path = inception_weight_paths()[0]
+        path = INCEPTION.places()[0]
         write_random_weights(path)
         return path
 

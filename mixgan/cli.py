@@ -50,7 +50,8 @@ def dispatch(argv: Sequence[str]) -> None:
     module, _, function = COMMANDS[name][0].partition(":")
     command: Callable[..., None] = getattr(import_module(module), function or "main")
     if name == "fid":
-        command = partial(command, read_checkpoint=checkpoint_features)
+        readers = import_module(module).Readers(checkpoint=checkpoint_features, run=trained_run)
+        command = partial(command, readers=readers)
     if name == "export":
         command = partial(command, export_classifier=export_classifier)
     command(words)
@@ -64,6 +65,11 @@ def checkpoint_features(path: Path) -> Any:
 def export_classifier(*where: Any) -> list[Path]:
     """Write the network of a classifier's run for mixgan export."""
     return import_module("classify.weights").export(*where)
+
+
+def trained_run(path: Path, direction: str) -> Any:
+    """A run of MixCycleGAN as generated images for fid."""
+    return import_module("mixgan.gan.evaluation").TrainedRun(path, direction)
 
 
 if __name__ == "__main__":

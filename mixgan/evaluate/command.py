@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Protocol
 
 from mixgan.engine.annotations import AtLeast0, AtLeast1, Positional, Seed
 from mixgan.engine.config import CommonSettings, Settings, read_options
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from mixgan.evaluate.comparison import Comparison
     from mixgan.evaluate.features import FeatureExtractor
+    from mixgan.evaluate.sources import BatchSource, Images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,20 +25,32 @@ class FidOptions(Settings):
     Inception Score, and metrics of registered pairs."""
 
     title: ClassVar[str] = "comparison"
-    renamed: ClassVar[Mapping[str, str]] = {"--features embedded": "--features bundled"}
+    renamed: ClassVar[Mapping[str, str]] = {
+        "--features embedded": "--features bundled",
+        "--inception-weights": "--feature-weights",
+    }
 
     real: Annotated[Path, Positional("REAL")]
-    """Folder of real images with its subfolders, or an .npz file of statistics as pytorch-fid writes it."""
-    fake: Annotated[Path, Positional("FAKE")]
-    """Folder of generated images, or an .npz file."""
+    """Folder of real images with its subfolders, or an .npz file: statistics of pytorch-fid or clean-fid, or ADM's arr_0."""
+    fake: Annotated[tuple[Path, ...], Positional("FAKE")]
+    """Folders of generated images, .npz files, or run folders of MixCycleGAN, which are translated on their own test set."""
     features: str = "auto"
-    """auto, inception, bundled, or a checkpoint of the classify command; auto is inception if its weights are here."""
-    inception_weights: Path | None = None
-    """File of the Inception weights, if not in torch's hub cache."""
+    """auto, inception, bundled, dinov2, dinov2-b, clip, timm:NAME, or a run of classify; several with commas; auto: inception
+    if its weights are here, else bundled."""
+    feature_weights: Path | None = None
+    """File of the feature network's weights, if not in a cache; for several networks, the folder of their published files."""
     dims: Literal[2048, 768, 192, 64] = 2048
     """Which features of Inception; published FID has 2048."""
     fast: bool = False
     """Compute Inception in bfloat16: faster, and no published FID any more."""
+    protocol: Literal["pytorch-fid", "clean-fid"] = "pytorch-fid"
+    """How Inception's images are resized: as pytorch-fid (bilinear) or as clean-fid (antialiased bicubic)."""
+    weights: str = "last"
+    """Which weights of a FAKE that is a run: last, best, step-N, or all checkpoints; several with commas."""
+    direction: Literal["AtoB", "BtoA"] = "AtoB"
+    """Which generator of a FAKE that is a run; REAL is of the other domain."""
+    train: Path | None = None
+    """Images that the generator was trained on, a folder or its run folder: is it copying? REAL is then held-out."""
     resize: str = "auto"
     """Side in px that all images are resized to first, or none; auto: none, but with --domain the generated images' size."""
     domain: Literal["A", "B"] | None = None
@@ -54,8 +67,8 @@ class FidOptions(Settings):
     """Images per batch."""
     sample: AtLeast1 = 5000
     """How many features of each set are kept for all metrics but the Frechet distance."""
-    bootstrap: AtLeast0 = 50
-    """Replicates behind the interval of the Frechet distance; 0 for none."""
+    bootstrap: AtLeast0 = 0
+    """Replicates of a bootstrap behind the interval of the Frechet distance; 0: the infinitesimal jackknife, much faster."""
     seed: Seed = 0
     """Seed of samples and draws."""
     on_bad_image: Literal["error", "skip"] = "error"
@@ -72,6 +85,8 @@ class FidOptions(Settings):
     def check(self) -> None:
         """ValueError for values out of range and for files that could not be written in the end."""
         super().check()
+        if not self.fake:
+            raise ValueError("FAKE is missing: mixgan fid REAL FAKE [FAKE ...]")
         if self.resize not in ("auto", "none") and not (self.resize.isdigit() and int(self.resize) > 0):
             raise ValueError(f"--resize must be auto, none or a number of pixels, got {self.resize}")
         if self.bootstrap == 1:
@@ -91,20 +106,38 @@ class FidOptions(Settings):
             raise ValueError(f"--save-statistics needs the images of REAL, but {self.real} is a statistics file")
 
 
-def main(argv: Sequence[str], *, read_checkpoint: "Callable[[Path], FeatureExtractor] | None" = None) -> None:
-    """The command.
+class TrainedRun(Protocol):
+    """A run of a GAN, as the command is handed it."""
 
-    Args:
-        argv: its words.
-        read_checkpoint: features of a classifier's checkpoint; None where only the built-in features are known.
+    def generated(self, weights: str) -> "dict[str, tuple[BatchSource, int | None]]":
+        """Images that it generates, and their training step, by names; ``weights`` as --weights."""
+
+    def training_images(self) -> "Images":
+        """The images of the domain that it generates that it was trained on."""
+
+
+@dataclass(frozen=True)
+class Readers:
+    """What the command reads with the help of packages above this one, handed in by ``mixgan.cli``.
+
+    Attributes:
+        checkpoint: a classifier's run -> its features.
+        run: a run folder and a direction -> the trained run.
     """
+
+    checkpoint: "Callable[[Path], FeatureExtractor] | None" = None
+    run: "Callable[[Path, Literal['AtoB', 'BtoA']], TrainedRun] | None" = None
+
+
+def main(argv: Sequence[str], *, readers: Readers = Readers()) -> None:
+    """The command; ``readers`` know runs, for --features and FAKE."""
     options, _ = read_options(FidOptions, argv, prog="mixgan fid")
     from mixgan.engine.accelerator import make_accelerator
     from mixgan.engine.run_folder import write_json
 
     shared = {name: getattr(options, name) for name in ("threads", "seed", "max_image_pixels")}
     accelerator = make_accelerator(CommonSettings(**shared, **launcher_wish()))
-    result = run(options, accelerator, read_checkpoint)
+    result = run(options, accelerator, readers)
     if accelerator.is_main_process:
         if options.json:
             write_json(options.json, result.to_dict())
@@ -118,21 +151,24 @@ def main(argv: Sequence[str], *, read_checkpoint: "Callable[[Path], FeatureExtra
     accelerator.end_training()
 
 
-def run(
-    options: FidOptions, accelerator: "Accelerator", read_checkpoint: "Callable[[Path], FeatureExtractor] | None" = None
-) -> "Comparison":
+def run(options: FidOptions, accelerator: "Accelerator", readers: Readers = Readers()) -> "Comparison":
     """``mixgan.evaluate.compare`` with the options of the command."""
     from mixgan.engine.accelerator import main_first
     from mixgan.evaluate.comparison import compare
     from mixgan.evaluate.feature_set import ReferenceCache
 
-    extractor = main_first(accelerator, lambda: find_features(options, read_checkpoint))
+    extractors = main_first(accelerator, lambda: find_features(options, readers))
+    fakes, steps = find_fakes(options, readers)
+    train: Images | None = options.train
+    if options.train is not None and _is_run(options.train):
+        train = _read_run(options.train, options, readers, "--train").training_images()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "skipped .* image files")  # named among the comparison's own warnings
         result = compare(
             options.real,
-            options.fake,
-            features=extractor,
+            fakes,
+            features=extractors,
+            train=train,
             resize="auto" if options.resize == "auto" else None if options.resize == "none" else int(options.resize),
             domain=options.domain,
             on_bad_image=options.on_bad_image,
@@ -146,29 +182,74 @@ def run(
             accelerator=accelerator,
             verbose=True,
         )
-    if not extractor.name.startswith("inception") and (options.fast or options.dims != 2048):
+    for name, one in (result.fakes or {next(iter(fakes)): result}).items():
+        one.step = steps.get(name)
+    result.step = next(iter(steps.values()), None)
+    for_inception = options.fast or options.dims != 2048 or options.protocol != "pytorch-fid"
+    if for_inception and not any(extractor.name.startswith("inception") for extractor in extractors):
         result.warnings.append(
-            f"--fast and --dims are for Inception, they change nothing about {extractor.name} features"
+            "--fast, --dims and --protocol are for Inception, they change nothing about "
+            f"{' and '.join(extractor.name for extractor in extractors)} features"
         )
     return result
 
 
-def find_features(
-    options: FidOptions, read_checkpoint: "Callable[[Path], FeatureExtractor] | None"
-) -> "FeatureExtractor":
+def find_features(options: FidOptions, readers: Readers = Readers()) -> "list[FeatureExtractor]":
     """The features that --features asks for."""
     from mixgan.evaluate.features import FEATURE_NAMES, choose_features
 
-    if options.features in FEATURE_NAMES:
-        return choose_features(
-            options.features, inception_weights=options.inception_weights, dims=options.dims, fast=options.fast
+    def find(name: str) -> "FeatureExtractor":
+        if name in FEATURE_NAMES or name.startswith("timm:"):
+            return choose_features(
+                name,
+                weights=options.feature_weights,
+                dims=options.dims,
+                fast=options.fast,
+                protocol=options.protocol,
+            )
+        known = f"--features must be one of {', '.join(FEATURE_NAMES)}, timm:NAME"
+        if readers.checkpoint is None:
+            raise ValueError(f"{known}, got {name}; recipes/fid.py takes checkpoints, too")
+        if not Path(name).exists():
+            raise ValueError(f"{known} or a checkpoint of classify; there is no file or folder {name}")
+        return readers.checkpoint(Path(name))
+
+    names = [name.strip() for name in options.features.split(",")]
+    with_weights = [
+        name for name in names if name.startswith("timm:") or name in FEATURE_NAMES[3:] or name == "inception"
+    ]
+    given = options.feature_weights
+    if given is not None and not given.is_dir() and len(with_weights) > 1:
+        raise ValueError(
+            f"--feature-weights {given} is one file, but {' and '.join(with_weights)} have a file each: name a folder with "
+            "their published files"
         )
-    known = f"--features must be one of {', '.join(FEATURE_NAMES)}"
-    if read_checkpoint is None:
-        raise ValueError(f"{known}, got {options.features}; recipes/fid.py takes checkpoints, too")
-    if not Path(options.features).exists():
-        raise ValueError(f"{known} or a checkpoint of classify; there is no file or folder {options.features}")
-    return read_checkpoint(Path(options.features))
+    return [find(name) for name in names]
+
+
+def find_fakes(options: FidOptions, readers: Readers) -> "tuple[dict[str, Images], dict[str, int | None]]":
+    """The generated sets by name, and the training steps of those that runs generate."""
+    fakes: dict[str, Images] = {}
+    steps: dict[str, int | None] = {}
+    for path in options.fake:
+        if readers.run is not None and _is_run(path):
+            for name, (images, step) in _read_run(path, options, readers, "FAKE").generated(options.weights).items():
+                fakes[name], steps[name] = images, step
+        else:
+            fakes[str(path)] = path
+    if options.weights != "last" and not steps:
+        raise ValueError(f"--weights {options.weights} chooses weights of a run, but no FAKE is a run folder")
+    return fakes, steps
+
+
+def _is_run(path: Path) -> bool:
+    return (path / "config.json").is_file() and (path / "checkpoints").is_dir()
+
+
+def _read_run(path: Path, options: FidOptions, readers: Readers, what: str) -> TrainedRun:
+    if readers.run is None:
+        raise ValueError(f"{what} {path} is a run folder, which recipes/fid.py and mixgan fid take, not this module")
+    return readers.run(path, options.direction)
 
 
 def show(result: "Comparison") -> None:
@@ -179,15 +260,44 @@ def show(result: "Comparison") -> None:
     from rich.text import Text
 
     console = Console()
-    table = Table(box=SIMPLE_HEAD, show_edge=False)
-    table.add_column("metric", min_width=24)
-    table.add_column("value", justify="right", no_wrap=True)
-    table.add_column("how", style="dim")
-    for name, value, how in metric_rows(result):
-        table.add_row(Text(name), f"{value:.4g}", Text(how))
-    console.print(table)
-    for text in result.warnings:
+    for one in [result, *result.others.values()]:
+        table = Table(box=SIMPLE_HEAD, show_edge=False)
+        table.add_column("metric", min_width=24)
+        table.add_column("value", justify="right", no_wrap=True)
+        table.add_column("how", style="dim")
+        for name, value, how in metric_rows(one):
+            table.add_row(Text(name), f"{value:.4g}", Text(how))
+        console.print(table)
+    if result.fakes:
+        table = Table(box=SIMPLE_HEAD, show_edge=False)
+        rows = set_rows(result)
+        for column in rows[0]:
+            table.add_column(column, justify="left" if column == "generated" else "right")
+        for row in rows:
+            table.add_row(*(Text(value if isinstance(value, str) else f"{value:.4g}") for value in row.values()))
+        console.print(table)
+    for text in all_warnings(result):
         console.print(f"warning: {text}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+
+
+def all_warnings(result: "Comparison") -> list[str]:
+    """Those of all sets in all features, each once."""
+    sets = result.fakes.values() if result.fakes else [result]
+    return list(dict.fromkeys(text for one in sets for each in (one, *one.others.values()) for text in each.warnings))
+
+
+def set_rows(result: "Comparison") -> "list[dict[str, str | float]]":
+    """A row for every generated set: its name, its training step, and the metrics in all features."""
+    rows = []
+    for name, one in result.fakes.items():
+        row: dict[str, str | float] = {"generated": name, **({} if one.step is None else {"step": one.step})}
+        for each in (one, *one.others.values()):
+            suffix = f" ({each.features})" if one.others else ""
+            row |= {each.distance: each.fd} if each.fd is not None else {}
+            values = {key: getattr(each, key) for key in ("kid", "cmmd", "precision", "recall", "authpct", "rmse")}
+            row |= {f"{key}{suffix}": value for key, value in values.items() if value is not None}
+        rows.append(row)
+    return rows
 
 
 #: (field of Comparison, name, how it is computed and which way is better)
@@ -197,15 +307,29 @@ ROWS = (
         "kernel distance (KID)",
         "cubic kernel, 100 subsets of {kid_subset_size}; around 0 for equal sets, lower is better",
     ),
+    ("cmmd", "CMMD", "RBF kernel, sigma 10, times 1000, kept features; lower is better"),
     ("precision", "precision", "k = 3, kept features; share of generated images among real ones"),
     ("recall", "recall", "k = 3, kept features; share of real images among generated ones"),
     ("density", "density", "k = 5, kept features; near 1 for equal sets"),
     ("coverage", "coverage", "k = 5, kept features; share of real images with a generated one near by"),
+    ("clipped_density", "Clipped Density", "k = 5, kept features; share of good generated images, 1 is best"),
+    (
+        "clipped_coverage",
+        "Clipped Coverage",
+        "k = 5, kept features; as if this share covered the real images, 1 is best",
+    ),
     (
         "inception_score",
         "Inception Score",
         "{features} classifier, 10 splits of the generated images; higher is better",
     ),
+    ("authpct", "AuthPct", "% of generated images that are no near copies of one of {n_train} training images"),
+    (
+        "nearer_to_train",
+        "nearer to training images",
+        "share of generated images nearer to them than held-out ones are; 0.5 without copying",
+    ),
+    ("ct", "C_T", "z-score of that, far below 0 means copies; p = {ct_p:.3g}"),
     ("rmse", "RMSE", "per channel, 0..255, mean over {n_pairs} pairs of one file name; lower is better"),
     ("rmse_gcgan", "RMSE, GcGAN's convention", "at 256 px, channels summed; lower is better"),
     ("acc5", "pixels within 5", "share of pixels with all channels closer than 5"),
@@ -223,7 +347,9 @@ def metric_rows(result: "Comparison") -> list[tuple[str, float, str]]:
         real, fake = ("an unknown number of" if n is None else n for n in (result.n_real, result.n_fake))
         how = f"{real} real, {fake} generated images"
         if result.fd_low is not None:
-            how += f", 95 % interval {result.fd_low:.4g} to {result.fd_high:.4g} by bootstrap"
+            how += f", 95 % interval {result.fd_low:.4g} to {result.fd_high:.4g}"
+        if not result.distance.startswith(("FID", "FD-")):
+            how += "; not comparable with published distances"
         rows.append((result.distance, result.fd, f"{how}; lower is better"))
     for key, name, how in ROWS:
         if values.get(key) is not None:

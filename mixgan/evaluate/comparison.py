@@ -1,68 +1,54 @@
 """Comparison of generated images with real ones: features -> statistics -> metrics, from folders, tensors or loaders."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, Literal
 
 from mixgan.evaluate.distances import (
-    FeatureStatistics,
+    cmmd,
     frechet_distance,
     frechet_distance_from_features,
     frechet_interval,
     kernel_distance,
 )
 from mixgan.evaluate.feature_set import (
+    Features,
     FeatureSet,
     MadeWith,
     ReferenceCache,
-    finite_features,
+    default_accelerator,
+    find_extractors,
     known_set,
-    measure,
+    measure_all,
     read_made_with,
     reference_key,
     write_statistics,
 )
-from mixgan.evaluate.features import (
-    FeatureExtractor,
-    choose_features,
-    distance_name,
-    inception_score,
-    is_published_fid,
-    module_features,
-)
-from mixgan.evaluate.neighbours import density_coverage, precision_recall
+from mixgan.evaluate.features import FeatureExtractor, inception_score, is_published_fid
+from mixgan.evaluate.neighbours import density_coverage, memorization, precision_recall
 from mixgan.evaluate.paired import METRICS as PAIRED
-from mixgan.evaluate.paired import PairDistances, measure_pairs
-from mixgan.evaluate.sources import (
-    FolderSource,
-    Images,
-    Side,
-    Source,
-    find_pairs,
-    open_sides,
-    side_name,
-)
+from mixgan.evaluate.paired import PairDistances, find_pairs, measure_pairs
+from mixgan.evaluate.sources import FolderSource, Images, Side, open_sides, side_name, side_origin
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-Features: TypeAlias = str | nn.Module
+    from mixgan.evaluate.sources import Source
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a page about a comparison needs: both sets of features, where they come from, and the pairs if there are any."""
+    """What a page about a comparison needs: the sets of features, where they come from, and the pairs if there are any."""
 
     real: FeatureSet
     fake: FeatureSet
     real_side: Side
     fake_side: Side
     pairs: PairDistances | None
+    train: FeatureSet | None = None
+    train_side: Side | None = None
 
 
 @dataclass(kw_only=True)
@@ -71,6 +57,7 @@ class Comparison:
 
     ``fd`` is of all images; what needs single features is of the kept ones, whose numbers are ``kept_real`` and
     ``kept_fake``. ``fid`` equals ``fd`` where it is of Inception's 2048 features by the published weights, else it is None.
+    ``others`` are the same metrics in further features, by their names, and ``fakes`` those of several generated sets.
     """
 
     fd: float | None = None
@@ -80,12 +67,20 @@ class Comparison:
     kid: float | None = None
     kid_std: float | None = None
     kid_subset_size: int | None = None
+    cmmd: float | None = None
     precision: float | None = None
     recall: float | None = None
     density: float | None = None
     coverage: float | None = None
+    clipped_density: float | None = None
+    clipped_coverage: float | None = None
     inception_score: float | None = None
     inception_score_std: float | None = None
+    authpct: float | None = None
+    nearer_to_train: float | None = None
+    ct: float | None = None
+    ct_p: float | None = None
+    n_train: int | None = None
     n_real: int | None = None
     n_fake: int | None = None
     kept_real: int | None = None
@@ -106,14 +101,23 @@ class Comparison:
     note: str = ""
     real: str = ""
     fake: str = ""
+    real_from: str = ""
+    fake_from: str = ""
+    step: int | None = None
     seconds: float | None = None
+    others: "dict[str, Comparison]" = field(default_factory=dict)
+    fakes: "dict[str, Comparison]" = field(default_factory=dict)
     evidence: Evidence | None = field(default=None, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON file: flat; without ``fid`` where there is none, and without paired metrics where there are no pairs."""
-        absent = {"evidence"} | ({"fid"} if self.fid is None else set())
+        """The JSON file: flat, but for ``others`` and ``fakes``; without what cannot be computed of such sets or features."""
+        absent = {"evidence"} | {name for name in ("fid", "cmmd", "step", "others", "fakes") if not getattr(self, name)}
         absent |= {*PAIRED, "n_pairs"} if self.n_pairs is None else set()
-        return {name: value for name, value in vars(self).items() if name not in absent}
+        absent |= {*MEMORIZATION.names, "n_train"} if self.n_train is None else set()
+        values = {name: value for name, value in vars(self).items() if name not in absent}
+        for group in {"others", "fakes"} - absent:
+            values[group] = {name: one.to_dict() for name, one in values[group].items()}
+        return values
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,7 @@ KID = Metric(
     BOTH,
     lambda real, fake, _, seed: astuple(kernel_distance(real, fake, seed=seed)),
 )
+CMMD = Metric(("cmmd",), "CMMD", 1, BOTH, lambda real, fake, *_: (cmmd(real, fake),))
 INCEPTION_SCORE = Metric(
     ("inception_score", "inception_score_std"),
     "the Inception Score",
@@ -147,30 +152,41 @@ INCEPTION_SCORE = Metric(
 #: A new metric is a row here and a field of ``Comparison``.
 KEPT_METRICS = (
     KID,
+    CMMD,
     Metric(("precision", "recall"), "precision and recall", 4, BOTH, lambda a, b, *_: astuple(precision_recall(a, b))),
     Metric(
-        ("density", "coverage"), "density and coverage", 6, ("real",), lambda a, b, *_: astuple(density_coverage(a, b))
+        ("density", "coverage", "clipped_density", "clipped_coverage"),
+        "density and coverage",
+        6,
+        ("real",),
+        lambda a, b, *_: astuple(density_coverage(a, b)),
     ),
     INCEPTION_SCORE,
 )
+#: Needs the training images, too.
+MEMORIZATION = Metric(("authpct", "nearer_to_train", "ct", "ct_p"), "memorisation", 1, BOTH, lambda *_: ())
 #: Names for ``metrics=``; what is computed together comes together.
-METRICS = ("fd", "kid", "precision", "recall", "density", "coverage", "inception_score", *PAIRED)
+METRICS = (
+    "fd", "kid", "cmmd", "precision", "recall", "density", "coverage", "clipped_density", "clipped_coverage",
+    "inception_score", "authpct", "ct", *PAIRED,
+)  # fmt: skip
 
 
 def compare(
     real: Images,
-    fake: Images,
+    fake: Images | Mapping[str, Images],
     *,
-    features: Features = "auto",
+    features: Features | Sequence[Features] = "auto",
     metrics: Sequence[str] = METRICS,
-    inception_weights: Path | None = None,
+    feature_weights: Path | None = None,
+    train: Images | None = None,
     resize: int | Literal["auto"] | None = None,
     domain: Literal["A", "B"] | None = None,
     on_bad_image: Literal["error", "skip"] = "error",
     pairs: Literal["auto", "yes", "no"] = "auto",
     batch_size: int = 50,
     sample: int = 5000,
-    bootstrap: int = 50,
+    bootstrap: int | None = 0,
     seed: int = 0,
     cache: ReferenceCache | None = None,
     save_statistics: Path | None = None,
@@ -180,13 +196,16 @@ def compare(
     """Compare generated images with real ones.
 
     Args:
-        real, fake: a folder of images, an .npz file of statistics as pytorch-fid writes it, images (N,3,H,W) uint8 0..255 or
-            float 0..1, or a DataLoader of batches of them (or of tuples or lists that begin with one, or of dicts with one
-            under "image"), which is iterated over once and must not be prepared by accelerate.
-        features: "auto" (inception if its weights are on this machine, else bundled), "inception", "bundled", or
-            ``module_features(...)`` of any network.
+        real, fake: a folder of images, an .npz file of statistics as pytorch-fid and clean-fid write it or of images ``arr_0``
+            as ADM does, images (N,3,H,W) uint8 0..255 or float 0..1, or a DataLoader of batches of them (or of tuples or lists
+            that begin with one, or of dicts with one under "image"), which is iterated over once and must not be prepared by
+            accelerate. ``fake`` may be several of them by name: the real images are then read once.
+        features: "auto" (inception if its weights are on this machine, else bundled), "inception", "bundled", "dinov2",
+            "dinov2-b", "clip", "timm:NAME", or ``module_features(...)`` of any network; a list, or names with commas, for
+            several: every image is then decoded once.
         metrics: names of ``METRICS``; paired metrics need pairs, see ``pairs``.
-        inception_weights: file of the Inception weights, if not in torch's hub cache.
+        feature_weights: file of the network's weights, if not in torch's hub cache; for several networks, the folder.
+        train: the images that the generator was trained on, for memorisation: ``real`` are then held-out ones.
         resize: side in px that images of folders are resized to first, by antialiased bicubic; "auto": with ``domain`` the
             size of the generated images, else None.
         domain: ``real`` has side-by-side pairs of Google Maps: compare with their photos ("A") or maps ("B").
@@ -195,15 +214,16 @@ def compare(
             is known to be paired, as equal names alone (trainA/1.jpg, trainB/1.jpg) may be a coincidence.
         batch_size: images per batch.
         sample: number of features of each set that are kept for all metrics but the Frechet distance.
-        bootstrap: replicates behind ``fd_low`` and ``fd_high``; 0 for none.
+        bootstrap: replicates behind ``fd_low`` and ``fd_high``; 0 for the infinitesimal jackknife, None for no interval.
         seed: of samples and draws.
-        cache: where the features of a folder of real images are stored between calls.
+        cache: where the features of a folder of real, or training, images are stored between calls.
         save_statistics: .npz file to write the statistics of the real images to.
         accelerator: shares the work between its processes, all of which must call this; by default a new one.
         verbose: print what is computed and show progress bars.
 
     Returns:
-        The metrics, the same on all processes.
+        The metrics, the same on all processes: of the first generated set in the first features, with those of the other
+        features in ``others`` and, of several sets, all in ``fakes``.
 
     Raises:
         ValueError: an unknown metric, fewer than two images, images of another shape or range, pairs that are asked for and
@@ -214,131 +234,109 @@ def compare(
 
     began = time.monotonic()
     check_metrics(metrics)
-    accelerator = accelerator or _default_accelerator()
+    accelerator = accelerator or default_accelerator()
     verbose = verbose and accelerator.is_main_process
+    given: Mapping[str, Images] = fake if isinstance(fake, Mapping) else {"": fake}
     with errors_reach_all(accelerator):  # mistakes in the inputs are reported before the long work
-        real_side, fake_side = open_sides(real, fake, resize=resize, domain=domain, on_bad_image=on_bad_image)
-    extractor = _extractor(features, inception_weights, accelerator)
-    preprocessing = preprocessing_text(real_side, fake_side)
+        real_side, *sides = open_sides(
+            real, *given.values(), train=train, resize=resize, domain=domain, on_bad_image=on_bad_image
+        )
+        train_side = sides.pop() if train is not None else None
+    extractors = find_extractors(features, feature_weights, accelerator)
     if verbose:
-        print(*filter(None, (extractor.note, preprocessing)), sep="\n", flush=True)
+        print(*filter(None, (extractor.note for extractor in extractors)), sep="\n", flush=True)
+        print(*dict.fromkeys(preprocessing_text(real_side, side) for side in sides), sep="\n", flush=True)
     with errors_reach_all(accelerator):
-        warnings = input_warnings(real_side, fake_side, extractor)
-        matched, obstacle = find_pairs(real_side, fake_side, pairs) if {*metrics} & {*PAIRED} else (None, None)
-        sides = [known_set(side, extractor) if isinstance(side, Path) else side for side in (real_side, fake_side)]
+        paired = [find_pairs(real_side, side, pairs) if {*metrics} & {*PAIRED} else (None, None) for side in sides]
+        for side in (real_side, *sides):
+            for extractor in extractors if isinstance(side, Path) else ():
+                known_set(side, extractor)
 
-    def bar(source: Source, what: str = "") -> Progress:
+    def bar(source: "Source", what: str = "") -> Progress:
         world = accelerator.num_processes
         own = None if source.count is None else len(range(accelerator.process_index, source.count, world))
         return Progress(f"{what}{source.name}", total=own, unit="images", enabled=verbose)
 
-    def features_of(side: Source | FeatureSet, cache: ReferenceCache | None = None) -> FeatureSet:
-        if isinstance(side, FeatureSet):
-            return side
-        key = None
+    def features_of(side: Side, cache: ReferenceCache | None = None) -> list[FeatureSet]:
+        if isinstance(side, Path):
+            return [known_set(side, extractor) for extractor in extractors]
+        found: dict[str, FeatureSet | None] = dict.fromkeys(extractor.name for extractor in extractors)
+        keys: dict[str, str] = {}
         if cache is not None and isinstance(side, FolderSource):
-            key = on_main(accelerator, lambda: reference_key(side.fingerprint(), extractor, sample=sample, seed=seed))
-            stored = on_main(accelerator, lambda: cache.load(key))
-            if stored is not None:
-                if verbose:
-                    print(f"{side.name}: features from {cache.folder}", flush=True)
-                return stored.to(accelerator.device)
-        how: dict[str, Any] = {"accelerator": accelerator, "batch_size": batch_size, "sample": sample, "seed": seed}
-        with bar(side) as shown:
-            measured = measure(side, extractor, **how, advance=shown.advance)
-        if cache is not None and key and not on_main(accelerator, lambda: cache.store(key, measured)) and verbose:
-            print(f"the features of {side.name} could not be stored in {cache.folder}", flush=True)
-        return measured
+            print_of = on_main(accelerator, side.fingerprint)
+            keys = {e.name: reference_key(print_of, e, sample=sample, seed=seed) for e in extractors}
+            found = {name: on_main(accelerator, lambda key=key: cache.load(key)) for name, key in keys.items()}
+            if verbose and any(found.values()):
+                print(f"{side.name}: features from {cache.folder}", flush=True)
+        missing = [extractor for extractor in extractors if found[extractor.name] is None]
+        if missing:
+            how: dict[str, Any] = {"accelerator": accelerator, "batch_size": batch_size, "sample": sample, "seed": seed}
+            with bar(side) as shown:
+                measured = measure_all(side, missing, **how, advance=shown.advance)
+            for extractor, one in zip(missing, measured, strict=True):
+                found[extractor.name] = one
+                if (
+                    keys
+                    and not on_main(accelerator, lambda e=extractor, m=one: cache.store(keys[e.name], m))
+                    and verbose
+                ):
+                    print(f"the features of {side.name} could not be stored in {cache.folder}", flush=True)
+        return [one.to(accelerator.device) for one in found.values() if one is not None]
 
-    real_set, fake_set = features_of(sides[0], cache), features_of(sides[1])
-    measured_pairs = None
-    if matched is not None and (real_set.warnings or fake_set.warnings):
-        obstacle = "unreadable files were skipped: no paired metrics"
-    if obstacle is not None:
-        warnings.append(obstacle)
-    elif matched is not None and isinstance(real_side, FolderSource) and isinstance(fake_side, FolderSource):
-        with bar(fake_side, "pairs of ") as shown:
-            measured_pairs = measure_pairs(
-                real_side, fake_side, matched, accelerator=accelerator, batch_size=batch_size, advance=shown.advance
-            )
+    real_sets = features_of(real_side, cache)
+    train_sets = features_of(train_side, cache) if train_side is not None else [None] * len(extractors)
     if save_statistics:
-        made_with = MadeWith(extractor.name, extractor.weights_sha256, preprocessing_of(real_side))
-        on_main(accelerator, lambda: write_statistics(save_statistics, real_set.statistics, made_with))
-    with Progress("interval", total=bootstrap, enabled=verbose and bootstrap > 1) as shown:
-        result = on_main(
-            accelerator,
-            lambda: compare_sets(
-                real_set, fake_set, extractor, metrics=metrics, bootstrap=bootstrap, seed=seed, progress=shown.advance
-            ),
-        )
-    result.warnings += warnings
-    folders = [side for side in (real_side, fake_side) if isinstance(side, FolderSource)]
-    of_pairs: dict[str, Any] = {**measured_pairs.means, "n_pairs": len(measured_pairs.pairs)} if measured_pairs else {}
-    return replace(
-        result,
-        **of_pairs,
-        resize=folders[0].preprocessing.size if folders else None,
-        preprocessing=preprocessing,
-        note=extractor.note,
-        real=side_name(real_side),
-        fake=side_name(fake_side),
-        seconds=round(time.monotonic() - began, 1),
-        evidence=Evidence(real_set, fake_set, real_side, fake_side, measured_pairs),
-    )
-
-
-class FrechetDistance:
-    """Frechet distance of images that come in batches, for use inside a training loop.
-
-    Memory is that of the features' covariances, whatever the number of images. In several processes each adds its own
-    images, and ``compute`` is of all of them::
-
-        distance = FrechetDistance()
-        distance.update(images, real=True)
-        distance.update(generator(noise), real=False)
-        print(distance.name, distance.compute())
-        distance.reset(real=False)  # the real images stay, for the next epoch
-
-    Args:
-        features, inception_weights: see ``compare``.
-        accelerator: of the training loop; by default a new one.
-
-    Attributes:
-        name: name of the distance in reports; "FID" only for Inception's 2048 features.
-    """
-
-    def __init__(
-        self,
-        features: Features = "auto",
-        *,
-        inception_weights: Path | None = None,
-        accelerator: "Accelerator | None" = None,
-    ) -> None:
-        self.accelerator = accelerator or _default_accelerator()
-        self.extractor = _extractor(features, inception_weights, self.accelerator)
-        self.name = distance_name(self.extractor.name)
-        self.reset()
-
-    def update(self, images: Tensor, *, real: bool) -> None:
-        """Add this process's images (B,3,H,W), uint8 0..255 or float 0..1.
-
-        Raises:
-            ValueError: images of another shape or range, or whose features are not finite.
-        """
-        images = images.detach().to(self.accelerator.device)
-        features = finite_features(self.extractor, images, "real images" if real else "generated images")
-        (self.real if real else self.fake).update(features)
-
-    def compute(self) -> float:
-        """The distance of all images so far, of all processes, which must all call this; ValueError for fewer than 2."""
-        return frechet_distance(self.real.reduce(self.accelerator), self.fake.reduce(self.accelerator))
-
-    def reset(self, *, real: bool | None = None) -> None:
-        """Remove all images, or with ``real`` only the real (True) or the generated ones (False)."""
-        if real is not False:
-            self.real = FeatureStatistics(self.extractor.dims)
-        if real is not True:
-            self.fake = FeatureStatistics(self.extractor.dims)
+        made_with = MadeWith(extractors[0].name, extractors[0].weights_sha256, preprocessing_of(real_side))
+        on_main(accelerator, lambda: write_statistics(save_statistics, real_sets[0].statistics, made_with))
+    results: dict[str, Comparison] = {}
+    for name, side, (matched, obstacle) in zip(given, sides, paired, strict=True):
+        fake_sets, measured_pairs = features_of(side), None
+        if matched is not None and (real_sets[0].warnings or fake_sets[0].warnings):
+            obstacle = "unreadable files were skipped: no paired metrics"
+        elif matched is not None and isinstance(real_side, FolderSource) and isinstance(side, FolderSource):
+            with bar(side, "pairs of ") as shown:
+                measured_pairs = measure_pairs(
+                    real_side, side, matched, accelerator=accelerator, batch_size=batch_size, advance=shown.advance
+                )
+        of_pairs = {**measured_pairs.means, "n_pairs": len(measured_pairs.pairs)} if measured_pairs else {}
+        folders = [one for one in (real_side, side) if isinstance(one, FolderSource)]
+        found = []
+        for extractor, real_set, fake_set, train_set in zip(extractors, real_sets, fake_sets, train_sets, strict=True):
+            with Progress("interval", total=bootstrap or 0, enabled=verbose and bool(bootstrap)) as shown:
+                compared = on_main(
+                    accelerator,
+                    lambda r=real_set, f=fake_set, e=extractor, t=train_set, s=shown: compare_sets(
+                        r, f, e, train=t, metrics=metrics, bootstrap=bootstrap, seed=seed, progress=s.advance
+                    ),
+                )
+            compared.warnings += input_warnings(real_side, side, extractor) + ([obstacle] if obstacle else [])
+            about: dict[str, Any] = of_pairs if not found else {}
+            found.append(
+                replace(
+                    compared,
+                    **about,
+                    resize=folders[0].preprocessing.size if folders else None,
+                    preprocessing=preprocessing_text(real_side, side),
+                    note=extractor.note,
+                    real=side_name(real_side),
+                    fake=name or side_name(side),
+                    real_from=side_origin(real_side),
+                    fake_from=side_origin(side),
+                    seconds=round(time.monotonic() - began, 1),
+                    evidence=Evidence(
+                        real_set,
+                        fake_set,
+                        real_side,
+                        side,
+                        measured_pairs if not found else None,
+                        train_set,
+                        train_side,
+                    ),
+                )
+            )
+        results[name] = replace(found[0], others={one.features: one for one in found[1:]})
+    first = next(iter(results.values()))
+    return first if len(results) == 1 else replace(first, fakes=results)
 
 
 def compare_sets(
@@ -346,8 +344,9 @@ def compare_sets(
     fake: FeatureSet,
     extractor: FeatureExtractor,
     *,
+    train: FeatureSet | None = None,
     metrics: Sequence[str] = METRICS,
-    bootstrap: int = 50,
+    bootstrap: int | None = 0,
     seed: int = 0,
     progress: Callable[[int], object] | None = None,
 ) -> Comparison:
@@ -373,7 +372,7 @@ def compare_sets(
             values["fid"] = values["fd"]
     if real.features is None or fake.features is None:
         warnings.append("a statistics file contains no features: only the Frechet distance can be compared")
-    elif "fd" in metrics and bootstrap > 1 and real.n is not None and fake.n is not None:
+    elif "fd" in metrics and bootstrap is not None and real.n is not None and fake.n is not None:
         values["fd_low"], values["fd_high"] = frechet_interval(
             real.features,
             fake.features,
@@ -383,7 +382,11 @@ def compare_sets(
             sizes=(real.n, fake.n),
             progress=progress,
         )
+    if train is not None and {*MEMORIZATION.names} & {*metrics}:
+        values |= memorization_values(train, real, fake, warnings)
     for metric in KEPT_METRICS:
+        if metric is CMMD and extractor.name != "clip":
+            continue
         needed = {"fake", *metric.of} if metric is INCEPTION_SCORE else {"real", "fake"}
         if not {*metric.names} & {*metrics} or any(features[side] is None for side in needed):
             continue
@@ -405,10 +408,24 @@ def compare_sets(
         kept_real=counts["real"],
         kept_fake=counts["fake"],
         features=extractor.name,
-        distance=distance_name(extractor.name),
+        distance=extractor.distance,
         weights_sha256=extractor.weights_sha256,
         warnings=warnings,
     )
+
+
+def memorization_values(train: FeatureSet, real: FeatureSet, fake: FeatureSet, warnings: list[str]) -> dict[str, Any]:
+    """The fields of ``MEMORIZATION``; empty where there are no features, or too few, with a sentence in ``warnings``."""
+    if train.features is None or real.features is None or fake.features is None:
+        return {}
+    if not enough(MEMORIZATION, min(len(train.features) - 1, len(real.features), len(fake.features)), warnings):
+        return {}
+    if train.n != len(train.features):
+        warnings.append(
+            f"memorisation was searched for among {len(train.features)} of {train.n} training images; --sample {train.n} "
+            "searches all"
+        )
+    return {**vars(memorization(train.features, real.features, fake.features)), "n_train": train.n}
 
 
 def enough(metric: Metric, count: int, warnings: list[str]) -> bool:
@@ -458,21 +475,3 @@ def input_warnings(real: Side, fake: Side, extractor: FeatureExtractor) -> list[
                 f"sharpness alone makes a distance; --resize {width} brings both to one size"
             )
     return warnings
-
-
-def _extractor(features: Features, inception_weights: Path | None, accelerator: "Accelerator") -> FeatureExtractor:
-    """The features on the device; the main process goes first, as it may have to download the weights."""
-    from mixgan.engine.accelerator import main_first
-
-    if isinstance(features, FeatureExtractor):
-        return features.to(accelerator.device)
-    if isinstance(features, nn.Module):
-        return module_features(type(features).__name__.lower(), features).to(accelerator.device)
-    found = main_first(accelerator, lambda: choose_features(features, inception_weights=inception_weights))
-    return found.to(accelerator.device)
-
-
-def _default_accelerator() -> "Accelerator":
-    from accelerate import Accelerator
-
-    return Accelerator(cpu=not torch.cuda.is_available())

@@ -9,25 +9,26 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mixgan.data.order import seeded_generator
 from mixgan.engine.run_folder import partial_file, user_cache
 from mixgan.evaluate.distances import FeatureStatistics
-from mixgan.evaluate.features import FeatureExtractor, checked_features
+from mixgan.evaluate.features import FeatureExtractor, checked_features, choose_features, module_features
 from mixgan.evaluate.sources import Source
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+Features: TypeAlias = str | nn.Module
 #: Part of every cache key: files of another layout, or features computed in another way, are never found.
 FORMAT = 2
 #: Number of unreadable files that a warning names.
@@ -87,26 +88,55 @@ def measure(
     Raises:
         ValueError: a file that cannot be used, or features that are NaN or infinite; on all processes, whichever met it.
     """
+    return measure_all(
+        source,
+        [extractor],
+        accelerator=accelerator,
+        batch_size=batch_size,
+        sample=sample,
+        seed=seed,
+        advance=advance,
+    )[0]
+
+
+def measure_all(
+    source: Source,
+    extractors: Sequence[FeatureExtractor],
+    *,
+    accelerator: "Accelerator",
+    batch_size: int = 50,
+    sample: int = 5000,
+    seed: int = 0,
+    advance: Callable[[int], object] | None = None,
+) -> list[FeatureSet]:
+    """As ``measure`` with each extractor, in one pass: every image is decoded once."""
     from accelerate.utils import gather_object
 
     from mixgan.engine.accelerator import errors_reach_all
 
-    extractor.to(accelerator.device)
-    statistics = FeatureStatistics(extractor.dims)
-    kept = KeptFeatures(extractor.dims, limit=sample, seed=seed)
+    streams = [
+        (e.to(accelerator.device), FeatureStatistics(e.dims), KeptFeatures(e.dims, limit=sample, seed=seed))
+        for e in extractors
+    ]
     with errors_reach_all(accelerator):
         batches = source.batches(batch_size, rank=accelerator.process_index, world=accelerator.num_processes)
         for batch in batches:
-            features = finite_features(extractor, batch.images.to(accelerator.device), source.name)
-            statistics.update(features)
-            kept.update(features, batch.indices)
+            images = batch.images.to(accelerator.device)
+            for extractor, statistics, kept in streams:
+                features = finite_features(extractor, images, source.name)
+                statistics.update(features)
+                kept.update(features, batch.indices)
             if advance is not None:
                 advance(len(batch.indices))
-    kept = kept.reduce(accelerator)
     skipped = sorted(gather_object([str(path) for path in source.skipped]))
     more = f" and {len(skipped) - SHOWN} more" if len(skipped) > SHOWN else ""
     text = f"{source.name}: {len(skipped)} of {source.count} files skipped as unreadable: {', '.join(skipped[:SHOWN])}{more}"
-    return FeatureSet(statistics.reduce(accelerator), kept.features, kept.indices, (text,) if skipped else ())
+    sets = []
+    for _, statistics, kept in streams:
+        kept = kept.reduce(accelerator)
+        everything = statistics.reduce(accelerator)
+        sets.append(FeatureSet(everything, kept.features, kept.indices, (text,) if skipped else ()))
+    return sets
 
 
 def finite_features(extractor: FeatureExtractor, images: Tensor, source: str) -> Tensor:
@@ -118,6 +148,54 @@ def finite_features(extractor: FeatureExtractor, images: Tensor, source: str) ->
             f"{source}: the {extractor.name} features of {bad} out of {len(features)} images in a batch are NaN or infinite"
         )
     return features
+
+
+def find_extractors(
+    features: Features | Sequence[Features], weights: Path | None, accelerator: "Accelerator"
+) -> list[FeatureExtractor]:
+    """The features on the device; the main process goes first, as it may have to download the weights.
+
+    Args:
+        features: a name, several separated by commas, a module, or a list of them.
+        weights: see ``compare``.
+
+    Raises:
+        ValueError: as ``choose_features``; two features of one name; one file of weights for two networks.
+    """
+    from mixgan.engine.accelerator import main_first
+
+    given = [features] if isinstance(features, str | nn.Module) else [*features]
+    wanted = [part.strip() if isinstance(part, str) else part for one in given for part in _split(one)]
+    named = [name for name in wanted if isinstance(name, str) and name not in ("bundled", "embedded", "auto")]
+    if weights is not None and not weights.is_dir() and len(named) > 1:
+        raise ValueError(
+            f"--feature-weights {weights} is one file, but {' and '.join(named)} have a file each: name a folder that contains "
+            "them under their published names"
+        )
+
+    def find(one: Features) -> FeatureExtractor:
+        if isinstance(one, FeatureExtractor):
+            return one
+        if isinstance(one, nn.Module):
+            return module_features(type(one).__name__.lower(), one)
+        return choose_features(one, weights=weights)
+
+    found = main_first(accelerator, lambda: [find(one) for one in wanted])
+    names = [extractor.name for extractor in found]
+    if not names or len({*names}) < len(names):
+        raise ValueError(f"features must be one or more, each once, got {', '.join(names) or 'none'}")
+    return [extractor.to(accelerator.device) for extractor in found]
+
+
+def _split(features: Features) -> Sequence[Features]:
+    return features.split(",") if isinstance(features, str) else [features]
+
+
+def default_accelerator() -> "Accelerator":
+    """A new one, on the GPU if there is one."""
+    from accelerate import Accelerator
+
+    return Accelerator(cpu=not torch.cuda.is_available())
 
 
 class KeptFeatures:

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from http.client import HTTPException
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -20,20 +21,78 @@ from mixgan.ops.transforms import Normalization, to_float
 
 Network = TypeVar("Network", bound=nn.Module)
 
-#: The names of `choose_features`; a command that takes other things too (a checkpoint) asks here first.
-FEATURE_NAMES = ("auto", "inception", "bundled")
-#: First digits of the published file's sha256; they are also part of its name.
-WEIGHTS_SHA256 = "6726825d"
-WEIGHTS_URL = (
-    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
-)
-# torch-fidelity and torchmetrics publish the same file, byte for byte, under another name.
-_FILE_NAMES = (WEIGHTS_URL.rsplit("/", 1)[1], f"weights-inception-2015-12-05-{WEIGHTS_SHA256}.pth")
+Protocol = Literal["pytorch-fid", "clean-fid"]
+#: The names of `choose_features`, beside timm:NAME; a command that takes other things too (a checkpoint) asks here first.
+FEATURE_NAMES = ("auto", "inception", "bundled", "dinov2", "dinov2-b", "clip")
 # The shipped weights were trained on (images - MEAN) / STD in every channel, that is on images*2-1 for images in 0..1.
 BUNDLED_MEAN = 0.5
 BUNDLED_STD = 0.5
 BUNDLED_DIMS = 64
 BUNDLED_WEIGHTS = Path(__file__).with_name("bundled.safetensors")
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """A published file of weights: where it is looked for, where it comes from, and how it is recognised.
+
+    Attributes:
+        network: its name in messages.
+        names: of the file in torch's hub cache; a download gets the first.
+        url: its address.
+        sha256: of its content; first digits are enough.
+    """
+
+    network: str
+    names: tuple[str, ...]
+    url: str
+    sha256: str
+
+    def places(self) -> tuple[Path, ...]:
+        """Where the file is expected: torch's hub cache."""
+        return tuple(Path(torch.hub.get_dir(), "checkpoints", name) for name in self.names)
+
+    def find(self, given: Path | None = None) -> Path | None:
+        """The file, if it is on this machine: ``given`` itself, or in the folder ``given``, or in torch's hub cache."""
+        if given is not None and not given.is_dir():
+            return given if given.is_file() else None
+        places = self.places() if given is None else tuple(given / name for name in self.names)
+        return next((path for path in places if path.is_file()), None)
+
+    def fetch(self, given: Path | None = None, *, download: bool = False) -> Path:
+        """As ``find``, or by a download into torch's hub cache; ValueError that says where the file belongs."""
+        found, place = self.find(given), self.places()[0]
+        if found:
+            return found
+        if given is not None:
+            where = f"no {self.names[0]} in {given}" if given.is_dir() else f"no file {given}"
+            raise ValueError(f"the {self.network} weights are missing: {where}")
+        problem = f"the {self.network} weights are not on this machine"
+        if download:
+            try:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                torch.hub.download_url_to_file(self.url, str(place), hash_prefix=self.sha256, progress=True)
+                return place
+            except (OSError, HTTPException, RuntimeError) as error:  # offline, interrupted, or another file's hash
+                problem = f"the {self.network} weights could not be downloaded ({error})"
+        raise ValueError(
+            f"{problem}: put {place.name} (from {self.url}) into {place.parent}, or name the file with --feature-weights"
+        )
+
+    def not_published(self, path: Path, digest: str, distance: str) -> str:
+        """The warning about another file."""
+        return (
+            f"the {self.network} weights {path} are not the published ones (sha256 {digest[:8]}..., not {self.sha256[:8]}...): "
+            f"not comparable with published {distance}"
+        )
+
+
+INCEPTION = WeightFile(
+    "Inception",
+    # torch-fidelity and torchmetrics publish the same file, byte for byte, under another name.
+    ("pt_inception-2015-12-05-6726825d.pth", "weights-inception-2015-12-05-6726825d.pth"),
+    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
+    "6726825d",
+)
 
 
 class FeatureExtractor(nn.Module):
@@ -48,6 +107,7 @@ class FeatureExtractor(nn.Module):
         mean, std: normalisation (x - mean) / std of images in 0..1, one number or one per channel.
         weights_sha256: hex digest of the file the weights came from; computed from the weights if not given.
         classifier: the layer from features to the classes of an Inception Score, if there is one; copied like the network.
+        distance: published name of a Frechet distance of these features; "FD (NAME)" where there is none.
         warnings: sentences that a report of these features must repeat.
 
     Attributes:
@@ -64,6 +124,7 @@ class FeatureExtractor(nn.Module):
         std: float | Sequence[float] = 1.0,
         weights_sha256: str | None = None,
         classifier: nn.Linear | None = None,
+        distance: str = "",
         warnings: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
@@ -71,6 +132,7 @@ class FeatureExtractor(nn.Module):
         self.dims = dims
         self.network = _frozen(network)
         self.classifier = None if classifier is None else _frozen(classifier)
+        self.distance = distance or f"FD ({name})"
         self.warnings = warnings
         self.note = ""
         self.normalise = Normalization(mean, std)
@@ -112,13 +174,6 @@ class FeatureExtractor(nn.Module):
             return self.classifier(features)
 
 
-def distance_name(features: str) -> str:
-    """Name of a Frechet distance in reports; only that of Inception's 2048 features is called FID."""
-    if features == "inception":
-        return "FID"
-    return f"Frechet distance ({features} features), not comparable with published FID"
-
-
 def module_features(
     name: str,
     module: nn.Module,
@@ -150,50 +205,52 @@ def module_features(
 
 
 def choose_features(
-    name: str, *, inception_weights: Path | None = None, dims: int = 2048, fast: bool = False
+    name: str,
+    *,
+    weights: Path | None = None,
+    dims: int = 2048,
+    fast: bool = False,
+    protocol: Protocol = "pytorch-fid",
 ) -> FeatureExtractor:
     """The features called ``name``; their ``note`` says what was chosen and why.
 
     Args:
-        name: "inception", which downloads its weights if necessary; "bundled", which is always available; or "auto":
-            inception if its weights are on this machine, else bundled, and never a download. "embedded" is the old name
-            of "bundled".
-        inception_weights: file of the Inception weights, if not in torch's hub cache.
-        dims, fast: of the Inception features, see `inception_features`.
+        name: "inception", "dinov2" (ViT-L/14), "dinov2-b" (ViT-B/14), "clip" (ViT-L/14-336) or "timm:MODEL", which download
+            their weights if necessary; "bundled", which is always available ("embedded" is its old name); or "auto":
+            inception if its weights are on this machine, else bundled, and never a download.
+        weights: file of the network's weights, or a folder with the published file, if not in torch's hub cache.
+        dims, fast, protocol: of the Inception features, see `inception_features`.
 
     Raises:
-        ValueError: for another name, or Inception weights that are needed and missing or wrong.
+        ValueError: for another name, weights that are needed and missing or wrong, or timm's features without timm.
     """
     name = "bundled" if name == "embedded" else name
-    if name not in FEATURE_NAMES:
-        raise ValueError(f"features must be one of {', '.join(FEATURE_NAMES)}, got {name!r}")
-    weights = inception_weights or find_inception_weights()
-    if name == "inception" or (name == "auto" and weights):
+    if name not in FEATURE_NAMES and not name.startswith("timm:"):
+        raise ValueError(f"features must be one of {', '.join(FEATURE_NAMES)} and timm:NAME, got {name!r}")
+    found = INCEPTION.find(weights) if name in ("auto", "inception") else None
+    if name == "auto" and weights and not weights.is_dir() and not found:
+        INCEPTION.fetch(weights)  # a file that was asked for and is missing: an error
+    if name == "inception" or found:
         from mixgan.evaluate.inception import inception_features
 
-        features = inception_features(weights, dims=dims, download=name == "inception", fast=fast)
-        reason = f"because the weights are on this machine ({weights})"
-    else:
+        features = inception_features(weights, dims=dims, download=name == "inception", fast=fast, protocol=protocol)
+        reason = f"because the weights are on this machine ({found})"
+    elif name in ("auto", "bundled"):
         features = bundled_features()
-        place = inception_weight_paths()[0]
-        reason = f"because the Inception weights are not on this machine (expected at {place})"
+        reason = f"because the Inception weights are not on this machine (expected at {INCEPTION.places()[0]})"
+    else:
+        from mixgan.evaluate.backbones import backbone_features, timm_features
+
+        model = name.removeprefix("timm:")
+        features = timm_features(model, weights) if model != name else backbone_features(name, weights, download=True)
+        reason = ""
     features.note = f"features: {features.name}, {reason if name == 'auto' else 'as asked for'}"
     return features
 
 
 def is_published_fid(extractor: FeatureExtractor) -> bool:
     """Whether a Frechet distance of these features may be called FID: Inception's 2048 features by the published weights."""
-    return extractor.name == "inception" and extractor.weights_sha256.startswith(WEIGHTS_SHA256)
-
-
-def inception_weight_paths() -> tuple[Path, ...]:
-    """Where the weight file is expected: torch's hub cache, under pytorch-fid's name and torch-fidelity's."""
-    return tuple(Path(torch.hub.get_dir(), "checkpoints", name) for name in _FILE_NAMES)
-
-
-def find_inception_weights() -> Path | None:
-    """The weight file in torch's hub cache, if it is there."""
-    return next((path for path in inception_weight_paths() if path.is_file()), None)
+    return extractor.distance.startswith("FID")
 
 
 class BundledNetwork(nn.Module):

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Mapping
-from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,13 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mixgan.evaluate.features import (
-    WEIGHTS_SHA256,
-    WEIGHTS_URL,
-    FeatureExtractor,
-    find_inception_weights,
-    inception_weight_paths,
-)
+from mixgan.evaluate.features import INCEPTION, FeatureExtractor, Protocol
 from mixgan.ops.transforms import resize
 
 if TYPE_CHECKING:
@@ -33,7 +26,12 @@ _LAYERS = {
 
 
 def inception_features(
-    weights: Path | None = None, *, dims: int = 2048, download: bool = False, fast: bool = False
+    weights: Path | None = None,
+    *,
+    dims: int = 2048,
+    download: bool = False,
+    fast: bool = False,
+    protocol: Protocol = "pytorch-fid",
 ) -> FeatureExtractor:
     """The features of published FID (Heusel et al. 2017), equal to pytorch-fid's up to float32 rounding.
 
@@ -43,74 +41,59 @@ def inception_features(
         download: fetch the file (91 MB) into the hub cache if it is missing.
         fast: bfloat16 instead of float32, two to four times faster on CPUs that support it. The features differ by
             about half a percent, so they have another name.
+        protocol: how images become 299 px: "pytorch-fid" (bilinear, not antialiased) or "clean-fid" (Parmar et al. 2022:
+            Pillow's antialiased bicubic in float, a channel at a time).
 
     Returns:
-        "inception", with 2048 dims; "inception-DIMS" with others; "-bf16" is added by ``fast``. With 2048 dims it has the
-        classifier of the Inception Score. Its ``warnings`` say if the file is not the published one.
+        "inception", with 2048 dims; "inception-DIMS" with others; "-clean" is added by clean-fid's protocol, "-bf16" by
+        ``fast``. With 2048 dims it has the classifier of the Inception Score. Its ``distance`` is "FID" or "FID (clean-fid)"
+        for 2048 dims in float32 of the published weights; its ``warnings`` say if the file is another one.
 
     Raises:
         ValueError: for other dims, or weights that are missing, cannot be downloaded, or are of another network.
     """
     if dims not in _LAYERS:
         raise ValueError(f"Inception features have {', '.join(map(str, _LAYERS))} dimensions, got {dims}")
-    path = _weight_file(weights, download)
+    path = INCEPTION.fetch(weights, download=download)
     network = _load(path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    warnings = []
-    if not digest.startswith(WEIGHTS_SHA256):
-        warnings.append(
-            f"the Inception weights {path} are not the published ones (sha256 {digest[:8]}..., not {WEIGHTS_SHA256}...): "
-            "distances are not comparable with published FID"
-        )
+    published, clean = digest.startswith(INCEPTION.sha256), protocol == "clean-fid"
+    name = "inception" + f"-{dims}" * (dims != 2048) + "-clean" * clean + "-bf16" * fast
     return FeatureExtractor(
-        "inception" + (f"-{dims}" if dims != 2048 else "") + ("-bf16" if fast else ""),
-        InceptionEmbedding(network, dims, fast=fast),
+        name,
+        InceptionEmbedding(network, dims, fast=fast, clean=clean),
         dims=dims,
         weights_sha256=digest,
         classifier=_score_classifier(network) if dims == 2048 else None,
-        warnings=tuple(warnings),
+        distance="FID" + " (clean-fid)" * clean if published and dims == 2048 and not fast else "",
+        warnings=() if published else (INCEPTION.not_published(path, digest, "FID"),),
     )
 
 
 class InceptionEmbedding(nn.Module):
-    """Images (B,3,H,W) in 0..1 of any size -> features (B,dims), as pytorch-fid's InceptionV3 and fid_score.py do it."""
+    """Images (B,3,H,W) in 0..1 of any size -> features (B,dims), as pytorch-fid's InceptionV3 and fid_score.py do it.
 
-    def __init__(self, network: "Inception3", dims: int, *, fast: bool) -> None:
+    With ``clean`` they are resized and scaled as clean-fid does it.
+    """
+
+    def __init__(self, network: "Inception3", dims: int, *, fast: bool, clean: bool = False) -> None:
         super().__init__()
-        self.fast = fast
+        self.fast, self.clean = fast, clean
         names = [name for length, names in _LAYERS.items() if length <= dims for name in names]
         self.layers = nn.Sequential(*(getattr(network, name) for name in names))
 
     def embedding(self, images: Tensor) -> Tensor:
         """Resized first and scaled to -1..1 second, in this order; the last layer's map is averaged over the pixels."""
-        x = 2 * resize(images, _IMAGE_SIZE) - 1
+        if self.clean:  # Pillow's and torch's antialiased bicubic are the same up to rounding
+            x = (255 * resize(images, _IMAGE_SIZE, mode="bicubic", antialias=True) - 128) / 128
+        else:
+            x = 2 * resize(images, _IMAGE_SIZE) - 1
         # Channels last suits CPUs (1.4 times the images/s in float32) and bfloat16, not float32 on GPUs without TF32.
         channels_last = self.fast or x.device.type == "cpu"
         x = x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.fast):
             x = self.layers(x)
         return F.adaptive_avg_pool2d(x.float(), 1).flatten(1)
-
-
-def _weight_file(weights: Path | None, download: bool) -> Path:
-    if weights is not None:
-        if not Path(weights).is_file():
-            raise ValueError(f"the Inception weights are missing: no file {weights}")
-        return Path(weights)
-    found, place = find_inception_weights(), inception_weight_paths()[0]
-    if found:
-        return found
-    problem = "the Inception weights are not on this machine"
-    if download:
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(WEIGHTS_URL, str(place), hash_prefix=WEIGHTS_SHA256, progress=True)
-            return place
-        except (OSError, HTTPException, RuntimeError) as error:  # offline, interrupted, or another file's hash
-            problem = f"the Inception weights could not be downloaded ({error})"
-    raise ValueError(
-        f"{problem}: put {place.name} (from {WEIGHTS_URL}) into {place.parent}, or name the file with --inception-weights"
-    )
 
 
 def _load(path: Path) -> "Inception3":
@@ -126,7 +109,7 @@ def _load(path: Path) -> "Inception3":
         network.load_state_dict(state, assign=True)
     except Exception as error:  # torch.load raises almost anything on files that are not its own
         raise ValueError(
-            f"{path} does not contain the weights of pytorch-fid's Inception network; they come from {WEIGHTS_URL}"
+            f"{path} does not contain the weights of pytorch-fid's Inception network; they come from {INCEPTION.url}"
         ) from error
     network = network.float().eval()
     # 8 % faster; against float64 the error is the same with and without (relative 3e-7 of the features' norm).

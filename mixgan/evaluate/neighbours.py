@@ -1,4 +1,4 @@
-"""Nearest neighbours in feature space: precision and recall, density and coverage, and the nearest images themselves.
+"""Nearest neighbours in feature space: precision, recall, density, coverage, memorisation, and the nearest images themselves.
 
 Squared distances come from one matrix product in float64, |x|^2 + |y|^2 - 2 x.y, many times faster than subtracting pair by
 pair; in float32 its rounding would hide copies. The rounding of float64 stays below 1e-14 of |x|^2 + |y|^2, and ten times
@@ -6,6 +6,7 @@ that counts as equal: copies are at distance 0, and <= and < are exact.
 """
 
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import torch
 from torch import Tensor
@@ -33,12 +34,33 @@ class PrecisionRecall:
 class DensityCoverage:
     """Density: mean number of real balls around a fake sample, over k; 0 and up, near 1 for equal distributions.
 
-    Coverage: share, 0..1, of real samples with a fake one in their ball.
+    Coverage: share, 0..1, of real samples with a fake one in their ball. The clipped ones are shares of what is ideal, 0..1;
+    None for fewer than k fake samples.
     """
 
     density: float
     coverage: float
+    clipped_density: float | None
+    clipped_coverage: float | None
     k: int
+
+
+@dataclass(frozen=True)
+class Memorization:
+    """Whether generated samples are copies of training samples.
+
+    Attributes:
+        authpct: AuthPct, 0..100: percentage of generated samples that are authentic.
+        nearer_to_train: share, 0..1, of pairs of a generated and a held-out sample in which the generated one is nearer to
+            the training set; 0.5 without copying.
+        ct: C_T with one cell, a standard normal value without copying; far below 0: copies, far above 0: underfitting.
+        ct_p: probability of such a value or a lower one without copying.
+    """
+
+    authpct: float
+    nearer_to_train: float
+    ct: float
+    ct_p: float
 
 
 def precision_recall(real: Tensor, fake: Tensor, *, k: int = 3) -> PrecisionRecall:
@@ -67,10 +89,16 @@ def precision_recall(real: Tensor, fake: Tensor, *, k: int = 3) -> PrecisionReca
 
 
 def density_coverage(real: Tensor, fake: Tensor, *, k: int = 5) -> DensityCoverage:
-    """Density and coverage (Naeem et al. 2020), less sensitive to outliers than precision and recall.
+    """Density and coverage (Naeem et al. 2020), and their clipped forms (Salvy et al. 2025, arXiv 2507.01761).
 
-    Balls are those of the real samples, as in ``precision_recall``, but without their surface (<), as in the paper's code. So
-    a real sample with k copies or more has an empty ball: sets with many equal images cannot reach a coverage of 1.
+    Balls are those of the real samples, as in ``precision_recall``. Density and coverage leave out their surface (<), as in
+    the paper's code, so a real sample with k copies or more has an empty ball: sets with many equal images cannot reach a
+    coverage of 1.
+
+    Clipped Density: radii are at most their median, a fake sample counts at most once, and the mean is divided by that of the
+    real samples among themselves. Clipped Coverage: mean share of k that the fake samples in a real ball (<) make up, mapped
+    to the share of good samples that would give the same on average (Section 4.2). A share p of bad samples lowers both to
+    1 - p. Both as in the authors' code.
 
     Args:
         real, fake: features (N,D) and (M,D).
@@ -79,13 +107,76 @@ def density_coverage(real: Tensor, fake: Tensor, *, k: int = 5) -> DensityCovera
         ValueError: fewer than k + 1 real samples or no fake one; different D, NaN or infinite values.
     """
     real, fake = _checked(real, fake, k, least_real=k + 1, least_fake=1)
-    inside_sum, covered = 0, []
-    for real_part, radii_part in _chunks(real, _squared_radii(real, k), size=len(fake)):
+    neighbours, indices = _own_neighbours(real, k)
+    radii = neighbours[:, -1]
+    clipped = radii.minimum(radii.sqrt().quantile(0.5).square())
+    inside_sum, covered, counts = 0, [], torch.zeros(len(fake), dtype=torch.int64, device=real.device)
+    for real_part, radii_part, clipped_part in _chunks(real, radii, clipped, size=len(fake)):
         squared, rounding = _squared_distances(real_part, fake)
         inside = squared + rounding < radii_part[:, None]
         inside_sum += int(inside.sum())
-        covered.append(inside.any(dim=1))
-    return DensityCoverage(inside_sum / (k * len(fake)), _share(torch.cat(covered)), k)
+        covered.append(inside.sum(dim=1))
+        counts += (squared - rounding <= clipped_part[:, None]).sum(dim=0)
+    found = torch.cat(covered)
+    density, coverage = inside_sum / (k * len(fake)), _share(found > 0)
+    if len(fake) < k:
+        return DensityCoverage(density, coverage, None, None, k)
+    # In how many clipped balls each real sample is, its own not counted.
+    own = indices[neighbours <= clipped[:, None] * (1 + _ROUNDING)].bincount(minlength=len(real))
+    fidelity, ideal = (_share((count / k).clamp(max=1)) for count in (counts, own))
+    expected = _expected_shares(len(real), len(fake), k)
+    place = int(torch.searchsorted(expected, _share((found / k).clamp(max=1))))
+    return DensityCoverage(density, coverage, min(1.0, fidelity / ideal), place / len(expected), k)
+
+
+def _expected_shares(n: int, m: int, k: int) -> Tensor:
+    """(m+1,) float64, ascending: mean share of k that fake samples in a real ball make up, if 0..m fake ones are good.
+
+    Their number in the ball of n real samples is beta-binomial, J ~ BetaBinomial(good, k, n - k), so this is
+    E min(J, k) / k = 1 - sum over j < k of (1 - j/k) P(J = j); 0 below k samples, as in the authors' code.
+    """
+    good, j = torch.arange(m + 1.0, dtype=torch.float64)[:, None], torch.arange(float(k), dtype=torch.float64)
+
+    def log_beta(a: Tensor, b: Tensor) -> Tensor:
+        return a.lgamma() + b.lgamma() - (a + b).lgamma()
+
+    inside, outside = torch.tensor(float(k), dtype=torch.float64), torch.tensor(float(n - k), dtype=torch.float64)
+    others = (good - j).clamp(min=0)
+    log_choose = (good + 1).lgamma() - (j + 1).lgamma() - (others + 1).lgamma()
+    probability = (log_choose + log_beta(inside + j, outside + others) - log_beta(inside, outside)).exp()
+    shares = 1 - (probability * (1 - j / k)).sum(dim=1)
+    shares[:k] = 0
+    return shares
+
+
+def memorization(train: Tensor, real: Tensor, fake: Tensor) -> Memorization:
+    """Do generated samples lie nearer to the training samples than held-out ones do?
+
+    AuthPct (Alaa et al. 2022): a generated sample is authentic if the training sample nearest to it has another one that is
+    nearer still. C_T (Meehan et al. 2020, with one cell): the z-score of Mann and Whitney's U of the distances to the nearest
+    training sample, of generated against held-out ones.
+
+    Args:
+        train: features (T,D) of the images that the generator was trained on, at least 2.
+        real: (N,D) of images of the same kind that it has not seen.
+        fake: (M,D).
+
+    Raises:
+        ValueError: a set with too few samples; different D, NaN or infinite values.
+    """
+    if min(len(train) - 1, len(real), len(fake)) < 1:
+        raise ValueError(
+            f"memorisation needs 2 training, 1 real and 1 generated samples, got {len(train)}, {len(real)} and {len(fake)}"
+        )
+    (own, indices), (others, _) = (nearest(x, train, k=1) for x in (fake, real))
+    alone = _own_neighbours(checked_features(train) - checked_features(train).mean(dim=0), 1)[0][:, 0].sqrt()
+    authentic = alone[indices[:, 0]] < own[:, 0]
+    distances = others[:, 0].sort().values
+    below, upto = (torch.searchsorted(distances, own[:, 0], right=right) for right in (False, True))
+    n, m = len(real), len(fake)
+    u = float((below + upto).sum()) / 2  # pairs in which the generated sample is farther away, ties a half
+    z = (u - n * m / 2) / (n * m * (n + m + 1) / 12) ** 0.5
+    return Memorization(100 * _share(authentic), 1 - u / (n * m), z, NormalDist().cdf(z))
 
 
 def nearest(query: Tensor, reference: Tensor, *, k: int) -> tuple[Tensor, Tensor]:
@@ -125,13 +216,20 @@ def _checked(
 
 def _squared_radii(x: Tensor, k: int) -> Tensor:
     """(N,) squared distance of every sample to its k-th neighbour in the same set, itself not counted."""
-    radii, start = [], 0
+    return _own_neighbours(x, k)[0][:, -1]
+
+
+def _own_neighbours(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """(N,k) squared distances, ascending, and indices of every sample's neighbours in the same set, itself not counted."""
+    values, indices, start = [], [], 0
     for (part,) in _chunks(x, size=len(x)):
         squared, _ = _squared_distances(part, x)
         squared.diagonal(start).fill_(torch.inf)
-        radii.append(squared.topk(k, largest=False).values[:, -1])
+        found = squared.topk(k, largest=False)
+        values.append(found.values)
+        indices.append(found.indices)
         start += len(part)
-    return torch.cat(radii)
+    return torch.cat(values), torch.cat(indices)
 
 
 def _squared_distances(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,14 +1,16 @@
 """Metrics of registered pairs: how far a generated image is from the real image of the same place."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
 from mixgan.evaluate.features import unit_images
-from mixgan.evaluate.sources import FolderSource
+from mixgan.evaluate.sources import FolderSource, Side
 from mixgan.ops.filters import psnr, ssim
 from mixgan.ops.transforms import resize, to_levels
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 METRICS = ("rmse", "rmse_gcgan", "acc5", "acc10", "psnr", "ssim")
 GCGAN_SIZE = 256
+#: Sides below this are too small for SSIM's window.
+LEAST_SIDE = 11
 
 
 def paired_metrics(fake: Tensor, real: Tensor) -> dict[str, Tensor]:
@@ -139,3 +143,87 @@ def measure_pairs(
     if accelerator.num_processes > 1:
         rmse = accelerator.reduce(rmse, reduction="sum")
     return PairDistances(means.reduce(accelerator).means(), pairs, rmse.cpu())
+
+
+# Which images are pairs.
+
+
+def find_pairs(real: Side, fake: Side, wish: Literal["auto", "yes", "no"]) -> tuple[Tensor | None, str | None]:
+    """Registered pairs, or a sentence on why there are none where that might surprise.
+
+    Args:
+        wish: "yes", "no", or "auto": only where side-by-side pairs of Google Maps are cut, as that set is paired.
+
+    Returns:
+        (P,2) int64 positions in both folders, or None; and the sentence, or None.
+
+    Raises:
+        ValueError: "yes" where there are no pairs or they cannot be compared; a ``wish`` of another name.
+    """
+    if wish not in ("auto", "yes", "no"):
+        raise ValueError(f"--pairs must be auto, yes or no, got {wish!r}")
+    if not (isinstance(real, FolderSource) and isinstance(fake, FolderSource)):
+        if wish == "yes":
+            raise ValueError("--pairs yes needs two folders of images")
+        return None, None
+    if wish == "no":
+        return None, None
+    pairs, obstacle = match_pairs(real, fake)
+    if wish == "auto" and real.preprocessing.domain is None:
+        named = "file names match, but that alone makes no pairs: --pairs yes computes paired metrics"
+        return None, None if pairs is None else named
+    if pairs is not None:
+        obstacle = why_not_comparable(real, fake)
+    if wish == "yes" and (obstacle or pairs is None):
+        raise ValueError(f"--pairs yes: {obstacle or f'no file name of {fake.folder} is one of {real.folder}'}")
+    return None if obstacle else pairs, obstacle
+
+
+def match_pairs(real: FolderSource, fake: FolderSource) -> tuple[Tensor | None, str | None]:
+    """Pairs of images with the same relative path up to the extension, and a sentence where some have no counterpart.
+
+    Where no name is the same, a trailing ``_A`` or ``_B`` does not count: CycleGAN's folders pair 1_A.jpg with 1_B.jpg.
+
+    Returns:
+        (P,2) int64 positions in both folders, None unless all generated images have exactly one counterpart; and a
+        sentence if only some of them have, else None.
+    """
+    for suffixes in ((), ("_A", "_B")):
+        real_names, fake_names = (
+            [_name(path, source.folder, suffixes) for path in source.files] for source in (real, fake)
+        )
+        positions = {name: position for position, name in enumerate(real_names)}
+        repeated = {name for names in (real_names, fake_names) for name, count in Counter(names).items() if count > 1}
+        found = [None if name in repeated else positions.get(name) for name in fake_names]
+        if any(position is not None for position in found):
+            break
+    pairs = [(position, index) for index, position in enumerate(found) if position is not None]
+    if not pairs:
+        return None, None
+    if len(pairs) == len(found):
+        return torch.tensor(pairs), None
+    return None, (
+        f"{len(found) - len(pairs)} of {len(found)} generated images, {fake.files[found.index(None)]} the first, have no "
+        "counterpart of their own by file name: no paired metrics"
+    )
+
+
+def _name(path: Path, folder: Path, suffixes: tuple[str, ...]) -> str:
+    name = path.relative_to(folder).with_suffix("").as_posix()
+    for suffix in suffixes:
+        name = name.removesuffix(suffix)
+    return name
+
+
+def why_not_comparable(real: FolderSource, fake: FolderSource) -> str | None:
+    """A sentence if the images of pairs cannot be compared pixel by pixel; None if they can."""
+    sizes: set[tuple[int, int]] = set()
+    for source in (real, fake):
+        size = source.preprocessing.size
+        sizes |= {(size, size)} if size else set(source.sizes())
+    if len(sizes) > 1:
+        texts = " and ".join(f"{width} x {height}" for width, height in sorted(sizes)[:2])
+        return f"file names match, but sizes differ ({texts}): no paired metrics; --resize N makes them equal"
+    if sizes and min(next(iter(sizes))) < LEAST_SIDE:
+        return f"images below {LEAST_SIDE} px are too small for paired metrics"
+    return None

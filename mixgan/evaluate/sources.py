@@ -2,6 +2,8 @@
 
 import hashlib
 import warnings
+import zipfile
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, RandomSampler
+from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
 from mixgan.data.images import (
     BadImageError,
@@ -29,8 +31,6 @@ from mixgan.data.images import (
 
 # Files per task of a decoding thread: few, so that photographs of many megapixels do not fill the memory.
 FILES_PER_TASK = 4
-#: Sides below this are too small for SSIM's window.
-LEAST_SIDE = 11
 # Bytes of decoded pictures that wait for others of their size; beyond this a batch goes out part-filled.
 GATHERED_BYTES = 2**29
 _HALVES = {"A": "left half (A, photo)", "B": "right half (B, map)"}
@@ -212,6 +212,7 @@ class BatchSource:
     count: int | None
     skipped: tuple[Path, ...] = ()
     preprocessing: Preprocessing = Preprocessing()
+    origin: str = ""  # for reports, where the name does not say it
 
     def batches(self, batch_size: int, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         """The rank's share of every batch of the loader, split where it is larger than ``batch_size``.
@@ -232,7 +233,27 @@ class BatchSource:
             start += len(images)
 
 
-Images: TypeAlias = str | Path | Tensor | Iterable[Any]
+def array_source(path: Path) -> BatchSource | None:
+    """The images of an .npz file as ADM's evaluator takes it, ``arr_0`` (N,H,W,3) uint8; None for a file without it."""
+    if not zipfile.is_zipfile(path):
+        return None
+    try:
+        with np.load(path) as file:  # without pickle: a file of unknown origin runs no code
+            if "arr_0" not in file:
+                return None
+            array, others = file["arr_0"], {"mu", "sigma"} & {*file}
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{str(path)!r} is damaged, or not a file of numbers ({error})") from error
+    if array.ndim != 4 or array.shape[-1] != 3 or array.dtype != np.uint8:
+        raise ValueError(
+            f"arr_0 of {str(path)!r} must be images (N,H,W,3) in uint8, got {array.dtype} of shape {array.shape}"
+        )
+    more = ", not its mu and sigma, which are of TensorFlow's features" if others else ""
+    loader = DataLoader(TensorDataset(torch.from_numpy(array).permute(0, 3, 1, 2)), batch_size=256)
+    return BatchSource(loader, str(path), len(array), origin=f"the images arr_0 of {path}{more}")
+
+
+Images: TypeAlias = str | Path | Tensor | Iterable[Any] | BatchSource
 #: One set of a comparison: images, or the path of a statistics file.
 Side: TypeAlias = FolderSource | BatchSource | Path
 
@@ -259,22 +280,30 @@ def loader_source(loader: Iterable[Any], *, name: str = "DataLoader") -> BatchSo
 
 def open_sides(
     real: Images,
-    fake: Images,
-    *,
+    *fakes: Images,
+    train: Images | None = None,
     resize: int | Literal["auto"] | None = None,
     domain: Literal["A", "B"] | None = None,
     on_bad_image: Literal["error", "skip"] = "error",
-) -> tuple[Side, Side]:
-    """Both sets with their preprocessing; arguments and errors as ``compare``."""
+) -> tuple[Side, ...]:
+    """All sets with their preprocessing: real, the generated ones, and the training images last where they are given.
+
+    Arguments and errors as ``compare``.
+    """
 
     def side(name: str, images: Images, size: int | None, domain: Literal["A", "B"] | None = None) -> Side:
         if isinstance(images, str | Path):
             path = Path(images)
-            if path.suffix == ".npz" and not path.is_dir():
-                return path
-            return folder_source(path, preprocessing=Preprocessing(size, domain), on_bad_image=on_bad_image)
+            if path.suffix != ".npz" or path.is_dir():
+                return folder_source(path, preprocessing=Preprocessing(size, domain), on_bad_image=on_bad_image)
+            array = array_source(path)
+            if array is None or size is None:
+                return array or path
         if size is not None:
-            raise ValueError(f"--resize {size} needs folders of images, but {name} is a {type(images).__name__}")
+            kind = type(images).__name__ if not isinstance(images, str | Path) else f"file ({images})"
+            raise ValueError(f"--resize {size} needs folders of images, but {name} is a {kind}")
+        if isinstance(images, BatchSource):
+            return images
         if isinstance(images, Tensor):
             return tensor_source(images, name=f"{name} images")
         if not isinstance(images, Iterable):
@@ -282,13 +311,19 @@ def open_sides(
         return loader_source(images, name=f"{name} images")
 
     size = None if resize == "auto" else resize
-    generated = side("fake", fake, size)
+    generated = [side("fake", fake, size) for fake in fakes]
     if resize == "auto" and domain:
-        size = _only_size(generated)
-        generated = side("fake", fake, size)
-    sides = side("real", real, size, domain), generated
+        found = {_only_size(one) for one in generated}
+        if len(found) > 1:
+            raise ValueError(f"generated sets of {' and '.join(map(str, sorted(found)))} px: give --resize N or none")
+        size = found.pop()
+        generated = [side("fake", fake, size) for fake in fakes]
+    trained = [] if train is None else [side("train", train, size, domain)]
+    sides = side("real", real, size, domain), *generated, *trained
     if domain and not isinstance(sides[0], FolderSource):
         raise ValueError(f"--domain {domain} needs the images of REAL, but {side_name(sides[0])} is not a folder")
+    if trained and isinstance(trained[0], Path):
+        raise ValueError(f"--train needs images, but {train} contains only statistics")
     for one in sides:
         if not isinstance(one, Path) and one.count is not None and one.count < 2:
             raise ValueError(f"a Frechet distance needs at least 2 images of each set, {one.name} contains {one.count}")
@@ -311,85 +346,11 @@ def side_name(side: Side) -> str:
     return str(side) if isinstance(side, Path) else side.name
 
 
-def find_pairs(real: Side, fake: Side, wish: Literal["auto", "yes", "no"]) -> tuple[Tensor | None, str | None]:
-    """Registered pairs, or a sentence on why there are none where that might surprise.
-
-    Args:
-        wish: "yes", "no", or "auto": only where side-by-side pairs of Google Maps are cut, as that set is paired.
-
-    Returns:
-        (P,2) int64 positions in both folders, or None; and the sentence, or None.
-
-    Raises:
-        ValueError: "yes" where there are no pairs or they cannot be compared; a ``wish`` of another name.
-    """
-    if wish not in ("auto", "yes", "no"):
-        raise ValueError(f"--pairs must be auto, yes or no, got {wish!r}")
-    if not (isinstance(real, FolderSource) and isinstance(fake, FolderSource)):
-        if wish == "yes":
-            raise ValueError("--pairs yes needs two folders of images")
-        return None, None
-    if wish == "no":
-        return None, None
-    pairs, obstacle = match_pairs(real, fake)
-    if wish == "auto" and real.preprocessing.domain is None:
-        named = "file names match, but that alone makes no pairs: --pairs yes computes paired metrics"
-        return None, None if pairs is None else named
-    if pairs is not None:
-        obstacle = why_not_comparable(real, fake)
-    if wish == "yes" and (obstacle or pairs is None):
-        raise ValueError(f"--pairs yes: {obstacle or f'no file name of {fake.folder} is one of {real.folder}'}")
-    return None if obstacle else pairs, obstacle
-
-
-def match_pairs(real: FolderSource, fake: FolderSource) -> tuple[Tensor | None, str | None]:
-    """Pairs of images with the same relative path up to the extension, and a sentence where some have no counterpart.
-
-    Where no name is the same, a trailing ``_A`` or ``_B`` does not count: CycleGAN's folders pair 1_A.jpg with 1_B.jpg.
-
-    Returns:
-        (P,2) int64 positions in both folders, None unless all generated images have exactly one counterpart; and a
-        sentence if only some of them have, else None.
-    """
-    for suffixes in ((), ("_A", "_B")):
-        real_names, fake_names = (
-            [_name(path, source.folder, suffixes) for path in source.files] for source in (real, fake)
-        )
-        positions = {name: position for position, name in enumerate(real_names)}
-        repeated = {name for names in (real_names, fake_names) for name, count in Counter(names).items() if count > 1}
-        found = [None if name in repeated else positions.get(name) for name in fake_names]
-        if any(position is not None for position in found):
-            break
-    pairs = [(position, index) for index, position in enumerate(found) if position is not None]
-    if not pairs:
-        return None, None
-    if len(pairs) == len(found):
-        return torch.tensor(pairs), None
-    return None, (
-        f"{len(found) - len(pairs)} of {len(found)} generated images, {fake.files[found.index(None)]} the first, have no "
-        "counterpart of their own by file name: no paired metrics"
-    )
-
-
-def _name(path: Path, folder: Path, suffixes: tuple[str, ...]) -> str:
-    name = path.relative_to(folder).with_suffix("").as_posix()
-    for suffix in suffixes:
-        name = name.removesuffix(suffix)
-    return name
-
-
-def why_not_comparable(real: FolderSource, fake: FolderSource) -> str | None:
-    """A sentence if the images of pairs cannot be compared pixel by pixel; None if they can."""
-    sizes: set[tuple[int, int]] = set()
-    for source in (real, fake):
-        size = source.preprocessing.size
-        sizes |= {(size, size)} if size else set(source.sizes())
-    if len(sizes) > 1:
-        texts = " and ".join(f"{width} x {height}" for width, height in sorted(sizes)[:2])
-        return f"file names match, but sizes differ ({texts}): no paired metrics; --resize N makes them equal"
-    if sizes and min(next(iter(sizes))) < LEAST_SIDE:
-        return f"images below {LEAST_SIDE} px are too small for paired metrics"
-    return None
+def side_origin(side: Side) -> str:
+    """What a set was read from, for reports."""
+    if isinstance(side, Path):
+        return f"the statistics mu and sigma of {side}, sha256 {_content_sha256(side)[:16]}"
+    return side.origin or side.name if isinstance(side, BatchSource) else f"the folder {side.folder}"
 
 
 def _content_sha256(path: Path) -> str:

@@ -22,7 +22,10 @@ class EvaluatedGanSettings(CommonSettings):
     """What is evaluated when, and the optimizers' settings; a command's own settings say which data sets there are."""
 
     title: ClassVar[str] = "evaluation and optimizers"
-    renamed: ClassVar[Mapping[str, str]] = {"--features embedded": "--features bundled"}
+    renamed: ClassVar[Mapping[str, str]] = {
+        "--features embedded": "--features bundled",
+        "--inception-weights": "--feature-weights",
+    }
 
     dataset: str = "auto"
     """Data set."""
@@ -32,7 +35,7 @@ class EvaluatedGanSettings(CommonSettings):
     """Evaluate the untrained networks too, for comparison."""
     features: Literal["auto", "inception", "bundled"] = "auto"
     """Features of the Frechet and kernel distance; auto takes inception if its weights are here, tiles take bundled."""
-    inception_weights: Path | None = None
+    feature_weights: Path | None = None
     """Where the weights of Inception are, if not in torch's hub cache."""
     lr: Above0 = 2e-4
     """Learning rate of Adam (betas 0.5 and 0.999)."""

@@ -307,7 +307,7 @@ class TestImages:
         synchronise_buffers(self.accelerator, generator)
         source = GeneratedSource(generator, self.noise, self.accelerator, PairwiseDistance(self.size))
         fake = measure(source, self.extractor, accelerator=self.accelerator, batch_size=EVAL_BATCH)
-        compared = on_main(self.accelerator, lambda: compare_sets(self.real, fake, self.extractor, bootstrap=0))
+        compared = on_main(self.accelerator, lambda: compare_sets(self.real, fake, self.extractor, bootstrap=None))
         spread = source.spread.value(self.accelerator)
         names = ("fd", "kid", "precision", "recall", "density", "coverage", "n_real", "n_fake", "features")
         metrics: dict[str, Any] = {name: getattr(compared, name) for name in names}
@@ -363,7 +363,7 @@ def train(settings: DcganSettings) -> dict[str, Any]:
     if model.average:
         run.register_for_checkpointing("average", model.average)
     extractor = main_first(
-        accelerator, lambda: test_features(settings.dataset, settings.features, settings.inception_weights)
+        accelerator, lambda: test_features(settings.dataset, settings.features, settings.feature_weights)
     )
     run.print(extractor.note)
     tests = images_of(settings, "test")

@@ -1,7 +1,8 @@
 """How good the translations of a test set are: distances, paired metrics and diversity; warnings about failing training."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,15 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from mixgan.data.domains import Domains
+from mixgan.engine.config import run_settings
 from mixgan.evaluate.comparison import KID, enough
 from mixgan.evaluate.distances import frechet_distance_from_features, kernel_distance
 from mixgan.evaluate.features import FeatureExtractor, choose_features, is_published_fid
 from mixgan.evaluate.paired import PairedMeans
+from mixgan.evaluate.sources import BatchSource
+from mixgan.gan.config import GanSettings
+from mixgan.gan.data import test_domains, training_domains
+from mixgan.gan.weights import Direction, SavedGenerator, find_generator
 from mixgan.ops.transforms import luminance, to_bytes, to_signed
 
 PAIRED = ("rmse", "rmse_gcgan", "acc5", "acc10", "ssim")
@@ -25,10 +31,10 @@ COLLAPSED = 0.1
 LOW_LOSS, LONG = 0.01, 200
 
 
-def test_features(dataset: str, features: str, inception_weights: Path | None) -> FeatureExtractor:
+def test_features(dataset: str, features: str, weights: Path | None) -> FeatureExtractor:
     """The features that a run's metrics use: on tiles the bundled ones, whose network was trained on them."""
     if dataset != "tiles":
-        return choose_features(features, inception_weights=inception_weights)
+        return choose_features(features, weights=weights)
     extractor = choose_features("bundled")
     extractor.note = "features: bundled, whose network was trained on tiles"
     return extractor
@@ -153,6 +159,73 @@ def rgb_bytes(images: Tensor) -> Tensor:
     """(B,1 or 3,H,W), uint8 or float in [-1,1] -> (B,3,H,W) uint8, what metrics and pictures show."""
     images = images if images.dtype == torch.uint8 else to_bytes(images)
     return images.repeat(1, 3, 1, 1) if images.shape[1] == 1 else images
+
+
+class TrainedRun:
+    """A run of MixCycleGAN as the evaluation command takes it: what its generator makes of its own test set.
+
+    Args:
+        folder: the run folder.
+        direction: AtoB for generated images of B.
+
+    Raises:
+        ValueError: a run of another command.
+    """
+
+    def __init__(self, folder: Path, direction: Direction) -> None:
+        find_generator(folder, direction=direction)  # a run of another command is an error here
+        self.folder, self.direction = folder, direction
+        self.settings = GanSettings(**run_settings(folder, GanSettings))
+
+    def generated(self, weights: str) -> dict[str, tuple[BatchSource, int | None]]:
+        """Translations of the test set, made batch by batch, and their training step, by name.
+
+        Args:
+            weights: last, best, step-N, or all checkpoints; several with commas.
+        """
+        checkpoints = sorted((self.folder / "checkpoints").glob("step-*"))
+        everything = [f"step-{int(path.name.removeprefix('step-'))}" for path in checkpoints]
+        choices = [each for one in weights.split(",") for each in (everything if one == "all" else [one.strip()])]
+        domains = test_domains(self.settings)
+        images = domains.a if self.direction == "AtoB" else domains.b
+        assert isinstance(images, Tensor)  # test images are of one size
+        found = {}
+        for choice in dict.fromkeys(choices):
+            saved = find_generator(self.folder, direction=self.direction, weights=choice)
+            name = f"{self.folder} {choice}"
+            origin = f"translations {self.direction} of the test set by {saved.path}"
+            source = BatchSource(_Translations(saved, images), name, len(images), origin=origin)
+            found[name] = source, self._step(choice)
+        return found
+
+    def training_images(self) -> Tensor:
+        """(N,3,H,W) uint8, of the domain that is generated, as large as the generated images where --preprocess scales."""
+        domains = training_domains(replace(self.settings, load_size=self.settings.image_size))
+        images = domains.b if self.direction == "AtoB" else domains.a
+        if not isinstance(images, Tensor):
+            raise ValueError(f"--train {self.folder}: its training images are of several sizes; name a folder of images")
+        return rgb_bytes(images)
+
+    def _step(self, choice: str) -> int | None:
+        if choice.startswith("step-"):
+            return int(choice.removeprefix("step-"))
+        pointer = self.folder / "checkpoints" / f"{choice}.json"
+        return json.loads(pointer.read_text()).get("step") if pointer.is_file() else None
+
+
+@dataclass(frozen=True)
+class _Translations:
+    """Batches of images (N,3,S,S) uint8 as a saved generator translates them, on the GPU if there is one."""
+
+    generator: SavedGenerator
+    images: Tensor
+
+    @torch.no_grad()
+    def __iter__(self) -> Iterator[Tensor]:
+        device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+        generator = self.generator.build().to(device)
+        for images in self.images.split(16):
+            yield rgb_bytes(generator(to_signed(images.to(device)))).cpu()
 
 
 class PairwiseDistance:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from mixgan.data.domains import Domains
 from mixgan.engine.run import Run
 from mixgan.engine.run_folder import read_metrics
-from mixgan.evaluate.features import distance_name
 from mixgan.gan.config import DcganSettings, GanSettings, directions
 from mixgan.gan.data import DomainBatch
 from mixgan.gan.evaluation import rgb_bytes
@@ -102,7 +101,8 @@ def write_page(
     records = read_metrics(run.folder.metrics)
     page = Page(f"{title}{settings.mixing} on {settings.dataset}", f"{settings.image_size} px, seed {settings.seed}")
     counts = f"{summary['n_fake']} generated against {summary['n_real']} real images"
-    page.warning(f"{distance_name(summary['features'])}: {counts}.")
+    distance = "FID" if any(key.startswith("fid") for key in summary) else f"FD ({summary['features']})"
+    page.warning(f"{distance}: {counts}.")
     for text in summary.get("warnings", ()):
         page.warning(text)
     page.table("Result", rows(summary, records))

@@ -72,7 +72,7 @@ def train(settings: GanSettings) -> dict[str, Any]:
     if model.average:
         run.register_for_checkpointing("average", model.average)
     extractor = main_first(
-        accelerator, lambda: test_features(settings.dataset, settings.features, settings.inception_weights)
+        accelerator, lambda: test_features(settings.dataset, settings.features, settings.feature_weights)
     )
     run.print(extractor.note)
     deep = training.a[0].is_floating_point(), training.b[0].is_floating_point()

@@ -14,7 +14,7 @@ from PIL import Image
 from classify.__main__ import main as classify
 from classify.weights import checkpoint_features
 from mixgan.data.tiles import make_tiles
-from mixgan.evaluate.command import main
+from mixgan.evaluate.command import Readers, main
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 FILES = {"--json": ".json", "--html": ".html", "--save-statistics": ".npz"}
@@ -65,7 +65,10 @@ def test_three_processes_find_what_one_finds(launch, save, fresh_process, monkey
     assert "features: bundled-imagefolder, from run/weights/last/network.safetensors, trained with erm" in printed
     assert printed.count("page: three.html") == 1
     fresh_process()
-    main([*words, "--json", "one.json", "--no-use-cache", "--threads", "1"], read_checkpoint=checkpoint_features)
+    main(
+        [*words, "--json", "one.json", "--no-use-cache", "--threads", "1"],
+        readers=Readers(checkpoint=checkpoint_features),
+    )
     three, one = (json.loads((launch.cwd / f"{name}.json").read_text()) for name in ("three", "one"))
     for figures in (one, three):
         del figures["seconds"]
@@ -73,9 +76,7 @@ def test_three_processes_find_what_one_finds(launch, save, fresh_process, monkey
     assert {"fd", "fd_high", "coverage", "rmse", "ssim"} <= numbers
     assert {key: three.pop(key) for key in numbers} == pytest.approx({key: one.pop(key) for key in numbers}, rel=1e-9)
     assert three == one
-    assert one["distance"].startswith(
-        "Frechet distance (bundled-imagefolder features), not comparable with published FID"
-    )
+    assert one["distance"].startswith("FD (bundled-imagefolder)")
     assert [one[key] for key in ("n_real", "n_fake", "kept_real", "n_pairs")] == [15, 2, 11, 2]
 
 

@@ -19,7 +19,8 @@ pytestmark = pytest.mark.usefixtures("fresh_process")
 
 KEYS = {
     "fd", "fd_low", "fd_high", "kid", "kid_std", "kid_subset_size", "precision", "recall", "density", "coverage",
-    "inception_score", "n_real", "n_fake", "features", "resize", "weights_sha256", "warnings",
+    "clipped_density", "clipped_coverage", "inception_score", "n_real", "n_fake", "features", "resize", "weights_sha256",
+    "warnings",
 }  # fmt: skip
 MORE_KEYS = {
     "inception_score_std",
@@ -31,6 +32,8 @@ MORE_KEYS = {
     "real",
     "fake",
     "seconds",
+    "real_from",
+    "fake_from",
 }
 PAIRED_KEYS = {"rmse", "rmse_gcgan", "acc5", "acc10", "psnr", "ssim", "n_pairs"}
 BUNDLED = ("--features", "bundled", "--bootstrap", "2", "--threads", "1")
@@ -68,7 +71,7 @@ def test_json_page_and_terminal(folders, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "features: bundled, as asked for\n" in printed
     assert f"page: {page}\n" in printed
-    assert "not comparable with" in printed
+    assert "FD (bundled)" in printed
     assert "24 images for 64 features" in printed
     assert page.stat().st_size > 10_000
     assert statistics.is_file()
@@ -187,7 +190,7 @@ def test_inceptions_distance_is_pytorch_fids(inception_weights, save, tiles, tmp
 
 def test_flags_for_inception_alone(folders, tmp_path, capsys):
     main([*folders, *BUNDLED, "--fast", "--json", str(tmp_path / "out.json")])
-    warning = "--fast and --dims are for Inception, they change nothing about bundled features"
+    warning = "--fast, --dims and --protocol are for Inception, they change nothing about bundled features"
     assert warning in json.loads((tmp_path / "out.json").read_text())["warnings"]
 
 

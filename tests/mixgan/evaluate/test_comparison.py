@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor, nn
 
-from mixgan.evaluate.command import FidOptions, run
+from mixgan.evaluate.command import FidOptions, Readers, run
 from mixgan.evaluate.comparison import Comparison
 from mixgan.evaluate.distances import frechet_distance_from_features
 from mixgan.evaluate.feature_set import read_statistics
@@ -39,13 +39,13 @@ def mean_colour(path: Path, *, factor: float = 100.0) -> FeatureExtractor:
 def evaluate(tmp_path):
     """Compares with these flags, the paths in the test's folder."""
 
-    def call(real: str, fake: str, read_checkpoint=mean_colour, **flags) -> Comparison:
+    def call(real: str, fake: str, checkpoint=mean_colour, **flags) -> Comparison:
         for name in ("save_statistics", "cache"):
             if name in flags:
                 flags[name] = tmp_path / flags[name]
         defaults = {"features": str(tmp_path), "bootstrap": 2, "threads": 1, "batch_size": 5}
         options = FidOptions(real=tmp_path / real, fake=tmp_path / fake, **defaults | flags)
-        return run(options, Accelerator(cpu=True), read_checkpoint)
+        return run(options, Accelerator(cpu=True), Readers(checkpoint=checkpoint))
 
     return call
 
@@ -117,7 +117,7 @@ def test_features_of_the_reference_are_kept_until_something_changes(evaluate, tm
     assert first
     assert measured(cache="kept") == (False, fid)
     assert measured(cache="kept", use_cache=False) == (True, fid)
-    assert measured(cache="kept", read_checkpoint=partial(mean_colour, factor=50.0))[0]
+    assert measured(cache="kept", checkpoint=partial(mean_colour, factor=50.0))[0]
     assert measured(cache="kept", resize="16")[0]
     stat = (tmp_path / "real" / "3.png").stat()
     Image.new("RGB", (32, 32), "red").save(tmp_path / "real" / "3.png")
@@ -208,8 +208,8 @@ def test_some_pairs_are_not_enough(evaluate, save, tiles, tmp_path):
 @pytest.mark.usefixtures("folders")
 def test_features_that_cannot_be_had_are_refused(evaluate, tmp_path):
     with pytest.raises(ValueError, match="the mean-colour features of 5 out of 5 images in a batch are NaN"):
-        evaluate("real", "fake", read_checkpoint=partial(mean_colour, factor=float("nan")))
+        evaluate("real", "fake", checkpoint=partial(mean_colour, factor=float("nan")))
     with pytest.raises(ValueError, match="or a checkpoint of classify; there is no file or folder nowhere"):
         evaluate("real", "fake", features="nowhere")
-    with pytest.raises(ValueError, match=r"auto, inception, bundled, got .*; recipes/fid\.py takes checkpoints, too"):
-        evaluate("real", "fake", read_checkpoint=None)
+    with pytest.raises(ValueError, match=r"timm:NAME, got .*; recipes/fid\.py takes checkpoints, too"):
+        evaluate("real", "fake", checkpoint=None)

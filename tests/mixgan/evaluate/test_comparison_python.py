@@ -68,7 +68,7 @@ def test_any_network(tiles):
     [
         ({"metrics": ["fd", "fud"]}, "names among fd, kid, .*; got 'fud'"),
         ({"metrics": "fd"}, "a list of names .*; got 'fd'"),
-        ({"features": "vgg"}, "auto, inception, bundled, got 'vgg'"),
+        ({"features": "vgg"}, "clip and timm:NAME, got 'vgg'"),
         ({"real": 7}, "real must be a folder, an .npz file, a tensor or a DataLoader, got 7"),
         ({"fake": torch.zeros(2, 1, 4, 4)}, r"\(2, 1, 4, 4\)"),
         ({"fake": torch.zeros(1, 3, 32, 32)}, "fake images contains 1"),
@@ -84,7 +84,7 @@ def test_mistakes_are_quoted(change, message, tiles):
 
 def test_a_distance_in_a_loop(tiles, expected):
     distance = FrechetDistance("bundled")
-    assert distance.name == "Frechet distance (bundled features), not comparable with published FID"
+    assert distance.name == "FD (bundled)"
     for epoch in range(2):
         for batch in tiles.photos[:20].split(6):
             distance.update(batch, real=False)

@@ -9,9 +9,10 @@ from torch import nn
 
 from mixgan.evaluate.features import (
     BundledNetwork,
+    FeatureExtractor,
     bundled_features,
     checked_features,
-    distance_name,
+    is_published_fid,
     module_features,
     plain_float32,
 )
@@ -121,10 +122,13 @@ def test_features_that_a_classifier_does_not_see_have_no_logits():
             extractor.logits(torch.zeros(2, 48))
 
 
-def test_only_inception_is_called_fid():
-    assert distance_name("inception") == "FID"
-    for name in ("bundled", "inception-768", "inception-bf16"):
-        assert distance_name(name) == f"Frechet distance ({name} features), not comparable with published FID"
+def test_a_distance_is_named_by_its_features_unless_it_has_a_published_name():
+    plain, named = (
+        module_features("mine", nn.Flatten(), dims=12),
+        FeatureExtractor("mine", nn.Flatten(), dims=12, distance="FID"),
+    )
+    assert (plain.distance, named.distance) == ("FD (mine)", "FID")
+    assert [is_published_fid(extractor) for extractor in (plain, named)] == [False, True]
 
 
 def test_unknown_or_wrong_dims_are_named():

@@ -60,11 +60,11 @@ def test_auto_with_weights_is_inception(hub):
 
 def test_a_given_file_counts_as_on_this_machine(hub, tmp_path):
     path = write_weights(tmp_path / "mine.pth")
-    features = choose_features("auto", inception_weights=path, dims=64)
+    features = choose_features("auto", weights=path, dims=64)
     assert (features.name, features.dims) == ("inception-64", 64)
     assert f"({path})" in features.note
     with pytest.raises(ValueError, match="missing: no file"):
-        choose_features("auto", inception_weights=tmp_path / "typo.pth")
+        choose_features("auto", weights=tmp_path / "typo.pth")
 
 
 def test_inception_by_name_downloads_only_what_is_missing(hub):
@@ -81,6 +81,6 @@ def test_bundled_by_name_stays_bundled(hub):
 
 
 def test_unknown_names_are_told_the_known_ones():
-    assert FEATURE_NAMES == ("auto", "inception", "bundled")
-    with pytest.raises(ValueError, match="auto, inception, bundled, got 'vgg'"):
+    assert FEATURE_NAMES[:3] == ("auto", "inception", "bundled")
+    with pytest.raises(ValueError, match="bundled, dinov2, dinov2-b, clip and timm:NAME, got 'vgg'"):
         choose_features("vgg")

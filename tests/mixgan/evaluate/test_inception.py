@@ -1,17 +1,20 @@
 """Inception features against pytorch-fid's own network with the same weights: random ones, in the published file's place."""
 
+import dataclasses
 import hashlib
 from pathlib import Path
 from urllib.error import URLError
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pytorch_fid.inception import FID_WEIGHTS_URL, InceptionV3
 from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from mixgan.evaluate import inception
-from mixgan.evaluate.features import find_inception_weights
+from mixgan.evaluate.features import INCEPTION
 from mixgan.evaluate.inception import inception_features
 
 NAME = "pt_inception-2015-12-05-6726825d.pth"
@@ -111,16 +114,38 @@ def test_a_file_that_is_not_the_published_one_is_a_warning(weights, extractors, 
     (warning,) = extractors[64].warnings
     assert str(weights) in warning
     assert f"sha256 {digest[:8]}..., not 6726825d..." in warning
-    monkeypatch.setattr(inception, "WEIGHTS_SHA256", digest[:8])
-    assert inception_features(weights, dims=64).warnings == ()
+    assert extractors[2048].distance == "FD (inception)"
+    monkeypatch.setattr(inception, "INCEPTION", dataclasses.replace(INCEPTION, sha256=digest[:8]))
+    found = inception_features(weights, dims=64)
+    assert (found.warnings, found.distance) == ((), "FD (inception-64)")
+
+
+def test_only_the_published_features_are_called_fid(weights, extractors, monkeypatch):
+    digest = extractors[64].weights_sha256
+    monkeypatch.setattr(inception, "INCEPTION", dataclasses.replace(INCEPTION, sha256=digest[:8]))
+    found = [inception_features(weights, **how) for how in ({}, {"protocol": "clean-fid"}, {"fast": True})]
+    assert [one.distance for one in found] == ["FID", "FID (clean-fid)", "FD (inception-bf16)"]
+
+
+def test_clean_fids_protocol_is_its_resize_and_its_scaling(weights):
+    """clean-fid's make_resizer("PIL", False, "bicubic"): every channel resized by Pillow in float, then (x - 128) / 128."""
+    images = torch.randint(0, 256, (2, 3, 40, 330), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    channels = [
+        [Image.fromarray(channel.numpy().astype(np.float32), mode="F") for channel in image] for image in images
+    ]
+    resized = [[np.asarray(one.resize((299, 299), Image.BICUBIC)) for one in image] for image in channels]
+    extractor = inception_features(weights, dims=64, protocol="clean-fid")
+    expected = extractor.network.layers((torch.from_numpy(np.array(resized)) - 128) / 128).mean(dim=(2, 3))
+    torch.testing.assert_close(extractor(images), expected, rtol=1e-4, atol=1e-4)
+    assert extractor.name == "inception-64-clean"
 
 
 @pytest.mark.parametrize("name", [NAME, "weights-inception-2015-12-05-6726825d.pth"])
 def test_the_hub_cache_knows_both_names(name, empty_hub):
-    assert find_inception_weights() is None
+    assert INCEPTION.find() is None
     empty_hub.mkdir(parents=True)
     (empty_hub / name).touch()
-    assert find_inception_weights() == empty_hub / name
+    assert INCEPTION.find() == empty_hub / name
 
 
 def test_missing_weights_say_which_file_belongs_where(empty_hub, monkeypatch):

@@ -50,7 +50,7 @@ def test_a_full_page(save, tiles, tmp_path):
         assert f" {tidy(figures[key], padded=True)} " in text, key
     for key in ("rmse", "rmse_gcgan", "acc5", "acc10", "psnr", "ssim"):
         assert f" {tidy(figures[key], padded=True)} " in text, key
-    assert "Frechet distance (bundled features), not comparable with published FID" in text
+    assert "FD (bundled)" in text
     interval = f"95 % interval {figures['fd_low']:.4g} to {figures['fd_high']:.4g}"
     assert f"24 real, 24 generated images, {interval}" in text
     assert "Features: bundled, as asked for. Weights sha256 " + figures["weights_sha256"][:16] in text

@@ -5,16 +5,8 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
-from mixgan.evaluate.paired import measure_pairs
-from mixgan.evaluate.sources import (
-    FolderSource,
-    Preprocessing,
-    find_pairs,
-    folder_source,
-    match_pairs,
-    tensor_source,
-    why_not_comparable,
-)
+from mixgan.evaluate.paired import find_pairs, match_pairs, measure_pairs, why_not_comparable
+from mixgan.evaluate.sources import FolderSource, Preprocessing, folder_source, tensor_source
 
 
 @pytest.fixture
