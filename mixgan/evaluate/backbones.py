@@ -128,7 +128,8 @@ def timm_features(model: str, weights: Path | None = None) -> FeatureExtractor:
 
     Args:
         model: its name, as ``timm.list_models()`` gives it, with a tag for one of several weights.
-        weights: a file of its state; by default timm's own weights, from the Hugging Face cache or downloaded into it.
+        weights: a file of its state, or a folder with MODEL.safetensors or MODEL.pth; by default timm's own weights, from the
+            Hugging Face cache or downloaded into it.
 
     Returns:
         ``timm:MODEL``.
@@ -140,6 +141,10 @@ def timm_features(model: str, weights: Path | None = None) -> FeatureExtractor:
     if not timm.is_model(model.split(".")[0]):
         raise ValueError(f"timm has no model {model!r}; timm.list_models() names those it has")
     digest = None
+    if weights is not None and weights.is_dir():  # other networks' files are in it; perhaps one of this model
+        weights = next(
+            (path for end in (".safetensors", ".pth") if (path := weights / f"{model}{end}").is_file()), None
+        )
     try:
         with torch.random.fork_rng(devices=[]):
             network = timm.create_model(model, pretrained=weights is None, num_classes=0)

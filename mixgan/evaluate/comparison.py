@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -248,9 +249,9 @@ def compare(
         print(*dict.fromkeys(preprocessing_text(real_side, side) for side in sides), sep="\n", flush=True)
     with errors_reach_all(accelerator):
         paired = [find_pairs(real_side, side, pairs) if {*metrics} & {*PAIRED} else (None, None) for side in sides]
-        for side in (real_side, *sides):
-            for extractor in extractors if isinstance(side, Path) else ():
-                known_set(side, extractor)
+        for path in [side for side in (real_side, *sides) if isinstance(side, Path)]:
+            for extractor in extractors:
+                known_set(path, extractor)
 
     def bar(source: "Source", what: str = "") -> Progress:
         world = accelerator.num_processes
@@ -260,34 +261,31 @@ def compare(
     def features_of(side: Side, cache: ReferenceCache | None = None) -> list[FeatureSet]:
         if isinstance(side, Path):
             return [known_set(side, extractor) for extractor in extractors]
-        found: dict[str, FeatureSet | None] = dict.fromkeys(extractor.name for extractor in extractors)
+        known: dict[str, FeatureSet | None] = dict.fromkeys(extractor.name for extractor in extractors)
         keys: dict[str, str] = {}
         if cache is not None and isinstance(side, FolderSource):
-            print_of = on_main(accelerator, side.fingerprint)
-            keys = {e.name: reference_key(print_of, e, sample=sample, seed=seed) for e in extractors}
-            found = {name: on_main(accelerator, lambda key=key: cache.load(key)) for name, key in keys.items()}
-            if verbose and any(found.values()):
+            content = on_main(accelerator, side.fingerprint)
+            keys = {e.name: reference_key(content, e, sample=sample, seed=seed) for e in extractors}
+            known = {name: on_main(accelerator, partial(cache.load, key)) for name, key in keys.items()}
+            if verbose and any(known.values()):
                 print(f"{side.name}: features from {cache.folder}", flush=True)
-        missing = [extractor for extractor in extractors if found[extractor.name] is None]
-        if missing:
+        if missing := [extractor for extractor in extractors if known[extractor.name] is None]:
             how: dict[str, Any] = {"accelerator": accelerator, "batch_size": batch_size, "sample": sample, "seed": seed}
             with bar(side) as shown:
                 measured = measure_all(side, missing, **how, advance=shown.advance)
             for extractor, one in zip(missing, measured, strict=True):
-                found[extractor.name] = one
-                if (
-                    keys
-                    and not on_main(accelerator, lambda e=extractor, m=one: cache.store(keys[e.name], m))
-                    and verbose
-                ):
+                known[extractor.name] = one
+                if cache is None or not keys:
+                    continue
+                if not on_main(accelerator, partial(cache.store, keys[extractor.name], one)) and verbose:
                     print(f"the features of {side.name} could not be stored in {cache.folder}", flush=True)
-        return [one.to(accelerator.device) for one in found.values() if one is not None]
+        return [one.to(accelerator.device) for one in known.values() if one is not None]
 
     real_sets = features_of(real_side, cache)
     train_sets = features_of(train_side, cache) if train_side is not None else [None] * len(extractors)
     if save_statistics:
         made_with = MadeWith(extractors[0].name, extractors[0].weights_sha256, preprocessing_of(real_side))
-        on_main(accelerator, lambda: write_statistics(save_statistics, real_sets[0].statistics, made_with))
+        on_main(accelerator, partial(write_statistics, save_statistics, real_sets[0].statistics, made_with))
     results: dict[str, Comparison] = {}
     for name, side, (matched, obstacle) in zip(given, sides, paired, strict=True):
         fake_sets, measured_pairs = features_of(side), None
@@ -300,15 +298,12 @@ def compare(
                 )
         of_pairs = {**measured_pairs.means, "n_pairs": len(measured_pairs.pairs)} if measured_pairs else {}
         folders = [one for one in (real_side, side) if isinstance(one, FolderSource)]
-        found = []
+        found: list[Comparison] = []
         for extractor, real_set, fake_set, train_set in zip(extractors, real_sets, fake_sets, train_sets, strict=True):
             with Progress("interval", total=bootstrap or 0, enabled=verbose and bool(bootstrap)) as shown:
-                compared = on_main(
-                    accelerator,
-                    lambda r=real_set, f=fake_set, e=extractor, t=train_set, s=shown: compare_sets(
-                        r, f, e, train=t, metrics=metrics, bootstrap=bootstrap, seed=seed, progress=s.advance
-                    ),
-                )
+                options: dict[str, Any] = {"train": train_set, "metrics": metrics, "bootstrap": bootstrap, "seed": seed}
+                work = partial(compare_sets, real_set, fake_set, extractor, progress=shown.advance, **options)
+                compared = on_main(accelerator, work)
             compared.warnings += input_warnings(real_side, side, extractor) + ([obstacle] if obstacle else [])
             about: dict[str, Any] = of_pairs if not found else {}
             found.append(

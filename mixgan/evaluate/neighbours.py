@@ -123,9 +123,9 @@ def density_coverage(real: Tensor, fake: Tensor, *, k: int = 5) -> DensityCovera
         return DensityCoverage(density, coverage, None, None, k)
     # In how many clipped balls each real sample is, its own not counted.
     own = indices[neighbours <= clipped[:, None] * (1 + _ROUNDING)].bincount(minlength=len(real))
-    fidelity, ideal = (_share((count / k).clamp(max=1)) for count in (counts, own))
+    fidelity, ideal = (_share((count.double() / k).clamp(max=1)) for count in (counts, own))
     expected = _expected_shares(len(real), len(fake), k)
-    place = int(torch.searchsorted(expected, _share((found / k).clamp(max=1))))
+    place = int(torch.searchsorted(expected, _share((found.double() / k).clamp(max=1))))
     return DensityCoverage(density, coverage, min(1.0, fidelity / ideal), place / len(expected), k)
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from mixgan.engine.run_folder import VERSIONED, version
-from mixgan.evaluate.command import metric_rows
+from mixgan.evaluate.command import all_warnings, metric_rows, set_rows
 from mixgan.evaluate.comparison import Comparison
 from mixgan.evaluate.feature_set import FeatureSet
 from mixgan.evaluate.neighbours import nearest
@@ -18,11 +18,15 @@ from mixgan.evaluate.sources import FolderSource
 from mixgan.ops.transforms import resize
 from mixgan.report.grid import image_grid
 from mixgan.report.page import Page
-from mixgan.report.plots import scatter_plot
+from mixgan.report.plots import bar_plot, line_plot, scatter_plot
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+CAVEAT = (
+    "A Frechet distance depends on the number of images, the resizing and the features: compare only distances for which all"
+    " three are the same."
+)
 CELL = 128
 SHOWN = 8
 LISTED = 20
@@ -34,11 +38,20 @@ def write_page(path: Path, result: Comparison) -> None:
     found = result.evidence
     if found is None:
         raise ValueError("a page needs the evidence of a comparison")
-    page = Page("Evaluation of generated images", f"{result.fake} against {result.real}")
-    for text in result.warnings:
+    fakes = f"{len(result.fakes)} generated sets" if result.fakes else result.fake
+    page = Page("Evaluation of generated images", f"{fakes} against {result.real}")
+    for text in all_warnings(result):
         page.warning(text)
-    page.table("Metrics", [{"metric": name, "value": value, "how": how} for name, value, how in metric_rows(result)])
-    page.text("Protocol", _protocol(result))
+    if result.fakes:
+        _sets(page, result)
+        page.text("", f"What follows is of {result.fake}.")
+    spaces = [result, *result.others.values()]
+    if result.others:
+        page.table("Metrics in every feature space", _side_by_side(spaces))
+    for one in spaces:
+        heading = f"Metrics in {one.features} features" if result.others else "Metrics"
+        page.table(heading, [{"metric": name, "value": value, "how": how} for name, value, how in metric_rows(one)])
+    page.text("Protocol", "\n\n".join([*map(_protocol, spaces), CAVEAT]))
     folders = [side if isinstance(side, FolderSource) else None for side in (found.real_side, found.fake_side)]
     real, fake = folders
     if real or fake:
@@ -65,9 +78,15 @@ def write_page(path: Path, result: Comparison) -> None:
         page.table("", names[:LISTED])
     if real and fake:
         page.figure("Nearest real images", *_neighbours(found.real, found.fake, real, fake))
-    if found.real.features is not None and found.fake.features is not None:
-        scatter = _scatter(found.real.features, found.fake.features, result.features)
-        page.figure("Both sets in feature space", scatter, "First two principal components of both sets together.")
+    if fake and found.train is not None and isinstance(found.train_side, FolderSource):
+        page.figure("Closest to training images", *_closest(found.train, found.fake, found.train_side, fake))
+    heading = "Both sets in feature space"
+    for one in spaces:
+        sets = one.evidence
+        if sets is not None and sets.real.features is not None and sets.fake.features is not None:
+            scatter = _scatter(sets.real.features, sets.fake.features, one.features)
+            page.figure(heading, scatter, "First two principal components of both sets together.")
+            heading = ""
     command = shlex.join([Path(sys.orig_argv[0]).name, *sys.orig_argv[1:]])
     # Pillow decodes and resizes, and pytorch-fid has the network, so they can move a distance as torch can.
     versions = {name: version(name) or "not installed" for name in (*VERSIONED, "pillow", "pytorch-fid")}
@@ -84,9 +103,66 @@ def _protocol(result: Comparison) -> str:
     kept = f" What needs single features (kept features) is of a random sample: {' and '.join(samples)}."
     return (
         f"{_sentence(result.note)} Weights sha256 {result.weights_sha256[:16]}. {_sentence(result.preprocessing)}"
-        f" Means and covariances in float64 over all images.{kept if samples else ''}\n\n"
-        "The Frechet distance depends on the number of images, the resizing and the features: compare only distances for"
-        " which all three are the same."
+        f" Real: {result.real_from}. Generated: {result.fake_from}."
+        f" Means and covariances in float64 over all images.{kept if samples else ''}"
+    )
+
+
+def _side_by_side(spaces: list[Comparison]) -> list[dict[str, object]]:
+    """A row for every metric, a column for every feature space; distances by the names they may have."""
+    columns = [
+        (
+            one,
+            {
+                ("Frechet distance" if i == 0 and one.fd is not None else name): value
+                for i, (name, value, _) in enumerate(metric_rows(one))
+            },
+        )
+        for one in spaces
+    ]
+    names = dict.fromkeys(name for _, values in columns for name in values)
+    rows: list[dict[str, object]] = [{"metric": "called", **{one.features: one.distance for one in spaces}}]
+    for name in names:
+        rows.append({"metric": name, **{one.features: values[name] for one, values in columns if name in values}})
+    return rows
+
+
+def _sets(page: Page, result: Comparison) -> None:
+    """The table of all generated sets, and their distances over the training step, or side by side where there is none."""
+    page.table("Generated sets", set_rows(result))
+    heading = "Distances of all sets"
+    for features in (result.features, *result.others):
+        sets = [(name, one if one.features == features else one.others[features]) for name, one in result.fakes.items()]
+        points = [(one.step, space.fd) for one, (_, space) in zip(result.fakes.values(), sets, strict=True)]
+        distance = sets[0][1].distance
+        stepped = sorted({(step, fd) for step, fd in points if step is not None and fd is not None})
+        if len(stepped) > 1:
+            series = {distance: ([float(step) for step, _ in stepped], [fd for _, fd in stepped])}
+            page.figure(heading, line_plot(series, title=distance, x_label="training step", y_label="distance"))
+        else:
+            bars = {str(i + 1): space.fd for i, (_, space) in enumerate(sets) if space.fd is not None}
+            label = "generated set, in the order of the table"
+            page.figure(heading, bar_plot({distance: bars}, title=distance, x_label=label, y_label="distance"))
+        heading = ""
+
+
+def _closest(
+    train: FeatureSet, fake: FeatureSet, train_source: FolderSource, fake_source: FolderSource
+) -> tuple[Image.Image, str]:
+    """The generated images nearest to training images, each with that image below it."""
+    assert train.features is not None and train.indices is not None  # noqa: PT018 - images are measured
+    assert fake.features is not None and fake.indices is not None  # noqa: PT018
+    distances, indices = nearest(fake.features, train.features, k=1)
+    order = distances[:, 0].argsort(stable=True)[:SHOWN].cpu()
+    pictures = [
+        _pictures(fake_source, fake.indices.cpu()[order]),
+        _pictures(train_source, train.indices.cpu()[indices[:, 0].cpu()[order]]),
+    ]
+    labels = [f"{distance:.3g}" for distance in distances[:, 0].cpu()[order].tolist()]
+    grid = image_grid(pictures, row_labels=("generated", "training"), column_labels=labels)
+    return (
+        grid,
+        "The generated images nearest to a training image in feature space, nearest first, with the distance above.",
     )
 
 

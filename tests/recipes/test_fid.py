@@ -11,10 +11,16 @@ import torch
 from accelerate.state import AcceleratorState, GradientState
 from PIL import Image
 
+import mixgan
 from classify.__main__ import main as classify
 from classify.weights import checkpoint_features
+from mixgan.cli import dispatch
 from mixgan.data.tiles import make_tiles
+from mixgan.engine.config import run_settings
 from mixgan.evaluate.command import Readers, main
+from mixgan.gan import data as gan_data
+from mixgan.gan.config import GanSettings
+from mixgan.gan.train import main as mixcyclegan
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 FILES = {"--json": ".json", "--html": ".html", "--save-statistics": ".npz"}
@@ -78,6 +84,66 @@ def test_three_processes_find_what_one_finds(launch, save, fresh_process, monkey
     assert three == one
     assert one["distance"].startswith("FD (bundled-imagefolder)")
     assert [one[key] for key in ("n_real", "n_fake", "kept_real", "n_pairs")] == [15, 2, 11, 2]
+
+
+def test_a_run_is_translated_on_its_own_test_set(save, launch, fresh_process, monkeypatch):
+    """Each checkpoint's numbers are those of a folder of its translations, made here with the loaded generator."""
+    monkeypatch.chdir(launch.cwd)
+    words = [
+        "--dataset",
+        "tiles",
+        "--image-size",
+        "32",
+        "--width",
+        "4",
+        "--blocks",
+        "1",
+        "--eval-count",
+        "6",
+        "--train-count",
+        "8",
+    ]
+    mixcyclegan(
+        [*words, "--max-steps", "2", "--eval-every", "1", "--output-dir", "run", "--threads", "1", "--lr", "0.01"]
+    )
+    fresh_process()
+    test = gan_data.test_domains(GanSettings(**run_settings(Path("run"), GanSettings)))
+    real, flags = save("real", test.a), ["--features", "bundled", "--threads", "1", "--no-use-cache"]
+    dispatch(
+        [
+            "fid",
+            real,
+            "run",
+            *flags,
+            "--weights",
+            "all,last",
+            "--direction",
+            "BtoA",
+            "--train",
+            "run",
+            "--json",
+            "out.json",
+        ]
+    )
+    found = json.loads(Path("out.json").read_text())
+    assert {name: one["step"] for name, one in found["fakes"].items()} == {
+        "run step-1": 1,
+        "run step-2": 2,
+        "run last": 2,
+    }
+    assert found["n_train"] == 8
+    for name, one in found["fakes"].items():
+        generator = mixgan.load("run", direction="BtoA", weights=name.removeprefix("run "))
+        with torch.no_grad():
+            translated = ((generator(test.b / 127.5 - 1) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        fresh_process()
+        dispatch(["fid", real, save(name, translated), *flags, "--json", "alone.json"])
+        alone = json.loads(Path("alone.json").read_text())
+        assert [one[key] for key in ("fd", "kid", "recall")] == pytest.approx(
+            [alone[key] for key in ("fd", "kid", "recall")]
+        )
+    with pytest.raises(ValueError, match="--weights best chooses weights of a run, but no FAKE is a run folder"):
+        dispatch(["fid", real, real, *flags, "--weights", "best"])
 
 
 def test_unusual_names_and_an_ascii_terminal_lose_no_work(tmp_path):

@@ -3,12 +3,13 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from mixgan.evaluate import Comparison, FrechetDistance, compare, module_features
+from mixgan.evaluate import Comparison, FrechetDistance, compare, comparison, module_features
 from mixgan.evaluate.distances import frechet_distance_from_features
 from mixgan.evaluate.features import bundled_features
 
@@ -21,7 +22,7 @@ def expected(tiles) -> float:
     return frechet_distance_from_features(extractor(tiles.maps), extractor(tiles.photos[:20]))
 
 
-@pytest.mark.parametrize("kind", ["folder", "text", "tensor", "float tensor", "loader", "npz"])
+@pytest.mark.parametrize("kind", ["folder", "text", "tensor", "float tensor", "loader", "npz", "arr_0"])
 def test_every_kind_of_input_gives_one_distance(kind, tiles, save, tmp_path, expected):
     folder = save("real", tiles.maps)
     kinds = {
@@ -31,7 +32,9 @@ def test_every_kind_of_input_gives_one_distance(kind, tiles, save, tmp_path, exp
         "float tensor": tiles.maps / 255,
         "loader": DataLoader(TensorDataset(tiles.maps, tiles.labels), batch_size=7),
         "npz": tmp_path / "real.npz",
+        "arr_0": tmp_path / "adm.npz",
     }
+    np.savez(kinds["arr_0"], arr_0=tiles.maps.permute(0, 2, 3, 1).numpy(), mu=np.zeros(2048))
     if kind == "npz":
         compare(folder, folder, features="bundled", metrics=["fd"], bootstrap=0, save_statistics=kinds["npz"])
     found = compare(kinds[kind], tiles.photos[:20], features="bundled", bootstrap=2)
@@ -40,6 +43,46 @@ def test_every_kind_of_input_gives_one_distance(kind, tiles, save, tmp_path, exp
     assert (found.n_real, found.n_fake, found.features, found.fid) == (24, 20, "bundled", None)
     assert (found.kid is None) == (kind == "npz")
     assert "rmse" not in found.to_dict()
+    if kind == "arr_0":
+        assert (
+            found.real_from
+            == f"the images arr_0 of {kinds[kind]}, not its mu and sigma, which are of TensorFlow's features"
+        )
+    if kind == "npz":
+        assert found.real_from.startswith(f"the statistics mu and sigma of {kinds[kind]}, sha256 ")
+
+
+def test_several_generated_sets_find_what_each_finds_alone(tiles, save, tmp_path, monkeypatch):
+    """The real images are measured once; names, order and every number are those of single comparisons."""
+    real = save("real", tiles.maps)
+    sets = {"first": save("a", tiles.photos), "second": tiles.maps // 2, "third": tiles.photos[:9]}
+    measured, measure = [], comparison.measure_all
+    monkeypatch.setattr(
+        comparison, "measure_all", lambda source, *a, **k: measured.append(source.name) or measure(source, *a, **k)
+    )
+    found = compare(real, sets, features="bundled")
+    assert measured.count(str(real)) == 1
+    assert (len(measured), [*found.fakes]) == (4, ["first", "second", "third"])
+    for name, images in sets.items():
+        alone, together = compare(real, images, features="bundled").to_dict(), found.fakes[name].to_dict()
+        del alone["seconds"], together["seconds"], alone["fake"], together["fake"]
+        assert together == alone
+    written = found.to_dict()
+    assert (written["fd"], written["fake"]) == (written["fakes"]["first"]["fd"], "first")
+
+
+def test_memorisation_with_training_images(tiles, save):
+    train, real = save("train", tiles.maps[:16]), save("real", tiles.maps[16:])
+    copied = compare(real, save("copies", tiles.maps[:10]), features="bundled", train=train)
+    assert (copied.authpct, copied.n_train) == (0, 16)
+    assert copied.nearer_to_train > 0.9
+    assert copied.ct_p < 0.01
+    assert "authpct" not in compare(real, tiles.maps[:10], features="bundled").to_dict()
+    few = compare(real, tiles.maps[:10], features="bundled", train=train, sample=12)
+    assert any("among 12 of 16 training images; --sample 16 searches all" in text for text in few.warnings)
+    compare(real, real, features="bundled", save_statistics=train / "known.npz", metrics=["fd"])
+    with pytest.raises(ValueError, match=r"--train needs images, but .*known\.npz contains only statistics"):
+        compare(real, real, features="bundled", train=train / "known.npz")
 
 
 def test_only_the_metrics_asked_for(tiles, save):

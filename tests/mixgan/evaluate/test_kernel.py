@@ -1,10 +1,10 @@
-"""The kernel distance against the estimator's double sum, written out."""
+"""The kernel distance and CMMD against their estimators' double sums, written out."""
 
 import numpy as np
 import pytest
 import torch
 
-from mixgan.evaluate.distances import kernel_distance
+from mixgan.evaluate.distances import cmmd, kernel_distance
 
 
 def direct_squared_mmd(x: np.ndarray, y: np.ndarray) -> float:
@@ -65,3 +65,28 @@ def test_wrong_features_are_named():
         kernel_distance(x1 * float("nan"), x2)
     with pytest.raises(ValueError, match="5 and 4 dimensions"):
         kernel_distance(x1, x2[:, :4])
+
+
+def test_cmmd_is_the_published_double_sum():
+    """google-research's cmmd/distance.py: sigma 10, times 1000, all pairs, a sample and itself among them; loops in Python."""
+
+    def mean_kernel(a, b):
+        return sum(np.exp(-((p - q) ** 2).sum() / (2 * 10**2)) for p in a for q in b) / (len(a) * len(b))
+
+    x1, x2 = two_sets(7, 9)
+    x, y = (10 * x1).double().numpy(), (10 * x2).double().numpy()
+    expected = 1000 * (mean_kernel(x, x) + mean_kernel(y, y) - 2 * mean_kernel(x, y))
+    assert cmmd(10 * x1, 10 * x2) == pytest.approx(expected, rel=1e-9)
+
+
+def test_cmmd_of_equal_sets_rotations_orders_and_two_samples():
+    x1, x2 = two_sets(1200, 9)
+    turn = torch.linalg.qr(torch.randn(5, 5, generator=torch.Generator().manual_seed(1)).double()).Q
+    assert cmmd(x1, x1) == 0
+    assert cmmd(x1.double() @ turn, x2.double() @ turn) == pytest.approx(cmmd(x1, x2), rel=1e-9)
+    assert cmmd(x1.flip(0), x2) == pytest.approx(cmmd(x1, x2), rel=1e-9)
+    assert cmmd(x1[:2], x2[:2]) > 0
+    with pytest.raises(ValueError, match="1 of 9 feature vectors contain NaN"):
+        cmmd(x1, x2.index_fill(0, torch.tensor([3]), torch.nan))
+    with pytest.raises(ValueError, match="a sample of each set, got 1200 and 0"):
+        cmmd(x1, x2[:0])

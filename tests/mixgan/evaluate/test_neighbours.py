@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy.stats import betabinom, mannwhitneyu
 
 from mixgan.evaluate import neighbours
-from mixgan.evaluate.neighbours import density_coverage, nearest, precision_recall
+from mixgan.evaluate.neighbours import density_coverage, memorization, nearest, precision_recall
 
 
 def distance(a: list[float], b: list[float]) -> float:
@@ -144,3 +146,86 @@ def test_too_few_samples_and_other_mistakes_are_named():
         nearest(real[:, :2], fake, k=1)
     with pytest.raises(ValueError, match="3 of 3 feature vectors"):
         precision_recall(real, fake * torch.nan)
+
+
+def samples(n: int, *, seed: int, dims: int = 4) -> torch.Tensor:
+    return torch.randn(n, dims, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def clipped_by_hand(real: np.ndarray, fake: np.ndarray, k: int) -> tuple[float, float]:
+    """Clipped Density and Clipped Coverage (arXiv 2507.01761, Sections 3 and 4) ball by ball, in loops."""
+    n, m = len(real), len(fake)
+
+    def distances(a, b):
+        return np.sqrt(((a[:, None] - b[None]) ** 2).sum(-1))
+
+    among = distances(real, real)
+    radius = np.array([np.sort(np.delete(row, i))[k - 1] for i, row in enumerate(among)])
+    clipped = np.minimum(radius, np.median(radius))
+    across = distances(real, fake)
+    good = np.mean([min(sum(across[i, j] <= clipped[i] for i in range(n)) / k, 1) for j in range(m)])
+    ideal = np.mean([min(sum(among[i, j] <= clipped[i] for i in range(n) if i != j) / k, 1) for j in range(n)])
+    covered = np.mean([min(sum(across[i, j] < radius[i] for j in range(m)), k) / k for i in range(n)])
+    expected = [
+        sum(min(j, k) * betabinom(count, k, n - k).pmf(j) for j in range(count + 1)) / k if count >= k else 0
+        for count in range(m + 1)
+    ]
+    return min(1, good / ideal), sum(value < covered for value in expected) / (m + 1)
+
+
+@pytest.mark.parametrize(("n", "m", "k"), [(30, 20, 5), (31, 40, 3), (12, 9, 1)])
+@pytest.mark.parametrize("shift", [0.0, 0.8])
+def test_clipped_density_and_coverage_are_their_definitions(n, m, k, shift):
+    real, fake = samples(n, seed=1), samples(m, seed=2) + shift
+    found = density_coverage(real, fake, k=k)
+    density, coverage = clipped_by_hand(real.numpy(), fake.numpy(), k)
+    assert found.clipped_density == pytest.approx(density, rel=1e-9)
+    assert found.clipped_coverage == pytest.approx(coverage, abs=1e-9)
+
+
+def test_a_share_of_bad_samples_lowers_the_clipped_metrics_by_that_share():
+    """What the paper asks of them (its Figures 2 and 3), and density and coverage do not give."""
+    real, fake = samples(600, seed=3), samples(600, seed=4)
+    fake[:180] += 50
+    found = density_coverage(real, fake)
+    assert found.clipped_density == pytest.approx(0.7, abs=0.05)
+    assert found.clipped_coverage == pytest.approx(0.7, abs=0.05)
+
+
+def test_clipped_metrics_of_identical_sets_are_one_and_need_k_samples():
+    real = samples(40, seed=5)
+    found = density_coverage(real, real.flip(0))
+    assert (found.clipped_density, found.clipped_coverage) == (1, 1)
+    few = density_coverage(real, real[:4])
+    assert (few.clipped_density, few.clipped_coverage) == (None, None)
+
+
+def test_memorization_is_its_definitions():
+    """AuthPct by dgm-eval's rule in loops; C_T as the z-score of scipy's Mann-Whitney U, as in data-copying's own code."""
+    train, real, fake = samples(25, seed=6), samples(20, seed=7), samples(15, seed=8) * 0.8
+    found = memorization(train, real, fake)
+    t, r, f = (x.numpy() for x in (train, real, fake))
+    authentic, to_train = 0, []
+    for one in f:
+        away = np.sqrt(((t - one) ** 2).sum(1))
+        own = np.sqrt(((np.delete(t, away.argmin(), 0) - t[away.argmin()]) ** 2).sum(1)).min()
+        authentic += own < away.min()
+        to_train.append(away.min())
+    held_out = [np.sqrt(((t - one) ** 2).sum(1)).min() for one in r]
+    u = mannwhitneyu(to_train, held_out, alternative="less", method="asymptotic", use_continuity=False)
+    assert found.authpct == pytest.approx(100 * authentic / 15)
+    assert found.nearer_to_train == pytest.approx(np.mean([a < b for a in to_train for b in held_out]))
+    assert found.ct == pytest.approx((u.statistic - 20 * 15 / 2) / np.sqrt(20 * 15 * 36 / 12))
+    assert found.ct_p == pytest.approx(u.pvalue)
+
+
+def test_copies_are_found_and_fresh_samples_are_not():
+    train, real = samples(200, seed=9), samples(150, seed=10)
+    copied, fresh = memorization(train, real, train[:50] + 1e-3), memorization(train, real, samples(50, seed=11))
+    assert copied.authpct == 0
+    assert copied.ct_p < 1e-12
+    assert copied.nearer_to_train > 0.99
+    assert fresh.authpct > 30
+    assert 0.01 < fresh.ct_p < 0.99
+    with pytest.raises(ValueError, match="got 1, 150 and 50"):
+        memorization(train[:1], real, train[:50])
