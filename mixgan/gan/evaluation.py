@@ -203,7 +203,9 @@ class TrainedRun:
         domains = training_domains(replace(self.settings, load_size=self.settings.image_size))
         images = domains.b if self.direction == "AtoB" else domains.a
         if not isinstance(images, Tensor):
-            raise ValueError(f"--train {self.folder}: its training images are of several sizes; name a folder of images")
+            raise ValueError(
+                f"--train {self.folder}: its training images are of several sizes; name a folder of images"
+            )
         return rgb_bytes(images)
 
     def _step(self, choice: str) -> int | None:
