@@ -13,7 +13,8 @@ from mixgan.ops.transforms import Normalization
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def not_compiled(function: Callable[P, T]) -> Callable[P, T]:

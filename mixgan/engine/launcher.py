@@ -38,10 +38,10 @@ def launcher_wish() -> dict[str, Any]:
             raise ValueError(f"the launcher asks for {variable}={text}, which is not supported: {instead}")
     wish = {}
     for name, (variable, hint, none) in WISHES.items():
-        text: Any = os.environ.get(variable, "").lower()
-        if hint is bool and text in YES + NO:
-            text = text in YES
-        if text != "" and (value := convert(text, hint, f"the launcher's {variable}")) != none:
+        asked: Any = os.environ.get(variable, "").lower()
+        if hint is bool and asked in YES + NO:
+            asked = asked in YES
+        if asked != "" and (value := convert(asked, hint, f"the launcher's {variable}")) != none:
             wish[name] = value
     return wish
 
