@@ -90,6 +90,9 @@ def pairs(device: torch.device) -> dict[str, tuple[Callable[[], Tensor], Callabl
     counts = augment.histogram(levels.long())
     kernel = 2.0 - torch.arange(-1, 2, device=device).abs()
 
+    def cropped() -> Tensor:
+        return transforms.crop_flip(padded, top, left, flip, (32, 32))
+
     def flipped_crops() -> Tensor:
         crops = kt.crop_by_indices(padded, boxes)
         return torch.where(flip[:, None, None, None], kt.hflip(crops), crops)
@@ -119,9 +122,9 @@ def pairs(device: torch.device) -> dict[str, tuple[Callable[[], Tensor], Callabl
         )
 
     return {
-        "bytes to normalised floats, 128 x 32 px": (
-            lambda: (levels.float() / 255 - mean) / std,
-            lambda: enhance.normalize(levels.float() / 255, mean.flatten(), std.flatten()),
+        "normalise a loader's batch, 128 x 32 px": (
+            lambda: (cropped().float().div_(255) - mean) / std,
+            lambda: enhance.normalize(cropped().float().div_(255), mean.flatten(), std.flatten()),
         ),
         "normalise, 8 x 256 px": (
             lambda: (large - mean) / std,
@@ -131,7 +134,7 @@ def pairs(device: torch.device) -> dict[str, tuple[Callable[[], Tensor], Callabl
             lambda: images * std + mean,
             lambda: enhance.denormalize(images, mean.flatten(), std.flatten()),
         ),
-        "crop and flip, 128 x 32 px": (lambda: transforms.crop_flip(padded, top, left, flip, (32, 32)), flipped_crops),
+        "crop and flip, 128 x 32 px": (cropped, flipped_crops),
         "random resized crop, 100 x 64 px": (
             lambda: transforms.resized_crop(tiny, windows, 64),
             lambda: kt.crop_and_resize(tiny, window_corners, (64, 64)),

@@ -172,6 +172,8 @@ def test_python_snippet(snippet):
         assert output.loss.item() == pytest.approx(expected.item())
     elif "MEAN_DIFFERENCE" in names:
         assert names["MEAN_DIFFERENCE"].compute(torch.zeros(3, 4), torch.ones(5, 4), None, 0) == (2.0,)
+    elif "from kornia" in snippet:
+        assert "assert" in snippet  # docs/ops.md: each has its own
     elif "mixed_images" in names or "mixed_by_content" in names or "result" in names:
         check_beyond_classification(names)
     else:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from mixgan.ops.transforms import resize
 
 #: what labels are: one class of K, any of K labels at once, or numbers
 LabelKind = Literal["class", "multi-label", "value"]
@@ -256,7 +257,7 @@ def like_boxes(boxes: Tensor, like: Tensor) -> Tensor:
 def mix_label_map(own: Tensor, partner: Tensor, mask: Tensor) -> Tensor:
     """Integer label maps: at every pixel the label of the image that weighs at least as much there; dtype kept."""
     if mask.shape[-2:] != own.shape[-2:]:
-        mask = F.interpolate(mask, own.shape[-2:], mode="nearest")
+        mask = resize(mask, (own.shape[-2], own.shape[-1]), mode="nearest")
     return torch.where(spread_over_slices(mask, own) >= 0.5, own, partner)
 
 

@@ -3,8 +3,7 @@
 A curve and a matrix are small tensors per image, so a batch whose images get different operations needs one lookup and one
 sampling: select among curves and matrices, not among images.
 
-Plain torch: Kornia truncates 8-bit levels where this rounds; after a normalisation is undone in float32, truncation makes up to a
-quarter of the levels one too dark.
+Plain torch: Kornia's take longer and truncate 8-bit levels where this rounds (docs/ops.md).
 """
 
 import torch

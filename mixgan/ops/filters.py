@@ -1,4 +1,4 @@
-"""Blur and box sums (plain torch: Kornia makes its kernels on the host, which stalls a GPU), SSIM and PSNR."""
+"""Blur and box sums (plain torch, seven times faster than Kornia's, see docs/ops.md), SSIM and PSNR (Kornia's)."""
 
 import torch
 import torch.nn.functional as F

@@ -142,11 +142,11 @@ def resize(images: Tensor, size: int | tuple[int, int], *, mode: str = "bilinear
 
 
 def _resized(images: Tensor, size: tuple[int, int], mode: str, antialias: bool) -> Tensor:
-    if antialias or mode == "area":  # see docs/ops.md; mixers resize masks by area and do without Kornia
+    if antialias or mode in ("area", "nearest"):  # see docs/ops.md; mixers resize masks so and do without Kornia
         return F.interpolate(images, size, mode=_TORCH_MODES[mode], antialias=antialias)
     from kornia.geometry.transform import resize  # slow to import
 
-    return resize(images, size, _TORCH_MODES[mode], align_corners=None if mode == "nearest" else False)
+    return resize(images, size, mode, align_corners=False)
 
 
 def crop_flip(images: Tensor, top: Tensor, left: Tensor, flip: Tensor, size: tuple[int, int]) -> Tensor:
