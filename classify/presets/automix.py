@@ -89,10 +89,10 @@ OPEN = (
     "(--mixer.fidelity), no Nesterov momentum. CutMix and SaliencyMix mix half of the batches on CIFAR, as their own papers "
     "do. AutoMix's floor (5.3) is the network's: CIFAR 0.1 to 0.05, the Mix Block alike; Tiny-ImageNet 0.2 to 0.05, the Mix "
     "Block 0.1 to 0.001; ImageNet 0.1 to 0, the Mix Block to 0.001. Unlike the paper, as the code: AutoMix's momentum is "
-    "constant for a tenth of the run, and its student mixes by mixup where lambda or 1 - lambda is below 0.08. Which of its "
-    "two class heads is tested is not said: that of the mixed loss, of the student. Unlike the code: AutoMix's mask loss is "
-    "per sample, as Eq. 6; random crops of Tiny-ImageNet are resized bilinearly, not bicubically; PuzzleMix's energy has "
-    "another solver."
+    "constant for a tenth of the run, and its student mixes by mixup where lambda or 1 - lambda is below 0.08. Two projections "
+    "(Eq. 4 has one) and two class heads are those that table 7 counts; which head is tested is not said: that of the mixed "
+    "loss, of the student. Unlike the code: AutoMix's mask loss is per sample, as Eq. 6; random crops of Tiny-ImageNet are "
+    "resized bilinearly, not bicubically; PuzzleMix's energy has another solver."
 )
 TRANSFER_OPEN = (
     "The weight decay of fine-tuning, and AutoMix's rates there, are the authors' configs': 5e-4; 0.001 to 0, the Mix Block "

@@ -39,7 +39,8 @@ OPEN = (
     'The Facebook code divides the rate by 10 after 100 and 150 of its 200 epochs; "exact settings" for 400 epochs is read '
     "as the same epochs, so at 0.25 and 0.375 (--lr-drops 0.5 0.75 keeps the shares). CutMix mixes half of the batches, as its "
     "code does. lambda is drawn once a batch, as in the codes of mixup and CutMix, which LaMix is taken to share. PreAct "
-    "ResNet-18 has no last batch norm, as in the Facebook code."
+    "ResNet-18 has no last batch norm, as in the Facebook code. LaMix's local label has that lambda (Eq. 2, 10), not the "
+    "average of Fig. 1 (--method.local-label average), and original batches come first."
 )
 PUZZLE_OPEN = (
     "As in PuzzleMix's code, lambda is drawn once a batch, the loss is binary cross-entropy and PreAct ResNet-18 has no last "

@@ -70,7 +70,7 @@ MULTI_SAMPLE_TABLES = {
             "The batch is 128 on each of two GPUs (two processes here). Mixup-C of that paper is multi-sample, with two heads "
             "as in 5.2. Fine-tuning is --method erm --finetune-from RUN; its rate and length are not given: 0.01 and the rest "
             "alike. Whether lambda is drawn per image or per batch is not said: per image (--mixer.per-batch, "
-            "--method.per-batch)."
+            "--method.per-batch). Nor how single images are tested: each is paired with itself."
         ),
     )
 }
