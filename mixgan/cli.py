@@ -20,6 +20,7 @@ COMMANDS = {
     "push": ("mixgan.gan.export:push", "Upload an exported folder to the Hugging Face hub"),
     "compare": ("mixgan.report.compare", "Train variants with several seeds and compare them in a table"),
     "analyze": ("classify.analysis.command", "Draw the papers' figures of trained classifiers"),
+    "toy-gan": ("mixgan.gan.toy", "Compare small GANs on two-dimensional points, with and without mixing"),
     "gallery": ("mixgan.report.gallery", "Draw what the mixing methods do to two images"),
 }
 

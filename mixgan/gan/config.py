@@ -10,7 +10,7 @@ from mixgan.data.domains import Preprocess
 from mixgan.engine.annotations import Above0, AtLeast0, AtLeast1, BelowOne, Probability, Range
 from mixgan.engine.command import print_once
 from mixgan.engine.config import CommandLine, CommonSettings
-from mixgan.gan.losses import DReal, DTerm, GanKind, Mixing, form
+from mixgan.gan.losses import DReal, DTerm, GanKind, Mixing, check_pairs, form
 from mixgan.gan.networks import Norm, Patch, Upsample
 
 AtLeast2 = Annotated[int, Range(least=2)]  # test images: fewer have no covariance
@@ -197,8 +197,8 @@ def directions(names: tuple[str, str]) -> dict[str, str]:
 
 #: About three minutes on two CPU cores, on the synthetic tiles.
 QUICK = {
-    "image_size": 64, "width": 32, "blocks": 6, "train_count": 400, "eval_count": 128, "epochs": 2, "batch_size": 2,
-    "eval_at_start": True,
+    "mixing": "mixcyclegan-plus", "image_size": 64, "width": 16, "blocks": 3, "upsample": "resize", "skip": True, "patch": 34,
+    "lr": 6e-4, "ema": 0.99, "train_count": 300, "eval_count": 128, "epochs": 4, "batch_size": 1, "eval_at_start": True,
 }  # fmt: skip
 #: CycleGAN's settings.
 PAPER = {"image_size": 256, "width": 64, "blocks": 9, "batch_size": 1}
@@ -380,8 +380,10 @@ class DcganSettings(EvaluatedGanSettings):
     """How the discriminator's real and generated images are mixed; none: not at all, plain DCGAN."""
     alpha: Above0 = 1.0
     """lambda ~ Beta(alpha, alpha), the share of the real image."""
+    d_term: DTerm = "replace"
+    """Whether the mixed term replaces the discriminator's real and fake terms or is added to them."""
     gan_loss: GanKind = "bce"
-    """Adversarial loss; hinge takes a soft target as the probability of a hard one."""
+    """Adversarial loss; hinge takes a soft target as the probability of a hard one; relativistic needs --mixing none."""
     image_size: Literal[32, 64, 128, 256] = 32
     """Side of the images in px, a power of two; other images are resized."""
     train_count: AtLeast1 | None = None
@@ -392,6 +394,11 @@ class DcganSettings(EvaluatedGanSettings):
     """Channels of the layers next to the image in both networks."""
     latent: AtLeast1 = 100
     """Length of the noise vectors."""
+
+    def check(self) -> None:
+        """ValueError for a field that does not fit its annotation, or fields that do not fit one another."""
+        super().check()
+        check_pairs(self.gan_loss, self.mixing)
 
 
 def dcgan_settings_from(argv: Sequence[str]) -> DcganSettings:

@@ -1,12 +1,10 @@
-"""DCGAN trained on mixed real and generated images: networks, training step, evaluation and command.
+"""DCGAN trained on mixed real and generated images: training step, evaluation and command.
 
 The GAN experiment of mixup (Zhang et al. 2018, "Stabilization of generative adversarial networks"): real and generated images
 are two classes, mixed like any others, so that the discriminator d minimises l(d(lam x + (1 - lam) g(z)), lam). Networks as in
-Radford et al. 2015.
+Radford et al. 2015, in ``mixgan.gan.dcgan_networks``.
 """
 
-import itertools
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,10 +28,11 @@ from mixgan.evaluate.sources import Batch, tensor_source
 from mixgan.gan.card import noise_card
 from mixgan.gan.config import DcganMixing, DcganSettings, dcgan_settings_from
 from mixgan.gan.data import DRY_RUN_TESTS, ImageLoader, Split, fetch_images, load_images
+from mixgan.gan.dcgan_networks import Discriminator as Discriminator
+from mixgan.gan.dcgan_networks import Generator as Generator
 from mixgan.gan.evaluation import PairwiseDistance, collapse_warning, test_features
-from mixgan.gan.losses import GanKind, discriminator_loss, gan_loss, generator_loss, realness
+from mixgan.gan.losses import DTerm, GanKind, check_pairs, discriminator_loss, gan_loss, generator_loss, realness
 from mixgan.gan.mixcyclegan import check_precision, update
-from mixgan.gan.networks import init_weights
 from mixgan.gan.report import write_page
 from mixgan.gan.train import Training
 from mixgan.gan.weights import init_networks
@@ -41,89 +40,9 @@ from mixgan.mixing import Plan, build_mixer
 from mixgan.ops.transforms import to_bytes, to_signed
 from mixgan.report.grid import image_grid
 
-#: Side of the smallest feature maps.
-BASE = 4
 FAKE, REAL = 0, 1  # the two classes of the discriminator
 #: Images per batch in evaluation, images on a side of the sample grid, and images on the grid of training inputs.
 EVAL_BATCH, GRID_SIDE, TRAINING_IMAGES = 100, 8, 6
-
-
-class Generator(nn.Module):
-    """Noise to image: a projection to 4x4 pixels, then transposed convolutions that double the side.
-
-    For ``size=64, width=64, latent=100`` the published network: 512, 256, 128 and 64 channels between noise and image. Batch norm
-    and ReLU everywhere but at the output, which is a tanh.
-
-    Args:
-        size: side of the images, a power of two, at least 8.
-        channels: of the images.
-        width: channels before the output, doubled with every halving of the side.
-        latent: length of the noise vectors.
-    """
-
-    def __init__(self, *, size: int = 64, channels: int = 3, width: int = 64, latent: int = 100) -> None:
-        super().__init__()
-        self.latent = latent
-        widths = layer_widths(size, width)[::-1]
-        layers: list[nn.Module] = [nn.ConvTranspose2d(latent, widths[0], BASE, bias=False)]
-        for wide, narrow in itertools.pairwise(widths):
-            up = nn.ConvTranspose2d(wide, narrow, 4, stride=2, padding=1, bias=False)
-            layers += [nn.BatchNorm2d(wide), nn.ReLU(inplace=True), up]
-        layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
-        layers += [nn.ConvTranspose2d(width, channels, 4, stride=2, padding=1), nn.Tanh()]
-        self.layers = nn.Sequential(*layers)
-        init_dcgan(self)
-
-    def forward(self, noise: Tensor) -> Tensor:
-        """(B,latent) from N(0, 1) -> (B,channels,size,size) in [-1,1]."""
-        images: Tensor = self.layers(noise[:, :, None, None])
-        return images
-
-
-class Discriminator(nn.Module):
-    """Image to one logit, higher for real: strided convolutions, leaky ReLU, no norm in the first layer.
-
-    The norm is a group norm of one group, not DCGAN's batch norm: batches of mixed, real and generated images have different
-    statistics, so a discriminator trained on mixed batches would score a batch of generated images differently.
-    Args as in ``Generator``; ``width`` channels after the first layer.
-    """
-
-    def __init__(self, *, size: int = 64, channels: int = 3, width: int = 64) -> None:
-        super().__init__()
-        widths = layer_widths(size, width)
-        layers: list[nn.Module] = [nn.Conv2d(channels, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2, inplace=True)]
-        for narrow, wide in itertools.pairwise(widths):
-            layers.append(nn.Conv2d(narrow, wide, 4, stride=2, padding=1, bias=False))
-            layers += [nn.GroupNorm(1, wide), nn.LeakyReLU(0.2, inplace=True)]
-        self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, BASE))
-        init_dcgan(self)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(B,channels,size,size) in [-1,1] -> logits (B,1,1,1)."""
-        logits: Tensor = self.layers(images)
-        return logits
-
-
-def layer_widths(size: int, width: int) -> list[int]:
-    """Channels at sides size/2, size/4 ... 4: ``[64, 128, 256, 512]`` for ``(64, 64)``.
-
-    Raises:
-        ValueError: the side is not a power of two, or below 8.
-    """
-    halvings = round(math.log2(size / BASE)) if size >= 2 * BASE else 0
-    if size != BASE * 2**halvings or halvings < 1:
-        raise ValueError(f"the side of DCGAN's images must be a power of two, at least {2 * BASE}, got {size}")
-    return [width * 2**depth for depth in range(halvings)]
-
-
-@torch.no_grad()
-def init_dcgan(module: nn.Module) -> None:
-    """Convolutions from N(0, 0.02) with zero biases, norm scales from N(1, 0.02), in place, as published."""
-    init_weights(module)
-    for layer in module.modules():
-        if isinstance(layer, nn.BatchNorm2d | nn.GroupNorm):
-            nn.init.normal_(layer.weight, 1.0, 0.02)
-            nn.init.zeros_(layer.bias)
 
 
 class DCGAN:
@@ -133,6 +52,7 @@ class DCGAN:
     |---|---|---|
     | none | real; fake | (L(D(real), 1) + L(D(fake), 0)) / 2 |
     | mixup and others | x = mask * real + (1 - mask) * fake | L(D(x), share of real in x) |
+    | the same, d_term "add" | x; real; fake | both |
 
     Args:
         generator: noise (B,latent) to images (B,C,S,S) in [-1,1]; its attribute ``latent`` is the length of the noise vectors.
@@ -140,7 +60,8 @@ class DCGAN:
         accelerator: of the training loop; by default a plain one.
         mixing: see the table; any mixer whose label weight is the share of the own image.
         alpha: lambda ~ Beta(alpha, alpha), the share of the real image.
-        gan_loss: L.
+        d_term: whether the mixed term replaces the plain one or is added to it.
+        gan_loss: L; "relativistic" without mixing only.
         ema: decay of a moving average of the generator's weights; 0 for none.
         lr: learning rate of both Adam optimizers (betas 0.5 and 0.999).
 
@@ -159,17 +80,21 @@ class DCGAN:
         accelerator: Accelerator | None = None,
         mixing: DcganMixing = "mixup",
         alpha: float = 1.0,
+        d_term: DTerm = "replace",
         gan_loss: GanKind = "bce",
         ema: float = 0.0,
         lr: float = 2e-4,
     ) -> None:
-        for name, value, choices in (("mixing", mixing, DcganMixing), ("gan_loss", gan_loss, GanKind)):
+        choices_of = (("mixing", mixing, DcganMixing), ("d_term", d_term, DTerm), ("gan_loss", gan_loss, GanKind))
+        for name, value, choices in choices_of:
             if value not in get_args(choices):
                 raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(get_args(choices))}")
+        check_pairs(gan_loss, mixing)
         self.accelerator = accelerator or Accelerator()
         check_precision(self.accelerator)
         self.generator, self.discriminator, self.gan_loss = generator, discriminator, gan_loss
         self.mixer = None if mixing == "none" else build_mixer(mixing, num_classes=2, alpha=alpha)
+        self.adds = self.mixer is not None and d_term == "add"
         self.average = MovingAverage(generator, ema) if ema else None
         if self.average:
             self.average.network.to(self.accelerator.device)
@@ -197,12 +122,21 @@ class DCGAN:
         return self.mixer.mix_images(real, plan, others=fake), targets[:, REAL]
 
     def discriminator_loss(self, logits: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of the logits (N,1,1,1) of ``mix``, and detached scalars for the log."""
+        """The loss of D, and detached scalars for the log.
+
+        Args:
+            logits: (N,1,1,1) of what ``mix`` returns and, where the mixed term is added, of real and generated images.
+            target: of what ``mix`` returns.
+        """
         if self.mixer is None:
             real, fake = logits.chunk(2)
             return discriminator_loss(real, fake, kind=self.gan_loss), {"D_real": self._mean(real)}
-        logs = {"D_mixed": self._mean(logits), "lam": target.mean()}
-        return gan_loss(logits, target, kind=self.gan_loss), logs
+        mixed, *plain = logits.chunk(3) if self.adds else (logits,)
+        logs = {"D_mixed": self._mean(mixed), "lam": target.mean()}
+        loss = gan_loss(mixed, target, kind=self.gan_loss)
+        if not plain:
+            return loss, logs
+        return loss + discriminator_loss(*plain, kind=self.gan_loss), logs | {"D_real": self._mean(plain[0])}
 
     def _mean(self, logits: Tensor) -> Tensor:
         return realness(logits.detach(), kind=self.gan_loss).mean()
@@ -220,6 +154,8 @@ class DCGAN:
         with self.accelerator.accumulate(self.prepared_g, self.prepared_d):
             fake = self.prepared_g(noise)
             images, target = self.mix(real, fake.detach())
+            if self.adds:
+                images = torch.cat((images, real, fake.detach()))
             self.discriminator.requires_grad_(True)
             d_loss, logs = self.discriminator_loss(self.prepared_d(images), target)
             self.accelerator.backward(d_loss)
@@ -229,7 +165,8 @@ class DCGAN:
             # By the plain discriminator: its gradients are not wanted here, so other processes need not hear of them.
             with self.accelerator.autocast():
                 logits = self.discriminator(fake)
-            g_loss = generator_loss(logits, kind=self.gan_loss)
+                real_logits = self.discriminator(real) if self.gan_loss == "relativistic" else None
+            g_loss = generator_loss(logits, real_logits, kind=self.gan_loss)
             self.accelerator.backward(g_loss)
             norms |= update("grad_G", self.generator, self.optimizer_g, self.accelerator)
             if self.average and self.accelerator.sync_gradients:
@@ -356,6 +293,7 @@ def train(settings: DcganSettings) -> dict[str, Any]:
         accelerator=accelerator,
         mixing=settings.mixing,
         alpha=settings.alpha,
+        d_term=settings.d_term,
         gan_loss=settings.gan_loss,
         ema=settings.ema,
         lr=settings.lr,

@@ -51,9 +51,14 @@ def form(
         )
     if gan_loss == "hinge" and mixing == "consistency":
         raise ValueError(f"--gan-loss hinge does not go with --mixing consistency: {WHY_NO_CONSISTENT_HINGE}")
-    if gan_loss == "relativistic" and not nothing:
-        raise ValueError(f"--gan-loss relativistic does not go with --mixing {mixing}: {WHY_NO_MIXED_RELATIVISTIC}")
+    check_pairs(gan_loss, mixing)
     return d_term or ("add" if plus else "replace"), (0.5 if plus else 0.0) if unstitched is None else unstitched
+
+
+def check_pairs(gan_loss: GanKind, mixing: str) -> None:
+    """ValueError for the relativistic loss where D sees mixed images."""
+    if gan_loss == "relativistic" and mixing not in ("none", "stitch-only"):
+        raise ValueError(f"--gan-loss relativistic does not go with --mixing {mixing}: {WHY_NO_MIXED_RELATIVISTIC}")
 
 
 def gan_loss(logits: Tensor, target: float | Tensor, *, kind: GanKind = "lsgan") -> Tensor:

@@ -92,3 +92,30 @@ def test_every_mixing_has_the_share_of_the_real_image_as_target(name):
     images, target = model.mix(torch.ones(16, 1, SIZE, SIZE), torch.zeros(16, 1, SIZE, SIZE))
     torch.testing.assert_close(images.mean((1, 2, 3)), target)
     assert target.std() > 0.05
+
+
+@pytest.mark.parametrize("kind", FORMULAS)
+def test_the_added_term_is_mixup_beside_the_plain_terms(kind):
+    model = build(mixing="mixup", gan_loss=kind, d_term="add")
+    mixed, target = model.mix(REAL, FAKE, plan=model.mixer.plan(REAL, lam=LAM))
+    loss, logs = model.discriminator_loss(discriminate(torch.cat((mixed, REAL, FAKE))), target)
+    replaced, _ = build(mixing="mixup", gan_loss=kind).discriminator_loss(discriminate(mixed), target)
+    plain, _ = build(mixing="none", gan_loss=kind).discriminator_loss(discriminate(torch.cat((REAL, FAKE))), target)
+    torch.testing.assert_close(loss, replaced + plain)
+    assert {"D_mixed", "D_real", "lam"} <= logs.keys()
+
+
+@pytest.mark.parametrize("options", [{"d_term": "add"}, {"mixing": "none", "gan_loss": "relativistic"}])
+def test_a_step_sees_what_its_loss_needs(options):
+    model = build(**options)
+    seen = []
+    model.discriminator.register_forward_pre_hook(lambda _module, inputs: seen.append(len(inputs[0])))
+    logs = model.step(REAL.float())
+    adds = "d_term" in options
+    assert seen == ([3 * COUNT, COUNT] if adds else [2 * COUNT, COUNT, COUNT])  # D's step, then G's on fake and real
+    assert all(value.isfinite() for value in logs.values())
+
+
+def test_the_relativistic_loss_needs_unmixed_images():
+    with pytest.raises(ValueError, match="--gan-loss relativistic does not go with --mixing mixup"):
+        build(gan_loss="relativistic")
