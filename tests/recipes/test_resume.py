@@ -12,7 +12,22 @@ import torch
 from PIL import Image
 
 COMMON = ("--max-steps", 12, "--checkpoint-every", 4, "--log-every", 1)
-GAN = ("--image-size", 64, "--width", 24, "--blocks", 4, "--train-count", 16, "--eval-count", 4, "--pool-size", 3)
+GAN = (
+    "--image-size",
+    64,
+    "--width",
+    24,
+    "--blocks",
+    4,
+    "--train-count",
+    16,
+    "--eval-count",
+    4,
+    "--pool-size",
+    3,
+    "--batch-size",
+    2,
+)
 CLASSIFY = (
     "--method",
     "mixup-hv",

@@ -19,11 +19,13 @@ from mixgan.gan.evaluation import TestSet
 from mixgan.gan.mixcyclegan import Generators
 from mixgan.gan.networks import ResnetGenerator
 
+PLAIN = ("--ema", 0, "--upsample", "transposed", "--no-skip")
+
 
 def test_mixcyclegan(launch, tmp_path):
     words = ("--image-size", 32, "--width", 4, "--blocks", 1, "--train-count", 13, "--eval-count", 7, "--batch-size", 2)
     folder = tmp_path / "run"
-    launch("mixcyclegan_maps.py", *words, "--epochs", 1, "--output-dir", folder, "--log-every", 1, processes=2)
+    launch("mixcyclegan_maps.py", *words, *PLAIN, "--epochs", 1, "--output-dir", folder, "--log-every", 1, processes=2)
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["steps"] == 13 // 4
     assert summary["n_real"] == summary["n_fake"] == 7

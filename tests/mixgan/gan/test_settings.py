@@ -32,7 +32,7 @@ def values(settings: GanSettings, names: object) -> dict[str, object]:
 
 def test_without_flags_it_is_the_quick_preset_on_tiles(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     settings = parsed(tmp_path)
-    assert (settings.dataset, settings.mixing) == ("tiles", "mixcyclegan")
+    assert (settings.dataset, settings.mixing) == ("tiles", "mixcyclegan-plus")
     assert values(settings, QUICK) == QUICK
     said = capsys.readouterr().out.strip()
     assert said.splitlines() == [said]

@@ -23,7 +23,8 @@ from mixgan.gan.weights import find_generator
 
 TINY = (
     "--dataset tiles --image-size 32 --width 4 --blocks 1 --train-count 12 --eval-count 6 --pool-size 2 --log-every 1 "
-    "--threads 1 --no-eval-at-start"
+    "--threads 1 --no-eval-at-start --mixing mixcyclegan --batch-size 2 --epochs 2 --lr 2e-4 --ema 0 --upsample transposed "
+    "--no-skip"
 )
 
 
@@ -73,7 +74,7 @@ def test_averaged_weights_are_evaluated_saved_and_preferred(
         assert found.path.stem == name
         about = {"role": "generator", "name": name, "width": 4, "blocks": 1, "direction": way, "ema": 0.9}
         about |= {"upsample": "transposed", "skip": False}
-        assert read_metadata(found.path) == about
+        assert read_metadata(found.path).items() >= about.items()
         first_weights = [
             find_generator(averaged, direction=way, ema=ema).build().layers[0].weight for ema in (True, False)
         ]
