@@ -10,12 +10,16 @@ from kornia import color, enhance
 from kornia.geometry import transform
 from torch import nn
 
+import classify.loaders
+import mixgan.gan.data
 from classify.data import load_dataset
 from classify.loaders import eval_batches, training_loader
+from mixgan.data.domains import Domains
 from mixgan.evaluate.features import FeatureExtractor
 from mixgan.evaluate.inception import InceptionEmbedding
 from mixgan.gan.evaluation import luminance_correlation
 from mixgan.mixing import static_saliency
+from mixgan.ops.transforms import normalize
 
 
 @pytest.fixture
@@ -46,6 +50,22 @@ def test_training_and_test_images_are_normalised_by_kornia(calls, tmp_path):
     assert images.shape == (4, 3, 32, 32)
     list(eval_batches(training, batch_size=4, device="cpu"))
     assert calls["normalize"] == 3
+
+
+@pytest.mark.parametrize("module", [classify.loaders, mixgan.gan.data])
+def test_training_images_are_cropped_and_mirrored_by_the_ops(module, tmp_path, monkeypatch):
+    """By the shared function: what it returns is what training sees."""
+    monkeypatch.setattr(module, "crop_flip", lambda images, *_: torch.full((2, 3, 32, 32), 255, dtype=torch.uint8))
+    if module is classify.loaders:
+        training = load_dataset("tiles", tmp_path, split="train", size=32, count=4)
+        images, _ = next(training_loader(training, batch_size=2, seed=0, device="cpu").epoch(0))
+        whites = training.images.new_full((1, 3, 1, 1), 255)
+        assert torch.equal(images, normalize(whites, training.mean, training.std).expand_as(images))
+    else:
+        pictures = torch.zeros(4, 3, 40, 40, dtype=torch.uint8)
+        domains = Domains(pictures, pictures, paired=False, names=(), skipped=())
+        loader = mixgan.gan.data.DomainLoader(domains, size=32, batch_size=2, seed=0, device=torch.device("cpu"))
+        assert (torch.stack(next(loader.epoch(0))) == 1).all()
 
 
 def test_static_saliency_and_the_luminance_metric_take_kornias_gray(calls):

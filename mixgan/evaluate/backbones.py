@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from mixgan.data.download import file_sha256
 from mixgan.evaluate.features import FeatureExtractor, WeightFile
-from mixgan.ops.transforms import Normalization, resize
+from mixgan.ops.transforms import Normalization, resize, to_float, to_levels
 
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -247,11 +247,11 @@ def _square_8bit(images: Tensor, size: int) -> Tensor:
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     cut = images[..., top : top + side, left : left + side]
-    pictures = (cut * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    pictures = to_levels(cut).permute(0, 2, 3, 1).cpu().numpy()
 
     def scaled(picture: np.ndarray) -> np.ndarray:
         return np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.BICUBIC))
 
     with ThreadPoolExecutor() as pool:  # Pillow resizes without the GIL
         squares = np.stack([*pool.map(scaled, pictures)])
-    return torch.from_numpy(squares).permute(0, 3, 1, 2).to(images.device).float() / 255
+    return to_float(torch.from_numpy(squares).permute(0, 3, 1, 2).to(images.device))

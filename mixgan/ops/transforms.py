@@ -260,28 +260,3 @@ def _window_weights(start: Tensor, length: Tensor, side: int, target: int) -> Te
     away = pixel + 0.5 - step * (torch.arange(target, device=start.device)[:, None] + 0.5)
     weights = (1 - away.abs() / step.clamp(min=1)).clamp(min=0) * ((pixel >= 0) & (pixel < length[:, None, None]))
     return weights / weights.sum(2, keepdim=True)
-
-
-def random_resized_crop(
-    images: Tensor,
-    size: int | tuple[int, int],
-    *,
-    scale: tuple[float, float] = (0.08, 1.0),
-    ratio: tuple[float, float] = (3 / 4, 4 / 3),
-    flip: bool = False,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """A random window of every image, resized to one size, and with ``flip`` half of them mirrored; batched on the device.
-
-    Args:
-        images: (B,C,H,W), uint8 or float of any range.
-        size, scale, ratio: as in ``resized_crop`` and ``random_boxes``.
-        generator: of the images' device; without it torch's global one.
-
-    Returns:
-        (B,C,height,width) of the same dtype.
-    """
-    count, whole = len(images), (images.shape[-2], images.shape[-1])
-    boxes = random_boxes(count, whole, scale=scale, ratio=ratio, generator=generator, device=images.device)
-    mirrored = torch.rand(count, generator=generator, device=images.device) < 0.5 if flip else None
-    return resized_crop(images, boxes, size, flip=mirrored)
