@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -45,6 +46,27 @@ class Launcher:
         printed, _ = process.communicate(timeout=LONG)
         assert process.returncode == 0, printed
         return printed
+
+    def on_two_machines(self, recipe: str, *words: object) -> None:
+        """Run one process on each of two launchers that find each other on the loopback device."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        shared = ["--nnodes", "2", "--nproc_per_node", "1", "--master_addr", "127.0.0.1", "--master_port", str(port)]
+        command = [str(self.recipes / recipe), *map(str, words), "--threads", "1"]
+        launchers = [
+            subprocess.Popen(
+                [sys.executable, "-m", "torch.distributed.run", *shared, "--node_rank", str(rank), *command],
+                cwd=self.cwd,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+            for rank in range(2)
+        ]
+        for launcher in launchers:
+            printed, _ = launcher.communicate(timeout=LONG)
+            assert launcher.returncode == 0, printed
 
     def signalled(self, number: signal.Signals, recipe: str, *words: object, folder: Path, after_step: int) -> str:
         """Run to ``after_step``, where it is held, then send a signal to all its processes; returns what was printed."""

@@ -61,3 +61,33 @@ def test_many_cases_in_one_launch(launch):
     launch.recipes = Path(__file__).parent
     printed = launch("two_ranks.py", processes=2)
     assert printed.count("passed: ") == 8, printed
+
+
+def test_two_machines_give_what_one_machine_with_two_processes_gives(launch, tmp_path):
+    # Two launchers on the loopback device stand for the machines; the oracle is one launcher of two processes.
+    words = (
+        "--method",
+        "cutmix",
+        "--train-count",
+        70,
+        "--batch-size",
+        16,
+        "--epochs",
+        2,
+        "--eval-count",
+        20,
+        "--log-every",
+        1,
+    )
+    one, two = tmp_path / "one", tmp_path / "two"
+    launch("classify.py", *words, "--output-dir", one, processes=2)
+    launch.on_two_machines("classify.py", *words, "--output-dir", two)
+    metrics = [[timeless(record) for record in read_metrics(folder / "metrics.jsonl")] for folder in (one, two)]
+    assert metrics[0]
+    assert metrics[0] == metrics[1]
+    weights = [(folder / "weights" / "last" / "network.safetensors").read_bytes()[-4000:] for folder in (one, two)]
+    assert weights[0] == weights[1]
+
+
+def timeless(record: dict) -> dict:
+    return {key: value for key, value in record.items() if "second" not in key}
