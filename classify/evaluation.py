@@ -48,6 +48,30 @@ def evaluate(
 
 
 @torch.no_grad()
+def confusion_matrix(
+    network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, classes: int, accelerator: "Accelerator"
+) -> Tensor:
+    """How often each class was taken for each, over the batches of all processes.
+
+    Args:
+        network, batches: as in ``evaluate``.
+        classes: their number K.
+
+    Returns:
+        (K,K) int64 on the CPU: rows are true classes, columns predicted ones.
+    """
+    training = network.training
+    network.eval()
+    counts = torch.zeros(classes * classes, dtype=torch.float64, device=accelerator.device)
+    for images, labels in batches:
+        with accelerator.autocast():
+            predicted = network(images).argmax(1)
+        counts += torch.bincount(labels * classes + predicted, minlength=classes * classes)
+    network.train(training)
+    return accelerator.reduce(counts, reduction="sum").cpu().long().view(classes, classes)
+
+
+@torch.no_grad()
 def training_accuracy(
     network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, accelerator: "Accelerator"
 ) -> tuple[float, float]:

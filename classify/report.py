@@ -1,13 +1,14 @@
 """What people read: the lists of methods, networks and presets, a picture of the mixing, the summary and report.html."""
 
-import dataclasses
 import statistics
+from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from classify.config import ClassifySettings
 from classify.data import FolderSet, ImageSet
@@ -15,6 +16,7 @@ from classify.methods import METHODS, Method
 from classify.networks import list_networks
 from classify.presets import TABLES
 from mixgan.engine.accelerator import on_main
+from mixgan.engine.config import by_flag, to_json
 from mixgan.engine.run_folder import read_metrics, write_picture
 from mixgan.mixing.registry import MIXERS
 from mixgan.ops.transforms import normalize
@@ -43,6 +45,9 @@ def print_lists(*, methods: bool = False, presets: bool = False, networks: bool 
             console.print(f"{name}: {preset.note}", highlight=False)
     if networks:
         print("\n".join(list_networks()))
+        print(
+            "timm:NAME, as in timm:convnext_atto, for any model of timm (pip install timm); timm.list_models() lists them"
+        )
 
 
 def presets_table() -> Table:
@@ -69,13 +74,27 @@ def mixed_picture(run: "Run", method: Method, training: ImageSet) -> "Image":
     from mixgan.report.grid import image_grid  # imports matplotlib
 
     device = run.accelerator.device
-    images = training.images[:MIXED_IMAGES].to(device)
-    images = normalize(images, training.mean, training.std)
-    labels = training.labels[:MIXED_IMAGES].to(device)
+    chosen = of_all_classes(training.labels.cpu(), len(training.classes), MIXED_IMAGES).to(training.images.device)
+    images = normalize(training.images[chosen].to(device), training.mean, training.std)
+    labels = training.labels[chosen.to(training.labels.device)].to(device)
+    names = [training.classes[label] for label in labels.tolist()]
     generator = torch.Generator(device).manual_seed(run.settings.seed)
     columns = method.pictures(images, labels, generator=generator)
     pictures = [column.expand(-1, images.shape[1], -1, -1).clamp(0, 1).cpu() for column in columns.values()]
-    return image_grid(list(torch.stack(pictures, 1)), column_labels=list(columns))
+    return image_grid(list(torch.stack(pictures, 1)), column_labels=list(columns), row_labels=names)
+
+
+def of_all_classes(labels: Tensor, classes: int, count: int) -> Tensor:
+    """Positions (count,) of samples of as many classes as possible, in an order of the classes that looks random.
+
+    Args:
+        labels: (N,) int64; fewer positions are returned where N is smaller.
+    """
+    order = labels.argsort(stable=True)
+    numbers = torch.bincount(labels, minlength=classes)
+    nth = torch.arange(len(labels)) - (numbers.cumsum(0) - numbers)[labels[order]]  # of its class
+    rank = torch.randperm(classes, generator=torch.Generator().manual_seed(0))
+    return order[(nth * classes + rank[labels[order]]).argsort(stable=True)[:count]]
 
 
 def summarise(settings: ClassifySettings, run: "Run", metrics: dict[str, Any]) -> dict[str, Any]:
@@ -99,13 +118,30 @@ def summarise(settings: ClassifySettings, run: "Run", metrics: dict[str, Any]) -
     }
 
 
-def write_report(settings: ClassifySettings, run: "Run", summary: dict[str, Any]) -> None:
-    """Write report.html: metrics, curves, mixed samples, and every setting."""
+#: Keys of summary.json in words.
+WORDS = {
+    "test_accuracy": "test accuracy", "test_accuracy_best": "best test accuracy", "test_loss": "test loss (cross-entropy)",
+    "test_accuracy_last10": "test accuracy, median of the last 10", "ece": "expected calibration error",
+    "n_test": "test images", "images_per_second": "training images per second",
+}  # fmt: skip
+SHOWN_CLASSES = 30  # in the confusion matrix, and in the table of classes, the worst first
+
+
+def write_report(
+    settings: ClassifySettings, run: "Run", summary: dict[str, Any], confusion: Tensor, classes: Sequence[str]
+) -> None:
+    """Write report.html: metrics, curves, mixed samples, classes, and every setting.
+
+    Args:
+        confusion: (K,K) how often each true class (rows) was taken for each.
+        classes: their names.
+    """
     from mixgan.report.page import Page
 
     records = read_metrics(run.folder.metrics)
     page = Page(f"{settings.method} on {settings.dataset}", f"{settings.network}, seed {settings.seed}")
-    page.table("Result", summary | {"seed": str(settings.seed)})
+    texts = {**summary, "seed": str(settings.seed)}
+    page.table("Result", {WORDS.get(key, key.replace("_", " ")): value for key, value in texts.items()})
     page.figure("Curves", _curve(records, "accuracy", "Accuracy", "accuracy"))
     page.figure("", _curve(records, "loss", "Loss", "cross-entropy"))
     mixed = run.folder.samples / "mixed.png"
@@ -113,8 +149,47 @@ def write_report(settings: ClassifySettings, run: "Run", summary: dict[str, Any]
         page.figure(
             "What the network is trained on", mixed, "Training images before augmentation, mixed by this method."
         )
-    page.table("Settings", {key: str(value) for key, value in dataclasses.asdict(settings).items()})
+    if len(classes) <= SHOWN_CLASSES:
+        page.figure("Test set by class", confusion_plot(confusion, classes))
+        page.table("", class_rows(confusion, classes))
+    else:
+        page.table(
+            f"The {SHOWN_CLASSES} classes of the lowest test accuracy", class_rows(confusion, classes)[:SHOWN_CLASSES]
+        )
+    given = by_flag(to_json(settings), every=True)
+    page.table("Settings", {flag: str(value) for flag, value in given.items() if value is not None})
     page.write(run.folder.report)
+
+
+def class_rows(confusion: Tensor, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """A row for each class of the test set, the least accurate first: images, accuracy, what it is taken for most often."""
+    rows = []
+    for index, (name, counts) in enumerate(zip(classes, confusion.tolist(), strict=True)):
+        number, right = sum(counts), counts[index]
+        counts[index] = 0
+        other = max(range(len(counts)), key=counts.__getitem__)
+        mistaken = f"{classes[other]} ({counts[other]})" if counts[other] else "–"
+        accuracy = right / number if number else None
+        rows.append({"class": name, "images": number, "accuracy": accuracy, "most often taken for": mistaken})
+    return sorted(rows, key=lambda row: (row["accuracy"] is None, row["accuracy"]))
+
+
+def confusion_plot(confusion: Tensor, classes: Sequence[str]) -> "Figure":
+    """The share of each true class (rows) that was taken for each class."""
+    from matplotlib.figure import Figure
+
+    share = confusion / confusion.sum(1, keepdim=True).clamp_min(1)
+    side = 2.5 + 0.3 * len(classes)
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.add_subplot(xlabel="predicted", ylabel="true class", title="Confusion matrix")
+    axes.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=1)
+    for row, column in (share >= 0.005).nonzero().tolist():
+        colour = "white" if share[row, column] > 0.6 else "black"
+        text = f"{share[row, column]:.2f}".lstrip("0")
+        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=7)
+    axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=8)
+    axes.set_yticks(range(len(classes)), classes, fontsize=8)
+    return figure
 
 
 def _curve(records: list[dict[str, Any]], key: str, title: str, y_label: str) -> "Figure":

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from classify.config import ClassifySettings
 from classify.data import FolderSet, ImageSet, describe, label_record, load_dataset
-from classify.evaluation import evaluate, training_accuracy
+from classify.evaluation import confusion_matrix, evaluate, training_accuracy
 from classify.loaders import eval_batches, training_loader
 from classify.methods import Method, build_method
 from classify.networks import build_network
@@ -112,7 +112,7 @@ def train(settings: ClassifySettings) -> dict[str, Any]:
                 metrics = evaluate_now()
     if metrics is None:  # a resumed run that was complete
         metrics = test_metrics(run, method, test_batches, average, training_batches)
-    return finish(settings, run, method, metrics, training)
+    return finish(settings, run, method, metrics, training, test_batches, average)
 
 
 def compile_networks(method: Method) -> None:
@@ -218,6 +218,8 @@ def finish(
     method: Method,
     metrics: dict[str, Any],
     training: ImageSet | FolderSet,
+    test_batches: Batches,
+    average: MovingAverage | None,
 ) -> dict[str, Any]:
     """Write weights, summary and report; returns the summary."""
     summary = summarise(settings, run, metrics)
@@ -227,7 +229,10 @@ def finish(
         run.export(metrics)
         run.write_summary(summary)
         picture_mixing(run, method, training)  # again: saliency and learned masks have changed
-        on_main(run.accelerator, lambda: write_report(settings, run, summary))
+        how: dict[str, Any] = {"classes": len(training.classes), "accelerator": run.accelerator}
+        with averaged(method, average):
+            confusion = confusion_matrix(method.predictor(), test_batches(), **how)
+        on_main(run.accelerator, lambda: write_report(settings, run, summary, confusion, training.classes))
         run.print(f"Test accuracy {summary['test_accuracy']:.4f}. Report: {run.folder.report}")
     run.finish()
     return summary

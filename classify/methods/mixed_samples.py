@@ -215,11 +215,13 @@ class MixedSamples(Method):
             self.network.train(training)
 
     def pictures(self, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> dict[str, Tensor]:
-        """Own image, the partner with the most weight, mixed image and mask."""
+        """Own image, the partner with the most weight, mixed image and mask; the image alone where none is mixed."""
         saliency = self.saliency(self.mixer, images, labels)
         mixed = self.mixer.mix(images, labels, saliency=saliency, generator=generator)
         batches = {"own": images, "partner": images[main_partner(mixed.plan)], "mixed": mixed.images}
         columns = {name: self.normalise.undo(batch) for name, batch in batches.items()}
+        if bool((mixed.plan.weights[:, 0] == 1).all()) and torch.equal(mixed.images, images):
+            return {"image": columns["own"]}
         return columns if mixed.mask is None else {**columns, "mask (white: own)": mixed.mask}
 
 

@@ -478,15 +478,15 @@ def check_same_settings(settings: CommonSettings, output_dir: Path) -> None:
         raise ValueError(f"cannot resume {output_dir} with other settings: {'; '.join(texts)}")
 
 
-def by_flag(settings: Mapping[str, Any], prefix: str = "--") -> dict[str, Any]:
-    """What may not change, by flag: ``{"seed": 0, "mixer": {"alpha": 1.0}}`` as ``{"--seed": 0, "--mixer.alpha": 1.0}``, where a
-    field ``method_options`` holds ``--method.*`` beside a flag ``--method``."""
+def by_flag(settings: Mapping[str, Any], prefix: str = "--", *, every: bool = False) -> dict[str, Any]:
+    """What may not change, or every setting, by flag: ``{"mixer": {"alpha": 1.0}}`` as ``{"--mixer.alpha": 1.0}``, where a field
+    ``method_options`` holds ``--method.*`` beside a flag ``--method``."""
     flags: dict[str, Any] = {}
     for key, value in settings.items():
         flag = prefix + key.removesuffix("_options").replace("_", "-")
         if isinstance(value, dict):
-            flags |= by_flag(value, f"{flag}.")
-        elif key not in FREE_ON_RESUME:
+            flags |= by_flag(value, f"{flag}.", every=every)
+        elif every or key not in FREE_ON_RESUME:
             flags[flag] = value
     return flags
 

@@ -1,6 +1,7 @@
 """report.html of a MixCycleGAN run, and its pictures: translations of test images, and what the networks train on."""
 
 import dataclasses
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from markupsafe import Markup
 from PIL import Image
 from torch import Tensor, nn
 
@@ -66,6 +68,14 @@ def write_report(run: Run, settings: GanSettings, summary: dict[str, Any]) -> No
     if settings.ema:
         note += f" Metrics and translations are of a moving average of the generators' weights (decay {settings.ema})."
     pictures = {"Translations of test images": -1}
+    folder = shlex.quote(str(settings.output_dir or run.folder.path))
+    command = Markup("<code>mixgan translate {} INPUT_DIR OUTPUT_DIR</code>").format(folder)
+    use = (
+        Markup("Translate a folder of images with these weights, {}: {}").format(ways["AtoB"], command),
+        Markup('{}: add <code>--direction BtoA</code>. <a href="weights/last/README.md">Model card</a>').format(
+            ways["BtoA"]
+        ),
+    )
     write_page(
         run,
         summary,
@@ -73,6 +83,8 @@ def write_report(run: Run, settings: GanSettings, summary: dict[str, Any]) -> No
         rows=partial(result_rows, names=settings.domain_names),
         note=note,
         samples=pictures,
+        use=use,
+        best=run.best["step"] if run.best else None,
         curves=CURVES,
         over_evaluations=OVER_EVALUATIONS,
     )
@@ -89,6 +101,8 @@ def write_page(
     curves: Curves,
     over_evaluations: Curves,
     title: str = "",
+    use: Sequence[Markup] = (),
+    best: int | None = None,
 ) -> None:
     """The page of a GAN's run.
 
@@ -96,6 +110,8 @@ def write_page(
         rows: summary and records of metrics.jsonl -> the table of results.
         note: below it.
         samples: headings, and which of the sample grids (0 for the first, -1 for the last) is shown below.
+        use: how to use the weights.
+        best: step of the best weights; its sample grid is shown beside the last one.
         curves, over_evaluations: title -> label of the y axis and names in metrics.jsonl; logged every few steps, or measured.
     """
     records = read_metrics(run.folder.metrics)
@@ -108,6 +124,8 @@ def write_page(
     page.table("Result", rows(summary, records))
     if note:
         page.text("", note)
+    if use:
+        page.markup("Use", *use)
     grids, training = sorted(run.folder.samples.glob("step-*.png")), run.folder.samples / "training.png"
     shown: dict[Path, str] = {}
     for heading, index in samples.items():
@@ -115,8 +133,12 @@ def write_page(
             shown.setdefault(grids[index], heading)
     if training.is_file():
         shown[training] = "What the networks see in a training step"
+    best_grid = run.folder.samples / f"step-{best or 0:08d}.png"
     for path, heading in shown.items():
-        page.figure(heading, path)
+        beside = best is not None and path == grids[-1] != best_grid and best_grid.is_file()
+        page.figure(heading, path, caption="The last weights." if beside else "")
+        if beside:
+            page.figure("", best_grid, caption=f"The best weights, of step {best}.")
     smooth = max(1, len(records) // 50)
     heading = "Curves"
     for name, (y_label, names) in curves.items():

@@ -52,6 +52,10 @@ class Page:
         """Paragraphs, separated by empty lines."""
         self._sections.append(_Section(heading, paragraphs=re.split(r"\n\s*\n", body.strip())))
 
+    def markup(self, heading: str, *paragraphs: Markup) -> None:
+        """Paragraphs with links or code, made by ``Markup.format``, which escapes what is put in."""
+        self._sections.append(_Section(heading, paragraphs=paragraphs))
+
     def table(self, heading: str, rows: Mapping[str, object] | Sequence[Mapping[str, object]]) -> None:
         """One mapping becomes a list of names and values; a sequence becomes a table with one row per mapping.
 

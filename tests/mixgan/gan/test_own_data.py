@@ -135,6 +135,8 @@ class TestTraining:
         assert "horse: 18 training and 2 test images; zebra: 5 training and 2 test images" in printed
         assert "fd horse to zebra" in printed
         texts = [(run / "report.html").read_text(), (run / "weights" / "last" / "README.md").read_text(), printed]
+        assert f"<code>mixgan translate {run} INPUT_DIR OUTPUT_DIR</code>" in texts[0]
+        assert 'href="weights/last/README.md"' in texts[0]
         for text in texts:
             assert "horse to zebra" in text
             assert not any(word in text.lower() for word in ("photo", " map", "aerial"))

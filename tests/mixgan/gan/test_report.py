@@ -35,7 +35,9 @@ def run(tmp_path: Path) -> SimpleNamespace:
     ]
     records += [{"step": 400, "epoch": 2, **FIGURES}]
     folder.metrics.write_text("".join(json.dumps(record) + "\n" for record in records))
-    run = SimpleNamespace(folder=folder, step=0, settings=GanSettings(dataset="tiles", image_size=64, seed=7))
+    run = SimpleNamespace(
+        folder=folder, step=0, best=None, settings=GanSettings(dataset="tiles", image_size=64, seed=7)
+    )
     for run.step, colour in ((0, "red"), (400, "blue")):
         Image.new("RGB", (20, 10), colour).save(folder.samples / f"step-{run.step:08d}.png")
     return run
@@ -84,6 +86,16 @@ def test_shows_the_training_inputs_where_they_were_drawn(run: SimpleNamespace):
     assert [picture.getpixel((0, 0)) for picture in pictures(written(run))] == [(0, 0, 255), (0, 0, 0)]
 
 
+def test_the_best_samples_are_beside_the_last(run: SimpleNamespace):
+    run.best = {"step": 400}
+    assert len(pictures(written(run))) == 1  # they are the last
+    run.best = {"step": 0}
+    html = written(run)
+    assert [picture.getpixel((0, 0)) for picture in pictures(html)] == [(0, 0, 255), (255, 0, 0)]
+    assert "The last weights." in html
+    assert "The best weights, of step 0." in html
+
+
 def test_says_that_the_figures_are_of_averaged_weights(run: SimpleNamespace):
     run.settings.ema = 0.99
     assert "of a moving average of the generators' weights (decay 0.99)" in html_lib.unescape(written(run))
@@ -93,7 +105,8 @@ def test_needs_nothing_from_outside(run: SimpleNamespace):
     html = written(run)
     addresses = re.findall(r"""(?:src|href)\s*=\s*["']?([^"'\s>]+)|url\(["']?([^"')]+)|@import\s+(\S+)""", html)
     assert addresses
-    assert all(address.startswith(("data:", "#")) for found in addresses for address in found if address)
+    card = "weights/last/README.md"  # beside the page
+    assert all(address.startswith(("data:", "#", card)) for found in addresses for address in found if address)
 
 
 def test_rows_leave_out_what_was_not_measured():

@@ -73,8 +73,9 @@ def test_averaged_weights_are_evaluated_saved_and_preferred(
         found = find_generator(averaged, direction=way)
         assert found.path.stem == name
         about = {"role": "generator", "name": name, "width": 4, "blocks": 1, "direction": way, "ema": 0.9}
-        about |= {"upsample": "transposed", "skip": False}
-        assert read_metadata(found.path).items() >= about.items()
+        about |= {"upsample": "transposed", "skip": False, "generator": "resnet", "norm": "instance", "clip_grad": None}
+        about |= {"names": ["photo", "map"], "bits_out": 8}
+        assert read_metadata(found.path) == about
         first_weights = [
             find_generator(averaged, direction=way, ema=ema).build().layers[0].weight for ema in (True, False)
         ]
