@@ -16,6 +16,7 @@ from mixgan.engine.run_folder import save_weights
 from mixgan.evaluate.command import main as fid
 from mixgan.gan.dcgan import main as dcgan
 from mixgan.gan.networks import ResnetGenerator
+from mixgan.gan.toy import main as toy_gan
 from mixgan.gan.train import main as mixcyclegan_maps
 from mixgan.gan.translate import main as translate
 from mixgan.report.compare import main as compare
@@ -34,6 +35,7 @@ MAINS = {
     "fid.py": fid,
     "gallery.py": gallery,
     "mixcyclegan_maps.py": mixcyclegan_maps,
+    "toy_gan.py": toy_gan,
     "translate.py": translate,
 }
 #: What the commands that are short enough to run leave behind.
@@ -41,6 +43,7 @@ MADE = {
     "analyze.py": {"analysis"},
     "gallery.py": {"gallery.png"},
     "fid.py": {"out.json", "out.html"},
+    "toy_gan.py": {"toy"},
     "translate.py": {"translated-maps"},
 }
 
