@@ -24,7 +24,7 @@ GAN = (
 )
 #: Options that bring out what a method keeps from step to step.
 OPTIONS = {
-    "automix": "--method.momentum 0.9 --method.tested teacher",
+    "automix": "--method.momentum 0.9 --method.tested teacher --side-lr 0.03 --crop resized",
     "multi-sample": "--method.heads 1",
     "patchup": "--method.mode hard --method.prob 0.5",
 }
