@@ -129,6 +129,7 @@ def load_maps(
     limit: int | None = None,
     geometry: Geometry | None = None,
     pixels: tuple[Pixels, Pixels] = (Pixels(drop_alpha=True), Pixels(drop_alpha=True)),
+    paired: bool | None = None,
 ) -> Domains:
     """Read one split of Google Maps into memory, every image resized to ``size`` x ``size``, or as ``geometry`` has it.
 
@@ -137,10 +138,10 @@ def load_maps(
         split: "train" or "val"; the latter also accepts folders named ``test``.
         size: side of the images in px.
         on_bad_image, limit, pixels: as in ``load_domains``.
+        paired: as in ``find_files``.
 
     Returns:
-        Domains. pix2pix's layout is always paired; CycleGAN's where the file names of A and B are the same
-        without extension and a trailing ``_A`` or ``_B``.
+        Domains. pix2pix's layout is always paired.
 
     Raises:
         ValueError: the data are missing, or nothing could be read.
@@ -149,7 +150,7 @@ def load_maps(
     if split not in _FOLDERS:
         raise ValueError(f"split must be 'train' or 'val', got {split!r}")
     folder = find_maps(data_root)
-    files = find_files(folder, split) if folder else None
+    files = find_files(folder, split, paired=paired) if folder else None
     if files is None:
         raise ValueError(
             f"no Google Maps pictures of the {split} split: searched for {_layouts(split)} in {str(Path(data_root) / 'maps')!r}"
@@ -169,7 +170,8 @@ def find_files(folder: Path, split: Split, *, paired: bool | None = None) -> Fil
     """The files of a split in CycleGAN's or pix2pix's layout; None where the folder has neither.
 
     Args:
-        paired: whether files of equal names, but for a trailing ``_A`` or ``_B``, are pairs; None: where all names match.
+        paired: whether files of equal names, but for a trailing ``_A`` or ``_B``, are pairs; None: where all have
+            partners and are called 1_A and 1_B as in CycleGAN's set, which is known to be paired, not for 1 and 1 by chance.
 
     Raises:
         ValueError: one of CycleGAN's two folders is missing or empty; ``paired`` files without partners.
@@ -341,7 +343,10 @@ def _take(images: Images, rows: list[int]) -> Images:
 
 def _pair(files: Files, wanted: bool | None) -> Files:
     """Two folders whose names match, with the partners in the order of A."""
-    if files.b is None or wanted is False:
+    named = all(path.stem.endswith("_A") for path in files.a) and all(
+        path.stem.endswith("_B") for path in files.b or ()
+    )
+    if files.b is None or wanted is False or (wanted is None and not named):
         return files
     b_of = {_stem(path): path for path in files.b}
     stems = [_stem(path) for path in files.a]

@@ -3,9 +3,11 @@
 import io
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from types import FrameType
 
 OUT_OF_MEMORY = re.compile(
     "can't allocate memory|not enough memory|out of memory|unable to allocate|STATUS_ALLOC_FAILED", re.IGNORECASE
@@ -26,12 +28,20 @@ def run_command(main: Callable[[Sequence[str]], None], argv: Sequence[str] | Non
     """
     for stream in filter(lambda stream: isinstance(stream, io.TextIOWrapper), (sys.stdout, sys.stderr)):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # an ASCII terminal stops no run
+    interrupts: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        interrupts.append(number)
+        signal.default_int_handler(number, frame)
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
     try:
         main(sys.argv[1:] if argv is None else argv)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr, flush=True)
-        sys.exit(130)
-    except Exception as error:
+    except (KeyboardInterrupt, Exception) as error:
+        if interrupts or isinstance(error, KeyboardInterrupt):  # inside an import it can become any other error
+            print("interrupted", file=sys.stderr, flush=True)
+            sys.exit(130)
         if (sentence := sentence_of(error)) is None:
             raise
         if os.environ.get("MIXGAN_DEBUG"):
@@ -40,6 +50,9 @@ def run_command(main: Callable[[Sequence[str]], None], argv: Sequence[str] | Non
         text = f"{f'[process {rank}] ' if rank else ''}error: {sentence}"
         print(text.replace("\n", " "), file=sys.stderr, flush=True)  # messages of libraries may have several lines
         sys.exit(2)
+    finally:
+        if signal.getsignal(signal.SIGINT) is interrupt:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def sentence_of(error: Exception) -> str | None:

@@ -102,7 +102,7 @@ def _load(settings: GanSettings, split: Literal["train", "val"], *, size: int, c
     geometry = Geometry(settings.preprocess, size, centre=split == "val")
     reading: dict[str, Any] = {"pixels": pixels, "limit": count, "on_bad_image": settings.on_bad_image}
     if is_maps:
-        return load_maps(root, split, size=size, geometry=geometry, **reading)
+        return load_maps(root, split, size=size, geometry=geometry, paired=settings.pairs or None, **reading)
     splitting: dict[str, Any] = {"test_share": settings.test_share, "paired": settings.pairs}
     if settings.domain_a and settings.domain_b:
         files = find_two_folders(settings.domain_a, settings.domain_b, split, **splitting)

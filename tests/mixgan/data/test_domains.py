@@ -92,13 +92,20 @@ def test_pairs_follow_the_stems_where_the_orders_of_the_files_differ(tmp_path):
         picture(seed, 8, 8).save(tmp_path / "trainA" / name)
     for name, seed in (("x1_B.png", 1001), ("x1=0_B.png", 1002)):
         picture(seed, 8, 8).save(tmp_path / "trainB" / name)
-    whole = load_maps(tmp_path, "train", size=8)
+    assert not load_maps(tmp_path, "train", size=8).paired  # not all names are CycleGAN's
+    whole = load_maps(tmp_path, "train", size=8, paired=True)
     assert whole.paired
-    for domains in (whole, load_maps(tmp_path, "train", size=8, limit=1)):
+    for domains in (whole, load_maps(tmp_path, "train", size=8, limit=1, paired=True)):
         for name, a, b in zip(domains.names, domains.a, domains.b, strict=True):
             number = {"x1.png": 1, "x1=0_A.png": 2}[name]
             assert torch.equal(a, tensor(picture(number, 8, 8)))
             assert torch.equal(b, tensor(picture(1000 + number, 8, 8)))
+
+
+def test_equal_names_alone_are_no_pairs(tmp_path):
+    write_cyclegan(tmp_path / "maps", "train", ["1.png", "2.png"], ["1.png", "2.png"])
+    assert not load_maps(tmp_path, "train", size=12).paired
+    assert load_maps(tmp_path, "train", size=12, paired=True).paired
 
 
 def test_cyclegan_folders_with_other_stems_are_two_independent_sets(tmp_path):

@@ -5,9 +5,11 @@ import inspect
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -318,6 +320,20 @@ def test_ctrl_c_is_exit_code_130(capsys):
         run_command(failing(KeyboardInterrupt()), [])
     assert ended.value.code == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_ctrl_c_that_an_import_turns_into_another_error_is_exit_code_130(capsys):
+    def main(argv: list[str]) -> None:
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        raise RecursionError("of a half-imported module")
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemExit) as ended:
+        run_command(main, [])
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "interrupted\n"
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_the_command_gets_its_words(monkeypatch):
