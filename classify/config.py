@@ -88,7 +88,7 @@ class ClassifySettings(CommonSettings):
     """Weight decay, on all parameters."""
     schedule: Literal["cosine", "steps"] = "cosine"
     """Learning-rate schedule over --epochs."""
-    lr_drops: tuple[float, ...] = (0.5, 0.75)
+    lr_drops: tuple[Probability, ...] = (0.5, 0.75)
     """Shares of the run at which the schedule "steps" divides the rate by 10."""
     restart_every: AtLeast1 | None = None
     """Epochs after which the schedule "cosine" begins again; --epochs should be a multiple."""

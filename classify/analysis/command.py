@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import inspect
 import shlex
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from classify.analysis import FIGURES, figure, list_figures
 from mixgan.engine.annotations import AtLeast0, AtLeast1, Positional, Seed
 from mixgan.engine.command import sentence_of
-from mixgan.engine.config import CommonSettings, Settings, read_options
+from mixgan.engine.config import HELP, CommonSettings, Settings, parse, read_options
 from mixgan.engine.launcher import launcher_wish
 
 if TYPE_CHECKING:  # torch and matplotlib, which --help does without
@@ -100,13 +99,10 @@ def main(argv: Sequence[str]) -> None:
 
 def named_figures(argv: Sequence[str]) -> list[str]:
     """The figures that a command line asks for: only their modules are imported, and only their options are flags."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--figures", nargs="?")
-    parser.add_argument("--list-figures", "--help", "-h", action="store_true")
-    look, _ = parser.parse_known_args(argv)
-    if look.figures is None:
-        return [] if look.list_figures else chosen_figures("all")
-    return chosen_figures(look.figures)
+    given = parse(AnalyzeOptions, argv, prog="mixgan analyze", unknown=[])
+    if "figures" not in given and (given.get("list_figures") or HELP & set(argv)):
+        return []
+    return chosen_figures(given.get("figures", "all"))
 
 
 def chosen_figures(text: str) -> list[str]:
@@ -205,6 +201,7 @@ def write_page(
     for name, sentence in failures.items():
         page.text(name, f"Not made: {sentence}")
     page.table("How this page was made", {"command": command})
+    output.mkdir(parents=True, exist_ok=True)  # missing where no figure was made
     page.write(output / "report.html")
 
 

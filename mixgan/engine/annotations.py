@@ -96,6 +96,8 @@ def convert(value: Any, hint: Any, flag: str) -> Any:
 def _simple(value: Any, kind: type, flag: str) -> Any:
     """A value of one of ``KINDS``."""
     is_bool = isinstance(value, bool)
+    if kind in (str, Path) and value == "":
+        raise ValueError(f"{flag} is empty: give {KINDS[kind]}, or leave it out")
     try:
         if is_bool if kind is bool else isinstance(value, str) and kind is str:
             return value

@@ -269,6 +269,7 @@ class Run:
             items = {name: item.state_dict() for name, item in self._shared.items()}
             position = {"step": self.step, "best": self.best, "images": self.images, "seconds": self.seconds}
             own = {name: item.state_dict() for name, item in self._own.items()}
+            self._log.sync()
             self.checkpoints.save(self.step, trainer={"position": position, "items": items}, process=own)
             self._saved_step, self._saved_at = self.step, time.monotonic()
 

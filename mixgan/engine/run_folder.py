@@ -110,6 +110,11 @@ class MetricsLog:
                 self._file.write(json.dumps(finite(record)) + "\n")
                 self._file.flush()
 
+    def sync(self) -> None:
+        """Flush to disk what was written, so that a power failure cannot take what a checkpoint counts as logged."""
+        if self._file is not None:
+            os.fsync(self._file.fileno())
+
     def close(self) -> None:
         """Close the file; writing afterwards is an error."""
         if self._file is not None:
@@ -165,10 +170,11 @@ def save_weights(path: Path, module: nn.Module | Mapping[str, Tensor], metadata:
 
 
 def write_picture(path: Path, picture: "Image") -> None:
-    """Write a PNG beside, then rename it over ``path``."""
+    """Write a PNG beside, flush it to disk, then rename it over ``path``."""
     partial = partial_file(path)
     with writing(path):
         picture.save(partial, "PNG")
+        sync(partial)
         partial.replace(path)
 
 
@@ -197,6 +203,8 @@ def _replacing(folder: Path) -> Iterator[Path]:
         shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir(parents=True)
     yield partial
+    for path in (*partial.iterdir(), partial):
+        sync(path)
     if folder.exists():
         folder.rename(replaced)
     partial.rename(folder)

@@ -302,12 +302,12 @@ class Training:
         with run.pause():
             metrics = self.measure()
             self.export(metrics)
-            run.record({"epoch": run.epoch, **metrics})
             average = ", moving average of the weights" if metrics["weights"] == "ema" else ""
             if not self.settings.dry_run:
                 title = f"{self.settings.mixing}, step {run.step}{average}"
                 file = run.folder.samples / f"step-{run.step:08d}.png"
                 on_main(run.accelerator, lambda: write_picture(file, self.samples(title)))
+            run.record({"epoch": run.epoch, **metrics})  # last: a resumed run repeats an evaluation without record
         values = [f"{text} {metrics[name]:.2f}" for name, text in self.printed.items() if metrics.get(name) is not None]
         run.print(f"step {run.step} ({metrics['features']} features{average}): {'  '.join(values)}")
         if self.health and run.step:

@@ -124,7 +124,10 @@ def variants_of(text: str) -> dict[str, tuple[str, ...]]:
             )
         if label in variants:
             raise ValueError(f"--variants names {label!r} twice")
-        variants[label] = (match[1], *shlex.split(match[2] or ""))
+        try:
+            variants[label] = (match[1], *shlex.split(match[2] or ""))
+        except ValueError as error:
+            raise ValueError(f"--variants: cannot read {label!r}: {error}") from None
     return variants
 
 

@@ -37,10 +37,12 @@ class GalleryOptions(Settings):
 def main(argv: Sequence[str]) -> None:
     """The command recipes/gallery.py."""
     options, _ = read_options(GalleryOptions, argv, prog="mixgan gallery")
-    names = list_mixers() if options.methods == "all" else options.methods.split(",")
-    picture = draw_gallery(names, seed=options.seed)
+    if options.output.suffix.lower() not in Image.registered_extensions():
+        raise ValueError(f"--output must name a picture, such as {options.output}.png, got {options.output}")
     if not options.output.parent.is_dir():
         raise ValueError(f"the folder of --output {options.output} does not exist")
+    names = list_mixers() if options.methods == "all" else options.methods.split(",")
+    picture = draw_gallery(names, seed=options.seed)
     with writing(options.output):
         picture.save(options.output)
     print(f"{len(names)} methods: {options.output}")
