@@ -72,8 +72,8 @@ def main(argv: Sequence[str]) -> None:
     """The command.
 
     Raises:
-        ValueError: wrong flags, unknown figures, folders that are not runs.
-        SystemExit: code 1 where a figure that was asked for by name could not be made, or none at all.
+        ValueError: wrong flags, unknown figures, folders that are not runs; none of the figures could be made.
+        SystemExit: code 1 where one that was asked for by name could not be made.
     """
     names = named_figures(argv)
     options, of_figures = read_options(AnalyzeOptions, argv, prog="mixgan analyze", options=figure_options(names))
@@ -90,10 +90,13 @@ def main(argv: Sequence[str]) -> None:
     shared = {name: getattr(options, name) for name in ("threads", "seed", "max_image_pixels")}
     accelerator = make_accelerator(CommonSettings(**shared, **launcher_wish()))
     runs = trained_runs(options, accelerator.device)
+    output.mkdir(parents=True, exist_ok=True)  # now, to fail before the work begins
     results, failures = make_figures(names, runs, options, of_figures, output)
     write_page(output, runs, results, failures, command=shlex.join([sys.argv[0], *argv]))
     print(f"Page: {output / 'report.html'}")
-    if failures and (options.figures != "all" or not results):
+    if not results:
+        raise ValueError(f"no figure was made: {'; '.join(f'{name}: {text}' for name, text in failures.items())}")
+    if failures and options.figures != "all":
         raise SystemExit(1)
 
 
@@ -201,7 +204,6 @@ def write_page(
     for name, sentence in failures.items():
         page.text(name, f"Not made: {sentence}")
     page.table("How this page was made", {"command": command})
-    output.mkdir(parents=True, exist_ok=True)  # missing where no figure was made
     page.write(output / "report.html")
 
 

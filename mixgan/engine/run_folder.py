@@ -319,7 +319,9 @@ class RunFolder:
             return False
 
     def check_free(self) -> None:
-        """ValueError if the folder contains anything but a run that ended before its first checkpoint."""
+        """ValueError if the folder contains anything but a run that ended before its first checkpoint, or is a file."""
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"cannot write to output folder {self.path}: it is a file")
         if not self.is_unstarted:
             raise ValueError(f"output folder {self.path} is in use; add --resume to resume its run, or choose another")
 

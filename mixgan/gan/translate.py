@@ -1,5 +1,6 @@
 """The translate command: every image of a folder, with a trained generator."""
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -10,7 +11,6 @@ from typing import Annotated, ClassVar, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from mixgan.data.images import ARRAYS, EXTENSIONS, BadImageError, image_size, list_images, pair_boxes
@@ -143,10 +143,12 @@ def plan_jobs(options: TranslateOptions) -> list[Job]:
     if options.output.exists() and not options.output.is_dir():
         raise ValueError(f"output folder {options.output} is a file")
     sources = list_images(options.input, extensions=EXTENSIONS | ARRAYS)
-    output = options.output.resolve()
-    if output == options.input.resolve():
+    output = os.path.realpath(options.output)  # Path.resolve raises on links that are loops
+    if output == os.path.realpath(options.input):
         raise ValueError(f"{options.output} is the input folder; name another one for the translations")
-    sources = [path for path in sources if output not in path.resolve().parents]  # of an earlier call
+    sources = [
+        path for path in sources if not os.path.realpath(path).startswith(f"{output}{os.sep}")
+    ]  # of an earlier call
     if not sources:
         raise ValueError(f"folder {options.input} contains no images but those of the output folder inside it")
     suffixes = [".npy" if path.suffix.lower() in ARRAYS else ".png" for path in sources]

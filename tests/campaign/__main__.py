@@ -61,6 +61,7 @@ def main() -> int:
     output = options.output.resolve()
     shutil.rmtree(output / "work", ignore_errors=True)
     (output / "work").mkdir(parents=True)
+    os.environ["XDG_CACHE_HOME"] = str(output / "work/cache")
     results: dict[str, list[dict[str, Any]]] = {}
     for part in options.part or PARTS:
         cases = [case for case in PARTS[part](output / "work", options.number) if options.only in case.name]

@@ -51,6 +51,12 @@ def test_flags_override_the_preset(here: Path):
     assert (settings.epochs, settings.lr_drops, settings.network) == (3, (0.3, 0.6), "preact-resnet18")
 
 
+def test_drops_are_shares_of_the_run(here: Path):
+    for drop in ("2", "-0.5"):
+        with pytest.raises(ValueError, match="--lr-drops must be at least 0 and at most 1"):
+            settings_from(["--schedule", "steps", "--lr-drops", "0.5", drop])
+
+
 def test_mixer_options_are_typed_by_the_method(here: Path):
     assert settings_from(["--mixer.alpha", "0.2", "--mixer.per-batch"]).mixer == {
         "alpha": 0.2, "per_batch": True, "lam_range": None,

@@ -1,6 +1,7 @@
 """The analyze command: which figures it makes of which runs, what it leaves, and what it says where it cannot."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -131,6 +132,27 @@ def test_an_output_folder_in_use_needs_resume(make_run, tmp_path: Path):
     (tmp_path / "something").touch()
     with pytest.raises(ValueError, match="is in use; add --resume"):
         main([str(make_run("--method", "cutmix")), "--output-dir", str(tmp_path)])
+
+
+def test_an_output_folder_that_cannot_be_made_is_an_error_before_the_work(make_run, tmp_path: Path, capsys):
+    (tmp_path / "file").touch()
+    for path, error in ((tmp_path / "file", ValueError), (tmp_path / "file" / "out", OSError)):
+        with pytest.raises(error, match=re.escape(str(path))):
+            main([str(make_run("--method", "cutmix")), "--figures", "training-curves", "--output-dir", str(path)])
+    assert capsys.readouterr().out == ""
+
+
+def test_where_no_figure_is_made_the_error_says_why(make_run, tmp_path: Path):
+    words = [str(make_run("--method", "cutmix")), "--figures", "calibration", "--weights", "step-99", "--threads", "1"]
+    with pytest.raises(ValueError, match=r"no figure was made: calibration: .* has no checkpoint of step-99"):
+        main([*words, "--output-dir", str(tmp_path / "out")])
+    assert "no checkpoint of step-99" in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("words", [["--list-figures=maybe"], ["--figures"]])
+def test_malformed_words_are_one_sentence(words: list[str]):
+    with pytest.raises(ValueError, match=f"argument {words[0].partition('=')[0]}"):
+        main(["run", *words])
 
 
 def test_the_list_of_figures(capsys):

@@ -1,4 +1,5 @@
 import json
+import os
 import shlex
 import signal
 import subprocess
@@ -171,6 +172,31 @@ def test_a_run_whose_last_checkpoint_is_damaged_resumes_from_the_one_before_bit_
     resumed.all()
     assert torch.equal(resumed.weights(), whole.weights())
     assert logged(tmp_path / "killed") == logged(tmp_path / "whole")
+
+
+def test_what_a_checkpoint_counts_as_logged_is_on_disk_before_it_is_pointed_to(tmp_path: Path, monkeypatch):
+    """Oracle: the lines that a power failure at any moment would leave, which are those at the last fsync of the log."""
+    synced, found, real_fsync, real_replace = {}, [], os.fsync, Path.replace
+
+    def fsync(descriptor: int) -> None:
+        real_fsync(descriptor)
+        synced[os.fstat(descriptor).st_ino] = os.fstat(descriptor).st_size
+
+    def replace(self: Path, target: Path) -> Path:
+        log = target.parents[1] / "metrics.jsonl"
+        if target.name == "last.json":
+            found.append(
+                (
+                    log.read_bytes()[: synced.get(log.stat().st_ino, 0)].count(b"\n"),
+                    json.loads(self.read_text())["step"],
+                )
+            )
+        return real_replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "replace", replace)
+    Training(settings(tmp_path / "run", checkpoint_every=4)).all()
+    assert found == [(4, 4), (8, 8), (12, 12), (15, 15)]  # a line a step
 
 
 def test_two_batches_a_step_are_one_batch_of_both(tmp_path: Path):

@@ -20,6 +20,15 @@ OUT_OF_RANGE = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("preset", "--preset is empty: give a text"), ("data_root", "--data-root is empty: give a path")],
+)
+def test_an_empty_text_is_no_value(name: str, message: str):
+    with pytest.raises(ValueError, match=message):
+        CommonSettings(**{name: ""})
+
+
 @pytest.mark.parametrize(("name", "value", "message"), OUT_OF_RANGE)
 def test_a_value_out_of_range_is_quoted_with_its_flag(name: str, value: int, message: str):
     CommonSettings().check()

@@ -90,6 +90,17 @@ def test_a_summary_holds_diversity_and_correlation(results, averaged: Path):
         assert -1 < summary[f"luminance_correlation_{way}"] < 1
 
 
+def test_an_evaluation_is_recorded_when_its_picture_is_there(train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A resumed run repeats an evaluation that has no record: a kill before the picture must leave none."""
+    with monkeypatch.context() as broken:
+        broken.setattr(train_module, "save_picture", lambda path, picture: (_ for _ in ()).throw(OSError("disk")))
+        with pytest.raises(OSError, match="disk"):
+            train(tmp_path / "run", "--max-steps 2")
+    assert not any("fd_AtoB" in record for record in read_metrics(tmp_path / "run/metrics.jsonl"))
+    train(tmp_path / "run", "--max-steps 2 --resume")
+    assert (tmp_path / "run/samples/step-00000002.png").is_file()
+
+
 def test_best_json_points_at_the_lowest_mean_distance(train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     distances = iter([(9.0, 5.0), (2.0, 4.0), (1.0, 6.0), (8.0, 0.5)])
     measure = train_module.measure

@@ -1,6 +1,7 @@
 """recipes/translate.py from its words to its files, with generators that have learned nothing but tell themselves apart."""
 
 import copy
+import os
 from pathlib import Path
 
 import numpy as np
@@ -169,6 +170,15 @@ def test_bad_images_stop_or_are_named_and_left_out(run: Path, photos: Path, tmp_
         path.write_bytes(b"")
     with pytest.raises(ValueError, match="none of the 7 image files could be used; the first one: "):
         translate(run, photos, tmp_path / "none", "--on-bad-image", "skip")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to(path.name)], ids=["pipe", "loop of links"])
+def test_what_is_no_file_is_a_bad_image(run: Path, photos: Path, tmp_path: Path, make, capsys):
+    make(photos / "odd.png")  # opening the pipe would wait for ever
+    with pytest.raises(ValueError, match=r"odd.png' (is not a regular file|does not exist)"):
+        translate(run, photos, tmp_path / "stopped")
+    translate(run, photos, tmp_path / "out", "--on-bad-image", "skip")
+    assert "(1 skipped)" in capsys.readouterr().out
 
 
 def test_wrong_words_are_one_sentence(run: Path, photos: Path, tmp_path: Path):

@@ -128,6 +128,11 @@ def test_malformed_variants_are_quoted(text: str):
         variants_of(text)
 
 
+def test_a_quote_that_does_not_end_is_quoted():
+    with pytest.raises(ValueError, match=r"--variants: cannot read \"mixup\[--a 'x\]\": No closing quotation"):
+        variants_of("mixup[--a 'x]")
+
+
 def test_a_variant_twice_is_an_error():
     with pytest.raises(ValueError, match="--variants names 'mixup' twice"):
         variants_of("mixup,erm,mixup")

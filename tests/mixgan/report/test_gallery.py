@@ -30,3 +30,6 @@ def test_wrong_names_and_folders_are_one_sentence(tmp_path):
         main(["--methods", "cutmx", "--output", str(tmp_path / "x.png")])
     with pytest.raises(ValueError, match="does not exist"):
         main(["--methods", "erm", "--output", str(tmp_path / "missing" / "x.png")])
+    for name in ("x", "x.xyz"):
+        with pytest.raises(ValueError, match=f"--output must name a picture, such as .*{name}.png"):
+            main(["--methods", "erm", "--output", str(tmp_path / name)])
