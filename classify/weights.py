@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from classify.networks import build_network
@@ -22,6 +20,7 @@ from mixgan.engine.config import read_config, run_settings
 from mixgan.engine.run_folder import (
     RunFolder,
     export_networks,
+    load_tensors,
     load_weights,
     read_metadata,
     weights_file,
@@ -242,7 +241,7 @@ def _build(file: Path, metadata: dict[str, Any]) -> nn.Module:
     network = build_network(metadata["network"], **shape)
     if file.name == HUB_FILE:
         own = {plain: key for key, plain in plain_names(network, metadata["network"]).items()}
-        network.load_state_dict({own.get(key, key): tensor for key, tensor in load_file(file).items()})
+        network.load_state_dict({own.get(key, key): tensor for key, tensor in load_tensors(file).items()})
     else:
         load_weights(file, network)
     return network
@@ -380,7 +379,4 @@ def _first_weight(network: nn.Module) -> str:
 
 def _read(file: Path, prefix: str = "") -> dict[str, Tensor]:
     """The weights in a file whose names begin with ``prefix``, which is removed."""
-    try:
-        return {key.removeprefix(prefix): tensor for key, tensor in load_file(file).items() if key.startswith(prefix)}
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{file} is not a safetensors file: {error}") from error
+    return {key.removeprefix(prefix): tensor for key, tensor in load_tensors(file).items() if key.startswith(prefix)}

@@ -268,6 +268,7 @@ class Run:
         with self._clock_stopped():
             items = {name: item.state_dict() for name, item in self._shared.items()}
             position = {"step": self.step, "best": self.best, "images": self.images, "seconds": self.seconds}
+            position["records"] = self._log.records
             own = {name: item.state_dict() for name, item in self._own.items()}
             self._log.sync()
             self.checkpoints.save(self.step, trainer={"position": position, "items": items}, process=own)
@@ -432,7 +433,11 @@ class Run:
         self.step = self._saved_step = self._resumed_step = position["step"]
         self.images, self.seconds = position["images"], position["seconds"]
         self.best = on_main(self.accelerator, lambda: self._restore_best(position["best"]))
-        on_main(self.accelerator, lambda: drop_records_after(self.folder.metrics, self.step))
+        kept = on_main(self.accelerator, lambda: drop_records_after(self.folder.metrics, self.step))
+        if kept < position.get("records", 0):
+            self.print(
+                f"Warning: {self.folder.metrics} has fewer records than the run wrote, {kept} of {position['records']}."
+            )
         changed = on_main(
             self.accelerator, lambda: self.folder.record_resume(to_json(self.settings), self.step, besides=OF_ONE_CALL)
         )

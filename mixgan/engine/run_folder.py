@@ -1,6 +1,7 @@
 """The run folder: its layout, its records, and writing files so that a reader never sees half of one."""
 
 import fcntl
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -18,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 VERSIONED = ("mixgan", "torch", "torchvision", "kornia", "accelerate")
 #: The entry of a weights file's metadata that is ours.
 KEY = "mixgan"
+#: The entry with the SHA-256 of the tensors; files of others, of older versions and of accelerate have none.
+CHECKSUM = "sha256"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -97,11 +101,16 @@ def finite(value: Any) -> Any:
 
 
 class MetricsLog:
-    """metrics.jsonl: one JSON object per logged step or epoch, flushed as it is written; only the main process writes."""
+    """metrics.jsonl: one JSON object per logged step or epoch, flushed as it is written; only the main process writes.
+
+    Attributes:
+        records: how many the file has, in the main process.
+    """
 
     def __init__(self, path: Path, *, enabled: bool = True) -> None:
         self.path = path
         self._file = path.open("a", encoding="utf-8") if enabled else None
+        self.records = path.read_bytes().count(b"\n") if enabled else 0
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one record; it needs ``step``."""
@@ -109,6 +118,7 @@ class MetricsLog:
             with writing(self.path):
                 self._file.write(json.dumps(finite(record)) + "\n")
                 self._file.flush()
+            self.records += 1
 
     def sync(self) -> None:
         """Flush to disk what was written, so that a power failure cannot take what a checkpoint counts as logged."""
@@ -153,10 +163,11 @@ def _records(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def drop_records_after(path: Path, step: int) -> None:
-    """Drop the records after ``step``: what a killed run logged past its last checkpoint will be logged again."""
+def drop_records_after(path: Path, step: int) -> int:
+    """Drop the records after ``step``, which a killed run logged past its last checkpoint and will log again; count the others."""
     records = [record for record in _records(path) if record["step"] <= step]
     write_text(path, "".join(json.dumps(record) + "\n" for record in records))
+    return len(records)
 
 
 def save_weights(path: Path, module: nn.Module | Mapping[str, Tensor], metadata: dict[str, Any]) -> None:
@@ -165,7 +176,7 @@ def save_weights(path: Path, module: nn.Module | Mapping[str, Tensor], metadata:
     state = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
     partial = partial_file(path)
     with writing(path):
-        save_file(state, partial, metadata={KEY: json.dumps(metadata)})
+        save_file(state, partial, metadata={KEY: json.dumps(metadata), CHECKSUM: tensors_sha256(state)})
         partial.replace(path)
 
 
@@ -272,13 +283,37 @@ def read_metadata(path: Path) -> dict[str, Any]:
     return json_entries(metadata[KEY], {}, where=f"{path}: its metadata")
 
 
+def tensors_sha256(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names, types, shapes and values of CPU tensors, hexadecimal."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; ValueError for another kind of file, or where a bit has changed since it was saved."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            expected = (file.metadata() or {}).get(CHECKSUM)
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is not a safetensors file: {error}") from error
+    if expected is not None and expected != tensors_sha256(state):
+        raise ValueError(
+            f"{path} is damaged: its weights do not match their checksum; use others, or export them again"
+        )
+    return state
+
+
 def load_weights(path: Path, module: nn.Module) -> None:
     """Fill a module from a file; ValueError where the file does not fit it."""
     try:
         # Mixers had random state of their own once; checkpoints of older runs still hold it.
-        values = {name: value for name, value in load_file(path).items() if not name.endswith("host._extra_state")}
+        values = {name: value for name, value in load_tensors(path).items() if not name.endswith("host._extra_state")}
         module.load_state_dict(values)
-    except (SafetensorError, RuntimeError) as error:
+    except RuntimeError as error:
         raise ValueError(f"{path} does not contain weights for {type(module).__name__}: {error}") from error
 
 
@@ -415,6 +450,7 @@ def default_folder(recipe: str) -> Path:
     return Path("runs") / f"{recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
+@functools.cache
 def version(package: str) -> str | None:
     """Installed version of a package, None if it is not installed as one."""
     try:

@@ -146,9 +146,8 @@ def plan_jobs(options: TranslateOptions) -> list[Job]:
     output = os.path.realpath(options.output)  # Path.resolve raises on links that are loops
     if output == os.path.realpath(options.input):
         raise ValueError(f"{options.output} is the input folder; name another one for the translations")
-    sources = [
-        path for path in sources if not os.path.realpath(path).startswith(f"{output}{os.sep}")
-    ]  # of an earlier call
+    # Without those of an earlier call.
+    sources = [path for path in sources if not os.path.realpath(path).startswith(f"{output}{os.sep}")]
     if not sources:
         raise ValueError(f"folder {options.input} contains no images but those of the output folder inside it")
     suffixes = [".npy" if path.suffix.lower() in ARRAYS else ".png" for path in sources]

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from mixgan.engine.annotations import json_entries, read_json
 from mixgan.engine.checkpoint import read_trainer
-from mixgan.engine.run_folder import KEY, check_choice, weights_folder
+from mixgan.engine.run_folder import KEY, check_choice, load_tensors, weights_folder
 from mixgan.gan.networks import Norm, PatchDiscriminator, ResnetGenerator, UnetGenerator
 from mixgan.gan.published import State, from_published, read_pth, without_statistics
 
@@ -217,12 +216,9 @@ def read_network(path: Path) -> tuple[State, dict[str, Any]]:
     """The weights in a .safetensors or .pth file under our names, and the metadata of ours; ValueError for other files."""
     if path.suffix == ".pth":
         return read_pth(path), {}
-    try:
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(KEY, "{}")
-        state = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{path} is not a safetensors file: {error}") from error
+    state = load_tensors(path)
+    with safe_open(path, framework="pt") as file:
+        text = (file.metadata() or {}).get(KEY, "{}")
     if not _is_known(state):
         state = from_published(without_statistics(state)) or state
     kinds = {
@@ -260,7 +256,7 @@ def _from_checkpoint(folder: Path, direction: Direction, *, ema: bool) -> SavedG
     """The generator in a checkpoint of a run."""
     trainer = read_trainer(folder)
     average = trainer["items"].get("average") if ema else None
-    both = average["network"] if average else load_file(folder / "model.safetensors")
+    both = average["network"] if average else load_tensors(folder / "model.safetensors")
     both = {key.removeprefix("module."): tensor for key, tensor in both.items()}  # module: of several processes
     prefix = f"{GENERATORS[direction]}."
     state = {key.removeprefix(prefix): tensor for key, tensor in both.items() if key.startswith(prefix)}

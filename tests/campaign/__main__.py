@@ -4,6 +4,7 @@ python tests/campaign [--part kills|folders|flags|files] [--number N] [--jobs N]
 """
 
 import argparse
+import gc
 import json
 import os
 import platform
@@ -58,6 +59,7 @@ def main() -> int:
     began = time.monotonic()
     import_everything()
     only_for_speed()
+    gc.freeze()
     output = options.output.resolve()
     shutil.rmtree(output / "work", ignore_errors=True)
     (output / "work").mkdir(parents=True)
