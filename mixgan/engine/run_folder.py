@@ -164,7 +164,7 @@ def _records(path: Path) -> list[dict[str, Any]]:
 
 
 def drop_records_after(path: Path, step: int) -> int:
-    """Drop the records after ``step``, which a killed run logged past its last checkpoint and will log again; count the others."""
+    """Drop the records after ``step``, which a killed run will log again; returns how many are left."""
     records = [record for record in _records(path) if record["step"] <= step]
     write_text(path, "".join(json.dumps(record) + "\n" for record in records))
     return len(records)

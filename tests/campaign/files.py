@@ -22,7 +22,7 @@ from zygote import run
 
 from mixgan.data.download import extract
 from mixgan.data.images import read_image
-from mixgan.engine.config import run_command
+from mixgan.engine.command import run_command
 
 SIZE = (64, 32)
 

@@ -199,6 +199,16 @@ def test_what_a_checkpoint_counts_as_logged_is_on_disk_before_it_is_pointed_to(t
     assert found == [(4, 4), (8, 8), (12, 12), (15, 15)]  # a line a step
 
 
+def test_a_log_that_lost_records_is_told_and_the_run_goes_on(tmp_path: Path, capsys):
+    folder = tmp_path / "run"
+    Training(settings(folder, max_steps=9)).all()
+    lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (folder / "metrics.jsonl").write_text("".join(lines[:4]))
+    Training(settings(folder, resume=True, max_steps=12)).all()
+    assert "has fewer records than the run wrote, 4 of 9" in capsys.readouterr().out
+    assert [record["step"] for record in logged(folder)] == [1, 2, 3, 4, 10, 11, 12]
+
+
 def test_two_batches_a_step_are_one_batch_of_both(tmp_path: Path):
     # By hand: the gradient of a mean over eight samples is the mean of the gradients over four and four.
     trained = Training(settings(tmp_path / "run", accumulation_steps=2, epochs=2, log_every=2), dropout=0.0)
