@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from mixgan.data.images import ARRAYS, EXTENSIONS, BadImageError, image_size, list_images, pair_boxes
