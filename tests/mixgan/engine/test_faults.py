@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from PIL import Image
 
 from mixgan.engine.command import run_command
-from mixgan.engine.config import read_config
+from mixgan.engine.config import CommonSettings, read_config
+from mixgan.engine.run import Run
 from mixgan.engine.run_folder import MetricsLog, partial_file, read_metrics, write_picture, write_text
 
 
@@ -166,3 +168,12 @@ def test_memory_and_workers_end_a_command_with_one_sentence(monkeypatch, capsys,
     with pytest.raises(SystemExit):
         run_command(lambda argv: fail(), [])
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_the_largest_seed_has_room_for_every_process(tmp_path: Path, monkeypatch):
+    """Processes add their number to the seed, and numpy takes seeds below 2^32: the second process begins again at 0."""
+    monkeypatch.setattr(Accelerator, "process_index", 1)
+    run = Run.start(CommonSettings(seed=2**32 - 1, output_dir=tmp_path / "run", threads=1), recipe="test")
+    run.begin(2)
+    assert torch.initial_seed() == 0
+    run.finish()

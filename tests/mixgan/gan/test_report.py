@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from mixgan.engine.run_folder import RunFolder
+from mixgan.gan import dcgan
 from mixgan.gan.config import GanSettings
 from mixgan.gan.report import ROWS, result_rows, write_report
 
@@ -116,3 +117,11 @@ def test_rows_leave_out_what_was_not_measured():
         {"": "Frechet distance", "photo to map": 100.0, "map to photo": 100.0},
         {"": "kernel distance", "photo to map": 101.0, "map to photo": None},
     ]
+
+
+def test_untrained_networks_of_older_runs_have_fewer_metrics():
+    summary = {f"{key}_{way}": 1.0 for key in ("fd", "kid") for way in ("AtoB", "BtoA")}
+    rows = result_rows(summary, records=[{"step": 0, "fd_AtoB": 9.0, "fd_BtoA": 8.0}])
+    assert [row["untrained photo to map"] for row in rows] == [9.0, None]
+    row = dcgan.result_rows({"fd": 1.0, "kid": 2.0}, [{"step": 0, "fd": 9.0}])[1]
+    assert (row["trained"], row["untrained"]) == (2.0, None)
