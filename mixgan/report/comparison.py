@@ -27,11 +27,19 @@ class RecipeFacts(NamedTuple):
 
 
 FACTS = {
-    "classify": RecipeFacts("--method", "classify", ("test_accuracy_last10",), ("test_accuracy", "test_loss")),
+    "classify": RecipeFacts(
+        "--method",
+        "classify",
+        ("test_accuracy_last10", "ece"),
+        ("test_accuracy", "train_accuracy", "train_accuracy_true", "test_loss", "ece"),
+    ),
     "mixcyclegan_maps": RecipeFacts("--mixing", "mixgan.gan", ("fd_AtoB", "fd_BtoA"), ("fd_AtoB", "fd_BtoA")),
 }
 #: The first columns, in this order.
-FIRST = ("test_accuracy_last10", "test_accuracy", "test_accuracy_best", "test_loss", "ece")
+FIRST = (
+    *("test_accuracy_last10", "test_accuracy", "test_accuracy_best", "ece", "test_loss"),
+    *("train_accuracy_true", "train_accuracy"),
+)
 #: Numbers of summary.json that are not results.
 BOOKKEEPING = {"seed", "steps", "epochs", "images_per_second", "seconds", "n_test", "n_real", "n_fake"}
 #: A metric with one of these words in its name is better high, or better low.
@@ -41,9 +49,12 @@ DIRECTIONS = {"AtoB": "photo to map (AtoB)", "BtoA": "map to photo (BtoA)"}
 BEST = "★"
 #: Entries of config.json beside the settings.
 CIRCUMSTANCES = ("versions", "git_commit", "processes", "device")
-RUNS_NOTE = "A point for each run; tick and bar: mean ± sample standard deviation."
+RUNS_NOTE = "A point for each run; tick and bar: mean and its 95 % interval (t distribution)."
 CURVES_NOTE = "Mean over the seeds; band: ± sample standard deviation."
-TABLE_NOTE = f"Mean ± sample standard deviation over the seeds whose runs are done. {BEST} marks a column's best mean."
+TABLE_NOTE = (
+    "Mean over the seeds whose runs are done ± half of its 95 % interval (t distribution; with three seeds 2.5 times the "
+    f"sample standard deviation). {BEST} marks a column's best mean."
+)
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -86,6 +97,15 @@ class Spread:
     sd: float | None
     n: int
 
+    @property
+    def ci95(self) -> float | None:
+        """Half of the 95 % interval of the mean, t(0.975, n-1) * sd / sqrt(n)."""
+        if self.sd is None:
+            return None
+        from scipy.special import stdtrit
+
+        return float(stdtrit(self.n - 1, 0.975)) * self.sd / self.n**0.5
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -112,7 +132,9 @@ class Comparison:
         content = {
             "recipe": self.recipe,
             "command": self.command,
-            "variants": {name: {metric: asdict(s) for metric, s in own.items()} for name, own in table.items()},
+            "variants": {
+                name: {metric: asdict(s) | {"ci95": s.ci95} for metric, s in own.items()} for name, own in table.items()
+            },
             "best": {name: sorted(best_variants(table, name)) for name in metrics_of(rows)},
             "runs": rows,
         }
@@ -182,17 +204,20 @@ def aggregate(rows: Rows) -> dict[str, dict[str, Spread]]:
 
 
 def best_variants(table: Mapping[str, Mapping[str, Spread]], metric: str) -> set[str]:
-    """The variants with the best mean; none where better is not defined, or where there is nothing to compare with."""
+    """The variants with the best mean; none where better is not defined, or where there is nothing to compare with.
+
+    Nor of ``train_accuracy``: on wrong labels a high one is memorisation.
+    """
     means = {variant: spreads[metric].mean for variant, spreads in table.items() if metric in spreads}
     words = set(metric.split("_"))
-    if len(means) < 2 or not words & (BETTER_HIGH | BETTER_LOW):
+    if len(means) < 2 or metric == "train_accuracy" or not words & (BETTER_HIGH | BETTER_LOW):
         return set()
     best = (max if words & BETTER_HIGH else min)(means.values())
     return {variant for variant, mean in means.items() if mean == best}
 
 
 def result_tables(rows: Rows) -> dict[str, list[dict[str, str]]]:
-    """heading -> a row per variant: how many runs are done, mean ± standard deviation of the metrics; a table per direction."""
+    """heading -> a row per variant: how many runs are done, mean ± half of the 95 % interval; a table per direction."""
     table = aggregate(rows)
     metrics = [
         name for name in metrics_of(rows) if _split(name)[0] != "fid"
@@ -231,13 +256,14 @@ def column(metric: str, rows: Rows) -> str:
 
 
 def spread_text(value: Spread | None, *, best: bool, runs: int) -> str:
-    """Mean and deviation with the same decimals, n where some runs lack the metric; line breaks only before the ±."""
+    """Mean and half of its 95 % interval, same decimals, n where some runs lack the metric; line breaks only before the ±."""
     if value is None:
         return ""
     mean = tidy(value.mean, padded=True)
     decimals = len(mean.partition(".")[2])
-    sd = "" if value.sd is None else f" ±\u00a0{value.sd:.1e}" if "e" in mean else f" ±\u00a0{value.sd:,.{decimals}f}"
-    return mean + (f"\u00a0{BEST}" if best else "") + sd + (f" (n\u00a0=\u00a0{value.n})" if value.n < runs else "")
+    half = value.ci95
+    text = "" if half is None else f" ±\u00a0{half:.1e}" if "e" in mean else f" ±\u00a0{half:,.{decimals}f}"
+    return mean + (f"\u00a0{BEST}" if best else "") + text + (f" (n\u00a0=\u00a0{value.n})" if value.n < runs else "")
 
 
 def _split(metric: str) -> tuple[str, str]:
@@ -269,7 +295,8 @@ def page_of(comparison: Comparison) -> Page:
             (plot_of_runs, "All runs", facts.plotted, RUNS_NOTE),
             (plot_of_curves, "Learning curves", facts.curves, CURVES_NOTE),
         ):
-            for index, name in enumerate(metrics):
+            logged = {name for run in done for record in read_metrics(run.folder.metrics) for name in record}
+            for index, name in enumerate(name for name in metrics if name in logged | {*metrics_of(rows)}):
                 direction = _split(name)[1]
                 title = column(name, rows) + (f", {DIRECTIONS[direction]}" if direction else "")
                 page.figure("" if index else heading, plot_of(done, name, title), note)
@@ -325,7 +352,7 @@ def _add_settings(page: Page, runs: Sequence[PlannedRun]) -> None:
 
 
 def plot_of_runs(runs: Sequence[PlannedRun], metric: str, title: str) -> "Figure":
-    """A line per variant: its runs as points, their mean as a tick, the mean ± sample standard deviation as a bar."""
+    """A line per variant: its runs as points, their mean as a tick, its 95 % interval as a bar."""
     from mixgan.report.plots import INK, PALETTE, line_plot
 
     values: dict[str, list[float]] = {}
@@ -340,12 +367,16 @@ def plot_of_runs(runs: Sequence[PlannedRun], metric: str, title: str) -> "Figure
     for axes in plot.axes if values else ():
         axes.lines[0].set(linestyle="", marker="|", markersize=18, markeredgewidth=2, color=INK)
         for row, (own, one) in enumerate(zip(values.values(), spreads, strict=True)):
-            color, sd = PALETTE[row % len(PALETTE)], one.sd or 0
-            axes.hlines(row, one.mean - sd, one.mean + sd, color=color, alpha=0.35, linewidth=7)
+            color, half = PALETTE[row % len(PALETTE)], one.ci95 or 0
+            axes.hlines(row, one.mean - half, one.mean + half, color=color, alpha=0.35, linewidth=7)
             axes.scatter(own, [row] * len(own), color=color, zorder=3)
         axes.set_yticks(range(len(values)), list(values))
         axes.set_ylim(len(values) - 0.4, -0.6)
         axes.margins(x=0.05)
+        points = [value for own in values.values() for value in own]
+        room = max(points) - min(points) or abs(points[0]) or 1.0
+        (left, right), low, high = axes.get_xlim(), min(points) - room, max(points) + room
+        axes.set_xlim(max(left, low), min(right, high))  # the interval of two seeds is nine deviations long
         axes.grid(True, axis="x")
         axes.grid(False, axis="y")
     return plot

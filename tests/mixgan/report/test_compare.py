@@ -233,6 +233,13 @@ def test_means_and_deviations_by_hand():
     assert metrics_of([{"zebra": 1, "ece": 1, "test_accuracy_last10": 1}]) == ["test_accuracy_last10", "ece", "zebra"]
 
 
+def test_the_interval_is_students():
+    """Oracle: two-sided 95 % quantiles of the t distribution as printed tables have them, for 1, 2, 4 and 9 degrees."""
+    for n, quantile in {2: 12.706, 3: 4.303, 5: 2.776, 10: 2.262}.items():
+        assert Spread(5.0, 2.0, n).ci95 == pytest.approx(quantile * 2 / n**0.5, rel=3e-4)
+    assert Spread(5.0, None, 1).ci95 is None
+
+
 def test_the_best_mean_is_high_or_low_or_unknown():
     def table(figure: str, **means: float) -> dict[str, dict[str, Spread]]:
         return {variant: {figure: Spread(mean, None, 1)} for variant, mean in means.items()}
@@ -244,21 +251,23 @@ def test_the_best_mean_is_high_or_low_or_unknown():
     assert best_variants(table("ece", a=1, b=1, c=2), "ece") == {"a", "b"}
     assert best_variants(table("colour", a=1, b=2), "colour") == set()
     assert best_variants(table("ece", a=1) | {"b": {}}, "ece") == set()
+    assert best_variants(table("train_accuracy", a=1, b=2), "train_accuracy") == set()
+    assert best_variants(table("train_accuracy_true", a=1, b=2), "train_accuracy_true") == {"b"}
 
 
 @pytest.mark.parametrize(
     ("value", "best", "text"),
     [
-        (Spread(0.81234, 0.00416, 3), False, "0.8123 ± 0.0042"),
-        (Spread(45.3, 12.0, 3), True, "45.30 ★ ± 12.00"),
-        (Spread(12345.6, 1000.0, 3), False, "12,346 ± 1,000"),
+        (Spread(0.81234, 0.00416, 3), False, "0.8123 ± 0.0103"),
+        (Spread(45.3, 12.0, 3), True, "45.30 ★ ± 29.81"),
+        (Spread(12345.6, 1000.0, 3), False, "12,346 ± 2,484"),
         (Spread(0.5, None, 1), True, "0.5000 ★"),
-        (Spread(1.5e-5, 2.5e-6, 2), False, "1.5e-5 ± 2.5e-06"),
-        (Spread(0.5, 0.1, 2), True, "0.5000 ★ ± 0.1000 (n = 2)"),
+        (Spread(1.5e-5, 2.5e-6, 2), False, "1.5e-5 ± 2.2e-05"),
+        (Spread(0.5, 0.1, 2), True, "0.5000 ★ ± 0.8985 (n = 2)"),
         (None, False, ""),
     ],
 )
-def test_a_mean_and_its_deviation_have_the_same_decimals(value: Spread | None, best: bool, text: str):
+def test_a_mean_and_its_interval_have_the_same_decimals(value: Spread | None, best: bool, text: str):
     runs = 3 if text.endswith(")") else 1  # n is said where it is less than the runs
     assert spread_text(value, best=best, runs=runs).replace("\u00a0", " ") == text
 
@@ -267,7 +276,7 @@ def test_tables_say_how_many_runs_are_behind_them():
     (rows,) = result_tables(ROWS).values()
     assert [row["variant"] + " " + row["runs"] for row in rows] == ["a 3/3", "b 1/1", "c failed"]
     assert rows[0]["test_accuracy"].endswith("(n\u00a0=\u00a02)")  # one of its three runs lacks it
-    assert rows[0]["test_loss"] == "3.000\u00a0★ ±\u00a02.646"
+    assert rows[0]["test_loss"] == "3.000\u00a0★ ±\u00a06.572"
     (rows,) = result_tables([*ROWS, {"variant": "b", "state": "failed"}, {"variant": "b", "state": "waiting"}]).values()
     assert rows[1]["runs"] == "1/3, 1 failed"
 
@@ -281,7 +290,7 @@ def test_a_comparison_leaves_table_page_and_links(made, tmp_path: Path, capsys):
     content = json.loads((out / "compare.json").read_text())
     assert content["command"] == shlex.join(["python", "recipes/compare.py", *TWO, "--output-dir", "out"])
     assert content["variants"]["erm"]["test_accuracy"] == {
-        "mean": pytest.approx(0.6), "sd": pytest.approx(0.02**0.5), "n": 2,
+        "mean": pytest.approx(0.6), "sd": pytest.approx(0.02**0.5), "n": 2, "ci95": pytest.approx(12.7062 * 0.1, abs=1e-5),
     }  # fmt: skip
     assert content["best"] == {
         "test_accuracy_last10": ["mixup[--mixer.alpha 0.2]"],
@@ -297,7 +306,7 @@ def test_a_comparison_leaves_table_page_and_links(made, tmp_path: Path, capsys):
     page = Cells((out / "report.html").read_text())
     assert ["variant", "runs", "test_accuracy_last10", "test_accuracy", "test_loss", "extra"] in page.rows
     assert [
-        "mixup[--mixer.alpha 0.2]", "2/2", "0.8500 ★ ± 0.0707", "0.8500 ★ ± 0.0707", "0.1500 ★ ± 0.0707", "7.000 ± 0.000",
+        "mixup[--mixer.alpha 0.2]", "2/2", "0.8500 ★ ± 0.6353", "0.8500 ★ ± 0.6353", "0.1500 ★ ± 0.6353", "7.000 ± 0.000",
     ] in page.rows  # fmt: skip
     assert ["erm-seed1", "erm", "1", "done", "6", "2.000", "1.500"] in page.rows
     assert page.links == [f"{row['run']}/report.html" for row in rows]
@@ -306,7 +315,7 @@ def test_a_comparison_leaves_table_page_and_links(made, tmp_path: Path, capsys):
     for part in (content["command"], "--lr", "torch 2.99", "seeds 0, 1"):
         assert part in page.text
     assert "not done" not in page.text
-    assert "0.8500 ★ ± 0.0707" in capsys.readouterr().out.replace("\u00a0", " ")
+    assert "0.8500 ★ ± 0.6353" in capsys.readouterr().out.replace("\u00a0", " ")
 
 
 def test_paths_with_markup_are_printed_as_they_are(made, tmp_path: Path, capsys):
@@ -361,7 +370,7 @@ def test_an_older_result_of_a_run_that_failed_does_not_count(made, tmp_path: Pat
     with pytest.raises(SystemExit):
         main([*TWO, "--output-dir", "out", "--resume"])
     content = json.loads((tmp_path / "out" / "compare.json").read_text())
-    assert content["variants"]["erm"]["test_accuracy"] == {"mean": 0.7, "sd": None, "n": 1}
+    assert content["variants"]["erm"]["test_accuracy"] == {"mean": 0.7, "sd": None, "n": 1, "ci95": None}
 
 
 def test_a_page_without_any_result(made, tmp_path: Path):
@@ -379,7 +388,7 @@ def test_a_stopped_comparison_leaves_a_page_and_goes_on(made, tmp_path: Path, ca
     (out,) = (tmp_path / "runs").glob("compare-classify-*")
     page = Cells((out / "report.html").read_text())
     assert "1 of 4 runs are not done" in page.text
-    assert ["erm", "2/2", "0.6000 ± 0.1414", "0.6000 ± 0.1414", "0.4000 ± 0.1414", "7.000 ± 0.000"] in page.rows
+    assert ["erm", "2/2", "0.6000 ± 1.2706", "0.6000 ± 1.2706", "0.4000 ± 1.2706", "7.000 ± 0.000"] in page.rows
     said = capsys.readouterr().out.splitlines()[-2:]
     assert said[0] == "Stopped. Resume with:"
     python, recipe, *words = shlex.split(said[1])
