@@ -193,10 +193,15 @@ def confusion_plot(confusion: Tensor, classes: Sequence[str]) -> "Figure":
 
 
 def _curve(records: list[dict[str, Any]], key: str, title: str, y_label: str) -> "Figure":
-    """A metric of the training set, on mixed samples with mixed labels, and of the test set."""
+    """A metric of the training set, on mixed samples with mixed labels, of the test set, and what is logged of few labels."""
     from mixgan.report.plots import line_plot, series_from_records  # imports matplotlib
 
     names = {key: "training, on mixed samples", f"test_{key}": "test"}
+    if key == "accuracy":
+        names |= {
+            "train_accuracy": "training images, given labels",
+            "train_accuracy_true": "training images, true labels",
+        }
     series = series_from_records(records, list(names))
     lines = {names[name]: values for name, values in series.items()}
     return line_plot(lines, title=title, x_label="step", y_label=y_label)

@@ -1,5 +1,8 @@
 import dataclasses
+import re
+import shlex
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +11,7 @@ from classify.methods import build_method
 from classify.networks import build_network
 from classify.presets import PRESETS, TABLES, preset_values
 from classify.presets.labels import LABEL_TABLES
+from mixgan.report.compare import options_from, planned_runs
 
 
 def rows() -> Iterator[tuple[str, str, str, str]]:
@@ -174,3 +178,36 @@ def test_the_default_depends_on_the_data():
 def test_an_unknown_preset_is_quoted_with_the_known_ones():
     with pytest.raises(ValueError, match="unknown preset 'fast'; known: quick, paper, lamix-table1, "):
         preset_values("fast", dataset="tiles", method="mixup")
+
+
+def test_every_comparison_of_the_results_page_resolves():
+    page = (Path(__file__).parents[2] / "docs" / "results.md").read_text().replace("\\\n", "")
+    commands = re.findall(r"^ +python recipes/compare\.py (--recipe classify .*)$", page, re.MULTILINE)
+    assert len(commands) >= 2
+    for command in commands:
+        options, shared = options_from(shlex.split(command))
+        for run in planned_runs(options, shared, Path("runs")):
+            assert settings_from(run.words).seed == run.seed
+
+
+def test_the_label_experiments_are_those_of_the_results_page():
+    """Wrong labels: 200 images per class, 0.4 redrawn, width 48, lr 0.05, decay 2e-4, batch 64, 100 epochs; few labels: 50 per
+    class, width 128 with dropout 0.5, lr 0.1, decay 1e-3, batch 32, 400 epochs, restarts every 10."""
+    wrong, few = (settings_from(["--preset", name, "--method", "erm"]) for name in ("wrong-labels", "few-labels"))
+    shared = ("cifar10", "bf16", "reflect", True, "cosine")
+    for settings, own in (
+        (wrong, ("conv9", 200, 0.4, 0.05, 2e-4, 64, 100, None)),
+        (few, ("conv9:width=128,dropout=0.5", 50, 0.0, 0.1, 1e-3, 32, 400, 10)),
+    ):
+        found = (
+            settings.dataset,
+            settings.mixed_precision,
+            settings.crop_padding,
+            settings.nesterov,
+            settings.schedule,
+        )
+        assert found == shared
+        found = settings.network, settings.labels_per_class, settings.label_noise, settings.lr, settings.weight_decay
+        assert (*found, settings.batch_size, settings.epochs, settings.restart_every) == own
+    tiles = settings_from(["--preset", "wrong-labels", "--dataset", "tiles", "--method", "cutmix"])
+    assert (tiles.labels_per_class, tiles.train_count, tiles.label_noise, tiles.image_size) == (None, 500, 0.4, 32)
