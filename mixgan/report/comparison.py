@@ -239,6 +239,29 @@ def result_tables(rows: Rows) -> dict[str, list[dict[str, str]]]:
     return tables
 
 
+def differences(rows: Rows) -> list[dict[str, str]]:
+    """A row per variant but the first: its metrics minus the first's, seed by seed, as mean ± half of the 95 % interval.
+
+    Seeds that both have share data, order and initial weights, so that the interval is narrower than those of the means.
+    """
+    first, *others = distinct(row["variant"] for row in rows) or [""]
+    own = {(row["variant"], row["seed"]): row for row in rows}
+    lines = []
+    for variant in others:
+        pairs = [
+            (row, own[first, seed]) for (name, seed), row in own.items() if name == variant and (first, seed) in own
+        ]
+        line = {"variant": variant}
+        for name in metrics_of(rows):
+            found = [
+                a[name] - b[name] for a, b in pairs if is_metric(name, a.get(name)) and is_metric(name, b.get(name))
+            ]
+            if len(found) > 1 and _split(name)[0] != "fid":
+                line[name] = spread_text(spread(found), best=False, runs=len(found))
+        lines.append(line)
+    return [line for line in lines if len(line) > 1]
+
+
 def distance_note(rows: Rows) -> str:
     """The caveat to the rows' Frechet distances, empty where they are FIDs or there are none."""
     other = {row["features"] for row in rows if "features" in row and not any(_split(name)[0] == "fid" for name in row)}
@@ -290,6 +313,8 @@ def page_of(comparison: Comparison) -> Page:
     for heading, lines in result_tables(rows).items():
         page.table(heading, lines)
     page.text("", TABLE_NOTE)
+    if lines := differences(rows):
+        page.table(f"Differences from {variants[0]}, seed by seed", lines)
     if done := [run for run in comparison.runs if run.state == "done"]:
         for plot_of, heading, metrics, note in (
             (plot_of_runs, "All runs", facts.plotted, RUNS_NOTE),

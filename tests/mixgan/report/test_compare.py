@@ -19,6 +19,7 @@ from mixgan.report.comparison import (
     Spread,
     aggregate,
     best_variants,
+    differences,
     metrics_of,
     plot_of_curves,
     plot_of_runs,
@@ -270,6 +271,21 @@ def test_the_best_mean_is_high_or_low_or_unknown():
 def test_a_mean_and_its_interval_have_the_same_decimals(value: Spread | None, best: bool, text: str):
     runs = 3 if text.endswith(")") else 1  # n is said where it is less than the runs
     assert spread_text(value, best=best, runs=runs).replace("\u00a0", " ") == text
+
+
+def test_differences_are_paired_by_seed():
+    """By hand: b - a is (0.2, 0.4) over the seeds 0 and 1, whatever their order; mean 0.3, half interval 12.706 * 0.1."""
+    a, b = {0: 0.1, 1: 0.5, 2: 0.9}, {1: 0.9, 0: 0.3}
+    rows = [
+        {"variant": name, "seed": seed, "ece": value}
+        for name, own in (("a", a), ("b", b))
+        for seed, value in own.items()
+    ]
+    (line,) = differences(
+        [*rows, {"variant": "c", "seed": 0, "ece": 1.0}, {"variant": "d", "seed": 0, "state": "failed"}]
+    )
+    assert line == {"variant": "b", "ece": "0.3000 ±\u00a01.2706"}
+    assert differences([]) == []
 
 
 def test_tables_say_how_many_runs_are_behind_them():
