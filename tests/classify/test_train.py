@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from classify import load
 from classify import train as command
 from classify.__main__ import main
+from classify.analysis.trained_run import TrainedRun
 from classify.config import ClassifySettings, settings_from
 from classify.data import ImageSet, load_dataset
 from classify.evaluation import evaluate
@@ -295,6 +296,10 @@ def test_a_run_on_wrong_labels_lists_them_and_resumes_bit_for_bit(tmp_path: Path
     assert whole["train_accuracy"] == pytest.approx((predicted == given).float().mean().item())
     assert whole["train_accuracy_true"] == pytest.approx((predicted == true).float().mean().item())
     assert whole["n_test"] == 8
+    # figures of the run see the same samples and labels, which its fingerprint confirms
+    seen = TrainedRun(tmp_path / "whole", "whole", torch.device("cpu"))
+    assert seen.data("train").labels.tolist() == given.tolist()
+    assert len(seen.data("test")) == 8
 
 
 def test_evaluations_come_every_n_epochs_and_at_the_end(tmp_path: Path):
