@@ -156,7 +156,14 @@ class TrainedRun:
     @property
     def image_source(self) -> tuple[object, ...]:
         """What runs must have in common to be shown the same images with the same labels."""
-        return self.settings.dataset, self.settings.tiles_view, self.metadata["image_size"], tuple(self.classes)
+        settings = self.settings
+        return (
+            settings.dataset,
+            settings.tiles_view,
+            settings.eval_count,
+            self.metadata["image_size"],
+            tuple(self.classes),
+        )
 
     def data(self, split: str) -> ImageSet | FolderSet:
         """The split ``train`` or ``test`` of the run's data set, loaded once for all runs.
