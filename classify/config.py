@@ -52,7 +52,7 @@ class ClassifySettings(CommonSettings):
     dataset: str = "auto"
     """Data set; auto takes CIFAR-10 where it is in --data-root, else the synthetic tiles."""
     network: str = "preact-resnet18"
-    """Network architecture; --list-networks shows all."""
+    """Network architecture; --list-networks shows all. conv9 has options: conv9:width=128,dropout=0.5."""
     finetune_from: Path | None = None
     """Run folder (or its weights file) whose network is trained further; double input and output become single."""
     init_from: str | None = None
