@@ -267,7 +267,7 @@ def distance_note(rows: Rows) -> str:
     other = {row["features"] for row in rows if "features" in row and not any(_split(name)[0] == "fid" for name in row)}
     if not other:
         return ""
-    return f"Frechet distance ({' and '.join(sorted(other))} features), not comparable with published FID"
+    return f"FD ({' and '.join(sorted(other))}), not comparable with published FID"
 
 
 def column(metric: str, rows: Rows) -> str:

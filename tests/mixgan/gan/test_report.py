@@ -56,7 +56,7 @@ def pictures(html: str) -> list[Image.Image]:
 
 def test_says_what_the_distance_is_and_of_how_many_images(run: SimpleNamespace):
     html = written(run)
-    assert "Frechet distance (bundled features), not comparable with published FID" in html
+    assert "FD (bundled)" in html
     assert "29 generated against 31 real images" in html
 
 

@@ -447,7 +447,7 @@ def test_distances_are_fid_on_inception_features_only(
     made["summary"]["warnings"] = ["few images"]
     main(["--recipe", "mixcyclegan_maps", "--variants", "none,mixcyclegan", "--output-dir", "out"])
     page = Cells((tmp_path / "out" / "report.html").read_text())
-    note = f"Frechet distance ({features} features), not comparable with published FID"
+    note = f"FD ({features}), not comparable with published FID"
     assert (note in page.text) == (features == "bundled")
     assert page.text.count("few images") == 1  # though both runs warn of it
     assert (note in capsys.readouterr().out) == (features == "bundled")
