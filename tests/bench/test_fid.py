@@ -146,7 +146,7 @@ def test_commands_are_run_once_as_a_user_would(commands, tmp_path):
     home, threads, script, *words = second.split()
     assert (home, threads, script) == (str(tmp_path), "3", str(ROOT / "recipes" / "fid.py"))
     options, _ = read_options(FidOptions, words, prog="fid")
-    assert (options.real, options.fake, options.features, options.dims) == (*paths, "inception", 192)
+    assert (options.real, options.fake, options.features, options.dims) == (paths[0], paths[1:], "inception", 192)
     assert options.fast
     assert not options.use_cache
     assert options.threads == 3

@@ -80,7 +80,8 @@ def test_three_processes_find_what_one_finds(launch, save, fresh_process, monkey
         del figures["seconds"]
     numbers = {key for key, value in one.items() if isinstance(value, float)}
     assert {"fd", "fd_high", "coverage", "rmse", "ssim"} <= numbers
-    assert {key: three.pop(key) for key in numbers} == pytest.approx({key: one.pop(key) for key in numbers}, rel=1e-9)
+    # Features are float32 and batches differ.
+    assert {key: three.pop(key) for key in numbers} == pytest.approx({key: one.pop(key) for key in numbers}, rel=1e-7)
     assert three == one
     assert one["distance"].startswith("FD (bundled-imagefolder)")
     assert [one[key] for key in ("n_real", "n_fake", "kept_real", "n_pairs")] == [15, 2, 11, 2]

@@ -130,8 +130,8 @@ def test_pictures_of_one_size_make_full_batches_however_many(monkeypatch):
 def test_decoding_runs_only_a_little_ahead(tmp_path, monkeypatch):
     for i in range(200):
         picture(i, 2, 2).save(tmp_path / f"{i}.png")
-    opened = []
-    monkeypatch.setattr(images_module, "open_image", lambda path: opened.append(path) or Image.new("RGB", (2, 2)))
+    opened, decode = [], images_module._decode
+    monkeypatch.setattr(images_module, "_decode", lambda path, *how: opened.append(path) or decode(path, *how))
     batches = folder_source(tmp_path).batches(1)
     next(batches)
     time.sleep(0.2)  # long enough for threads that nothing holds back to open all
@@ -142,14 +142,14 @@ def test_decoding_runs_only_a_little_ahead(tmp_path, monkeypatch):
 def test_decoding_ends_with_the_consumer(tmp_path, monkeypatch):
     for i in range(100):
         picture(i, 2, 2).save(tmp_path / f"{i}.png")
-    opened = []
+    opened, decode = [], images_module._decode
 
-    def slowly(path: Path) -> Image.Image:
+    def slowly(path: Path, *how: object) -> object:
         opened.append(path)
         time.sleep(0.01)
-        return Image.new("RGB", (2, 2))
+        return decode(path, *how)
 
-    monkeypatch.setattr(images_module, "open_image", slowly)
+    monkeypatch.setattr(images_module, "_decode", slowly)
     batches = folder_source(tmp_path).batches(1)
     next(batches)
     batches.close()
