@@ -196,7 +196,7 @@ def run(options: FidOptions, accelerator: "Accelerator", readers: Readers = Read
 
 def find_features(options: FidOptions, readers: Readers = Readers()) -> "list[FeatureExtractor]":
     """The features that --features asks for."""
-    from mixgan.evaluate.features import FEATURE_NAMES, choose_features
+    from mixgan.evaluate.features import FEATURE_NAMES, check_weights, choose_features
 
     def find(name: str) -> "FeatureExtractor":
         if name in FEATURE_NAMES or name.startswith("timm:"):
@@ -215,15 +215,9 @@ def find_features(options: FidOptions, readers: Readers = Readers()) -> "list[Fe
         return readers.checkpoint(Path(name))
 
     names = [name.strip() for name in options.features.split(",")]
-    with_weights = [
-        name for name in names if name.startswith("timm:") or name in FEATURE_NAMES[3:] or name == "inception"
-    ]
-    given = options.feature_weights
-    if given is not None and not given.is_dir() and len(with_weights) > 1:
-        raise ValueError(
-            f"--feature-weights {given} is one file, but {' and '.join(with_weights)} have a file each: name a folder with "
-            "their published files"
-        )
+    check_weights(
+        [name for name in names if name in FEATURE_NAMES or name.startswith("timm:")], options.feature_weights
+    )
     return [find(name) for name in names]
 
 
@@ -268,13 +262,14 @@ def show(result: "Comparison") -> None:
         for name, value, how in metric_rows(one):
             table.add_row(Text(name), f"{value:.4g}", Text(how))
         console.print(table)
-    if result.fakes:
+    for features in (result.features, *result.others) if result.fakes else ():
         table = Table(box=SIMPLE_HEAD, show_edge=False)
-        rows = set_rows(result)
-        for column in rows[0]:
+        rows = set_rows(result, features)
+        for column in dict.fromkeys(column for row in rows for column in row):
             table.add_column(column, justify="left" if column == "generated" else "right")
         for row in rows:
-            table.add_row(*(Text(value if isinstance(value, str) else f"{value:.4g}") for value in row.values()))
+            cells = [row.get(str(column.header), "") for column in table.columns]
+            table.add_row(*(Text(cell if isinstance(cell, str) else f"{cell:.4g}") for cell in cells))
         console.print(table)
     for text in all_warnings(result):
         console.print(f"warning: {text}", style="yellow", highlight=False, markup=False, soft_wrap=True)
@@ -286,20 +281,20 @@ def all_warnings(result: "Comparison") -> list[str]:
     return list(dict.fromkeys(text for one in sets for each in (one, *one.others.values()) for text in each.warnings))
 
 
-def set_rows(result: "Comparison") -> "list[dict[str, str | float]]":
-    """A row for every generated set: its name, its training step, and the metrics in all features."""
+def set_rows(result: "Comparison", features: str) -> "list[dict[str, str | float]]":
+    """A row for every generated set: its name, its training step, and its metrics in these features."""
     rows = []
     for name, one in result.fakes.items():
-        row: dict[str, str | float] = {"generated": name, **({} if one.step is None else {"step": one.step})}
-        for each in (one, *one.others.values()):
-            suffix = f" ({each.features})" if one.others else ""
-            row |= {each.distance: each.fd} if each.fd is not None else {}
-            values = {key: getattr(each, key) for key in ("kid", "cmmd", "precision", "recall", "authpct", "rmse")}
-            row |= {f"{key}{suffix}": value for key, value in values.items() if value is not None}
-        rows.append(row)
+        space = one if one.features == features else one.others[features]
+        row: dict[str, str | float] = {"generated": name} | ({} if one.step is None else {"step": one.step})
+        row |= {} if space.fd is None else {space.distance: space.fd}
+        values = {key: getattr(space, key) for key in SHORT}
+        rows.append(row | {key.replace("_", " "): value for key, value in values.items() if value is not None})
     return rows
 
 
+#: Fields of Comparison in the table of several generated sets, beside the distance.
+SHORT = ("kid", "cmmd", "precision", "recall", "clipped_density", "clipped_coverage", "authpct", "ct", "rmse")
 #: (field of Comparison, name, how it is computed and which way is better)
 ROWS = (
     (

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from mixgan.data.order import seeded_generator
 from mixgan.engine.run_folder import partial_file, user_cache
 from mixgan.evaluate.distances import FeatureStatistics
-from mixgan.evaluate.features import FeatureExtractor, checked_features, choose_features, module_features
+from mixgan.evaluate.features import FeatureExtractor, check_weights, checked_features, choose_features, module_features
 from mixgan.evaluate.sources import Source
 
 if TYPE_CHECKING:
@@ -166,12 +166,7 @@ def find_extractors(
 
     given = [features] if isinstance(features, str | nn.Module) else [*features]
     wanted = [part.strip() if isinstance(part, str) else part for one in given for part in _split(one)]
-    named = [name for name in wanted if isinstance(name, str) and name not in ("bundled", "embedded", "auto")]
-    if weights is not None and not weights.is_dir() and len(named) > 1:
-        raise ValueError(
-            f"--feature-weights {weights} is one file, but {' and '.join(named)} have a file each: name a folder that contains "
-            "them under their published names"
-        )
+    check_weights([name for name in wanted if isinstance(name, str)], weights)
 
     def find(one: Features) -> FeatureExtractor:
         if isinstance(one, FeatureExtractor):

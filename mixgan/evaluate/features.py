@@ -248,6 +248,16 @@ def choose_features(
     return features
 
 
+def check_weights(names: Sequence[str], weights: Path | None) -> None:
+    """ValueError where one file would be the weights of two networks; folders and names without weights are left out."""
+    networks = [name for name in names if name not in ("auto", "bundled", "embedded")]
+    if weights is not None and not weights.is_dir() and len(networks) > 1:
+        raise ValueError(
+            f"--feature-weights {weights} is one file, but {' and '.join(networks)} have a file each: name a folder that "
+            "contains them under their published names"
+        )
+
+
 def is_published_fid(extractor: FeatureExtractor) -> bool:
     """Whether a Frechet distance of these features may be called FID: Inception's 2048 features by the published weights."""
     return extractor.distance.startswith("FID")

@@ -109,7 +109,7 @@ def _protocol(result: Comparison) -> str:
 
 
 def _side_by_side(spaces: list[Comparison]) -> list[dict[str, object]]:
-    """A row for every metric, a column for every feature space; distances by the names they may have."""
+    """A row for every metric, a column for every feature space, named by its distance."""
     columns = [
         (
             one,
@@ -121,15 +121,17 @@ def _side_by_side(spaces: list[Comparison]) -> list[dict[str, object]]:
         for one in spaces
     ]
     names = dict.fromkeys(name for _, values in columns for name in values)
-    rows: list[dict[str, object]] = [{"metric": "called", **{one.features: one.distance for one in spaces}}]
-    for name in names:
-        rows.append({"metric": name, **{one.features: values[name] for one, values in columns if name in values}})
-    return rows
+    return [
+        {"metric": name, **{one.distance: values[name] for one, values in columns if name in values}} for name in names
+    ]
 
 
 def _sets(page: Page, result: Comparison) -> None:
     """The table of all generated sets, and their distances over the training step, or side by side where there is none."""
-    page.table("Generated sets", set_rows(result))
+    heading = "Generated sets"
+    for features in (result.features, *result.others):
+        page.table(heading, set_rows(result, features))
+        heading = ""
     heading = "Distances of all sets"
     for features in (result.features, *result.others):
         sets = [(name, one if one.features == features else one.others[features]) for name, one in result.fakes.items()]
