@@ -14,6 +14,8 @@ from mixgan.data import images as data_images
 from mixgan.evaluate import backbones
 from mixgan.evaluate.backbones import BACKBONES, backbone_features, timm_features
 from mixgan.evaluate.command import main
+from mixgan.evaluate.comparison import compare
+from mixgan.evaluate.distances import cmmd
 from mixgan.evaluate.feature_set import find_extractors
 from mixgan.evaluate.features import choose_features
 
@@ -241,3 +243,14 @@ def test_several_features_from_one_decoding_side_by_side(dinov2, save, tiles, tm
     alone = json.loads((tmp_path / "out.json").read_text())
     del alone["seconds"], found["others"]["dinov2"]["seconds"]
     assert alone == found["others"]["dinov2"]
+
+
+@pytest.mark.usefixtures("fresh_process")
+def test_cmmd_is_of_clips_embeddings_and_of_no_other_features(clip, tiles):
+    found = compare(
+        tiles.maps[:8], tiles.photos[:7], features="bundled,clip", feature_weights=clip, metrics=["cmmd", "fd"]
+    )
+    x, y = (backbone_features("clip", clip)(images) for images in (tiles.maps[:8], tiles.photos[:7]))
+    assert found.others["clip"].to_dict()["cmmd"] == pytest.approx(cmmd(x, y), rel=1e-5)
+    assert "cmmd" not in found.to_dict()
+    assert found.others["clip"].distance == "FD (clip)"
