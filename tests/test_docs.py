@@ -45,7 +45,7 @@ MADE = {
     "gallery.py": {"gallery.png"},
     "fid.py": {"out.json", "out.html"},
     "toy_gan.py": {"toy"},
-    "translate.py": {"translated-maps"},
+    "translate.py": {"translated-maps", "translated-zebra"},
 }
 
 
@@ -117,7 +117,7 @@ def trained(data_root, tmp_path_factory):
 def stand_ins(data_root, trained, tmp_path):
     """What the words REAL, FAKE, RUN, photos, runs/... and data/ of the commands stand for."""
     places = {"data": data_root, "RUN": tmp_path.parent / "run" / "G_A.safetensors"}
-    folders = ("REAL", "FAKE", "OTHER", "TRAIN", "photos")
+    folders = ("REAL", "FAKE", "OTHER", "TRAIN", "photos", "horse", "zebra")
     places |= {name: tmp_path.parent / name for name in folders}
     for name in folders:
         for k in range(3):
