@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.tracking import filter_trackers
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, filter_trackers, get_available_trackers
 from accelerate.utils import (
     GradientAccumulationPlugin,
     broadcast,
@@ -18,10 +19,11 @@ from accelerate.utils import (
     patch_environment,
     set_seed,
 )
+from PIL import Image
 from torch import nn
 
 from mixgan.engine.annotations import flag_of
-from mixgan.engine.config import CommonSettings, to_json
+from mixgan.engine.config import CommonSettings, by_flag, to_json
 from mixgan.engine.launcher import check_processes, launcher_wish, unmet
 
 T = TypeVar("T")
@@ -74,11 +76,34 @@ def describe_processes(accelerator: Accelerator, settings: CommonSettings) -> st
     return f"Training in {processes} on {where}, in {precision}{unmet(to_json(settings))}."
 
 
-def start_tracker(accelerator: Accelerator, name: str, *, folder: Path, run_name: str) -> None:
-    """Make ``accelerator.log`` write to a tracker in ``folder``, which is known only after the processes found each other."""
+def tracker_names(text: str) -> list[str]:
+    """The trackers that --tracker names; ValueError for one that accelerate does not know or whose package is missing."""
+    names = [] if text == "none" else [name.strip() for name in text.split(",")]
+    known, available = (sorted(map(str, kinds)) for kinds in (LOGGER_TYPE_TO_CLASS, get_available_trackers()))
+    for name in names:
+        if name not in known:
+            raise ValueError(f"--tracker takes none or names among {', '.join(known)}, joined by commas; got {text!r}")
+        if name not in available:
+            raise ValueError(f"--tracker {name} needs the package {name}: pip install {name}")
+    return names
+
+
+def start_trackers(accelerator: Accelerator, settings: CommonSettings, *, folder: Path, run_name: str) -> None:
+    """Make ``accelerator.log`` write to trackers in ``folder``, which is known only after the processes found each other."""
     accelerator.project_configuration.set_directories(str(folder))
-    accelerator.log_with = filter_trackers(name, folder)
-    accelerator.init_trackers(run_name)
+    accelerator.log_with = filter_trackers(tracker_names(settings.tracker), folder)
+    flags = by_flag(to_json(settings), prefix="", every=True)
+    simple = {name: value if isinstance(value, int | float | str) else str(value) for name, value in flags.items()}
+    accelerator.init_trackers(run_name, config=simple)
+
+
+def log_picture(accelerator: Accelerator, name: str, picture: Image.Image, step: int) -> None:
+    """Hand a picture to the trackers that take some."""
+    pixels = np.asarray(picture.convert("RGB"))[None]
+    for tracker in accelerator.trackers:
+        layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+        if hasattr(tracker, "log_images"):
+            tracker.log_images({name: pixels}, step=step, **layout)
 
 
 def one_device() -> torch.device:

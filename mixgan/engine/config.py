@@ -111,8 +111,8 @@ class CommonSettings(Settings):
     """What to do about an image file that cannot be read."""
     max_image_pixels: AtLeast1 | None = None
     """Read images of up to this many pixels (default: 178,956,970, Pillow's limit against decompression bombs)."""
-    tracker: Literal["none", "tensorboard"] = "none"
-    """Log to a tracker of accelerate as well."""
+    tracker: str = "none"
+    """Log to trackers that accelerate knows as well, with settings and sample grids: tensorboard, or wandb,tensorboard, ..."""
 
     def check(self) -> None:
         """ValueError for a field that does not fit its annotation, or fields that do not fit one another."""

@@ -19,11 +19,11 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object, is_tensorboard_available, set_seed
+from accelerate.utils import gather_object, set_seed
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from mixgan.engine.accelerator import describe_processes, make_accelerator, on_main, start_tracker
+from mixgan.engine.accelerator import describe_processes, make_accelerator, on_main, start_trackers, tracker_names
 from mixgan.engine.checkpoint import Checkpoints, random_states, restore_random_states
 from mixgan.engine.config import OF_ONE_CALL, CommonSettings, check_same_settings, read_config, to_json
 from mixgan.engine.fingerprint import check_same_data
@@ -109,8 +109,7 @@ class Run:
             ValueError: the folder is in use, not writable, or does not fit --resume.
         """
         settings.check()
-        if settings.tracker == "tensorboard" and not is_tensorboard_available():
-            raise ValueError("--tracker tensorboard needs the package tensorboard: pip install tensorboard")
+        tracker_names(settings.tracker)  # ValueError for packages that are missing
         accelerator = make_accelerator(settings)
         accelerator.print(describe_processes(accelerator, settings), flush=True)
         folder = RunFolder(on_main(accelerator, lambda: _choose_folder(settings, recipe)))
@@ -156,7 +155,7 @@ class Run:
         else:
             on_main(self.accelerator, lambda: self._create_folder(data, facts))
         if settings.tracker != "none":
-            start_tracker(self.accelerator, settings.tracker, folder=self.folder.path, run_name=self.recipe)
+            start_trackers(self.accelerator, settings, folder=self.folder.path, run_name=self.recipe)
         self._log = MetricsLog(self.folder.metrics, enabled=self.accelerator.is_main_process)
 
     @property

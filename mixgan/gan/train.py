@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from mixgan.engine.accelerator import main_first, on_main
+from mixgan.engine.accelerator import log_picture, main_first, on_main
 from mixgan.engine.config import to_json
 from mixgan.engine.fingerprint import describe_tensors
 from mixgan.engine.run import Loader, Run
@@ -306,7 +306,13 @@ class Training:
             if not self.settings.dry_run:
                 title = f"{self.settings.mixing}, step {run.step}{average}"
                 file = run.folder.samples / f"step-{run.step:08d}.png"
-                on_main(run.accelerator, lambda: write_picture(file, self.samples(title)))
+
+                def picture() -> None:
+                    samples = self.samples(title)
+                    write_picture(file, samples)
+                    log_picture(run.accelerator, "samples", samples, run.step)
+
+                on_main(run.accelerator, picture)
             run.record({"epoch": run.epoch, **metrics})  # last: a resumed run repeats an evaluation without record
         values = [f"{text} {metrics[name]:.2f}" for name, text in self.printed.items() if metrics.get(name) is not None]
         run.print(f"step {run.step} ({metrics['features']} features{average}): {'  '.join(values)}")

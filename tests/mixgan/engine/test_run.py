@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate.tracking import GeneralTracker, on_main_process
+from PIL import Image
 from torch import Tensor, nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
@@ -471,7 +472,13 @@ class NotingTracker(GeneralTracker):
         return self.path
 
     @on_main_process
-    def store_init_configuration(self, values: dict) -> None: ...
+    def store_init_configuration(self, values: dict) -> None:
+        assert values["max-steps"] == 2
+        assert all(isinstance(value, int | float | str) for value in values.values())
+
+    def log_images(self, values: dict, step: int | None, **kwargs: Any) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps([step, {name: images.shape for name, images in values.items()}]) + "\n")
 
     @on_main_process
     def log(self, values: dict, step: int | None, **kwargs: Any) -> None:
@@ -481,22 +488,25 @@ class NotingTracker(GeneralTracker):
 
 def test_a_tracker_lives_in_the_run_folder_and_hears_all_numbers(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # no --output-dir: the folder's name is made up
-    monkeypatch.setattr("mixgan.engine.run.is_tensorboard_available", lambda: True)
+    monkeypatch.setattr(accelerator_room, "get_available_trackers", lambda: ["tensorboard"])
     monkeypatch.setattr(accelerator_room, "filter_trackers", lambda name, folder: [NotingTracker(folder)])
     training = Training(settings(None, tracker="tensorboard", max_steps=2))
     for step in training.steps():
         training.run.record({"fd": 3.0 * step, "features": "bundled"})
+    accelerator_room.log_picture(training.run.accelerator, "samples", Image.new("L", (5, 4)), 2)
     [noted] = (tmp_path / "runs").glob("test-*/noted.jsonl")
     numbers = ["aim", "epoch", "loss"]
     assert [json.loads(line) for line in noted.read_text().splitlines()] == [
-        [1, numbers], [1, ["fd"]], [2, numbers], [2, ["fd"]],
+        [1, numbers], [1, ["fd"]], [2, numbers], [2, ["fd"]], [2, {"samples": [1, 4, 5, 3]}],
     ]  # fmt: skip
 
 
 def test_a_tracker_that_is_not_installed_is_an_error(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("mixgan.engine.run.is_tensorboard_available", lambda: False)
-    with pytest.raises(ValueError, match="--tracker tensorboard needs the package tensorboard"):
-        Run.start(settings(tmp_path / "run", tracker="tensorboard"), recipe="test")
+    monkeypatch.setattr(accelerator_room, "get_available_trackers", lambda: ["tensorboard"])
+    with pytest.raises(ValueError, match="--tracker wandb needs the package wandb: pip install wandb"):
+        Run.start(settings(tmp_path / "run", tracker="tensorboard,wandb"), recipe="test")
+    with pytest.raises(ValueError, match=r"--tracker takes none or names among .*tensorboard.*wandb.*; got 'paper'"):
+        Run.start(settings(tmp_path / "run", tracker="paper"), recipe="test")
     assert not (tmp_path / "run").exists()
 
 
