@@ -5,7 +5,7 @@ CONSTRAINTS ?=
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.mixgan-installed
 
-.PHONY: setup demo test
+.PHONY: setup demo test campaign
 
 setup: $(INSTALLED)
 
@@ -22,3 +22,7 @@ demo: setup
 # Two tests at a time, each on one core: several OpenMP threads a test would stand in each other's way.
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+# Kills, damaged run folders, bad flags and hostile files against every command: docs/reliability.md. Not part of the tests.
+campaign: setup
+	OMP_NUM_THREADS=1 $(BIN)/python tests/campaign
