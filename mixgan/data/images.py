@@ -250,6 +250,8 @@ def use_file(path: Path, use: Callable[[Image.Image], T]) -> T:
             raise UnusableError("is not a regular file")  # opening a pipe would wait forever
         with Image.open(path) as image:
             return use(image)
+    except BadImageError:
+        raise
     except UnusableError as error:
         raise BadImageError(f"{str(path)!r} {error}", path) from error
     except Image.DecompressionBombError as error:

@@ -21,9 +21,8 @@ def is_deep(path: Path) -> bool:
     if path.suffix.lower() in ARRAYS:
         return True
     try:
-        with Image.open(path) as image:
-            return image.mode[:1] in ("I", "F") or _has_16_bits(image)
-    except Exception:  # as many kinds as Pillow has decoders; reading the file will report it
+        return use_file(path, lambda image: image.mode[:1] in ("I", "F") or _has_16_bits(image))
+    except BadImageError:  # reading the file will report it
         return False
 
 
@@ -107,6 +106,8 @@ def to_array(bands: Sequence[Image.Image]) -> np.ndarray:
 
 def _array(path: Path) -> np.ndarray:
     """(H,W,C) from a .npy file of shape (H,W), (H,W,C) or (C,H,W)."""
+    if path.exists() and not path.is_file():
+        raise BadImageError(f"{str(path)!r} is not a regular file", path)  # opening a pipe would wait forever
     try:
         values = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:

@@ -235,7 +235,7 @@ class BatchSource:
 
 def array_source(path: Path) -> BatchSource | None:
     """The images of an .npz file as ADM's evaluator takes it, ``arr_0`` (N,H,W,3) uint8; None for a file without it."""
-    if not zipfile.is_zipfile(path):
+    if not path.is_file() or not zipfile.is_zipfile(path):
         return None
     try:
         with np.load(path) as file:  # without pickle: a file of unknown origin runs no code

@@ -280,11 +280,11 @@ ARCHIVES = {
 }
 
 
-def flip(path: Path) -> None:
+def flip(path: Path) -> object:
     """Change a byte in the middle of a file."""
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 0xFF
-    path.write_bytes(data)
+    return path.write_bytes(data)
 
 
 def archive(hostile: Hostile, folder: Path) -> Result:

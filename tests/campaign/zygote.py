@@ -209,7 +209,7 @@ def die_at(number: int, root: Path, *, power: bool) -> None:
 
     real_fsync = os.fsync
 
-    def fsync(descriptor: int) -> None:
+    def fsync(descriptor: Any) -> None:
         real_fsync(descriptor)
         status = os.fstat(descriptor)
         synced[status.st_ino] = status.st_size

@@ -1,5 +1,6 @@
 """Two domains of one's own: layouts, numbers, sizes, channels, 16 bits and arrays."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -166,3 +167,20 @@ class TestPixels:
         assert (found.a.dtype, found.b.dtype) == (torch.float32, torch.uint8)
         eight = torch.from_numpy(noise(0, 8, 8, 3)).permute(2, 0, 1)
         torch.testing.assert_close(found.a[0], eight / 127.5 - 1, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.npy"])
+def test_a_pipe_is_a_bad_image(tmp_path: Path, name: str):
+    """Opening it would wait for ever."""
+    os.mkfifo(tmp_path / name)
+    if name == "a.png":
+        assert not is_deep(tmp_path / name)
+    with pytest.raises(BadImageError, match=f"{name}' is not a regular file$"):
+        Pixels(3, deep=True).read(tmp_path / name)
+
+
+def test_a_bad_image_is_named_once(tmp_path: Path):
+    Image.fromarray(np.full((4, 4), 70_000, np.int32)).save(tmp_path / "a.tif")
+    with pytest.raises(BadImageError) as found:
+        Pixels(3, deep=True).read(tmp_path / "a.tif")
+    assert str(found.value).count("a.tif") == 1
