@@ -18,6 +18,7 @@ from mixgan.evaluate.distances import FeatureStatistics, frechet_distance, frech
 from mixgan.evaluate.feature_set import KeptFeatures, measure
 from mixgan.evaluate.features import bundled_features
 from mixgan.evaluate.sources import folder_source
+from mixgan.gan import MixCycleGAN, PatchDiscriminator, ResnetGenerator
 from mixgan.mixing import build_mixer, list_mixers
 from mixgan.mixing.registry import mixer_options
 
@@ -113,6 +114,22 @@ def a_signal_to_one_process_stops_both():
         assert stops[0][0] <= 51
 
 
+def hidden_mixing_and_penalties_keep_the_discriminators_of_both_ranks_equal():
+    torch.manual_seed(0)
+    networks = [
+        *(ResnetGenerator(width=2, blocks=1) for _ in range(2)),
+        *(PatchDiscriminator(width=2) for _ in range(2)),
+    ]
+    switches = {"d_layer": 1, "r1": 1.0, "r2": 1.0, "r_every": 2}
+    model = MixCycleGAN(*networks, accelerator=accelerator, mixing="mixcyclegan-plus", lr=1e-2, **switches)
+    torch.manual_seed(rank)  # images and lambdas differ
+    for _ in range(3):
+        model.step(*(torch.rand(4, 2, 3, 32, 32) * 2 - 1))
+    weights = torch.cat([p.detach().flatten() for p in model.discriminators.parameters()])
+    first, second = accelerator.gather(weights[None])
+    assert torch.equal(first, second)
+
+
 for case in (
     mixing_differs_by_rank,
     an_error_on_the_main_process_reaches_all,
@@ -121,6 +138,7 @@ for case in (
     comparisons_and_distances_are_those_of_one_process,
     a_broken_file_of_one_process_stops_both,
     buffers_become_the_main_ones,
+    hidden_mixing_and_penalties_keep_the_discriminators_of_both_ranks_equal,
     a_signal_to_one_process_stops_both,
 ):
     case()
