@@ -61,7 +61,7 @@ class ToyOptions(Settings):
     """How many seeds, from --seed on; ten give narrow intervals."""
     seed: Seed = 0
     """The first seed."""
-    steps: AtLeast1 = 2000
+    steps: AtLeast1 = 600
     """Steps of both networks."""
     batch_size: AtLeast1 = 64
     """Real points, and generated ones, in a step."""
