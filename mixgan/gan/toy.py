@@ -43,8 +43,6 @@ POINTS, REACHED = 2500, 0.1
 LATENT, HIDDEN = 2, 512
 #: Evaluations over a run; metrics are means of the last five, as a GAN's samples move from step to step.
 EVALUATIONS, LAST = 20, 5
-#: 97.5 % quantiles of Student's t for 1, 2 ... degrees of freedom; then 2.
-STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,12 +224,10 @@ def table_of(results: Sequence[Result]) -> str:
 
 def interval(values: Sequence[float], digits: int) -> str:
     """The mean of runs and, for two or more, the half width of its 95 % interval by Student's t: ``7.5 ± 0.4``."""
-    tensor = torch.tensor(values, dtype=torch.double)
-    mean, free = f"{tensor.mean():.{digits}f}", len(values) - 1
-    if not free:
-        return mean
-    quantile = STUDENT[free - 1] if free <= len(STUDENT) else 2.0
-    return f"{mean} ± {quantile * tensor.std() / math.sqrt(len(values)):.{digits}f}"
+    from mixgan.report.comparison import spread
+
+    found = spread(values)
+    return f"{found.mean:.{digits}f}" + ("" if found.ci95 is None else f" ± {found.ci95:.{digits}f}")
 
 
 def draw(results: Sequence[Result]) -> "Figure":
