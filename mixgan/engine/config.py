@@ -241,7 +241,7 @@ def parse(
     groups = {name.removesuffix("_options"): name for name, hint in hints.items() if get_origin(hint) is dict}
     groups |= {group: group for group in options or {}}
     words, values = split_options([_hyphens(word) for word in argv if word not in HELP], groups, options or {})
-    found, rest = make_parser(settings_type, prog).parse_known_args(words)
+    found, rest = make_parser(settings_type, prog).parse_known_intermixed_args(words)
     if unknown is not None:
         unknown += rest
     elif rest:
@@ -401,6 +401,7 @@ def _add_flag(group: Any, flag: str, hint: Any, text: str, value: Any, *, requir
     metavar = f"{{{','.join(map(str, get_args(item)))}}}" if get_origin(item) is Literal else item.__name__.upper()
     place = [rule.metavar for rule in getattr(hint, "__metadata__", ()) if isinstance(rule, Positional)]
     if place:
+        nargs = "+" if nargs == "*" else nargs
         group.add_argument(flag.removeprefix("--").replace("-", "_"), metavar=place[0], nargs=nargs, help=text)
     else:
         group.add_argument(flag, metavar=metavar, nargs=nargs, help=text, required=required)

@@ -85,8 +85,6 @@ class FidOptions(Settings):
     def check(self) -> None:
         """ValueError for values out of range and for files that could not be written in the end."""
         super().check()
-        if not self.fake:
-            raise ValueError("FAKE is missing: mixgan fid REAL FAKE [FAKE ...]")
         if self.resize not in ("auto", "none") and not (self.resize.isdigit() and int(self.resize) > 0):
             raise ValueError(f"--resize must be auto, none or a number of pixels, got {self.resize}")
         if self.bootstrap == 1:

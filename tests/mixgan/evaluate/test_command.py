@@ -13,6 +13,7 @@ from pytorch_fid.inception import InceptionV3
 from torch import Tensor
 
 from mixgan.engine.command import run_command
+from mixgan.engine.config import read_options
 from mixgan.evaluate.command import FidOptions, main
 
 pytestmark = pytest.mark.usefixtures("fresh_process")
@@ -224,3 +225,11 @@ def test_flags_out_of_range_are_refused_at_once(flags, message, tmp_path):
     }
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(options, **flags)
+
+
+def test_several_fakes_and_flags_come_in_any_order():
+    words = ["real", "--features", "bundled", "a", "b", "--seed", "3", "c"]
+    options, _ = read_options(FidOptions, words, prog="fid")
+    assert ([path.name for path in options.fake], options.features, options.seed) == (["a", "b", "c"], "bundled", 3)
+    with pytest.raises(ValueError, match="the following arguments are required: FAKE"):
+        read_options(FidOptions, ["real"], prog="fid")
