@@ -401,7 +401,7 @@ def _add_flag(group: Any, flag: str, hint: Any, text: str, value: Any, *, requir
     metavar = f"{{{','.join(map(str, get_args(item)))}}}" if get_origin(item) is Literal else item.__name__.upper()
     place = [rule.metavar for rule in getattr(hint, "__metadata__", ()) if isinstance(rule, Positional)]
     if place:
-        nargs = "+" if nargs == "*" else nargs
+        nargs = "+" if nargs == "*" and required else nargs
         group.add_argument(flag.removeprefix("--").replace("-", "_"), metavar=place[0], nargs=nargs, help=text)
     else:
         group.add_argument(flag, metavar=metavar, nargs=nargs, help=text, required=required)
