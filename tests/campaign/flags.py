@@ -47,7 +47,7 @@ COMMANDS: dict[str, tuple[type[Settings], str]] = {
 UNUSED = {
     ("train-gan", "data_root"), ("dcgan", "data_root"), ("classify", "data_root"), ("analyze", "data_root"),
     ("analyze", "output_dir"),
-    ("train-gan", "inception_weights"), ("dcgan", "inception_weights"), ("fid", "inception_weights"), ("fid", "cache"),
+    ("train-gan", "feature_weights"), ("dcgan", "feature_weights"), ("fid", "feature_weights"), ("fid", "cache"),
     ("train-gan", "output_dir"), ("dcgan", "output_dir"), ("classify", "output_dir"), ("compare", "output_dir"),
     ("gallery", "output"), ("translate", "output"),  # any text is a name; unusable ones are among the pairs
 }  # fmt: skip
@@ -106,8 +106,8 @@ PAIRS = {
         --json {work} | --json
         --html /proc/x.html | --html
         --save-statistics x.txt | --save-statistics
-        --features inception --inception-weights /dev/null/x | /dev/null/x
-        --features inception --inception-weights {work}/pictures/0.png | 0.png
+        --features inception --feature-weights /dev/null/x | /dev/null/x
+        --features inception --feature-weights {work}/pictures/0.png | 0.png
         --features {work}/trained-train-gan | trained-train-gan
         --features {work}/pictures | pictures
         --features {work}/pictures/0.png | 0.png""",
@@ -152,7 +152,7 @@ ALONE = """ nope | nope
     fid {work}/pictures {work}/empty | empty
     fid {work}/pictures/0.png {work}/pictures | 0.png
     fid {work}/trained-train-gan {work}/pictures | trained-train-gan
-    fid '' {work}/pictures | REAL folder
+    fid '' {work}/pictures | REAL real
     fid {work}/pictures {work}/pictures {work}/pictures extra | word
     translate | RUN
     translate {work}/trained-train-gan | INPUT
