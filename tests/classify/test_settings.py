@@ -149,7 +149,7 @@ def test_a_run_of_a_table_goes_on_without_naming_it(here: Path):
     words = ["--preset", "automix-table1", "--method", "automix", "--dataset", "cifar100"]
     folder = make_run(here / "run", *words)
     resumed = settings_from(["--resume", "--output-dir", str(folder)])
-    assert (resumed.dataset, resumed.network, resumed.epochs, resumed.side_min_lr) == (
+    assert (resumed.dataset, resumed.network, resumed.epochs, resumed.min_lr) == (
         "cifar100",
         "resnet18",
         800,
