@@ -147,7 +147,7 @@ def json_entries(
     """
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # nested too deep
         raise ValueError(f"{where} is damaged: it is not JSON ({error})") from error
     return checked_entries(content, needed, optional, where=where)
 

@@ -474,7 +474,8 @@ def read_settings_file(path: Path, settings_type: type[Settings]) -> dict[str, A
 def check_same_settings(settings: CommonSettings, output_dir: Path) -> None:
     """ValueError naming the flags that differ from the run's own and may not change."""
     stored, now = by_flag(rename(type(settings), read_config(output_dir)["settings"])), by_flag(to_json(settings))
-    stored["--epochs"] = max(stored.get("--epochs", 0), settings.epochs)  # more epochs extend the run
+    if isinstance(old := stored.get("--epochs", 0), int):
+        stored["--epochs"] = max(old, settings.epochs)  # more epochs extend the run
     if texts := [f"{flag} is {now.get(flag)}, was {old}" for flag, old in stored.items() if old != now.get(flag)]:
         raise ValueError(f"cannot resume {output_dir} with other settings: {'; '.join(texts)}")
 

@@ -82,7 +82,7 @@ PAIRS = {
         --mix-epochs 0/0 | --mix-epochs
         --mix-epochs 3/2 | --mix-epochs
         --mix-epochs -1/2 | --mix-epochs
-        --dataset imagefolder --data-root /dev/null/x --no-nesterov | train-count
+        --dataset imagefolder --data-root /dev/null/x --no-nesterov | train-count /dev/null/x
         --finetune-from {work}/trained-train-gan | trained-train-gan
         --finetune-from {work}/trained-classify --network resnet18 | --network
         --init-from {work}/trained-classify --network resnet18 | --init-from trained-classify

@@ -172,3 +172,10 @@ def test_weights_without_a_checksum_are_read(tmp_path):
     """As other programs and older versions wrote them."""
     save_file(nn.Linear(2, 2).state_dict(), tmp_path / "w.safetensors")
     load_weights(tmp_path / "w.safetensors", nn.Linear(2, 2))
+
+
+def test_metadata_nested_too_deep_are_damaged(tmp_path):
+    state = nn.Linear(2, 2).state_dict()
+    save_file(state, tmp_path / "w.safetensors", metadata={"mixgan": "[" * 100_000})
+    with pytest.raises(ValueError, match=r"w.safetensors: its metadata is damaged: it is not JSON"):
+        read_metadata(tmp_path / "w.safetensors")
