@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from mixgan.engine.config import FREE_ON_RESUME, OF_ONE_CALL, CommonSettings
+from mixgan.gan.config import GanSettings
 
 OUT_OF_RANGE = [
     ("epochs", 0, "--epochs must be at least 1, got 0"),
@@ -45,5 +46,5 @@ def test_resuming_needs_a_folder_and_cannot_be_tried_dry():
 
 
 def test_what_may_change_on_resume_are_names_of_settings():
-    names = {field.name for field in dataclasses.fields(CommonSettings)}
+    names = {field.name for settings in (CommonSettings, GanSettings) for field in dataclasses.fields(settings)}
     assert names > FREE_ON_RESUME > OF_ONE_CALL
