@@ -17,7 +17,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -195,7 +195,12 @@ def main(argv: Sequence[str]) -> None:
     runs = [(data, variant, seed, options) for data in sets for variant in variants for seed in seeds]
     jobs = min(options.jobs, len(runs), os.cpu_count() or 1)
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        results = [future.result() for future in [pool.submit(train, *run) for run in runs]]
+        futures = [pool.submit(train, *run) for run in runs]
+        for number, future in enumerate(as_completed(futures), 1):
+            done = future.result()
+            reached = f"{done.metrics['modes']:.1f} of {len(modes(done.data))} modes"
+            print(f"{number}/{len(runs)}  {done.data} {done.variant} seed {done.seed}: {reached}", flush=True)
+        results = [future.result() for future in futures]
     for data in sets:
         draw([result for result in results if result.data == data]).savefig(options.output_dir / f"{data}.png", dpi=80)
     table = table_of(results)
