@@ -110,7 +110,7 @@ class MetricsLog:
     def __init__(self, path: Path, *, enabled: bool = True) -> None:
         self.path = path
         self._file = path.open("a", encoding="utf-8") if enabled else None
-        self.records = path.read_bytes().count(b"\n") if enabled else 0
+        self.records = path.read_bytes().count(b"\n") if enabled and path.is_file() else 0  # a device has no end
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one record; it needs ``step``."""
@@ -176,7 +176,7 @@ def save_weights(path: Path, module: nn.Module | Mapping[str, Tensor], metadata:
     state = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
     partial = partial_file(path)
     with writing(path):
-        save_file(state, partial, metadata={KEY: json.dumps(metadata), CHECKSUM: tensors_sha256(state)})
+        save_file(state, partial, metadata={KEY: json.dumps({**metadata, CHECKSUM: tensors_sha256(state)})})
         partial.replace(path)
 
 
@@ -280,7 +280,9 @@ def read_metadata(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not a safetensors file: {error}") from error
     if KEY not in metadata:
         raise ValueError(f"{path} contains weights, but not of a mixgan run")
-    return json_entries(metadata[KEY], {}, where=f"{path}: its metadata")
+    entries = json_entries(metadata[KEY], {}, where=f"{path}: its metadata")
+    entries.pop(CHECKSUM, None)
+    return entries
 
 
 def tensors_sha256(state: Mapping[str, Tensor]) -> str:
@@ -296,10 +298,12 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file; ValueError for another kind of file, or where a bit has changed since it was saved."""
     try:
         with safe_open(path, framework="pt") as file:
-            expected = (file.metadata() or {}).get(CHECKSUM)
+            metadata = file.metadata() or {}
         state = load_file(path)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is not a safetensors file: {error}") from error
+    # One entry holds both: safetensors writes several in an order of its own, and equal weights shall be equal files.
+    expected = json_entries(metadata[KEY], {}, where=f"{path}: its metadata").get(CHECKSUM) if KEY in metadata else None
     if expected is not None and expected != tensors_sha256(state):
         raise ValueError(
             f"{path} is damaged: its weights do not match their checksum; use others, or export them again"

@@ -118,7 +118,7 @@ def write_page(
     page = Page(f"{title}{settings.mixing} on {settings.dataset}", f"{settings.image_size} px, seed {settings.seed}")
     counts = f"{summary['n_fake']} generated against {summary['n_real']} real images"
     distance = "FID" if any(key.startswith("fid") for key in summary) else f"FD ({summary['features']})"
-    page.warning(f"{distance}: {counts}.")
+    page.warning(f"{distance}: {counts}" + ("." if distance == "FID" else "; not comparable with published FID."))
     for text in summary.get("warnings", ()):
         page.warning(text)
     page.table("Result", rows(summary, records))

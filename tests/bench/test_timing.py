@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 def test_calls_take_turns_and_medians_are_taken_over_them(monkeypatch):
     log, milliseconds = [], {"a": iter([9, 1, 5, 1, 2]), "b": iter([9, 1, 30, 20, 10])}
 
-    def elapsed(call, count, device):
+    def elapsed(call, count, device, clock=None):
         log.append(call)
         return next(milliseconds[call]) * count
 
@@ -27,7 +27,9 @@ def test_calls_take_turns_and_medians_are_taken_over_them(monkeypatch):
 
 def test_short_calls_are_repeated(monkeypatch):
     counts = []
-    monkeypatch.setattr(timing, "elapsed_ms", lambda call, count, device: counts.append(count) or 0.01 * count)
+    monkeypatch.setattr(
+        timing, "elapsed_ms", lambda call, count, device, clock=None: counts.append(count) or 0.01 * count
+    )
     timing.median_ms([None], repeats=1, least_ms=20, device=CPU)
     assert counts[-1] >= 2000
 

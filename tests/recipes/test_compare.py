@@ -25,7 +25,7 @@ def test_two_variants_of_the_classify_recipe(launch):
         summary = json.loads((out / name / "summary.json").read_text())
         assert summary["steps"] == 2
         assert row.items() >= {"run": name, "state": "done", **summary}.items()
-        assert content["variants"][row["variant"]]["ece"] == {"mean": summary["ece"], "sd": None, "n": 1}
+        assert content["variants"][row["variant"]]["ece"] == {"mean": summary["ece"], "sd": None, "n": 1, "ci95": None}
         assert json.loads((out / name / "config.json").read_text())["settings"]["mixer"].get("alpha", 1.0) == alpha
         assert f'href="{name}/report.html"' in (out / "report.html").read_text()
     assert "Report: out/report.html" in done.stdout

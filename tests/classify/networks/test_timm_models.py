@@ -70,7 +70,7 @@ def test_what_cannot_be_used_is_an_error_that_says_why():
     with pytest.raises(ValueError, match="unknown --network 'timm:resnot': timm has no model of this name"):
         build_network("timm:resnot", num_classes=3)
     with pytest.raises(
-        ValueError, match="timm:deit_tiny_distilled_patch16_224 cannot be used: its classifier is no single"
+        ValueError, match="timm:deit_tiny_distilled_patch16_224 cannot be used: its classifier is not one"
     ):
         build_network("timm:deit_tiny_distilled_patch16_224", num_classes=3)
     network = build_network("timm:test_vit", num_classes=3)

@@ -241,7 +241,7 @@ def test_unequal_batches_are_refused():
 
 
 def test_the_package_imports_its_names_when_they_are_asked_for():
-    assert set(mixgan.gan.__all__) == {"MixCycleGAN", "PatchDiscriminator", "ResnetGenerator"}
+    assert set(mixgan.gan.__all__) == {"MixCycleGAN", "PatchDiscriminator", "ResnetGenerator", "UnetGenerator"}
     assert [getattr(mixgan.gan, name).__name__ for name in mixgan.gan.__all__] == mixgan.gan.__all__
     with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
         _ = mixgan.gan.Nonsense
