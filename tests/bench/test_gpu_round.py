@@ -43,7 +43,7 @@ def test_a_stage_that_fails_or_hangs_does_not_stop_the_others(round_of, tmp_path
     with pytest.raises(ValueError, match=r"bad, slow did not end well; .*round-1.log"):
         round_of(
             Stage("bad", command("raise SystemExit(3)"), 60),
-            Stage("slow", command("import time; time.sleep(100)"), 1),
+            Stage("slow", command("import time; time.sleep(100)"), 0.2),
             Stage("good", command(""), 60),
         )
     outcomes = [stage["outcome"] for stage in json.loads((tmp_path / "round-1.json").read_text())]
