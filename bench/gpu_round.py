@@ -10,6 +10,7 @@ missing the stages train on tiles.
 
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -179,8 +180,9 @@ def main(argv: Sequence[str]) -> None:
     if not options.check_only and not torch.cuda.is_available():
         raise ValueError("torch finds no GPU on this machine; --check rehearses the round on a CPU")
     # Runs and tables stay beside the results, so that a stage that is stopped leaves what it has.
-    output, work = options.output.absolute(), options.output.absolute() / "work"
-    work.mkdir(parents=True, exist_ok=True)
+    output, work = options.output.absolute(), options.output.absolute() / f"work-{options.part}"
+    shutil.rmtree(work, ignore_errors=True)  # of an earlier round
+    work.mkdir(parents=True)
     name = f"round-{options.part}"
     (output / f"{name}.log").write_text("")
     patience = 6 if options.check_only else 1  # a rehearsal finds what is broken, not what is slow

@@ -26,7 +26,7 @@ def round_of(monkeypatch, tmp_path):
 
 def test_numbers_and_tables_of_a_stage_are_collected(round_of, tmp_path):
     write = (
-        f"from pathlib import Path; w = Path({str(tmp_path / 'work')!r}); (w / 'a').mkdir(); "
+        f"from pathlib import Path; w = Path({str(tmp_path / 'work-1')!r}); (w / 'a').mkdir(); "
         "(w / 'a' / 'summary.json').write_text('{\"test_accuracy\": 0.5, \"seed\": 3}'); "
         "(w / 'b.md').write_text('| a table |')"
     )
