@@ -13,7 +13,7 @@ from classify.methods import METHODS
 def test_stopped_and_resumed_equals_uninterrupted(launch, tmp_path: Path, processes: int):
     launch.recipes = Path(__file__).parent
     printed = launch("every_switch.py", little_cifar10(tmp_path), processes=processes)
-    assert printed.count("passed: ") == len(METHODS) + 3 + 6, printed
+    assert printed.count("passed: ") == len(METHODS) + 3 + 7, printed
 
 
 def little_cifar10(root: Path) -> Path:

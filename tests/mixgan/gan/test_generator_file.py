@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import mixgan
-from mixgan.engine.run_folder import RunFolder, save_weights
+from mixgan.engine.run_folder import KEY, RunFolder, save_weights
 from mixgan.gan.networks import PatchDiscriminator, ResnetGenerator
 from mixgan.gan.weights import find_generator
 
@@ -123,7 +123,7 @@ def test_wrong_sources_are_one_sentence(run: Path, tmp_path: Path):
     save_weights(tmp_path / "four.safetensors", ResnetGenerator(4, 4, width=4, blocks=1), {"role": "generator"})
     save_weights(tmp_path / "average.safetensors", marked("G_A_ema"), {"role": "generator", "ema": 0.9})
     (tmp_path / "text.safetensors").write_text("not weights")
-    save_weights(tmp_path / "list.safetensors", marked("G_A"), ["generator"])
+    save_file(marked("G_A").state_dict(), tmp_path / "list.safetensors", metadata={KEY: json.dumps(["generator"])})
     save_weights(tmp_path / "role.safetensors", marked("G_A"), {"role": ["G"]})
     weights = run / "weights" / "last"
     cases = [
