@@ -65,7 +65,7 @@ class Options(Settings):
     device: Literal["cpu", "cuda"] = "cpu"
     """Where images are."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Number format of the images; bfloat16 for mixup, cutmix, fmix, resizemix and the methods without peers."""
+    """Data type of the images; bfloat16 works for mixup, cutmix, fmix, resizemix and the methods without peers."""
     markdown: Path | None = None
     """A file to write the table to."""
 

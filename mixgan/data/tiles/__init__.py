@@ -72,7 +72,7 @@ def cached_tiles(count: int, *, size: int = 64, seed: int = 0, start: int = 0) -
     """``make_tiles``, rendered once and from then on read from ``tiles`` in the user cache; small sets are always rendered.
 
     A file's name holds the hash of this package's code and of the libraries that draw, so it can never be older than they are.
-    A damaged file is rendered anew; where nothing can be written nothing is.
+    A damaged file is rendered again; where the cache cannot be written, tiles are rendered every time.
     """
     _check(count, size, seed, start)
     file = user_cache("tiles") / f"{count}-{size}-{seed}-{start}-{_code_hash()}.npz"
