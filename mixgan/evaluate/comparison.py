@@ -36,6 +36,7 @@ from mixgan.evaluate.sources import FolderSource, Images, Side, open_sides, side
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+    from mixgan.engine.progress import Progress
     from mixgan.evaluate.sources import Source
 
 
@@ -253,36 +254,17 @@ def compare(
             for extractor in extractors:
                 known_set(path, extractor)
 
-    def bar(source: "Source", what: str = "") -> Progress:
-        world = accelerator.num_processes
-        own = None if source.count is None else len(range(accelerator.process_index, source.count, world))
-        return Progress(f"{what}{source.name}", total=own, unit="images", enabled=verbose)
-
-    def features_of(side: Side, cache: ReferenceCache | None = None) -> list[FeatureSet]:
-        if isinstance(side, Path):
-            return [known_set(side, extractor) for extractor in extractors]
-        known: dict[str, FeatureSet | None] = dict.fromkeys(extractor.name for extractor in extractors)
-        keys: dict[str, str] = {}
-        if cache is not None and isinstance(side, FolderSource):
-            content = on_main(accelerator, side.fingerprint)
-            keys = {e.name: reference_key(content, e, sample=sample, seed=seed) for e in extractors}
-            known = {name: on_main(accelerator, partial(cache.load, key)) for name, key in keys.items()}
-            if verbose and any(known.values()):
-                print(f"{side.name}: features from {cache.folder}", flush=True)
-        if missing := [extractor for extractor in extractors if known[extractor.name] is None]:
-            how: dict[str, Any] = {"accelerator": accelerator, "batch_size": batch_size, "sample": sample, "seed": seed}
-            with bar(side) as shown:
-                measured = measure_all(side, missing, **how, advance=shown.advance)
-            for extractor, one in zip(missing, measured, strict=True):
-                known[extractor.name] = one
-                if cache is None or not keys:
-                    continue
-                if not on_main(accelerator, partial(cache.store, keys[extractor.name], one)) and verbose:
-                    print(f"the features of {side.name} could not be stored in {cache.folder}", flush=True)
-        return [one.to(accelerator.device) for one in known.values() if one is not None]
-
-    real_sets = features_of(real_side, cache)
-    train_sets = features_of(train_side, cache) if train_side is not None else [None] * len(extractors)
+    features_of = partial(
+        measured_sets,
+        extractors=extractors,
+        accelerator=accelerator,
+        batch_size=batch_size,
+        sample=sample,
+        seed=seed,
+        verbose=verbose,
+    )
+    real_sets = features_of(real_side, cache=cache)
+    train_sets = features_of(train_side, cache=cache) if train_side is not None else [None] * len(extractors)
     if save_statistics:
         made_with = MadeWith(extractors[0].name, extractors[0].weights_sha256, preprocessing_of(real_side))
         on_main(accelerator, partial(write_statistics, save_statistics, real_sets[0].statistics, made_with))
@@ -292,7 +274,7 @@ def compare(
         if matched is not None and (real_sets[0].warnings or fake_sets[0].warnings):
             obstacle = "unreadable files were skipped: no paired metrics"
         elif matched is not None and isinstance(real_side, FolderSource) and isinstance(side, FolderSource):
-            with bar(side, "pairs of ") as shown:
+            with image_bar(side, accelerator, verbose, "pairs of ") as shown:
                 measured_pairs = measure_pairs(
                     real_side, side, matched, accelerator=accelerator, batch_size=batch_size, advance=shown.advance
                 )
@@ -332,6 +314,52 @@ def compare(
         results[name] = replace(found[0], others={one.features: one for one in found[1:]})
     first = next(iter(results.values()))
     return first if len(results) == 1 else replace(first, fakes=results)
+
+
+def measured_sets(
+    side: Side,
+    *,
+    extractors: Sequence[FeatureExtractor],
+    accelerator: "Accelerator",
+    batch_size: int,
+    sample: int,
+    seed: int,
+    verbose: bool,
+    cache: ReferenceCache | None = None,
+) -> list[FeatureSet]:
+    """The features of one side by every extractor, from the cache where it has them; arguments as in ``compare``."""
+    from mixgan.engine.accelerator import on_main
+
+    if isinstance(side, Path):
+        return [known_set(side, extractor) for extractor in extractors]
+    known: dict[str, FeatureSet | None] = dict.fromkeys(extractor.name for extractor in extractors)
+    keys: dict[str, str] = {}
+    if cache is not None and isinstance(side, FolderSource):
+        content = on_main(accelerator, side.fingerprint)
+        keys = {e.name: reference_key(content, e, sample=sample, seed=seed) for e in extractors}
+        known = {name: on_main(accelerator, partial(cache.load, key)) for name, key in keys.items()}
+        if verbose and any(known.values()):
+            print(f"{side.name}: features from {cache.folder}", flush=True)
+    if missing := [extractor for extractor in extractors if known[extractor.name] is None]:
+        how: dict[str, Any] = {"accelerator": accelerator, "batch_size": batch_size, "sample": sample, "seed": seed}
+        with image_bar(side, accelerator, verbose) as shown:
+            measured = measure_all(side, missing, **how, advance=shown.advance)
+        for extractor, one in zip(missing, measured, strict=True):
+            known[extractor.name] = one
+            if cache is None or not keys:
+                continue
+            if not on_main(accelerator, partial(cache.store, keys[extractor.name], one)) and verbose:
+                print(f"the features of {side.name} could not be stored in {cache.folder}", flush=True)
+    return [one.to(accelerator.device) for one in known.values() if one is not None]
+
+
+def image_bar(source: "Source", accelerator: "Accelerator", verbose: bool, what: str = "") -> "Progress":
+    """A progress bar over the images of this process."""
+    from mixgan.engine.progress import Progress
+
+    world = accelerator.num_processes
+    own = None if source.count is None else len(range(accelerator.process_index, source.count, world))
+    return Progress(f"{what}{source.name}", total=own, unit="images", enabled=verbose)
 
 
 def compare_sets(
