@@ -1,5 +1,6 @@
 """What every classifier network offers, so that methods and analyses never ask which one it is."""
 
+from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -116,3 +117,12 @@ def _set_output(network: nn.Module, weight: Tensor, bias: Tensor | None) -> None
     classifier.out_features = len(weight)
     if bias is not None:
         classifier.bias = nn.Parameter(bias)
+
+
+def outputs_of(stages: Iterable[nn.Module], x: Tensor) -> list[Tensor]:
+    """The feature maps after each of the stages, which run one after the other on x (B,C,H,W)."""
+    maps = []
+    for stage in stages:
+        x = stage(x)
+        maps.append(x)
+    return maps

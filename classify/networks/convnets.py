@@ -5,7 +5,7 @@ from typing import Annotated
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classify.networks.contract import PooledNetwork
+from classify.networks.contract import PooledNetwork, outputs_of
 from mixgan.engine.annotations import AtLeast1, Range
 
 
@@ -59,11 +59,7 @@ class VGG(PooledNetwork):
 
     def stages(self, x: Tensor) -> list[Tensor]:
         """Feature maps before the max pooling that follows each stage."""
-        maps = []
-        for stage in self.body:
-            x = stage(x)
-            maps.append(x)
-        return maps
+        return outputs_of(self.body, x)
 
     def embedding(self, x: Tensor) -> Tensor:
         """(B,512), the last stage after its max pooling, which leaves one value of 32x32 px; the mean of larger images'."""
@@ -121,8 +117,4 @@ class Conv9(PooledNetwork):
 
     def stages(self, x: Tensor) -> list[Tensor]:
         """Feature maps before the max pooling that follows the first two stages."""
-        maps = []
-        for stage in self.body:
-            x = stage(x)
-            maps.append(x)
-        return maps
+        return outputs_of(self.body, x)
