@@ -86,11 +86,11 @@ def train(settings: ClassifySettings) -> dict[str, Any]:
     def evaluation_is_due() -> bool:
         return run.at_end or (run.at_epoch_end and run.epoch % settings.eval_every_epochs == 0)
 
-    evaluate_now = partial(evaluate_epoch, run, method, test_batches, average, training_batches)
+    measure = partial(test_metrics, run, method, test_batches, average, training_batches)
     metrics = None
     if run.just_resumed and evaluation_is_due():
         if (record := run.recorded("test_accuracy")) is None:  # a kill came before the evaluation was recorded
-            metrics = evaluate_now()
+            metrics = evaluate_epoch(run, method, measure)
         else:
             run.export(record)  # weights/last may be of a later step, whose checkpoint is damaged, or missing
             keep_best(run, record["test_accuracy"])
@@ -109,9 +109,9 @@ def train(settings: ClassifySettings) -> dict[str, Any]:
             schedule.step()
             run.end_step({**output.logs, "lr": lr}, images=len(images) * settings.accumulation_steps)
             if evaluation_is_due():
-                metrics = evaluate_now()
+                metrics = evaluate_epoch(run, method, measure)
     if metrics is None:  # a resumed run that was complete
-        metrics = test_metrics(run, method, test_batches, average, training_batches)
+        metrics = measure()
     return finish(settings, run, method, metrics, training, test_batches, average)
 
 
@@ -164,16 +164,10 @@ def write_labels(run: Run, training: ImageSet | FolderSet) -> None:
         on_main(run.accelerator, lambda: write_json(run.folder.path / "labels.json", label_record(training)))
 
 
-def evaluate_epoch(
-    run: Run,
-    method: Method,
-    batches: Batches,
-    average: MovingAverage | None,
-    training_batches: Batches | None,
-) -> dict[str, Any]:
+def evaluate_epoch(run: Run, method: Method, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Test the network, write weights/last and the metrics, and keep checkpoint and weights of the best accuracy."""
     with run.pause():
-        metrics = test_metrics(run, method, batches, average, training_batches)
+        metrics = measure()
         run.export(metrics)
     run.record({"epoch": run.epoch, **metrics, **method.epoch_records()})
     run.print(f"epoch {run.epoch}: test accuracy {metrics['test_accuracy']:.4f}, loss {metrics['test_loss']:.4f}")
