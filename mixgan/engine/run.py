@@ -183,7 +183,7 @@ class Run:
             while not self.at_end:
                 self._epoch_began = time.monotonic()
                 epoch, done = divmod(self.step, self.steps_per_epoch)
-                for batch in loader.epoch(epoch, first_step=done * accumulation):
+                for batch in self._saved_on_failure(loader.epoch(epoch, first_step=done * accumulation)):
                     before = self.step
                     yield batch
                     if self.step == before:
@@ -308,6 +308,22 @@ class Run:
         if self.settings.dry_run:
             on_main(self.accelerator, lambda: shutil.rmtree(self.folder.path))
         self.accelerator.end_training()
+
+    def _saved_on_failure(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The batches; where loading one fails (a killed worker, a file that is gone), the steps done are saved first.
+
+        Not among several processes, where the others do not save with this one, nor between the batches of one step.
+        """
+        given = 0
+        try:
+            for batch in batches:
+                yield batch
+                given += 1
+        except Exception:
+            if self.step and self.accelerator.num_processes == 1 and given % self.settings.accumulation_steps == 0:
+                self.save()
+                self.print(f"Saved at step {self.step}. Resume with:\n  {self._resume_command()}")
+            raise
 
     def _between_steps(self, interrupt: Interrupt) -> None:
         every = self.settings.checkpoint_every

@@ -13,6 +13,7 @@ from torch import nn
 from mixgan.engine.accelerator import make_accelerator, on_main, synchronise_buffers
 from mixgan.engine.config import CommonSettings
 from mixgan.engine.interrupt import Interrupt
+from mixgan.engine.run import Run
 from mixgan.evaluate import FrechetDistance, compare
 from mixgan.evaluate.distances import FeatureStatistics, frechet_distance, frechet_distance_from_features
 from mixgan.evaluate.feature_set import KeptFeatures, measure
@@ -114,6 +115,22 @@ def a_signal_to_one_process_stops_both():
         assert stops[0][0] <= 51
 
 
+def the_best_evaluation_is_the_main_ones():
+    with TemporaryDirectory() as own:
+        folder = on_main(accelerator, lambda: own)
+        run = Run.start(CommonSettings(output_dir=folder, epochs=2, threads=1), recipe="test")
+        network = nn.Linear(2, 1)
+        run.accelerator.prepare(network, torch.optim.SGD(network.parameters(), 0.1))
+        run.begin(1)
+        better = []
+        for measured in ((0.5, 0.4), (0.4, 0.9)):  # the second process would call the second one better
+            run.end_step({"loss": 1.0}, images=1)
+            better.append(run.track_best("accuracy", measured[rank], higher_is_better=True))
+        assert gather_object([better]) == [[True, False]] * 2
+        assert run.best == {"metric": "accuracy", "value": 0.5, "step": 1}
+        accelerator.wait_for_everyone()
+
+
 def hidden_mixing_and_penalties_keep_the_discriminators_of_both_ranks_equal():
     torch.manual_seed(0)
     networks = [
@@ -138,6 +155,7 @@ for case in (
     comparisons_and_distances_are_those_of_one_process,
     a_broken_file_of_one_process_stops_both,
     buffers_become_the_main_ones,
+    the_best_evaluation_is_the_main_ones,
     hidden_mixing_and_penalties_keep_the_discriminators_of_both_ranks_equal,
     a_signal_to_one_process_stops_both,
 ):

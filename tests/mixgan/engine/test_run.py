@@ -336,6 +336,32 @@ def test_an_evaluation_that_fails_or_draws_changes_nothing(tmp_path: Path):
     assert records == logged(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_batch_that_cannot_be_loaded_loses_no_step(tmp_path: Path, capsys, monkeypatch, accumulation: int):
+    # The oracle is the run in which nothing fails. No checkpoint is due before.
+    options = {"accumulation_steps": accumulation}
+    whole = Training(settings(tmp_path / "whole", **options)).all()
+    training = Training(settings(tmp_path / "run", **options))
+    epoch = training.loader.epoch
+
+    def failing(number: int, *, first_step: int = 0) -> Iterator[Tensor]:
+        for position, batch in enumerate(epoch(number, first_step=first_step), start=first_step):
+            if training.run.step == 2:
+                raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+            yield batch
+
+    monkeypatch.setattr(training.loader, "epoch", failing)
+    with pytest.raises(RuntimeError, match="killed"):
+        training.all()
+    assert "Saved at step 2. Resume with:" in capsys.readouterr().out
+    training.run.finish()
+    resumed = Training(settings(tmp_path / "run", resume=True, **options))
+    assert resumed.run.step == 2
+    resumed.all()
+    assert torch.equal(resumed.weights(), whole.weights())
+    assert logged(tmp_path / "run") == logged(tmp_path / "whole")
+
+
 # What is watched at steps 2, 4, 6, 8 of nine: accuracies of which the first, the third and none of the others are new bests.
 WATCHED = {2: 0.5, 4: 0.4, 6: 0.6, 8: 0.6}
 
