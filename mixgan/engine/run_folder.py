@@ -271,8 +271,7 @@ def weights_file(run: Path, name: str, *, weights: str = "last") -> Path:
 
 def read_metadata(path: Path) -> dict[str, Any]:
     """The metadata that ``save_weights`` wrote; ValueError for a file that it did not write."""
-    if not path.is_file():
-        raise ValueError(f"no weights at {path}")
+    check_is_file(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -283,6 +282,12 @@ def read_metadata(path: Path) -> dict[str, Any]:
     entries = json_entries(metadata[KEY], {}, where=f"{path}: its metadata")
     entries.pop(CHECKSUM, None)
     return entries
+
+
+def check_is_file(path: Path) -> None:
+    """ValueError unless there is a file of weights to open: a pipe, say, would be waited for without end."""
+    if not path.is_file():
+        raise ValueError(f"no weights at {path}{', which is not a regular file' if path.exists() else ''}")
 
 
 def tensors_sha256(state: Mapping[str, Tensor]) -> str:
@@ -296,6 +301,7 @@ def tensors_sha256(state: Mapping[str, Tensor]) -> str:
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file; ValueError for another kind of file, or where a bit has changed since it was saved."""
+    check_is_file(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

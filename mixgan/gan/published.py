@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mixgan.engine.run_folder import check_is_file
+
 State = dict[str, Tensor]
 
 
@@ -23,6 +25,7 @@ def read_pth(path: Path) -> State:
     Raises:
         ValueError: not such a file, or weights of another network.
     """
+    check_is_file(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:

@@ -1,8 +1,11 @@
 """Faults outside the program: damaged JSON, full disks, no memory, killed workers. Oracle: the sentence that must be printed."""
 
+import json
+import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,10 +13,26 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
+import mixgan
+from mixgan.data.images import BadImageError, read_image
+from mixgan.engine.checkpoint import pointed
 from mixgan.engine.command import run_command
-from mixgan.engine.config import CommonSettings, read_config
+from mixgan.engine.config import CommonSettings, check_same_settings, read_config
 from mixgan.engine.run import Run
-from mixgan.engine.run_folder import MetricsLog, partial_file, read_metrics, write_picture, write_text
+from mixgan.engine.run_folder import (
+    MetricsLog,
+    load_tensors,
+    partial_file,
+    read_metadata,
+    read_metrics,
+    write_picture,
+    write_text,
+)
+from mixgan.evaluate.backbones import backbone_features, timm_features
+from mixgan.evaluate.feature_set import read_statistics
+from mixgan.evaluate.inception import inception_features
+from mixgan.evaluate.sources import array_source
+from mixgan.gan.weights import read_network
 
 
 @pytest.mark.parametrize(
@@ -177,3 +196,46 @@ def test_the_largest_seed_has_room_for_every_process(tmp_path: Path, monkeypatch
     run.begin(2)
     assert torch.initial_seed() == 0
     run.finish()
+
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "a/config.json": lambda file: read_config(file.parent),
+    "metrics.jsonl": read_metrics,
+    "last.json": lambda file: pointed(file.parent, "last.json"),
+    "G_AtoB.safetensors": load_tensors,
+    "network.safetensors": read_metadata,
+    "latest_net_G.pth": read_network,
+    "G.pth": mixgan.load,
+    "statistics.npz": read_statistics,
+    "images.npz": array_source,
+    "picture.png": read_image,
+    "picture.npy": read_image,
+    "inception.pth": inception_features,
+    "dinov2.pth": lambda file: backbone_features("dinov2-b", file),
+    "timm.safetensors": lambda file: timm_features("resnet18", file),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path, name: str):
+    """Oracle: nobody writes to the pipe, so that opening it would take for ever."""
+    if name.startswith(("dinov2", "timm")):
+        pytest.importorskip("timm")
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    os.mkfifo(tmp_path / name)
+    if name in ("metrics.jsonl", "last.json", "images.npz"):  # as if there were none
+        assert not READERS[name](tmp_path / name)
+    else:
+        with pytest.raises((ValueError, BadImageError), match=str(tmp_path)):
+            READERS[name](tmp_path / name)
+
+
+def test_epochs_that_are_no_number_do_not_fit_a_run_that_resumes(tmp_path: Path):
+    run = Run.start(CommonSettings(output_dir=tmp_path / "run", threads=1), recipe="test")
+    run.begin(1)
+    run.finish()
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config["settings"]["epochs"] = [3]
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"other settings: --epochs is 1, was \[3\]"):
+        check_same_settings(CommonSettings(output_dir=tmp_path / "run", threads=1), tmp_path / "run")

@@ -345,7 +345,7 @@ def test_a_batch_that_cannot_be_loaded_loses_no_step(tmp_path: Path, capsys, mon
     epoch = training.loader.epoch
 
     def failing(number: int, *, first_step: int = 0) -> Iterator[Tensor]:
-        for position, batch in enumerate(epoch(number, first_step=first_step), start=first_step):
+        for batch in epoch(number, first_step=first_step):
             if training.run.step == 2:
                 raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
             yield batch
