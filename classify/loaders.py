@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from classify.data import FolderSet, ImageSet, resized_side
 from mixgan.data.images import BadImageError, read_image
-from mixgan.data.order import epoch_order, rank_batch, seeded_generator
+from mixgan.engine.accelerator import epoch_order, rank_batch, seeded_generator
 from mixgan.ops.transforms import Normalization, crop_flip, file_transform, random_boxes, resized_crop
 
 Padding = Literal["zeros", "reflect"]

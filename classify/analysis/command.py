@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from classify.analysis import FIGURES, figure, list_figures
 from mixgan.engine.annotations import AtLeast0, AtLeast1, Positional, Seed
-from mixgan.engine.command import sentence_of
+from mixgan.engine.command import launcher_wish, sentence_of
 from mixgan.engine.config import HELP, CommonSettings, Settings, parse, read_options
-from mixgan.engine.launcher import launcher_wish
 
 if TYPE_CHECKING:  # torch and matplotlib, which --help does without
     from classify.analysis.result import Result

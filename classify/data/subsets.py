@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from classify.data.sets import FolderSet, ImageSet, check_choice
-from mixgan.data.order import seeded_generator
+from mixgan.engine.accelerator import seeded_generator
 
 NoiseKind = Literal["symmetric", "pair"]
 AnySet = TypeVar("AnySet", ImageSet, FolderSet, ImageSet | FolderSet)

@@ -1,5 +1,9 @@
-"""Set-up of the Accelerator (device, processes, threads, seeds), and results and errors shared among processes."""
+"""Set-up of the Accelerator (device, processes, threads, seeds), and results and errors shared among processes.
 
+Orders and draws are functions of (seed, epoch, index), so that a run can resume at any step.
+"""
+
+import hashlib
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,11 +24,11 @@ from accelerate.utils import (
     set_seed,
 )
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from mixgan.engine.annotations import flag_of
+from mixgan.engine.command import check_processes, launcher_wish, unmet
 from mixgan.engine.config import CommonSettings, by_flag, to_json
-from mixgan.engine.launcher import check_processes, launcher_wish, unmet
 
 T = TypeVar("T")
 
@@ -32,7 +36,7 @@ T = TypeVar("T")
 def make_accelerator(settings: CommonSettings) -> Accelerator:
     """An Accelerator for these settings: GPUs where there are any, else CPU (several processes through gloo).
 
-    The settings count, whatever the launcher's variables say: a command has weighed them already (``engine.launcher``).
+    The settings count, whatever the launcher's variables say: a command has weighed them already (``engine.command``).
 
     Raises:
         ValueError: fp16 without a GPU; the launcher wants more processes than the Accelerator uses.
@@ -188,3 +192,29 @@ def errors_reach_all(accelerator: Accelerator) -> Iterator[None]:
     failed = [text for text in gather_object([own]) if text is not None]
     if failed:
         raise ValueError(failed[0])
+
+
+def seeded_generator(*keys: int | str) -> torch.Generator:
+    """A CPU generator seeded by a hash of all keys, e.g. ``seeded_generator(seed, "order", epoch)``."""
+    digest = hashlib.sha256(repr(keys).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def epoch_order(count: int, *, seed: int, epoch: int, name: str = "order") -> Tensor:
+    """A permutation (count,) int64 of the samples for one epoch; ``name`` separates several orders of one epoch."""
+    return torch.randperm(count, generator=seeded_generator(seed, name, epoch))
+
+
+def rank_batch(order: Tensor, step: int, *, batch_size: int, rank: int = 0, world: int = 1) -> Tensor:
+    """The indices of one rank's batch at ``step``: the global batch is divided in rank order.
+
+    Args:
+        order: (N,) the epoch's order, the same on every rank.
+        step: 0-based step inside the epoch, below ``len(order) // (batch_size * world)``.
+        batch_size: per rank.
+
+    Returns:
+        (batch_size,) int64, disjoint between ranks.
+    """
+    start = step * batch_size * world + rank * batch_size
+    return order[start : start + batch_size]

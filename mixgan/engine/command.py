@@ -1,13 +1,21 @@
-"""Running a command: its errors become one sentence and an exit code, whichever command it is."""
+"""Running a command: its errors become one sentence and an exit code, and what the launcher asks for is a wish.
+
+`accelerate launch` passes its flags, and an `accelerate config` file, on as variables. A command takes these wishes below its
+own flags and files; a flag, or a resumed run, that contradicts one is an error.
+"""
 
 import io
 import os
 import re
+import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
+from typing import Any, Literal
+
+from mixgan.engine.annotations import AtLeast1, convert, flag_of
 
 OUT_OF_MEMORY = re.compile(
     "can't allocate memory|not enough memory|out of memory|unable to allocate|STATUS_ALLOC_FAILED", re.IGNORECASE
@@ -69,3 +77,84 @@ def sentence_of(error: Exception) -> str | None:
     if isinstance(error, RuntimeError) and KILLED_WORKER.search(text):
         return f"a data worker was killed, probably for want of memory: lower --num-workers or --batch-size ({text})"
     return text or type(error).__name__ if isinstance(error, ValueError | OSError) else None
+
+
+# What the launcher asks for.
+
+#: Setting -> variable, annotation, and the value that is no wish: plain ``accelerate launch`` always exports it.
+WISHES: dict[str, tuple[str, Any, Any]] = {
+    "mixed_precision": ("ACCELERATE_MIXED_PRECISION", Literal["no", "bf16", "fp16"], "no"),
+    "accumulation_steps": ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", AtLeast1, 1),
+    "cpu": ("ACCELERATE_USE_CPU", bool, False),
+}
+#: Variables of what changes how a network is trained and has no place here -> what to do instead.
+REFUSED = {
+    "ACCELERATE_USE_FSDP": "networks are trained whole on each process (DDP): launch without FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "networks are trained whole on each process (DDP): launch without DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "networks are trained whole on each process (DDP): launch without Megatron-LM",
+    "ACCELERATE_DYNAMO_BACKEND": "a network is compiled by --compile: launch with --dynamo_backend no",
+}
+YES, NO = ("1", "on", "t", "true", "y", "yes"), ("", "0", "f", "false", "n", "no", "off")
+
+
+def launcher_wish() -> dict[str, Any]:
+    """The settings that the launcher asks for, by name; those that it leaves open are absent.
+
+    Raises:
+        ValueError: it asks for what no command has; the message names the variable.
+    """
+    for variable, instead in REFUSED.items():
+        if (text := os.environ.get(variable, "").lower()) not in NO:
+            raise ValueError(f"the launcher asks for {variable}={text}, which is not supported: {instead}")
+    wish = {}
+    for name, (variable, hint, none) in WISHES.items():
+        asked: Any = os.environ.get(variable, "").lower()
+        if hint is bool and asked in YES + NO:
+            asked = asked in YES
+        if asked != "" and (value := convert(asked, hint, f"the launcher's {variable}")) != none:
+            wish[name] = value
+    return wish
+
+
+def check_agreement(wish: Mapping[str, Any], settings: Mapping[str, Any], hints: Mapping[str, Any], who: str) -> None:
+    """ValueError naming both where ``settings`` (as text or as JSON has them) contradict a wish of the launcher.
+
+    Args:
+        hints: the settings' annotations.
+        who: whose they are, for the message.
+    """
+    for name in wish.keys() & settings.keys():
+        value, flag = convert(settings[name], hints[name], flag_of(name)), flag_of(name)
+        if value != wish[name]:
+            raise ValueError(
+                f"{who} {flag} {value}, but the launcher asks for {wish[name]} ({WISHES[name][0]}, which accelerate launch"
+                " sets from its flags or its config file): launch without it, or with the same value"
+            )
+
+
+def check_processes(used: int) -> None:
+    """ValueError, naming the command that works, if the launcher was asked for more processes than the ``used`` ones."""
+    torchrun = f"torchrun --nproc_per_node N {shlex.join(sys.argv)}"
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if world_size != used:
+        raise ValueError(
+            f"the launcher started {world_size} processes but this run would use {used}; start several with: {torchrun}"
+        )
+    # accelerate launch sets the address for several processes, but then starts one where it finds no GPU for each.
+    address = {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
+    ranks = {"LOCAL_RANK", "RANK", "WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"}
+    if used == 1 and address and not ranks & os.environ.keys():
+        raise ValueError(
+            "accelerate launch was asked for several processes (--num_processes, --num_machines or its config file), but"
+            f" without a GPU for each it starts one; use: {torchrun} (or --num_processes 1)"
+        )
+
+
+def unmet(settings: Mapping[str, Any]) -> str:
+    """Which wishes of the launcher ``settings`` do not follow, as a --config file may decide: words, empty without one."""
+    parts = [
+        f"{flag_of(n)} {settings[n]}, not {w} as the launcher asks"
+        for n, w in launcher_wish().items()
+        if settings[n] != w
+    ]
+    return "".join(f"; {part}" for part in parts)

@@ -29,8 +29,7 @@ from mixgan.engine.annotations import (
     flag_of,
     read_json,
 )
-from mixgan.engine.command import print_once
-from mixgan.engine.launcher import check_agreement, launcher_wish
+from mixgan.engine.command import check_agreement, launcher_wish, print_once
 
 
 class Settings:

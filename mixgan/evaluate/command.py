@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Protocol
 
 from mixgan.engine.annotations import AtLeast0, AtLeast1, Positional, Seed
+from mixgan.engine.command import launcher_wish
 from mixgan.engine.config import CommonSettings, Settings, read_options
-from mixgan.engine.launcher import launcher_wish
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from mixgan.data.order import seeded_generator
+from mixgan.engine.accelerator import seeded_generator
 from mixgan.evaluate.features import checked_features
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mixgan.data.order import seeded_generator
+from mixgan.engine.accelerator import seeded_generator
 from mixgan.engine.run_folder import partial_file, user_cache
 from mixgan.evaluate.distances import FeatureStatistics
 from mixgan.evaluate.features import FeatureExtractor, check_weights, checked_features, choose_features, module_features

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mixgan.data.order import seeded_generator
+from mixgan.engine.accelerator import seeded_generator
 from mixgan.ops.transforms import Normalization, to_float
 
 Network = TypeVar("Network", bound=nn.Module)

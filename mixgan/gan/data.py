@@ -21,9 +21,9 @@ from mixgan.data.domains import (
 )
 from mixgan.data.download import download_maps
 from mixgan.data.images import list_images, read_images
-from mixgan.data.order import epoch_order, rank_batch, seeded_generator
 from mixgan.data.pixels import Pixels
 from mixgan.data.tiles import LARGEST, cached_tiles
+from mixgan.engine.accelerator import epoch_order, rank_batch, seeded_generator
 from mixgan.gan.config import GanSettings, unet_depth
 from mixgan.ops.transforms import crop_flip, resize, to_signed
 

@@ -15,8 +15,7 @@ from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor, nn
 
-from mixgan.data.order import seeded_generator
-from mixgan.engine.accelerator import main_first, on_main, synchronise_buffers
+from mixgan.engine.accelerator import main_first, on_main, seeded_generator, synchronise_buffers
 from mixgan.engine.config import to_json
 from mixgan.engine.ema import MovingAverage
 from mixgan.engine.fingerprint import describe_tensors

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
-from mixgan.data.order import seeded_generator
+from mixgan.engine.accelerator import seeded_generator
 from mixgan.engine.ema import MovingAverage
 from mixgan.gan.losses import (
     DReal,

@@ -15,7 +15,7 @@ import classify.loaders
 from classify.data import FolderSet, ImageSet
 from classify.loaders import MemoryLoader, StreamLoader, eval_batches, training_loader
 from mixgan.data.images import BadImageError
-from mixgan.data.order import seeded_generator
+from mixgan.engine.accelerator import seeded_generator
 from mixgan.ops.transforms import random_boxes
 
 COUNT = 22

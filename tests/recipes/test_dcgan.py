@@ -6,7 +6,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from mixgan.data.order import seeded_generator
+from mixgan.engine.accelerator import seeded_generator
 from mixgan.engine.run_folder import load_weights, read_metrics
 from mixgan.evaluate.features import bundled_features
 from mixgan.gan.data import load_images

@@ -7,8 +7,8 @@ from torch import nn
 
 from mixgan.engine import accelerator as room
 from mixgan.engine.accelerator import make_accelerator, on_main, set_threads, synchronise_buffers
+from mixgan.engine.command import check_processes
 from mixgan.engine.config import CommonSettings
-from mixgan.engine.launcher import check_processes
 
 
 def test_settings_reach_the_accelerator_and_the_seed_every_draw():

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
 
-from mixgan.data.order import seeded_generator
 from mixgan.engine import accelerator as accelerator_room
+from mixgan.engine.accelerator import seeded_generator
 from mixgan.engine.config import CommonSettings
 from mixgan.engine.interrupt import SIGNALS
 from mixgan.engine.run import Run

@@ -6,7 +6,7 @@ import pytest
 import scipy.stats
 import torch
 
-from mixgan.data.order import seeded_generator
+from mixgan.engine.accelerator import seeded_generator
 from mixgan.evaluate.feature_set import KeptFeatures
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mixgan.data.order import seeded_generator
+from mixgan.engine.accelerator import seeded_generator
 from mixgan.evaluate.distances import frechet_distance_from_features, frechet_influences, frechet_interval
 
 

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from mixgan.engine.accelerator import describe_processes, make_accelerator, one_device
+from mixgan.engine.command import REFUSED, WISHES, check_processes, launcher_wish
 from mixgan.engine.config import CommandLine, CommonSettings, read_options, to_json
-from mixgan.engine.launcher import REFUSED, WISHES, check_processes, launcher_wish
 from mixgan.engine.run import Run
 from mixgan.gan.translate import TranslateOptions
 
