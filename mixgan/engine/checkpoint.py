@@ -126,14 +126,16 @@ class Checkpoints:
         content = {"checkpoint": target.name, "step": step, "metric": metric, "value": value}
         on_main(self.accelerator, lambda: write_json(self.folder / "best.json", content))
 
-    def restore_best(self, saved: dict[str, Any] | None, *, step: int) -> tuple[dict[str, Any] | None, bool]:
+    def restore_best(
+        self, saved: dict[str, Any] | None, *, step: int, skipped: bool = False
+    ) -> tuple[dict[str, Any] | None, bool]:
         """The best evaluation up to ``step``, from the checkpoint's record or best.json, which is made to agree.
 
-        They differ where a kill came between checkpoint and best.json, or where a damaged checkpoint was skipped. A damaged
+        They differ where a kill came between checkpoint and best.json, or where a damaged checkpoint was ``skipped``. A damaged
         best.json counts as absent: the checkpoint's record is one evaluation older at most, and that one is repeated.
 
         Returns:
-            metric, value and step of the best; whether best.json pointed to a later step, or to none.
+            metric, value and step of the best; whether best.json pointed to a later step, or may have done so.
         """
         pointer = self.folder / "best.json"
         marked = None
@@ -142,12 +144,12 @@ class Checkpoints:
                 marked = read_json(pointer, {"step": int, "metric": str, "value": float})
         found = [best for best in (saved, marked) if best is not None and best["step"] <= step]
         best = max(found, key=lambda best: best["step"], default=None)
-        stale = present and (marked is None or marked["step"] > step)
+        stale = present and (skipped if marked is None else marked["step"] > step)
         name = f"{PREFIX}{best['step']:08d}" if best else ""
-        if best is None or (stale and not (self.folder / name).is_dir()):
-            pointer.unlink(missing_ok=True)
-        elif (self.folder / name).is_dir():
+        if best and (self.folder / name).is_dir():
             write_json(pointer, {"checkpoint": name, **{key: best[key] for key in ("step", "metric", "value")}})
+        elif stale or marked is None:
+            pointer.unlink(missing_ok=True)
         return best and {key: best[key] for key in ("metric", "value", "step")}, stale
 
     def _make_room(self, partial: Path) -> None:

@@ -447,7 +447,7 @@ class Run:
         position = trainer["position"]
         self.step = self._saved_step = self._resumed_step = position["step"]
         self.images, self.seconds = position["images"], position["seconds"]
-        self.best = on_main(self.accelerator, lambda: self._restore_best(position["best"]))
+        self.best = on_main(self.accelerator, lambda: self._restore_best(position["best"], skipped=bool(skipped)))
         kept = on_main(self.accelerator, lambda: drop_records_after(self.folder.metrics, self.step))
         if kept < position.get("records", 0):
             self.print(
@@ -462,11 +462,9 @@ class Run:
             self.print(f"The run is extended to {lengths}: schedules follow the new length from here on.")
         self.print(f"Resuming at step {self.step} of {self.total_steps}.")
 
-    def _restore_best(self, saved: dict[str, Any] | None) -> dict[str, Any] | None:
-        best, stale = self.checkpoints.restore_best(saved, step=self.step)
-        if (
-            stale
-        ):  # weights/best are of a later step than the checkpoint: without them the best one is read from best.json
+    def _restore_best(self, saved: dict[str, Any] | None, *, skipped: bool) -> dict[str, Any] | None:
+        best, stale = self.checkpoints.restore_best(saved, step=self.step, skipped=skipped)
+        if stale:  # weights/best are of a later step than the checkpoint; without them best.json's checkpoint is read
             shutil.rmtree(self.folder.weights / "best", ignore_errors=True)
         return best
 

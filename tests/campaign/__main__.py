@@ -144,4 +144,6 @@ def write(output: Path, results: dict[str, Any], table: list[list[str]], *, seco
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)  # compilers' libraries, imported for their speed alone, complain at a usual exit

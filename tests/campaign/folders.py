@@ -99,8 +99,6 @@ def resume(name: str, source: Path, damage: Damage, expected: dict[str, Any], fo
     but = "/"
     if "step-00000004" in damage.file:  # the best checkpoint is neither read nor written again
         but = damage.file
-    elif damage.file.endswith("best.json"):  # weights/best may then be of a later step, and are removed
-        but = "weights/best"
     elif "has fewer records" in outcome.text:
         but = "metrics"
     return compared(expected, folder / "run", outcome.text[-700:], but=but)

@@ -256,14 +256,16 @@ def test_the_best_is_restored_from_whichever_record_is_newer(checkpoints: Checkp
     assert checkpoints.best() is None
 
 
+@pytest.mark.parametrize("skipped", [False, True])
 @pytest.mark.parametrize("text", ["[]", "{", '{"checkpoint": 3}', '{"step": "one", "metric": "ece", "value": 0.5}'])
-def test_a_damaged_best_json_is_written_again(checkpoints: Checkpoints, training: Training, text: str):
+def test_a_damaged_best_json_is_written_again(checkpoints: Checkpoints, training: Training, text: str, skipped: bool):
+    """Where a later checkpoint was skipped, weights/best may be of its step."""
     save(checkpoints, 1)
     (checkpoints.folder / "best.json").write_text(text)
     with pytest.raises(ValueError, match=r"best\.json does not point to a checkpoint: .*best\.json is damaged: "):
         checkpoints.best()
     best = {"metric": "ece", "value": 0.5, "step": 1}
-    assert checkpoints.restore_best(best, step=1) == (best, True)
+    assert checkpoints.restore_best(best, step=1, skipped=skipped) == (best, skipped)
     assert checkpoints.best() == checkpoints.folder / "step-00000001"
 
 
