@@ -19,12 +19,13 @@ from mixgan.engine.run_folder import sync, write_json, writing
 
 PREFIX = "step-"
 CHECKSUMS = "checksums.json"
+BEFORE_SPIKE = "before-spike.json"
 #: Errors of torch, safetensors and accelerate for truncated, corrupted or missing files.
 DAMAGE = (OSError, EOFError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError, SafetensorError)
 
 
 class Checkpoints:
-    """The checkpoints/ folder of a run: ``step-00000123`` folders, and last.json and best.json, which point to two of them.
+    """The checkpoints/ folder of a run: ``step-00000123`` folders; last.json, best.json and before-spike.json point to some.
 
     A checkpoint holds accelerate's state (networks, optimizers, gradient scaler), ``trainer.pt`` (the same for all processes),
     ``process-K.pt`` (what belongs to one process: random states, pools) and ``checksums.json`` (SHA-256 of every file).
@@ -126,6 +127,13 @@ class Checkpoints:
         content = {"checkpoint": target.name, "step": step, "metric": metric, "value": value}
         on_main(self.accelerator, lambda: write_json(self.folder / "best.json", content))
 
+    def keep_before(self, step: int) -> Path | None:
+        """Point before-spike.json to the newest checkpoint before ``step``, which is then kept; None where there is none."""
+        target = next((path for path in self._by_step() if step_of(path) < step), None)
+        if target:
+            write_json(self.folder / BEFORE_SPIKE, {"checkpoint": target.name, "step": step_of(target), "spike": step})
+        return target
+
     def restore_best(
         self, saved: dict[str, Any] | None, *, step: int, skipped: bool = False
     ) -> tuple[dict[str, Any] | None, bool]:
@@ -169,7 +177,8 @@ class Checkpoints:
             sync(self.folder)
         write_json(self.folder / "last.json", {"checkpoint": target.name, "step": step_of(target)})
         self._recent = [target.name, *(name for name in self._recent if name != target.name)][: self.keep]
-        pointers = [read_json(path, {"checkpoint": str})["checkpoint"] for path in self.folder.glob("best.json")]
+        kept = [path for name in ("best.json", BEFORE_SPIKE) for path in self.folder.glob(name)]
+        pointers = [read_json(path, {"checkpoint": str})["checkpoint"] for path in kept]
         for old in [*self._by_step(), *self.folder.glob(f".{PREFIX}*")]:
             if old.name not in (*self._recent, *pointers):
                 shutil.rmtree(old)

@@ -127,7 +127,7 @@ OF_ONE_CALL = frozenset({"allow_data_change", "config", "download", "dry_run", "
 #: Settings that may change when a run is resumed; everything else decides the result. A larger --epochs extends the run.
 FREE_ON_RESUME = OF_ONE_CALL | {
     "checkpoint_every", "cpu", "data_root", "domain_a", "domain_b", "keep_checkpoints", "log_every", "max_image_pixels",
-    "max_steps", "num_workers", "threads", "tracker",
+    "max_steps", "num_workers", "spike_factor", "threads", "tracker",
 }  # fmt: skip
 
 S = TypeVar("S", bound=Settings)

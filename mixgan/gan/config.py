@@ -44,6 +44,9 @@ class EvaluatedGanSettings(CommonSettings):
     pytorch-CycleGAN-and-pix2pix), or hf://user/repo; networks that it lacks begin as usual."""
     ema: BelowOne = 0.0
     """Decay of a moving average of the generators' weights, which is then evaluated, shown and saved too; 0.999, or 0: none."""
+    spike_factor: Weight = 10.0
+    """Report the first step whose losses exceed this many times the median of the 100 before, and keep the checkpoint before it;
+    0: do not."""
 
     def check(self) -> None:
         """ValueError for a field that does not fit its annotation, or fields that do not fit one another."""

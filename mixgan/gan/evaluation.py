@@ -11,7 +11,10 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from mixgan.data.domains import Domains
+from mixgan.engine.accelerator import on_main
+from mixgan.engine.checkpoint import BEFORE_SPIKE
 from mixgan.engine.config import run_settings
+from mixgan.engine.run import Run
 from mixgan.evaluate.comparison import KID, enough
 from mixgan.evaluate.distances import frechet_distance_from_features, kernel_distance
 from mixgan.evaluate.features import FeatureExtractor, choose_features, is_published_fid
@@ -338,3 +341,54 @@ class Health:
         if trouble not in self._warned:
             self._warned.add(trouble)
             self._warn(f"warning: {text}")
+
+
+class Spikes:
+    """Reports a run's first loss spike and keeps the checkpoint before it, pointed to by checkpoints/before-spike.json.
+
+    A step is a spike where the sum of its losses' magnitudes is above ``factor`` times the median of the ``WINDOW`` steps before.
+
+    Args:
+        names: the losses that are added.
+        factor: 0 for no reports.
+    """
+
+    WINDOW = 100
+
+    def __init__(self, run: Run, names: Sequence[str], factor: float) -> None:
+        self.run, self.names, self.factor = run, names, factor
+        self._steps = 0
+        # On the device, made at the first step: the last losses, and step, loss and median of the first spike (0 before it).
+        self._recent: Tensor | None = None
+        self._found: Tensor | None = None
+
+    def after_step(self, losses: Mapping[str, Tensor | float]) -> None:
+        """Compare on the device, without waiting for it; every process calls this with its own losses."""
+        if not self.factor:
+            return
+        loss = torch.stack([torch.as_tensor(losses[name]).detach().float() for name in self.names]).abs().sum()
+        if self._recent is None or self._found is None:
+            self._recent, self._found = loss.new_zeros(self.WINDOW), loss.new_zeros(3)
+        if self._steps >= self.WINDOW:
+            median = self._recent.median()
+            now = torch.stack([torch.full_like(loss, self.run.step), loss, median])
+            self._found = torch.where((loss > self.factor * median) & (self._found[0] == 0), now, self._found)
+        self._recent[self._steps % self.WINDOW] = loss
+        self._steps += 1
+
+    def report(self) -> None:
+        """Print what was found. It reads from the device: call it on every process where the log has done so anyway."""
+        if self._found is None:
+            return
+        rows = self.run.accelerator.gather(self._found[None]).tolist()
+        step, loss, median = min((row for row in rows if row[0]), default=(0, 0, 0))
+        if not step:
+            return
+        checkpoints, self.factor, self._found = self.run.checkpoints, 0.0, None
+        if (checkpoints.folder / BEFORE_SPIKE).is_file():  # reported before the run was resumed
+            return
+        kept = on_main(self.run.accelerator, lambda: checkpoints.keep_before(int(step)))
+        self.run.print(
+            f"warning: the losses jumped to {loss:.3g} at step {step:.0f}, {loss / median:.0f} times their median; "
+            + (f"{kept} is kept" if kept else "no checkpoint was saved before")
+        )

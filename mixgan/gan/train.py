@@ -26,7 +26,7 @@ from mixgan.gan.config import (
     unet_depth,
 )
 from mixgan.gan.data import DomainLoader, crop_size, fetch, test_domains, training_domains
-from mixgan.gan.evaluation import Health, TestSet, collapse_warnings, test_features
+from mixgan.gan.evaluation import Health, Spikes, TestSet, collapse_warnings, test_features
 from mixgan.gan.mixcyclegan import MixCycleGAN
 from mixgan.gan.networks import Patch, PatchDiscriminator, ResnetGenerator, UnetGenerator, init_weights
 from mixgan.gan.report import training_grid, translation_grid, write_report
@@ -271,7 +271,7 @@ class Training:
         run.export = self.export
         if settings.eval_at_start and run.step == 0:
             self.evaluate()
-        metrics = None
+        metrics, spikes = None, Spikes(run, self.on_progress_bar, settings.spike_factor)
         if run.just_resumed and self.evaluation_is_due:
             if (record := run.recorded(*self.distances)) is None:  # a kill came before the evaluation was recorded
                 metrics = record = self.evaluate()
@@ -283,6 +283,10 @@ class Training:
             if not run.accelerator.sync_gradients:
                 continue
             run.end_step(logs, images=settings.batch_size * settings.accumulation_steps, shown=self.on_progress_bar)
+            spikes.after_step(logs)
+            events = settings.log_every, settings.checkpoint_every, settings.eval_every
+            if run.at_end or any(every and run.step % every == 0 for every in events):
+                spikes.report()  # before a new checkpoint replaces the one to keep
             if self.health and run.step % settings.log_every == 0:
                 self.health.after_log(run.step, logs)
             if self.evaluation_is_due:

@@ -1,9 +1,16 @@
-"""When a run warns about collapse and saturation, and how often."""
+"""When a run warns about collapse, saturation and loss spikes, and how often."""
+
+import random
+import statistics
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate import Accelerator
 
-from mixgan.gan.evaluation import LONG, Health, collapse_warnings
+from mixgan.engine.checkpoint import Checkpoints
+from mixgan.gan.evaluation import LONG, Health, Spikes, collapse_warnings
 
 
 def figures(a_to_b: float, b_to_a: float) -> dict[str, float]:
@@ -57,4 +64,41 @@ def test_a_loss_that_recovers_starts_the_count_anew(health: Health, said: list[s
     log(health, LONG, 0.02, 0.5)
     for step in range(LONG + 10, 2 * LONG, 10):
         log(health, step, 0.001, 0.5)
+    assert said == []
+
+
+@pytest.mark.parametrize("report_every", [1, 7])
+def test_the_first_spike_is_reported_once_and_the_checkpoint_before_it_kept(
+    said: list[str], tmp_path: Path, report_every: int
+):
+    """Oracle: the standard library's median of the hundred losses before each step, an odd or even number of them alike."""
+    numbers = random.Random(0)
+    losses = [numbers.uniform(0.5, 1.5) for _ in range(300)]
+    losses[50], losses[180], losses[250] = 90.0, 40.0, 90.0  # the first is inside the first hundred
+    totals = [abs(-loss) + 0.25 for loss in losses]
+    medians = {step: sorted(totals[step - 100 : step])[49] for step in range(100, 300)}  # torch takes the lower of two
+    expected = next(step for step, median in medians.items() if totals[step] > 10 * median)
+    assert abs(statistics.median(totals[80:180]) - medians[180]) < 0.05
+    for step in (120, 170, 240):
+        (tmp_path / f"step-{step:08d}").mkdir()
+    checkpoints = Checkpoints(Accelerator(cpu=True), tmp_path)
+    run = SimpleNamespace(step=0, accelerator=checkpoints.accelerator, checkpoints=checkpoints, print=said.append)
+    spikes = Spikes(run, ("G", "D"), factor=10)
+    for step, loss in enumerate(losses):
+        run.step = step
+        spikes.after_step({"G": torch.tensor(-loss), "D": 0.25, "grad_G": torch.tensor(1e9)})
+        if step % report_every == 0:
+            spikes.report()
+    spikes.report()
+    assert expected == 180
+    times = totals[180] / medians[180]
+    where = tmp_path / "step-00000170"
+    assert said == [f"warning: the losses jumped to 40.2 at step 180, {times:.0f} times their median; {where} is kept"]
+
+
+def test_no_spike_is_looked_for_with_factor_0(said: list[str]):
+    spikes = Spikes(SimpleNamespace(step=1), ("G",), factor=0)
+    for loss in [1.0] * 150 + [1e6]:
+        spikes.after_step({"G": torch.tensor(loss)})
+    spikes.report()
     assert said == []

@@ -118,6 +118,26 @@ def test_best_json_points_at_the_lowest_mean_distance(train, tmp_path: Path, mon
     assert (folder / "checkpoints" / "step-00000002").is_dir()
 
 
+def test_a_loss_spike_keeps_the_checkpoint_before_it(train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    step = MixCycleGAN.step
+
+    def jumps(model: MixCycleGAN, *batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        logs = step(model, *batch)
+        return logs | {"D_A": logs["D_A"] + 1e4 * (model.steps == 3)}
+
+    monkeypatch.setattr(MixCycleGAN, "step", jumps)
+    monkeypatch.setattr(train_module.Spikes, "WINDOW", 2)
+    words = "--checkpoint-every 1 --keep-checkpoints 1 --log-every 4"
+    folder = train(tmp_path / "run", f"--max-steps 5 {words}")
+    pointer = json.loads((folder / "checkpoints" / "before-spike.json").read_text())
+    assert pointer == {"checkpoint": "step-00000002", "step": 2, "spike": 3}
+    find_generator(folder, weights="step-2").build()
+    assert "the losses jumped to 1e+04 at step 3" in capsys.readouterr().out
+    train(folder, f"--max-steps 6 --resume {words}")
+    assert (folder / "checkpoints" / "step-00000002").is_dir()
+    assert "jumped" not in capsys.readouterr().out
+
+
 def test_compiled_networks_give_the_same_step(monkeypatch: pytest.MonkeyPatch):
     compiled, in_place = [], torch.nn.Module.compile
 
