@@ -108,6 +108,9 @@ class ClassifySettings(CommonSettings):
     """Subtract the data set's channel means and divide by their deviations, or only subtract."""
     eval_batch_size: AtLeast1 = 500
     """Images per batch in evaluation."""
+    cache_gb: Rate | None = None
+    """Image files that need more memory than this when decoded, in GB (10^9 bytes) per process, are read from disk when a batch
+    needs them, by --num-workers processes; the batches are the same (default: a quarter of the free memory)."""
     channels_last: bool = False
     """Store images and weights channels last."""
     mix_prob: Probability = 1.0

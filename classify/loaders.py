@@ -1,27 +1,22 @@
-"""Batches for training and evaluation: small sets stay on the device, large class folders are read by worker processes.
+"""Batches for training and evaluation: sets of small images stay on the device, class folders are read by worker processes.
 
 A training batch depends on (seed, epoch, step, rank) only, so that an epoch can be resumed at any step, with any number of
 workers, and torch's global random state is not touched.
 """
 
-import signal
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from classify.data import FolderSet, ImageSet, resized_side
-from mixgan.data.images import BadImageError, read_image
+from mixgan.data.images import BadImageError
+from mixgan.data.stream import read_ahead
 from mixgan.engine.accelerator import epoch_order, rank_batch, seeded_generator
 from mixgan.ops.transforms import Normalization, crop_flip, file_transform, random_boxes, resized_crop
 
@@ -131,17 +126,14 @@ class MemoryLoader(_Loader):
 
 
 class StreamLoader(_Loader):
-    """Training batches of a set too large for memory: worker processes read, crop and resize the files ahead of use.
+    """Training batches of a set of files: worker processes read (where they are not kept in memory), crop and resize them.
 
-    Augmentation is torchvision's ``RandomResizedCrop`` and mirroring as the set allows, drawn from (seed, epoch, sample).
+    Augmentation is torchvision's ``RandomResizedCrop`` and mirroring as the set allows, drawn from (seed, epoch, sample). If the
+    set's ``on_bad_image`` is ``"skip"``, an unreadable file is replaced by the next readable sample.
 
     Args:
         batch_size, seed, device, rank, world: as for ``MemoryLoader``.
         workers: processes that read; 0 reads in this process. The batches do not depend on it.
-
-    Attributes:
-        skipped: unreadable files so far on this rank if the set's ``on_bad_image`` is ``"skip"``; each is replaced by the next
-            readable sample. If it is ``"error"``, the first raises a BadImageError.
     """
 
     def __init__(
@@ -158,16 +150,16 @@ class StreamLoader(_Loader):
         super().__init__(len(dataset), batch_size=batch_size, seed=seed, rank=rank, world=world)
         self.dataset, self.workers, self.device = dataset, workers, torch.device(device)
         self.normalise = Normalization(dataset.mean, dataset.std).to(device)
-        self.skipped: set[Path] = set()
 
     def _batches(self, epoch: int, first_step: int) -> Batches:
-        batches = [index.tolist() for index in self._indices(epoch, first_step)]
-        reader = _Reader(self.dataset, batches, draws=(self.seed, epoch))
-        for images, labels, bad in _read_ahead(reader, self.workers, self.device):
-            _report_bad(bad, self.dataset)
-            if not len(images):
-                raise BadImageError(f"none of the {self.count} images of {self.dataset.name} can be read")
-            self.skipped.update(error.path for error in bad if error.path)
+        reader = _Reader(self.dataset, draws=(self.seed, epoch))
+        indices = list(self._indices(epoch, first_step))
+        how: dict[str, Any] = {
+            "workers": self.workers,
+            "device": self.device,
+            "on_bad_image": self.dataset.on_bad_image,
+        }
+        for images, labels in read_ahead(reader, indices, **how):
             images, labels = (batch.to(self.device, non_blocking=True) for batch in (images, labels))
             yield self.normalise(images), labels
 
@@ -228,28 +220,21 @@ def eval_batches(
         for index in batches:
             yield normalise(dataset.images[index].to(device)), dataset.labels[index].to(device)
         return
-    reader = _Reader(dataset, batches)
-    for images, labels, bad in _read_ahead(reader, workers, torch.device(device)):
-        _report_bad(bad, dataset)
+    how: dict[str, Any] = {"workers": workers, "device": device, "on_bad_image": dataset.on_bad_image}
+    for images, labels in read_ahead(_Reader(dataset), batches, **how):
         if len(images):
             yield normalise(images.to(device)), labels.to(device)
 
 
-# One batch: (B,3,S,S) uint8, (B,) int64, and the errors of unreadable files.
-_Read = tuple[Tensor, Tensor, list[BadImageError]]
-
-
 @dataclass
-class _Reader(Dataset):
-    """Reads one batch per item, in a worker process.
+class _Reader:
+    """Reads the samples of a batch, in a worker process: (B,3,S,S) uint8 and (B,) int64.
 
     Args:
-        batches: the samples of each batch.
         draws: (seed, epoch), all that the random augmentation depends on; None for evaluation.
     """
 
     dataset: FolderSet
-    batches: list[list[int]]
     draws: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
@@ -261,25 +246,20 @@ class _Reader(Dataset):
             flip=self.dataset.flip,
         )
 
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, item: int) -> _Read:
-        bad: list[BadImageError] = []
-        samples = [sample for index in self.batches[item] for sample in self._read(index, bad)]
-        if not samples:
-            return torch.empty(0), torch.empty(0), bad
-        images, labels = zip(*samples, strict=True)
-        return torch.stack(images), torch.stack(labels), bad
+    def __call__(self, batch: Sequence[int] | Tensor, bad: list[BadImageError]) -> tuple[Tensor, Tensor]:
+        samples = [sample for index in batch for sample in self._read(int(index), bad)]
+        if samples:
+            images, labels = zip(*samples, strict=True)
+            return torch.stack(images), torch.stack(labels)
+        if self.draws is None:
+            return torch.empty(0), torch.empty(0)
+        raise BadImageError(f"none of the {len(self.dataset)} images of {self.dataset.name} can be read")
 
     def _read(self, index: int, bad: list[BadImageError]) -> list[tuple[Tensor, Tensor]]:
-        """One sample; an unreadable one is replaced by the next readable one in training, by none in evaluation.
-
-        Errors are collected: raised in a worker process they would reach the user with a traceback.
-        """
+        """One sample; an unreadable one is replaced by the next readable one in training, by none in evaluation."""
         for candidate in [index] if self.draws is None else chain(range(index, len(self.dataset)), range(index)):
             try:
-                image = read_image(self.dataset.paths[candidate])
+                image = self.dataset.read(candidate)
             except BadImageError as error:
                 bad.append(error)
                 continue
@@ -293,30 +273,3 @@ class _Reader(Dataset):
                 seed, epoch = self.draws
                 torch.default_generator.manual_seed(seeded_generator(seed, "augment", epoch, index).initial_seed())
             return self.transform(image)
-
-
-def _report_bad(bad: list[BadImageError], dataset: FolderSet) -> None:
-    if bad and dataset.on_bad_image == "error":
-        raise bad[0]
-    for error in bad:
-        warnings.warn(f"skipped an image file: {error}", stacklevel=3)
-
-
-def _read_ahead(reader: _Reader, workers: int, device: torch.device) -> Iterator[_Read]:
-    loader = DataLoader(
-        reader,
-        num_workers=workers,
-        batch_size=None,  # an item is a batch already
-        generator=torch.Generator().manual_seed(0),  # the default would draw from the global one
-        pin_memory=device.type == "cuda",
-        worker_init_fn=partial(_prepare_worker, Image.MAX_IMAGE_PIXELS),
-    )
-    return iter(loader)
-
-
-def _prepare_worker(pixel_limit: Any, worker: int) -> None:
-    Image.MAX_IMAGE_PIXELS = pixel_limit  # a spawned worker does not inherit it
-    # Ctrl-C reaches the whole process group, as SIGTERM may; a killed worker would keep the main process from saving its
-    # state. Only the first SIGTERM is ignored, so that a worker that hangs can still be ended.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))

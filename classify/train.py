@@ -18,6 +18,7 @@ from classify.networks.contract import Network, first_convolution, linear_classi
 from classify.optimizer import averaged, make_optimizer, make_schedule, moving_average
 from classify.report import picture_mixing, summarise, write_report
 from classify.weights import classifier_card, load_pretrained, network_for_finetuning, trained_data
+from mixgan.data.stream import cache_bytes, where_images_are, worker_count
 from mixgan.engine.accelerator import on_main, synchronise_buffers
 from mixgan.engine.config import to_json
 from mixgan.engine.ema import MovingAverage
@@ -38,7 +39,7 @@ def train(settings: ClassifySettings) -> dict[str, Any]:
     accelerator = run.accelerator
     training, test = load_sets(settings, run)
     data = cache(lambda: {"train": describe(training), "test": describe(test)})
-    device, workers = accelerator.device, settings.num_workers
+    device, workers = accelerator.device, worker_count(settings.num_workers)
     share: dict[str, Any] = {"rank": accelerator.process_index, "world": accelerator.num_processes}
     share |= {"device": device, "workers": workers}
     loader = training_loader(
@@ -151,11 +152,19 @@ def finetuning_facts(settings: ClassifySettings, run: Run, data: Callable[[], di
 
 
 def load_sets(settings: ClassifySettings, run: Run) -> tuple[ImageSet | FolderSet, ImageSet | FolderSet]:
-    """Training and test set; with --download the main process fetches them first."""
+    """Training and test set, files decoded where --cache-gb allows; with --download the main process fetches them first."""
     load = partial(load_dataset, settings.dataset, settings.data_root, size=settings.image_size)
     if settings.download:  # both splits, as SVHN has a file for each
         on_main(run.accelerator, lambda: [load(split="train", download=True), load(split="test", download=True)])
-    return load(split="train", **settings.data_options("train")), load(split="test", **settings.data_options("test"))
+    sets = [load(split=split, **settings.data_options(split)) for split in ("train", "test")]
+    cache = cache_bytes(settings.cache_gb)
+    for number, (dataset, what) in enumerate(zip(sets, ("Training", "Test"), strict=True)):
+        if isinstance(dataset, FolderSet) and not settings.dry_run:
+            size = dataset.decoded_bytes()
+            run.print(where_images_are(f"{what} images", size, cache))
+            if size <= cache:
+                sets[number], cache = dataset.in_memory(), cache - size
+    return sets[0], sets[1]
 
 
 def write_labels(run: Run, training: ImageSet | FolderSet) -> None:

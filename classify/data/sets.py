@@ -1,18 +1,25 @@
 """The two forms of a data set: an ``ImageSet`` in memory, or a ``FolderSet`` of files that batches read."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import torch
 from torch import Tensor
 
-from mixgan.data.images import OnBadImage
+from mixgan.data.images import BadImageError, OnBadImage, read_image, stream_views
+from mixgan.data.pixels import read_header
+from mixgan.data.stream import Album, Paths
 from mixgan.engine.fingerprint import describe_files, describe_tensors
+from mixgan.engine.progress import Progress
 
 Split = Literal["train", "test"]
 Normalise = Literal["mean-std", "mean"]
 Moments = tuple[float, ...]
 
+SAMPLED_HEADERS = 256
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -59,9 +66,10 @@ class ImageSet:
 
 @dataclass(frozen=True, eq=False)
 class FolderSet:
-    """A set of files too large for memory, read when a batch needs them; always 3 channels.
+    """A set of files of any sizes, read and cut when a batch needs them; always 3 channels.
 
     Attributes:
+        paths: the files.
         labels: (N,) int64, positions in ``classes``.
         mean, std: per channel, of images in 0..1; ImageNet's by default.
         size: side of the squares in batches.
@@ -69,10 +77,11 @@ class FolderSet:
         boxes: as of ImageSet, but in pixels of the files; ``evaluation_boxes`` maps them to the squares of evaluation.
         smallest_crop: smallest share of a picture's area in random crops for training.
         true_labels, redrawn, positions: as of ImageSet.
+        kept: the decoded files, see ``in_memory``.
     """
 
     name: str
-    paths: tuple[Path, ...]
+    paths: Sequence[Path]
     labels: Tensor
     classes: tuple[str, ...]
     mean: Moments = IMAGENET_MEAN
@@ -87,8 +96,41 @@ class FolderSet:
     redrawn: Tensor | None = None
     positions: Tensor | None = None
 
+    kept: Album | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "paths", self.paths if isinstance(self.paths, Paths) else Paths(self.paths))
+
     def __len__(self) -> int:
         return len(self.paths)
+
+    def read(self, index: int) -> Tensor:
+        """The whole image (3,H,W) uint8 at a position; BadImageError for a file that cannot be read."""
+        return read_image(self.paths[index]) if self.kept is None else self.kept[index]
+
+    def decoded_bytes(self) -> int:
+        """About how much memory all images need, by the headers of some."""
+        step = -(-len(self) // SAMPLED_HEADERS)
+        areas = [header.width * header.height for header in map(read_header, self.paths[::step]) if header.width]
+        return 3 * len(self) * sum(areas) // max(1, len(areas))
+
+    def in_memory(self) -> "FolderSet":
+        """The same set with every file decoded once; batches are the same. BadImageError as ``on_bad_image`` has it."""
+        how: dict[str, Any] = {"on_bad_image": self.on_bad_image, "per_task": 8}  # large pictures
+        with (
+            Progress(f"Reading {self.name}", total=len(self), unit="images", stderr=True) as bar,
+            closing(stream_views(self.paths, lambda image: (image,), **how)) as results,
+        ):
+
+            def images() -> Iterator[Tensor | BadImageError]:
+                for result in results:
+                    bar.advance()
+                    if isinstance(result, BadImageError):
+                        yield result
+                    else:
+                        yield torch.from_numpy(result[0].copy()).permute(2, 0, 1).contiguous()
+
+            return replace(self, kept=Album(images()))
 
 
 def describe(dataset: ImageSet | FolderSet) -> dict[str, Any]:

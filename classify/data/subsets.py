@@ -18,10 +18,12 @@ PER_SAMPLE = ("images", "paths", "labels", "boxes", "true_labels", "redrawn", "p
 def take(dataset: AnySet, index: Tensor) -> AnySet:
     """The samples at ``index`` (M,) int64, in this order; ``positions`` remembers where they are in the whole set."""
     chosen: dict[str, Any] = {"positions": index if dataset.positions is None else dataset.positions[index]}
+    if isinstance(dataset, FolderSet):
+        chosen["kept"] = None
     for name in PER_SAMPLE[:-1]:
         values = getattr(dataset, name, None)
         if values is not None:
-            chosen[name] = values[index] if isinstance(values, Tensor) else tuple(values[i] for i in index.tolist())
+            chosen[name] = values[index] if isinstance(values, Tensor) else values[index.numpy()]
     return replace(dataset, **chosen)
 
 

@@ -46,7 +46,7 @@ Decoded = list[np.ndarray] | BadImageError
 
 
 class LoadedImages(NamedTuple):
-    """Result of :func:`read_images` and :func:`read_views`."""
+    """Result of :func:`read_images`."""
 
     images: Tensor  # uint8 or float32, in the order of ``kept``
     kept: tuple[Path, ...]
@@ -66,9 +66,7 @@ def list_images(folder: Path, *, recursive: bool = True, extensions: frozenset[s
         raise ValueError(
             f"folder {str(folder)!r} does not exist" if not folder.exists() else f"{str(folder)!r} is a file"
         )
-    files = [
-        path for path in _walk(folder, recursive) if path.suffix.lower() in extensions and not path.name.startswith(".")
-    ]
+    files = list(walk_images(folder, recursive=recursive, extensions=extensions))
     if not files:
         raise ValueError(f"folder {str(folder)!r} contains no image (known extensions: {' '.join(sorted(extensions))})")
     return sorted(files, key=partial(_natural_key, depth=len(folder.parts)))
@@ -89,7 +87,7 @@ def open_image(path: Path) -> Image.Image:
 
 def image_size(path: Path) -> tuple[int, int]:
     """(width, height) of a file from its header, without decoding; errors as in :func:`open_image`."""
-    return use_file(path, _upright_size)
+    return use_file(path, upright_size)
 
 
 def read_image(path: Path) -> Tensor:
@@ -140,8 +138,9 @@ def read_images(
         ValueError: no paths, no readable file among them, or different sizes.
     """
     transform = transform or (lambda image: image)
-    loaded = read_views(paths, lambda image: (transform(image),), on_bad_image=on_bad_image, description=description)
-    return loaded._replace(images=loaded.images[0])
+    how: dict[str, Any] = {"on_bad_image": on_bad_image, "description": description}
+    (images,), kept, skipped = read_views(paths, lambda image: (transform(image),), **how)
+    return LoadedImages(images, kept, skipped)
 
 
 def read_views(
@@ -151,7 +150,7 @@ def read_views(
     on_bad_image: OnBadImage = "error",
     description: str | None = None,
     read: Callable[[Path], Any] = open_image,
-) -> LoadedImages:
+) -> tuple[list[Tensor], tuple[Path, ...], tuple[Path, ...]]:
     """As :func:`read_images`, but ``cut`` makes P views of one size from each file, e.g. photo and map.
 
     Args:
@@ -159,12 +158,12 @@ def read_views(
         read: decodes a file.
 
     Returns:
-        images (P,N,C,H,W), of the views' type, every ``images[p]`` contiguous; paths kept; paths skipped.
+        P times images (N,C,H,W) of a view's own type and size; paths kept; paths skipped.
     """
     paths = [Path(path) for path in paths]
     if not paths:
         raise ValueError("no image files were given to read")
-    images: np.ndarray | None = None
+    views: list[np.ndarray] = []
     kept: list[Path] = []
     skipped: dict[Path, BadImageError] = {}
     bar = Progress(description or "", total=len(paths), unit="images", enabled=description is not None, stderr=True)
@@ -174,19 +173,18 @@ def read_views(
             if isinstance(result, BadImageError):
                 skipped[path] = result
                 continue
-            if images is None:  # allocated once: stacking a list at the end would need the memory twice
-                height, width, channels = result[0].shape
-                images = np.empty((len(result), len(paths), channels, height, width), result[0].dtype)
-            for view, picture in zip(images, result, strict=True):
+            if not views:  # allocated once: stacking a list at the end would need the memory twice
+                views = [np.empty((len(paths), *one.transpose(2, 0, 1).shape), one.dtype) for one in result]
+            for view, picture in zip(views, result, strict=True):
                 _check_same_size(picture, view, path, paths)
                 view[len(kept)] = picture.transpose(2, 0, 1)
             kept.append(path)
     bad = list(skipped.values())
-    if images is None:
+    if not views:
         raise ValueError(f"none of the {len(paths)} image files could be read; the first one: {bad[0]}")
     if bad:
         warnings.warn(skipped_text(bad, len(paths)), stacklevel=2)
-    return LoadedImages(torch.from_numpy(images)[:, : len(kept)], tuple(kept), tuple(skipped))
+    return [torch.from_numpy(view)[: len(kept)] for view in views], tuple(kept), tuple(skipped)
 
 
 def stream_views(
@@ -225,14 +223,19 @@ def skipped_text(bad: Sequence[BadImageError], total: int, *, shown: int = 5) ->
     return f"skipped {len(bad)} of {total} image files: " + "; ".join(str(error) for error in bad[:shown]) + more
 
 
-def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
-    """Files in a folder; links are followed (class folders are often on another disk), a cycle of links ends."""
+def walk_images(folder: Path, *, recursive: bool, extensions: frozenset[str]) -> Iterator[Path]:
+    """As :func:`list_images` in any order; none where the folder is missing.
+
+    Links are followed, as class folders are often on another disk; a cycle of links ends.
+    """
     seen = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
         stop = real in seen or not recursive
         folders[:] = [] if stop else sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(parent, name) for name in files if real not in seen)
+        for name in files if real not in seen else ():
+            if not name.startswith(".") and (path := Path(parent, name)).suffix.lower() in extensions:
+                yield path
         seen.add(real)
 
 
@@ -290,7 +293,8 @@ def orientation(image: Image.Image) -> int:
         return 1
 
 
-def _upright_size(image: Image.Image) -> tuple[int, int]:
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) as the EXIF orientation turns the picture."""
     width, height = image.size
     return (height, width) if orientation(image) in (5, 6, 7, 8) else (width, height)
 
@@ -331,11 +335,11 @@ def _what_is_wrong(path: Path, error: Exception) -> str:
 
 
 def _decode_all(paths: Sequence[Path], cut: Cut, read: Callable[[Path], Any]) -> list[Decoded]:
-    return [_decode(path, cut, read) for path in paths]
+    return [decode(path, cut, read) for path in paths]
 
 
-def _decode(path: Path, cut: Cut, read: Callable[[Path], Any]) -> Decoded:
-    """Errors are returned, so that the other files of the task are still decoded."""
+def decode(path: Path, cut: Cut, read: Callable[[Path], Any]) -> Decoded:
+    """The views of one file, as in :func:`read_views`; errors are returned, so that other files are still decoded."""
     try:
         image = read(path)
         try:

@@ -5,25 +5,48 @@ import sys
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from mixgan.data.images import ARRAYS, UPRIGHT, BadImageError, UnusableError, orientation, to_rgb, use_file
+from mixgan.data.images import (
+    ARRAYS,
+    UPRIGHT,
+    BadImageError,
+    UnusableError,
+    orientation,
+    to_rgb,
+    upright_size,
+    use_file,
+)
 
 LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's mode L
 
 
-def is_deep(path: Path) -> bool:
-    """Whether a file has more than 8 bits per channel, by its header; False for one that cannot be opened."""
-    if path.suffix.lower() in ARRAYS:
-        return True
+class Header(NamedTuple):
+    """What a file says about its picture; of no size for one that cannot be opened, which reading it will report."""
+
+    width: int = 0
+    height: int = 0
+    deep: bool = False  # more than 8 bits per channel
+
+
+def read_header(path: Path) -> Header:
+    """The header of a file, without decoding it."""
     try:
-        return use_file(path, lambda image: image.mode[:1] in ("I", "F") or _has_16_bits(image))
-    except BadImageError:  # reading the file will report it
-        return False
+        if path.suffix.lower() in ARRAYS:
+            height, width, _ = _array(path).shape
+            return Header(width, height, deep=True)
+        return use_file(path, lambda image: Header(*upright_size(image), _is_deep(image)))
+    except BadImageError:
+        return Header(deep=path.suffix.lower() in ARRAYS)
+
+
+def is_deep(path: Path) -> bool:
+    """Whether a file has more than 8 bits per channel; False for one that cannot be opened."""
+    return read_header(path).deep
 
 
 @dataclass(frozen=True)
@@ -50,11 +73,10 @@ class Pixels:
             BadImageError: as ``open_image``; also an alpha channel that should not be dropped, an array of another shape, values
                 whose range is not declared.
         """
-        if path.suffix.lower() in ARRAYS:
-            return self._bands(path, _array(path), self._declared(path))
-        return use_file(path, partial(self._picture, path))
+        return read_as(path, [self])[0]
 
-    def _picture(self, path: Path, image: Image.Image) -> list[Image.Image]:
+    def of_picture(self, path: Path, image: Image.Image, *, is_deep: bool) -> list[Image.Image]:
+        """``read`` of an opened file; ``is_deep`` as its header has it, which decoding forgets."""
         has_alpha = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
         if has_alpha and not self.drop_alpha:
             raise UnusableError("has an alpha channel: --drop-alpha reads its colours alone")
@@ -63,7 +85,7 @@ class Pixels:
             rgb = to_rgb(image)
             upright = rgb if turn is None else rgb.transpose(turn)
             return [upright.convert("L") if self.channels == 1 else upright]
-        if image.mode[:1] not in ("I", "F") and not _has_16_bits(image):
+        if not is_deep:
             found = self._bands(path, np.asarray(to_rgb(image)), (0.0, 255.0))
         elif image.mode[:1] == "F" or (image.mode == "I" and image.format == "TIFF"):
             found = self._bands(path, np.asarray(image)[..., None], self._declared(path))
@@ -71,6 +93,10 @@ class Pixels:
             values = _rgb_of_16_bits(path, image) if image.mode[:1] != "I" else np.asarray(image)[..., None]
             found = self._bands(path, values, self.value_range or (0.0, 65535.0))
         return found if turn is None else [band.transpose(turn) for band in found]
+
+    def of_array(self, path: Path, values: np.ndarray) -> list[Image.Image]:
+        """``read`` of an array (H,W,C)."""
+        return self._bands(path, values, self._declared(path))
 
     def _declared(self, path: Path) -> tuple[float, float]:
         if self.value_range is None:
@@ -97,6 +123,21 @@ class Pixels:
         return [Image.fromarray(np.ascontiguousarray(scaled[..., c], np.float32)) for c in chosen]
 
 
+def read_as(path: Path, ways: Sequence[Pixels]) -> list[list[Image.Image]]:
+    """One file as each of ``ways`` has it, decoded once; errors as ``Pixels.read``."""
+
+    def use(image: Image.Image) -> dict[Pixels, list[Image.Image]]:
+        deep = _is_deep(image)
+        return {way: way.of_picture(path, image, is_deep=deep) for way in {*ways}}
+
+    if path.suffix.lower() in ARRAYS:
+        values = _array(path)
+        made = {way: way.of_array(path, values) for way in {*ways}}
+    else:
+        made = use_file(path, use)
+    return [made[way] for way in ways]
+
+
 def to_array(bands: Sequence[Image.Image]) -> np.ndarray:
     """What ``Pixels.read`` returns, perhaps cut and resized, as (H,W,C) uint8 or float32 in [-1,1]."""
     arrays = [np.asarray(band) for band in bands]
@@ -109,7 +150,7 @@ def _array(path: Path) -> np.ndarray:
     if path.exists() and not path.is_file():
         raise BadImageError(f"{str(path)!r} is not a regular file", path)  # opening a pipe would wait forever
     try:
-        values = np.load(path, allow_pickle=False)
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise BadImageError(f"{str(path)!r} is not an array of numbers in numpy's format ({error})", path) from error
     if values.ndim == 2:
@@ -122,8 +163,10 @@ def _array(path: Path) -> np.ndarray:
     return values
 
 
-def _has_16_bits(image: Image.Image) -> bool:
-    """Whether a colour picture, which Pillow reduces to 8 bits, has 16."""
+def _is_deep(image: Image.Image) -> bool:
+    """Whether an opened picture has more than 8 bits, also where Pillow reduces its colours to 8."""
+    if image.mode[:1] in ("I", "F"):
+        return True
     if image.format == "TIFF":
         return max(image.tag_v2.get(258, (8,))) > 8  # type: ignore[attr-defined]  # BitsPerSample
     return image.format == "PNG" and any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))

@@ -98,8 +98,8 @@ class CommonSettings(Settings):
     """Mixed precision of the networks; losses are float32 in any case."""
     accumulation_steps: AtLeast1 = 1
     """Batches per optimizer step."""
-    num_workers: AtLeast0 = 0
-    """Worker processes per process for data that is read during training."""
+    num_workers: AtLeast0 | None = None
+    """Worker processes per process for files that are read during training (default: one for two cores, at most 8)."""
     threads: AtLeast0 = 0
     """CPU threads per process (default: all cores, shared by the processes of this machine)."""
     log_every: AtLeast1 = 10
@@ -126,8 +126,8 @@ class CommonSettings(Settings):
 OF_ONE_CALL = frozenset({"allow_data_change", "config", "download", "dry_run", "output_dir", "preset", "resume"})
 #: Settings that may change when a run is resumed; everything else decides the result. A larger --epochs extends the run.
 FREE_ON_RESUME = OF_ONE_CALL | {
-    "checkpoint_every", "cpu", "data_root", "domain_a", "domain_b", "keep_checkpoints", "log_every", "max_image_pixels",
-    "max_steps", "num_workers", "spike_factor", "threads", "tracker",
+    "cache_gb", "checkpoint_every", "cpu", "data_root", "domain_a", "domain_b", "keep_checkpoints", "log_every",
+    "max_image_pixels", "max_steps", "num_workers", "spike_factor", "threads", "tracker",
 }  # fmt: skip
 
 S = TypeVar("S", bound=Settings)

@@ -1,6 +1,7 @@
 """What a data set is, in a few values of config.json; and what differs when a run is taken up again on changed data.
 
 A description is ``{"count": 5000, "classes": ["cat", ...], "fingerprint": "3f..."}``, without classes where there are no labels.
+Images that may be in memory or on disk have the fingerprint of their ``files``, and in memory that of their pixels too.
 """
 
 import hashlib
@@ -30,11 +31,14 @@ def describe_tensors(*tensors: Tensor | list[Tensor], classes: Sequence[str] | N
     return _description(len(tensors[0]), digest.hexdigest(), classes)
 
 
-def describe_files(paths: Sequence[Path], labels: Tensor, *, classes: Sequence[str]) -> dict[str, Any]:
+def describe_files(
+    paths: Sequence[Path], labels: Tensor | None = None, *, classes: Sequence[str] | None = None
+) -> dict[str, Any]:
     """The description of a set of files: names, sizes and labels (N,) of all, and the contents of a seeded sample of them."""
     sizes = [_size(path) for path in paths]
     digest = hashlib.sha256(repr([(path.name, size) for path, size in zip(paths, sizes, strict=True)]).encode())
-    digest.update(labels.numpy().data)
+    if labels is not None:
+        digest.update(labels.numpy().data)
     for index in sorted(random.Random(0).sample(range(len(paths)), min(SAMPLED_FILES, len(paths)))):
         if sizes[index] >= 0:
             digest.update(hashlib.sha256(paths[index].read_bytes()).digest())
@@ -49,8 +53,10 @@ def differences(before: Mapping[str, Mapping[str, Any]], now: Mapping[str, Mappi
         texts = _class_differences(old.get("classes"), new.get("classes"))
         if old.get("count", new["count"]) != new["count"]:
             texts.append(f"{new['count']} images instead of {old['count']}")
-        elif not texts and old.get("fingerprint", new["fingerprint"]) != new["fingerprint"]:
-            texts.append("other pixels or labels")
+        elif not texts:
+            both = [key for key in ("fingerprint", "files") if key in old and key in new]
+            if both and old[both[0]] != new[both[0]]:
+                texts.append("other pixels or labels")
         found += [f"the {split} set has {text}" for text in texts]
     return found
 

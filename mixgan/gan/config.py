@@ -140,6 +140,9 @@ class DomainSettings(EvaluatedGanSettings):
     """Size before cutting, in px (default: 286/256 of --image-size)."""
     flip: bool = True
     """Mirror half of the training images."""
+    cache_gb: Weight | None = None
+    """Training images that need more memory than this, in GB (10^9 bytes) per process, are read from disk when a batch needs
+    them, by --num-workers processes; the batches are the same (default: a quarter of the free memory)."""
 
     def check(self) -> None:
         """ValueError for a field that does not fit its annotation, or fields that do not fit one another."""
@@ -332,7 +335,7 @@ def settings_from(argv: Sequence[str]) -> GanSettings:
     Raises:
         ValueError: an unknown flag or preset, a value that does not fit, nothing to resume, a resumed run's setting changed.
     """
-    from mixgan.data.domains import find_maps
+    from mixgan.data.layouts import find_maps
 
     line = CommandLine(GanSettings, argv, prog="mixgan train-gan")
     own = {"epochs": 200} if line.get("mixing") == "none" else {}  # MixCycleGAN needs 150 (Understanding Mixup V-B)

@@ -1,27 +1,21 @@
 """Training and test images of the GAN commands: two domains for MixCycleGAN, one set of images for DCGAN."""
 
-from collections.abc import Iterator
-from dataclasses import replace
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
-from mixgan.data.domains import (
-    Domains,
-    Geometry,
-    Images,
-    find_folders,
-    find_maps,
-    find_two_folders,
-    load_domains,
-    load_maps,
-    one_size,
-)
+from mixgan.data.domains import Domains, FileImages, Geometry, Images, image_sizes, load_domains, one_size
 from mixgan.data.download import download_maps
-from mixgan.data.images import list_images, read_images
+from mixgan.data.images import BadImageError, list_images, read_images
+from mixgan.data.layouts import find_folders, find_maps, find_maps_files, find_two_folders
 from mixgan.data.pixels import Pixels
+from mixgan.data.stream import read_ahead
 from mixgan.data.tiles import LARGEST, cached_tiles
 from mixgan.engine.accelerator import epoch_order, rank_batch, seeded_generator
 from mixgan.gan.config import GanSettings, unet_depth
@@ -53,11 +47,15 @@ def fetch(settings: GanSettings) -> None:
         download_maps(settings.data_root)
 
 
-def training_domains(settings: GanSettings) -> Domains:
-    """The training images, 286/256 times as large as the crops that are cut from them, or as --preprocess has it."""
+def training_domains(settings: GanSettings, *, cache_bytes: float = math.inf) -> Domains:
+    """The training images, 286/256 times as large as the crops that are cut from them, or as --preprocess has it.
+
+    Args:
+        cache_bytes: files that are more than this in memory stay on disk.
+    """
     size = settings.load_size or round(settings.image_size * 286 / 256)
     size = settings.image_size if settings.preprocess == "crop" else size
-    return _load(settings, "train", size=size, count=settings.train_count)
+    return _load(settings, "train", size=size, count=settings.train_count, cache_bytes=cache_bytes)
 
 
 def test_domains(settings: GanSettings) -> Domains:
@@ -86,7 +84,14 @@ def crop_size(settings: GanSettings, domains: Domains) -> tuple[int, int]:
     return height, width
 
 
-def _load(settings: GanSettings, split: Literal["train", "val"], *, size: int, count: int | None) -> Domains:
+def _load(
+    settings: GanSettings,
+    split: Literal["train", "val"],
+    *,
+    size: int,
+    count: int | None,
+    cache_bytes: float = math.inf,
+) -> Domains:
     if settings.dataset == "tiles":
         start = 0 if split == "train" else TEST_TILES_START
         # Tiles have at most 256 px: larger crops are refused, crops of nearly that size just have less room to move.
@@ -94,21 +99,27 @@ def _load(settings: GanSettings, split: Literal["train", "val"], *, size: int, c
         tiles = cached_tiles(count or TILES[split], size=size, seed=TILES_SEED, start=start)
         names = tuple(f"tile {start + k}" for k in range(len(tiles.photos)))
         return Domains(tiles.photos, tiles.maps, paired=True, names=names, skipped=())
-    is_maps, root = settings.dataset == "maps", settings.data_root
-    pixels = (
-        Pixels(settings.channels_a, drop_alpha=settings.drop_alpha or is_maps, value_range=settings.range_a),
-        Pixels(settings.channels_b, drop_alpha=settings.drop_alpha or is_maps, value_range=settings.range_b),
-    )
-    geometry = Geometry(settings.preprocess, size, centre=split == "val")
-    reading: dict[str, Any] = {"pixels": pixels, "limit": count, "on_bad_image": settings.on_bad_image}
-    if is_maps:
-        return load_maps(root, split, size=size, geometry=geometry, paired=settings.pairs or None, **reading)
+    is_maps = settings.dataset == "maps"
     splitting: dict[str, Any] = {"test_share": settings.test_share, "paired": settings.pairs}
-    if settings.domain_a and settings.domain_b:
+    if is_maps:
+        files = find_maps_files(settings.data_root, split, paired=settings.pairs or None)
+    elif settings.domain_a and settings.domain_b:
         files = find_two_folders(settings.domain_a, settings.domain_b, split, **splitting)
     else:
-        files = find_folders(root, split, **splitting)
-    return load_domains(files, geometry, **reading, title=" and ".join(settings.domain_names))
+        files = find_folders(settings.data_root, split, **splitting)
+    sides = (settings.channels_a, settings.range_a), (settings.channels_b, settings.range_b)
+    a, b = (
+        Pixels(channels, drop_alpha=settings.drop_alpha or is_maps, value_range=limits) for channels, limits in sides
+    )
+    return load_domains(
+        files,
+        Geometry(settings.preprocess, size, centre=split == "val"),
+        pixels=(a, b),
+        limit=count,
+        on_bad_image=settings.on_bad_image,
+        title="Google Maps" if is_maps else " and ".join(settings.domain_names),
+        cache_bytes=cache_bytes,
+    )
 
 
 class DomainLoader:
@@ -118,10 +129,12 @@ class DomainLoader:
     long as the larger domain; the smaller one is repeated.
 
     Args:
-        domains: training images, larger than the crops or as large; moved to ``device``.
+        domains: training images, larger than the crops or as large; in memory they are moved to ``device``, on disk the files of
+            a batch are read ahead of it.
         size: side of the random crops, or their (h, w).
         batch_size: per rank.
         flip: mirror half of the images.
+        workers: processes that read files; 0 reads in this process. The batches do not depend on it.
 
     Raises:
         ValueError: an epoch would hold no batch.
@@ -138,7 +151,9 @@ class DomainLoader:
         rank: int = 0,
         world: int = 1,
         flip: bool = True,
+        workers: int = 0,
     ) -> None:
+        self.device, self.workers = device, workers
         self.domains = replace(domains, a=_to(domains.a, device), b=_to(domains.b, device))
         self.size = (size, size) if isinstance(size, int) else size
         self.batch_size, self.seed, self.rank, self.world, self.flip = batch_size, seed, rank, world, flip
@@ -148,12 +163,16 @@ class DomainLoader:
             raise ValueError(f"{self.count} training images make no batch of {batch_size} on each of {world} processes")
 
     def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[DomainBatch]:
-        """The batches of an epoch from ``first_step`` on."""
+        """The batches of an epoch from ``first_step`` on; BadImageError for a file on disk that cannot be read."""
         a, b = self.domains.a, self.domains.b
-        streams = {"a": a, "b": b, "a_second": a, "b_second": b}
-        draws = {name: self._draw(images, name, epoch) for name, images in streams.items()}
-        for step in range(first_step, self.steps_per_epoch):
-            yield DomainBatch(**{name: self._cut(streams[name], draws[name], step) for name in streams})
+        images = {"a": a, "b": b, "a_second": a, "b_second": b}
+        draws = [self._draw(each, name, epoch) for name, each in images.items()]
+        share = {"batch_size": self.batch_size, "rank": self.rank, "world": self.world}
+        cuts = _Cuts([*images.values()], draws, self.size, share)
+        steps = range(first_step, self.steps_per_epoch)
+        read = partial(read_ahead, workers=self.workers, device=self.device) if self.domains.on_disk else map
+        for batch in read(cuts, steps):
+            yield DomainBatch(*(to_signed(crops.to(self.device, non_blocking=True)) for crops in batch))
 
     def _draw(self, images: Images, name: str, epoch: int) -> Tensor:
         """(4, count) int64 where the images are: image, top, left, flip for every position of the epoch."""
@@ -161,31 +180,51 @@ class DomainLoader:
         orders = [epoch_order(len(images), seed=self.seed, epoch=epoch, name=f"{name} {k}") for k in range(repeats)]
         index = torch.cat(orders)[: self.count]
         generator = seeded_generator(self.seed, name, "augment", epoch)
-        sizes = {image.shape[-2:] for image in images} if isinstance(images, list) else {images.shape[-2:]}
+        sizes = image_sizes(images)
         rooms = {side - cut + 1 for size in sizes for side, cut in zip(size, self.size, strict=True)}
         if len(rooms) == 1:
             corner = torch.randint(rooms.pop(), (2, self.count), generator=generator)
         else:  # a share of each image's own room
-            room = torch.tensor([image.shape[-2:] for image in images])[index] - torch.tensor(self.size) + 1
+            shapes = (
+                images.shapes if isinstance(images, FileImages) else torch.tensor([each.shape[-2:] for each in images])
+            )
+            room = shapes[index] - torch.tensor(self.size) + 1
             corner = (torch.rand(2, self.count, generator=generator) * room.T).long()
         flip = torch.randint(2, (1, self.count), generator=generator) * self.flip
         draws = torch.cat((index[None], corner, flip))
-        return draws if isinstance(images, list) else draws.to(images.device)
+        return draws.to(images.device) if isinstance(images, Tensor) else draws
 
-    def _cut(self, images: Images, draws: Tensor, step: int) -> Tensor:
-        chosen = rank_batch(draws.T, step, batch_size=self.batch_size, rank=self.rank, world=self.world)
-        index, top, left, flip = chosen.unbind(1)
+
+@dataclass(frozen=True)
+class _Cuts:
+    """From a step of an epoch to its crops (B,C,h,w) of each stream, as ``draws`` (4,count) have them."""
+
+    images: Sequence[Images]
+    draws: Sequence[Tensor]
+    size: tuple[int, int]
+    share: dict[str, int]
+
+    def __call__(self, step: int, bad: list[BadImageError] | None = None) -> list[Tensor]:
+        return [
+            self._cut(images, rank_batch(draws.T, step, **self.share))
+            for images, draws in zip(self.images, self.draws, strict=True)
+        ]
+
+    def _cut(self, images: Images, chosen: Tensor) -> Tensor:
         if isinstance(images, Tensor):
-            return to_signed(crop_flip(images[index], top, left, flip.bool(), self.size))
+            index, top, left, flip = chosen.unbind(1)
+            return crop_flip(images[index], top, left, flip.bool(), self.size)
         pieces = []
         for number, y, x, mirrored in chosen.tolist():  # each of its own size
             piece = images[number][:, y : y + self.size[0], x : x + self.size[1]]
             pieces.append(piece.flip(-1) if mirrored else piece)
-        return to_signed(torch.stack(pieces))
+        return torch.stack(pieces)
 
 
 def _to(images: Images, device: torch.device) -> Images:
-    return images.to(device) if isinstance(images, Tensor) else [image.to(device) for image in images]
+    if isinstance(images, list):
+        return [image.to(device) for image in images]
+    return images.to(device) if isinstance(images, Tensor) else images
 
 
 # DCGAN's images.

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from mixgan.data.stream import cache_bytes, where_images_are, worker_count
 from mixgan.engine.accelerator import log_picture, main_first, on_main
 from mixgan.engine.config import to_json
-from mixgan.engine.fingerprint import describe_tensors
 from mixgan.engine.run import Loader, Run
 from mixgan.engine.run_folder import copy_folder, export_networks, write_picture
 from mixgan.gan.card import model_card
@@ -47,12 +47,15 @@ def train(settings: GanSettings) -> dict[str, Any]:
     run = Run.start(settings, recipe="mixcyclegan_maps")
     accelerator = run.accelerator
     on_main(accelerator, lambda: fetch(settings))
-    training, domains = training_domains(settings), test_domains(settings)
+    cache = cache_bytes(settings.cache_gb, accelerator.device)
+    training, domains = training_domains(settings, cache_bytes=cache), test_domains(settings)
     if settings.dataset == "folders":
         counts = zip(settings.domain_names, (training.a, training.b), (domains.a, domains.b), strict=True)
         run.print(
             "; ".join(f"{name}: {len(train)} training and {len(test)} test images" for name, train, test in counts)
         )
+    if training.files:
+        run.print(where_images_are("Training images", training.bytes, cache))
     loader = DomainLoader(
         training,
         size=crop_size(settings, training),
@@ -62,6 +65,7 @@ def train(settings: GanSettings) -> dict[str, Any]:
         rank=accelerator.process_index,
         world=accelerator.num_processes,
         flip=settings.flip,
+        workers=worker_count(settings.num_workers),
     )
     model = build_model(settings, accelerator, initialise=not run.resumes)
     schedules = [decay(optimizer, loader, settings) for optimizer in (model.optimizer_g, model.optimizer_d)]
@@ -75,7 +79,6 @@ def train(settings: GanSettings) -> dict[str, Any]:
         accelerator, lambda: test_features(settings.dataset, settings.features, settings.feature_weights)
     )
     run.print(extractor.note)
-    deep = training.a[0].is_floating_point(), training.b[0].is_floating_point()
     ways = directions(settings.domain_names)
     test = TestSet(domains, extractor, accelerator, batch_size=settings.batch_size)
 
@@ -92,16 +95,13 @@ def train(settings: GanSettings) -> dict[str, Any]:
         run=run,
         settings=settings,
         loader=loader,
-        data=lambda: {
-            "train": describe_tensors(training.a, training.b),
-            "test": describe_tensors(domains.a, domains.b),
-        },
+        data=lambda: {"train": training.describe(), "test": domains.describe()},
         step=step,
         measure=lambda: measure(model, test),
         distances=("fd_AtoB", "fd_BtoA"),
         on_progress_bar=("G_A", "G_B", "D_A", "D_B", "cycle_A", "cycle_B"),
         printed={f"{key}_{way}": f"{key} {name}" for key in ("fd", "rmse") for way, name in ways.items()},
-        networks=lambda: saved_networks(settings, model, deep=deep),
+        networks=lambda: saved_networks(settings, model, deep=training.deep),
         card=lambda summary, files: model_card(to_json(settings), summary, files=files),
         samples=lambda title: translation_grid(
             model.eval_generators, domains, accelerator, title=title, names=settings.domain_names

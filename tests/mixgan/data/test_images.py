@@ -270,7 +270,7 @@ def test_transform_may_refuse_a_picture(tmp_path):
 
 def test_read_views_gives_one_contiguous_stack_per_view(tmp_path):
     paths = [save_png(tmp_path / f"{i}.png", pixels(i, 4, 8)) for i in range(3)]
-    left, right = read_views(paths, lambda image: (image.crop((0, 0, 4, 4)), image.crop((4, 0, 8, 4)))).images
+    (left, right), _, _ = read_views(paths, lambda image: (image.crop((0, 0, 4, 4)), image.crop((4, 0, 8, 4))))
     for i in range(3):
         assert torch.equal(torch.cat([left[i], right[i]], dim=-1), as_tensor(pixels(i, 4, 8)))
     assert left.is_contiguous()

@@ -8,8 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from mixgan.data.domains import Geometry, find_folders, find_two_folders, load_domains, one_size
+from mixgan.data.domains import Geometry, load_domains, one_size
 from mixgan.data.images import BadImageError
+from mixgan.data.layouts import find_folders, find_two_folders
 from mixgan.data.pixels import Pixels, is_deep, save_picture, to_array
 
 RGB = (Pixels(), Pixels())

@@ -222,8 +222,8 @@ def test_one_file_is_not_for_two_networks(dinov2):
 @pytest.mark.usefixtures("fresh_process")
 def test_several_features_from_one_decoding_side_by_side(dinov2, save, tiles, tmp_path, monkeypatch, capsys):
     decoded = []
-    decode = data_images._decode
-    monkeypatch.setattr(data_images, "_decode", lambda path, *rest: decoded.append(path) or decode(path, *rest))
+    decode = data_images.decode
+    monkeypatch.setattr(data_images, "decode", lambda path, *rest: decoded.append(path) or decode(path, *rest))
     real, fake = save("real", tiles.maps[:9]), save("fake", tiles.photos[:8])
     words = [str(real), str(fake), "--threads", "1", "--no-use-cache", "--json", str(tmp_path / "out.json")]
     together = ["--features", "bundled,dinov2", "--feature-weights", str(dinov2)]

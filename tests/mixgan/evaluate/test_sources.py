@@ -15,8 +15,10 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from torchvision.transforms.functional import to_tensor
 
 from mixgan.data import images as images_module
-from mixgan.data.domains import load_maps
+from mixgan.data.domains import Geometry, load_domains
 from mixgan.data.images import BadImageError, read_image
+from mixgan.data.layouts import find_maps_files
+from mixgan.data.pixels import Pixels
 from mixgan.evaluate import sources
 from mixgan.evaluate.sources import Preprocessing, folder_source, loader_source, tensor_source
 from mixgan.ops.transforms import to_float
@@ -83,7 +85,8 @@ def test_preprocessing_is_what_the_training_side_does_to_its_test_images(tmp_pat
     (tmp_path / "maps" / "val").mkdir(parents=True)
     for i in range(5):
         picture(i, 41, 20).save(tmp_path / "maps" / "val" / f"{i}.png")
-    domains = load_maps(tmp_path, "val", size=size)
+    files = find_maps_files(tmp_path, "val")
+    domains = load_domains(files, Geometry("resize-crop", size), pixels=(Pixels(), Pixels()))
     for domain, expected in (("A", domains.a), ("B", domains.b)):
         source = folder_source(tmp_path / "maps" / "val", preprocessing=Preprocessing(size=size, domain=domain))
         (batch,) = source.batches(10)
@@ -130,8 +133,8 @@ def test_pictures_of_one_size_make_full_batches_however_many(monkeypatch):
 def test_decoding_runs_only_a_little_ahead(tmp_path, monkeypatch):
     for i in range(200):
         picture(i, 2, 2).save(tmp_path / f"{i}.png")
-    opened, decode = [], images_module._decode
-    monkeypatch.setattr(images_module, "_decode", lambda path, *how: opened.append(path) or decode(path, *how))
+    opened, decode = [], images_module.decode
+    monkeypatch.setattr(images_module, "decode", lambda path, *how: opened.append(path) or decode(path, *how))
     batches = folder_source(tmp_path).batches(1)
     next(batches)
     time.sleep(0.2)  # long enough for threads that nothing holds back to open all
@@ -142,14 +145,14 @@ def test_decoding_runs_only_a_little_ahead(tmp_path, monkeypatch):
 def test_decoding_ends_with_the_consumer(tmp_path, monkeypatch):
     for i in range(100):
         picture(i, 2, 2).save(tmp_path / f"{i}.png")
-    opened, decode = [], images_module._decode
+    opened, decode = [], images_module.decode
 
     def slowly(path: Path, *how: object) -> object:
         opened.append(path)
         time.sleep(0.01)
         return decode(path, *how)
 
-    monkeypatch.setattr(images_module, "_decode", slowly)
+    monkeypatch.setattr(images_module, "decode", slowly)
     batches = folder_source(tmp_path).batches(1)
     next(batches)
     batches.close()
