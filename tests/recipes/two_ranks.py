@@ -20,6 +20,8 @@ from mixgan.evaluate.feature_set import KeptFeatures, measure
 from mixgan.evaluate.features import bundled_features
 from mixgan.evaluate.sources import folder_source
 from mixgan.gan import MixCycleGAN, PatchDiscriminator, ResnetGenerator
+from mixgan.gan.config import GanSettings
+from mixgan.gan.data import DomainLoader, training_domains
 from mixgan.mixing import build_mixer, list_mixers
 from mixgan.mixing.registry import mixer_options
 
@@ -147,7 +149,24 @@ def hidden_mixing_and_penalties_keep_the_discriminators_of_both_ranks_equal():
     assert torch.equal(first, second)
 
 
+def batches_of_files_on_disk_are_those_of_memory():
+    with TemporaryDirectory() as folder:
+        for side, count in (("a", 9), ("b", 4)):
+            (Path(folder) / side).mkdir()
+            for number in range(count):
+                pixels = torch.randint(256, (40 + number, 50, 3), dtype=torch.uint8)
+                Image.fromarray(pixels.numpy()).save(Path(folder) / side / f"{number}.png")
+        sides = {f"domain_{side}": Path(folder) / side for side in "ab"}
+        settings = GanSettings(dataset="folders", image_size=32, preprocess="scale-crop", test_share=0, **sides)
+        share = {"size": 32, "batch_size": 2, "seed": 0, "device": accelerator.device, "rank": rank, "world": world}
+        memory = DomainLoader(training_domains(settings), **share)
+        disk = DomainLoader(training_domains(settings, cache_bytes=0), workers=1, **share)
+        for batch, expected in zip(disk.epoch(1, first_step=1), memory.epoch(1, first_step=1), strict=True):
+            assert all(map(torch.equal, batch, expected))
+
+
 for case in (
+    batches_of_files_on_disk_are_those_of_memory,
     mixing_differs_by_rank,
     an_error_on_the_main_process_reaches_all,
     statistics_are_those_of_one_process,
