@@ -60,7 +60,7 @@ def test_classify(launch, tmp_path):
 def test_many_cases_in_one_launch(launch):
     launch.recipes = Path(__file__).parent
     printed = launch("two_ranks.py", processes=2)
-    assert printed.count("passed: ") == 10, printed
+    assert printed.count("passed: ") == 11, printed
 
 
 def test_two_machines_give_what_one_machine_with_two_processes_gives(launch, tmp_path):
