@@ -208,11 +208,12 @@ def load_domains(
     good: list[list[int]] = []  # positions of the files of each group that can be read
     for side, group in groups.items():
         if on_disk and on_bad_image == "error":
-            images, rows = [*group], [*range(len(group[0]))]
+            rows = [*range(len(group[0]))]
+            loaded += group
         else:
             what = f"{'Checking' if on_disk else 'Reading'} {title}{side}"
             images, rows = _read(group, on_bad_image=on_bad_image, description=what, keep=not on_disk)
-        loaded += images
+            loaded += images
         good.append(rows)
     whole = good[0]
     if files.b is not None and files.paired and good[0] != good[1]:  # a pair with a bad side is skipped as a whole

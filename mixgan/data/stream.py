@@ -36,7 +36,7 @@ def cache_bytes(cache_gb: float | None, device: torch.device | str = "cpu") -> f
     """
     if cache_gb is not None:
         return cache_gb * 1e9
-    import psutil  # of accelerate
+    import psutil  # type: ignore[import-untyped]  # accelerate brings it
 
     free: float = psutil.virtual_memory().available / _local_processes()
     if torch.device(device).type == "cuda":
