@@ -35,7 +35,7 @@ from mixgan.engine.accelerator import make_accelerator  # noqa: E402
 from mixgan.engine.command import run_command  # noqa: E402
 from mixgan.engine.config import Settings, read_options  # noqa: E402
 
-CLASSES, FILES = 10, 20_000  # beyond this many, files are hard links of the first ones
+CLASSES, FILES, STEPS = 10, 2000, 2  # beyond this many, files are hard links of the first ones
 GOAL = 0.97
 COLUMNS = (
     "command",
@@ -157,7 +157,7 @@ def measured(command: str, folder: Path, place: str, images: int, options: Optio
     process.start()
     theirs.close()
     peak = 0
-    while not ours.poll(0.5):
+    while not ours.poll(1):
         peak = max(peak, proportional_bytes(process.pid))
         if not process.is_alive() and not ours.poll():
             raise RuntimeError(f"the run of {command} from {place} ended with code {process.exitcode}")
@@ -198,9 +198,9 @@ def run(command: str, folder: Path, place: str, options: Options, results: Conne
         return (time.perf_counter() - begun) / number
 
     again = iter(lambda: fixed, None)
-    steps(epochs, 2)
-    steps(again, 2)
-    pairs = [(steps(epochs, 4), steps(again, 4)) for _ in range(options.rounds)]
+    steps(epochs, STEPS)
+    steps(again, STEPS)
+    pairs = [(steps(epochs, STEPS), steps(again, STEPS)) for _ in range(options.rounds)]
     results.send((rate, 1e3 * statistics.median(a for a, _ in pairs), statistics.median(b / a for a, b in pairs)))
 
 
