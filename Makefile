@@ -16,8 +16,9 @@ $(INSTALLED): pyproject.toml $(CONSTRAINTS)
 	$(BIN)/python -m pip install --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e '.[test]'
 	touch $@
 
+# With all four values accelerate's launcher has no notice about its defaults to print.
 demo: setup
-	$(BIN)/accelerate launch recipes/mixcyclegan_maps.py
+	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no recipes/mixcyclegan_maps.py
 
 # Two tests at a time, each on one core: several OpenMP threads a test would stand in each other's way.
 test: setup

@@ -16,6 +16,7 @@ from mixgan.engine.run_folder import save_weights
 from mixgan.evaluate import features
 from mixgan.evaluate.command import main as fid
 from mixgan.gan.dcgan import main as dcgan
+from mixgan.gan.export import main as export
 from mixgan.gan.networks import ResnetGenerator
 from mixgan.gan.toy import main as toy_gan
 from mixgan.gan.train import main as mixcyclegan_maps
@@ -33,6 +34,7 @@ MAINS = {
     "classify.py": classify,
     "compare.py": compare,
     "dcgan.py": dcgan,
+    "export.py": export,
     "fid.py": fid,
     "gallery.py": gallery,
     "mixcyclegan_maps.py": mixcyclegan_maps,
@@ -42,6 +44,7 @@ MAINS = {
 #: What the commands that are short enough to run leave behind.
 MADE = {
     "analyze.py": {"analysis"},
+    "export.py": set(),  # beside the weights
     "gallery.py": {"gallery.png"},
     "fid.py": {"out.json", "out.html"},
     "toy_gan.py": {"toy"},
@@ -57,12 +60,15 @@ def code(language):
         yield from re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
 
 
+#: A command line up to the recipe that it starts, or the subcommand of mixgan that is the same.
+STARTS = re.compile(r"(?:accelerate launch|torchrun|python) (?:--\S+ (?:\w+ )?)*recipes/(\w+)\.py|mixgan ([a-z][a-z-]*)")
+SUBCOMMANDS = {"train-gan": "mixcyclegan_maps"}
+
+
 def commands():
     """Every command line that starts one recipe, without comments."""
     lines = {line.split("#")[0].strip() for block in code("sh") for line in block.splitlines()}
-    return sorted(
-        line for line in lines if re.match(r"(accelerate launch|torchrun|python) (--\S+ (\d+ )?)*recipes/", line)
-    )
+    return sorted(line for line in lines if (start := STARTS.match(line)) and start[2] != "push")
 
 
 def picture(path, size, seed):
@@ -136,14 +142,14 @@ def test_command(command, data_root, stand_ins, tmp_path, monkeypatch, capsys):
         network = features.load_bundled()
         stand_in = lambda name, **_: features.module_features(name, network)  # noqa: E731
         monkeypatch.setattr(features, "choose_features", stand_in)
-    words = [str(stand_ins.get(word, word)) for word in shlex.split(command)]
-    words = [re.sub("^data/", f"{data_root}/", word) for word in words]
-    at = next(i for i, word in enumerate(words) if word.startswith("recipes/"))
-    recipe, flags = words[at].removeprefix("recipes/"), words[at + 1 :]
+    start = STARTS.match(command)
+    recipe = f"{start[1] or SUBCOMMANDS.get(start[2], start[2].replace('-', '_'))}.py"
+    flags = [str(stand_ins.get(word, word)) for word in shlex.split(command[start.end() :])]
+    flags = [re.sub("^data/", f"{data_root}/", word) for word in flags]
     if "--export" in flags:  # what the extra installs
         pytest.importorskip("onnxruntime")
         pytest.importorskip("onnxscript")
-    listing = not {"--list-methods", "--list-presets", "--list-figures"}.isdisjoint(flags)
+    listing = not {"--list-methods", "--list-presets", "--list-figures", "--list-networks"}.isdisjoint(flags)
     trains = recipe not in MADE and not listing
     if trains:
         flags += ["--dry-run", "--data-root", str(data_root)]

@@ -1,15 +1,23 @@
 """The examples run, shortened, and do what they say."""
 
 import runpy
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
+
+from mixgan.engine.run_folder import save_weights
+from mixgan.gan.networks import ResnetGenerator
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def run(name: str, **shorter: int) -> object:
-    return runpy.run_path(str(EXAMPLES / name))["main"](**shorter)
+def run(name: str, function: str = "main", **values: object) -> object:
+    return runpy.run_path(str(EXAMPLES / name))[function](**values)
 
 
 def test_own_loop_learns(capsys):
@@ -30,6 +38,44 @@ def test_fid_in_training_is_of_the_images_of_its_step():
     assert all(value > 0 for value in found)
 
 
-@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    nbformat = pytest.importorskip("nbformat")
+    client = pytest.importorskip("nbclient").NotebookClient
+    monkeypatch.setenv(
+        "PYTHONPATH", str(EXAMPLES.parent), prepend=":"
+    )  # of the kernel, in a checkout that is not installed
+    notebook = nbformat.read(EXAMPLES / "mixing.ipynb", as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells)
+    client(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
+    printed = "".join(output.get("text", "") for output in outputs)
+    assert float(printed.rpartition("after 60 steps: ")[2]) > 0.2  # of ten classes
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_page_translates_a_picture(channels: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Oracle: the generator itself, on the picture in [-1, 1]; gradio is a stand-in that keeps what it is given."""
+    torch.manual_seed(0)
+    generator = ResnetGenerator(channels, 3, width=4, blocks=1).eval()
+    save_weights(tmp_path / "G_A.safetensors", generator, {"direction": "AtoB", "names": ["horse", "zebra"]})
+    stand_in = SimpleNamespace(Interface=lambda *parts, **texts: (parts, texts), Image=lambda **facts: facts)
+    monkeypatch.setitem(sys.modules, "gradio", stand_in)
+    (translate, *ends), texts = run("translate_app.py", "page", source=str(tmp_path / "G_A.safetensors"))
+    assert [end["label"] for end in ends] == ["horse", "zebra"]
+    assert texts["title"] == "horse to zebra"
+    pixels = np.random.default_rng(0).integers(256, size=(32, 48, 4), dtype=np.uint8)
+    pixels[..., 3] = 255
+    picture = Image.fromarray(pixels)
+    pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB")).reshape(32, 48, channels)
+    with torch.no_grad():
+        expected = (generator(torch.from_numpy(pixels).permute(2, 0, 1)[None] / 127.5 - 1)[0] + 1) * 127.5
+    found = torch.from_numpy(np.array(translate(picture))).permute(2, 0, 1).float()
+    assert (found - expected).abs().max() <= 0.51
+
+
+@pytest.mark.parametrize(
+    "path", sorted([*EXAMPLES.glob("*.py"), *EXAMPLES.glob("*.ipynb")]), ids=lambda path: path.name
+)
 def test_every_example_is_tested(path: Path):
     assert path.name in Path(__file__).read_text()
