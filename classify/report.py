@@ -156,8 +156,7 @@ def write_report(
         page.table(
             f"The {SHOWN_CLASSES} classes of the lowest test accuracy", class_rows(confusion, classes)[:SHOWN_CLASSES]
         )
-    given = by_flag(to_json(settings), every=True)
-    page.table("Settings", {flag: str(value) for flag, value in given.items() if value is not None})
+    page.settings(by_flag(to_json(settings), every=True))
     page.write(run.folder.report)
 
 

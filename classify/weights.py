@@ -1,6 +1,5 @@
 """Trained classifiers: ``load`` them, train them further, begin with their weights, or use them as features of an evaluation."""
 
-import json
 import pickle
 import re
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from classify.networks import build_network
 from classify.networks.contract import first_convolution, single_input, single_output
 from classify.networks.timm_models import TimmNetwork
 from mixgan.data.download import file_sha256
-from mixgan.engine.annotations import checked_entries
+from mixgan.engine.annotations import checked_entries, read_json
 from mixgan.engine.checkpoint import read_trainer
 from mixgan.engine.config import read_config, run_settings
 from mixgan.engine.run_folder import (
@@ -103,10 +102,14 @@ def trained_data(path: Path) -> dict[str, dict[str, Any]]:
         path: a run folder of the classify command, or a .safetensors file in its ``weights/``.
     """
     file, metadata = saved_network(path)
-    parents = file.absolute().parents[:3]  # weights/last/ is inside the run
-    runs = [folder for folder in parents if RunFolder(folder).config.is_file()]
-    recorded = read_config(runs[0]).get("data") if runs else None
+    run = run_of(file)
+    recorded = read_config(run).get("data") if run else None
     return recorded or {"train": {"classes": metadata["classes"]}}
+
+
+def run_of(file: Path) -> Path | None:
+    """The run folder that a weight file is in, as in weights/last; None for a file elsewhere."""
+    return next((folder for folder in file.absolute().parents[:3] if RunFolder(folder).config.is_file()), None)
 
 
 def network_for_finetuning(path: Path, *, num_classes: int, in_channels: int) -> nn.Module:
@@ -289,11 +292,9 @@ def export(run: Path, form: Format, output: Path, weights: str) -> list[Path]:
     if form == "pth":
         torch.save(plain, output / f"{title}.pth")
         return [output / f"{title}.pth"]
-    folder, configs = output / title, [parent for parent in file.parents[:3] if RunFolder(parent).config.is_file()]
-    settings = read_config(configs[0])["settings"] if configs else {}
-    summary = configs[0] / "summary.json" if configs else file
-    result = json.loads(summary.read_text()) if summary.suffix == ".json" and summary.is_file() else {}
-    readme = classifier_card(settings, result, metadata) if result else ""
+    folder, base = output / title, run_of(file)
+    summary = read_json(base / "summary.json", {}) if base and (base / "summary.json").is_file() else {}
+    readme = classifier_card(read_config(base)["settings"], summary, metadata) if base and summary else ""
     export_networks(folder, {"model": (plain, metadata)}, readme=readme)
     write_json(folder / "config.json", {"library_name": "mixgan", "class": "classifier", **metadata})
     return [folder]
@@ -319,7 +320,6 @@ network = classify.load("{source}")  # {hint}normalised images -> logits
     line = other_program(name, len(classes))
     if line and not files:  # by the names that timm or torchvision give the weights
         use += f"\n\nWithout mixgan:\n\n```python\n{line}\n```"
-    rows = [(title, summary.get(key)) for key, title in TITLES.items()]
     return card(
         f"{name} on {metadata['dataset']}, trained with {metadata['method']}",
         f"A classifier of {len(classes)} classes for images of {metadata['image_size']} px, normalised by mean"
@@ -329,7 +329,7 @@ network = classify.load("{source}")  # {hint}normalised images -> logits
         ),
         {**settings, "image_size": metadata["image_size"]},
         summary,
-        metrics=(["value"], rows),
+        metrics=[{"": title, "value": summary.get(key)} for key, title in TITLES.items()],
         task="image-classification",
         use=use,
         limits=["The network knows the classes of one data set; it has a guess for every other image too."],

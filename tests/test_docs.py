@@ -61,7 +61,9 @@ def code(language):
 
 
 #: A command line up to the recipe that it starts, or the subcommand of mixgan that is the same.
-STARTS = re.compile(r"(?:accelerate launch|torchrun|python) (?:--\S+ (?:\w+ )?)*recipes/(\w+)\.py|mixgan ([a-z][a-z-]*)")
+STARTS = re.compile(
+    r"(?:accelerate launch|torchrun|python) (?:--\S+ (?:\w+ )?)*recipes/(\w+)\.py|mixgan ([a-z][a-z-]*)"
+)
 SUBCOMMANDS = {"train-gan": "mixcyclegan_maps"}
 
 

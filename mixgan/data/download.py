@@ -13,8 +13,9 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from copy import copy
+from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
@@ -223,7 +224,8 @@ def _size(path: Path) -> int:
 _Info = TypeVar("_Info", tarfile.TarInfo, zipfile.ZipInfo)
 
 
-class _Member(NamedTuple, Generic[_Info]):
+@dataclass(frozen=True)  # a NamedTuple cannot be generic in Python 3.10
+class _Member(Generic[_Info]):
     """One entry of an archive of either format; ``target`` is the path inside the archive that a link points to."""
 
     name: str

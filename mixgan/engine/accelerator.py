@@ -112,8 +112,9 @@ def log_picture(accelerator: Accelerator, name: str, picture: Image.Image, step:
 
 def one_device() -> torch.device:
     """Where a command without an Accelerator works: a GPU if there is one, unless the launcher asks for the CPU."""
-    found = None if launcher_wish().get("cpu") else torch.accelerator.current_accelerator(check_available=True)
-    return found or torch.device("cpu")
+    if launcher_wish().get("cpu") or not torch.accelerator.is_available():
+        return torch.device("cpu")
+    return torch.accelerator.current_accelerator() or torch.device("cpu")
 
 
 def set_threads(threads: int) -> None:

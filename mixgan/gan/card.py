@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from mixgan.gan.weights import SavedGenerator
 
 DATASETS = {"maps": "Google Maps (pix2pix)", "tiles": "synthetic tiles, drawn by a program"}
-TASK = "image-to-image"
+PLAUSIBLE = "Translations are plausible pictures, not measurements: details may be invented, moved or left out."
 
 
 def model_card(settings: Mapping[str, Any], summary: Mapping[str, Any], *, files: Sequence[str]) -> str:
@@ -23,35 +23,24 @@ def model_card(settings: Mapping[str, Any], summary: Mapping[str, Any], *, files
         summary: as in summary.json; metrics that are missing or not finite are left out.
         files: names of the .safetensors files.
     """
-    from mixgan.gan.report import ROWS
+    from mixgan.gan.report import result_rows
 
-    aerial = settings["dataset"] != "folders"
     names = domain_names(settings)
-    a, b = ("aerial photo", "map") if aerial and names == ("photo", "map") else names
-    photos, maps = (f"{name}s" if aerial else name for name in names)  # names of folders in the examples
+    a, b = ("aerial photo", "map") if settings["dataset"] != "folders" and names == ("photo", "map") else names
     method = "CycleGAN" if settings["mixing"] == "none" else f"CycleGAN trained with --mixing {settings['mixing']}"
     contents = {
         "G_A": f"generator, {a} (A) to {b} (B)",
         "G_B": f"generator, {b} (B) to {a} (A)",
-        "D_A": f"discriminator of {b} images" if not aerial else "discriminator of maps",
-        "D_B": f"discriminator of {a} images" if not aerial else "discriminator of aerial photos",
+        "D_A": f"discriminator of {b} images",
+        "D_B": f"discriminator of {a} images",
     }
-    metrics = [(title, summary.get(f"{key}_AtoB"), summary.get(f"{key}_BtoA")) for key, title in ROWS.items()]
     g_a, g_b = (f"{name}_ema" if f"{name}_ema.safetensors" in files else name for name in ("G_A", "G_B"))
-    if aerial:
-        limits = [
-            f"Trained on images of {settings['image_size']} px: pictures of another scale (metres per pixel) translate worse;"
-            " `--image-size` resizes them first.",
-            "Translations are plausible pictures, not surveys: roads and buildings may be invented, moved or left out.",
-            "Trained without pairs on one data set; other regions, seasons, sensors or map styles are untested.",
-        ]
-    else:
-        limits = [
-            f"Trained on images of {settings['image_size']} px: pictures of another scale translate worse; `--image-size`"
-            " resizes them first.",
-            "Translations are plausible pictures: details may be invented, moved or left out.",
-            "Trained without pairs on one data set; other kinds of images are untested.",
-        ]
+    limits = [
+        f"Trained on images of {settings['image_size']} px: pictures of another scale translate worse; `--image-size` resizes"
+        " them first.",
+        PLAUSIBLE,
+        "Trained without pairs on one data set; other kinds of images are untested.",
+    ]
     if settings["dataset"] == "tiles":
         limits.append("The networks never saw a real photo or map: good for trying things out, not for real images.")
     channels = {1: "grayscale", 3: "RGB"}
@@ -64,13 +53,13 @@ def model_card(settings: Mapping[str, Any], summary: Mapping[str, Any], *, files
         {file: contents.get(file.removesuffix(".safetensors").removesuffix("_ema"), "") for file in files},
         settings,
         summary,
-        metrics=(list(directions(names).values()), metrics),
-        task=TASK,
-        use=f"""A folder of {photos} to {maps}, and of {maps} to {photos}:
+        metrics=result_rows(summary, names=names),
+        task="image-to-image",
+        use=f"""A folder of {a} images to {b}, and of {b} images to {a}:
 
 ```sh
-python recipes/translate.py {g_a}.safetensors {photos} translated-{maps}
-python recipes/translate.py {g_b}.safetensors {maps} translated-{photos}
+mixgan translate {g_a}.safetensors INPUT_DIR OUTPUT_DIR
+mixgan translate {g_b}.safetensors INPUT_DIR OUTPUT_DIR
 ```
 
 One picture in Python:
@@ -98,26 +87,28 @@ def generator_card(
         direction: that it translates in.
         kind: the class of the network.
     """
-    from mixgan.gan.report import ROWS
+    from mixgan.gan.report import result_rows
 
-    a, b = found.metadata.get("names", ("A", "B"))
-    way = directions((a, b))[direction]
-    rows = [(title, summary.get(f"{key}_{direction}")) for key, title in ROWS.items()]
-    use = f"""```python
+    names = found.metadata.get("names", ("A", "B"))
+    way = directions(names)[direction]
+    return card(
+        f"{way[:1].upper()}{way[1:]}",
+        f"A generator: {found.description}.",
+        {"model.safetensors": f"generator, {way}"},
+        settings if summary else {},
+        summary,
+        metrics=[{key: row[key] for key in ("", way) if key in row} for row in result_rows(summary, names=names)],
+        task="image-to-image",
+        use=f"""```python
 import mixgan
 
 generator = mixgan.load("hf://USER/REPO")  # or the path of this folder; images (B,{found.shape["in_channels"]},H,W) in [-1, 1]
 ```
 
 `mixgan translate hf://USER/REPO INPUT_DIR OUTPUT_DIR` translates a folder of images of any size. In other programs,
-`mixgan.gan.{kind}.from_pretrained("USER/REPO")` is a plain torch module."""
-    limits = ["Translations are plausible pictures: details may be invented, moved or left out."]
-    title, network = f"{way[:1].upper()}{way[1:]}", f"A generator: {found.description}."
-    if settings and summary:
-        file = {"model.safetensors": f"generator, {way}"}
-        return card(title, network, file, settings, summary, metrics=([way], rows), task=TASK, use=use, limits=limits)
-    head = _header(title, way, {"dataset": "unknown"}, metrics=([way], []), task=TASK)
-    return f"---\n{head}\n---\n\n# {title}\n\n{network}\n\n## Use\n\n{use}\n\n## Limits\n\n- {limits[0]}\n"
+`mixgan.gan.{kind}.from_pretrained("USER/REPO")` is a plain torch module.""",
+        limits=[PLAUSIBLE],
+    )
 
 
 def noise_card(
@@ -139,7 +130,7 @@ def noise_card(
         settings,
         summary,
         task="unconditional-image-generation",
-        metrics=(("value",), [(titles.get(key, key), summary.get(key)) for key in metrics]),
+        metrics=[{"": titles.get(key, key), "value": summary.get(key)} for key in metrics],
         use=f"""```python
 from pathlib import Path
 
@@ -164,7 +155,7 @@ def card(
     settings: Mapping[str, Any],
     summary: Mapping[str, Any],
     *,
-    metrics: tuple[Sequence[str], Sequence[tuple[Any, ...]]],
+    metrics: Sequence[Mapping[str, Any]],
     task: str,
     use: str,
     limits: Sequence[str],
@@ -174,96 +165,93 @@ def card(
     Args:
         networks: a sentence about them.
         files: the .safetensors files and what they contain.
-        settings, summary: of the run.
+        settings, summary: of the run; empty where it is unknown, which leaves out files, training and metrics.
+        metrics: a row each: its name under ``""``, and values by column; those that are missing or not finite are left out.
         task: the hub's name of what the networks do.
-        metrics: column titles, and rows of a title and values; values that are missing or not finite are left out.
         use: Markdown.
     """
-    average = ", moving average of its weights over the training"
-    rows = [(f"`{name}`", text + average * name.endswith("_ema.safetensors")) for name, text in files.items()]
-    precision = settings["mixed_precision"]
-    dataset = DATASETS.get(settings["dataset"], settings["dataset"])
-    if settings["dataset"] == "folders":
-        dataset = "images of {} and of {}".format(*domain_names(settings))
-    training = [
-        ("data", dataset),
-        ("mixing", settings.get("mixing", settings.get("method"))),
-        ("image size", f"{settings['image_size']} px"),
-        ("length", f"{summary['steps']} steps, {summary['epochs']} of {settings['epochs']} epochs"),
-        ("batch size per process", str(settings["batch_size"])),
-        ("precision", "float32" if precision == "no" else precision),
-        ("seed", str(settings["seed"])),
-        ("trained with", ", ".join(f"{name} {version(name)}" for name in VERSIONED if version(name))),
-    ]
-    parts = [
-        f"---\n{_header(title, dataset, settings, metrics=metrics, task=task)}\n---",
-        f"# {title}",
-        _table(("file", "content"), rows),
-        f"{networks} Every setting of the run is in its config.json.",
-        "## Training",
-        _table(("", ""), training),
-    ]
-    measured = [
-        (name, *(f"{value:.4g}" if value is not None and math.isfinite(value) else "not measured" for value in values))
-        for name, *values in metrics[1]
-    ]
-    measured = [row for row in measured if set(row[1:]) != {"not measured"}]
-    if measured:
-        features = summary.get("features")
-        if features:
-            comparable = "" if features == "inception" else ", which are not comparable with published FID and KID"
+    rows = [row for row in metrics if any(_measured(value) for name, value in row.items() if name)] if settings else []
+    parts = [f"---\n{_header(title, settings, rows, task=task)}\n---", f"# {title}"]
+    if not settings:
+        parts.append(networks)
+    else:
+        average = ", moving average of its weights over the training"
+        precision = settings["mixed_precision"]
+        parts += [
+            _table(
+                ("file", "content"),
+                [(f"`{name}`", text + average * name.endswith("_ema.safetensors")) for name, text in files.items()],
+            ),
+            f"{networks} Every setting of the run is in its config.json.",
+            "## Training",
+            _table(
+                ("", ""),
+                [
+                    ("data", _dataset(settings)),
+                    ("mixing", settings.get("mixing", settings.get("method"))),
+                    ("image size", f"{settings['image_size']} px"),
+                    ("length", f"{summary['steps']} steps, {summary['epochs']} of {settings['epochs']} epochs"),
+                    ("batch size per process", str(settings["batch_size"])),
+                    ("precision", "float32" if precision == "no" else precision),
+                    ("seed", str(settings["seed"])),
+                    ("trained with", ", ".join(f"{name} {version(name)}" for name in VERSIONED if version(name))),
+                ],
+            ),
+        ]
+    if rows:
+        text = f"On {summary.get('n_test')} test images."
+        if features := summary.get("features"):
+            inception = features == "inception"
             text = (
                 f"Of {summary['n_fake']} generated against {summary['n_real']} real test images at this step. Frechet and kernel"
-                f" distance are of the {'Inception' if features == 'inception' else features} features{comparable}."
+                f" distance are of the {'Inception' if inception else features} features"
+                f"{'' if inception else ', which are not comparable with published FID and KID'}."
             )
-        else:
-            text = f"On {summary['n_test']} test images."
-        parts += [
-            "## Metrics",
-            text,
-            _table(("", *metrics[0]), measured),
+        cells = [
+            [f"{value:.4g}" if _measured(value) else value or "not measured" for value in row.values()] for row in rows
         ]
+        parts += ["## Metrics", text, _table(list(rows[0]), cells)]
     parts += ["## Use", use, "## Limits", "\n".join(f"- {text}" for text in limits)]
     return "\n\n".join(parts) + "\n"
 
 
-def _header(
-    title: str,
-    dataset: str,
-    settings: Mapping[str, Any],
-    *,
-    metrics: tuple[Sequence[str], Sequence[tuple[Any, ...]]],
-    task: str,
-) -> str:
+def _measured(value: object) -> bool:
+    return isinstance(value, float | int) and math.isfinite(value)
+
+
+def _dataset(settings: Mapping[str, Any]) -> str:
+    if settings["dataset"] == "folders":
+        return "images of {} and of {}".format(*domain_names(settings))
+    return DATASETS.get(settings["dataset"], settings["dataset"])
+
+
+def _header(title: str, settings: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], *, task: str) -> str:
     """The YAML that the hub reads: library, task, tags, data set, and the metrics as its model-index."""
     from huggingface_hub import EvalResult, ModelCardData  # comes with accelerate; slow to import
 
-    words = settings["dataset"] if settings["dataset"] != "folders" else "2".join(domain_names(settings))
-    where: dict[str, Any] = {
-        "task_type": task,
-        "dataset_type": re.sub(r"[^\w.-]+", "-", words),
-        "dataset_name": dataset,
-    }
-    several = len(metrics[0]) > 1
+    words = settings.get("dataset", "")
+    name = re.sub(r"[^\w.-]+", "-", "2".join(domain_names(settings)) if words == "folders" else words)
     results = [
         EvalResult(
-            **where,
-            metric_type=re.sub(r"\W+", "-", name.lower()).strip("-"),
-            metric_name=f"{name}, {column}" if several else name,
+            task_type=task,
+            dataset_type=name,
+            dataset_name=_dataset(settings),
+            metric_type=re.sub(r"\W+", "-", row[""].lower()).strip("-"),
+            metric_name=f"{row['']}, {column}" if len(row) > 2 else row[""],
             metric_value=round(value, 4),
             dataset_split="test",
         )
-        for name, *values in metrics[1]
-        for column, value in zip(metrics[0], values, strict=True)
-        if value is not None and math.isfinite(value)
+        for row in rows
+        for column, value in row.items()
+        if _measured(value)
     ]
-    tags = ["mixgan", "gan" if task != "image-classification" else "image-classification"]
     mixing = settings.get("mixing", settings.get("method"))
     header = ModelCardData(
         library_name="mixgan",
         pipeline_tag=task,
-        tags=[*tags, *([mixing] if mixing not in (None, "none", "erm") else [])],
-        datasets=[where["dataset_type"]] if settings["dataset"] != "unknown" else None,
+        tags=["mixgan", task if task == "image-classification" else "gan"]
+        + [mixing] * (mixing not in (None, "none", "erm")),
+        datasets=[name] if name else None,
         model_name=title,
         eval_results=results or None,
     )

@@ -20,6 +20,7 @@ from mixgan.engine.config import to_json
 from mixgan.engine.ema import MovingAverage
 from mixgan.engine.fingerprint import describe_tensors
 from mixgan.engine.run import Run
+from mixgan.engine.run_folder import read_metrics
 from mixgan.evaluate.comparison import compare_sets
 from mixgan.evaluate.feature_set import measure
 from mixgan.evaluate.features import FeatureExtractor
@@ -391,7 +392,7 @@ def write_report(run: Run, settings: DcganSettings, summary: dict[str, Any]) -> 
         run,
         summary,
         settings=settings,
-        rows=result_rows,
+        rows=result_rows(summary, read_metrics(run.folder.metrics)),
         note=f"Metrics and samples are of a moving average of the generator's weights (decay {settings.ema})."
         if settings.ema
         else "",

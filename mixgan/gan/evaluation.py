@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from mixgan.data.domains import Domains
-from mixgan.engine.accelerator import on_main
+from mixgan.engine.accelerator import on_main, one_device
 from mixgan.engine.checkpoint import BEFORE_SPIKE
 from mixgan.engine.config import run_settings
 from mixgan.engine.run import Run
@@ -227,7 +227,7 @@ class _Translations:
 
     @torch.no_grad()
     def __iter__(self) -> Iterator[Tensor]:
-        device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+        device = one_device()
         generator = self.generator.build().to(device)
         for images in self.images.split(16):
             yield rgb_bytes(generator(to_signed(images.to(device)))).cpu()

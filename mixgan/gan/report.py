@@ -1,9 +1,7 @@
 """report.html of a MixCycleGAN run, and its pictures: translations of test images, and what the networks train on."""
 
-import dataclasses
 import shlex
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mixgan.data.domains import Domains
+from mixgan.engine.config import by_flag, to_json
 from mixgan.engine.run import Run
 from mixgan.engine.run_folder import read_metrics
 from mixgan.gan.config import DcganSettings, GanSettings, directions
@@ -41,7 +40,7 @@ ROWS = {
 #: Images of each domain on a grid.
 GRID_IMAGES = 4
 
-Curves = Mapping[str, tuple[str, Sequence[str]]]
+Curves = dict[str, tuple[str, Sequence[str]]]
 #: title -> label of the y axis and names in metrics.jsonl, logged every few steps
 CURVES = {
     "Adversarial losses": ("loss", ("G_A", "G_B", "D_A", "D_B")),
@@ -67,7 +66,6 @@ def write_report(run: Run, settings: GanSettings, summary: dict[str, Any]) -> No
     )
     if settings.ema:
         note += f" Metrics and translations are of a moving average of the generators' weights (decay {settings.ema})."
-    pictures = {"Translations of test images": -1}
     folder = shlex.quote(str(settings.output_dir or run.folder.path))
     command = Markup("<code>mixgan translate {} INPUT_DIR OUTPUT_DIR</code>").format(folder)
     use = (
@@ -80,9 +78,9 @@ def write_report(run: Run, settings: GanSettings, summary: dict[str, Any]) -> No
         run,
         summary,
         settings=settings,
-        rows=partial(result_rows, names=settings.domain_names),
+        rows=result_rows(summary, read_metrics(run.folder.metrics), names=settings.domain_names),
         note=note,
-        samples=pictures,
+        samples={"Translations of test images": -1},
         use=use,
         best=run.best["step"] if run.best else None,
         curves=CURVES,
@@ -95,7 +93,7 @@ def write_page(
     summary: dict[str, Any],
     *,
     settings: GanSettings | DcganSettings,
-    rows: Callable[[dict[str, Any], list[dict[str, Any]]], list[dict[str, Any]]],
+    rows: Sequence[Mapping[str, Any]],
     note: str,
     samples: Mapping[str, int],
     curves: Curves,
@@ -107,7 +105,7 @@ def write_page(
     """The page of a GAN's run.
 
     Args:
-        rows: summary and records of metrics.jsonl -> the table of results.
+        rows: the table of results.
         note: below it.
         samples: headings, and which of the sample grids (0 for the first, -1 for the last) is shown below.
         use: how to use the weights.
@@ -121,7 +119,7 @@ def write_page(
     page.warning(f"{distance}: {counts}" + ("." if distance == "FID" else "; not comparable with published FID."))
     for text in summary.get("warnings", ()):
         page.warning(text)
-    page.table("Result", rows(summary, records))
+    page.table("Result", rows)
     if note:
         page.text("", note)
     if use:
@@ -141,35 +139,31 @@ def write_page(
             page.figure("", best_grid, caption=f"The best weights, of step {best}.")
     smooth = max(1, len(records) // 50)
     heading = "Curves"
-    for name, (y_label, names) in curves.items():
+    for name, (y_label, names) in (curves | over_evaluations).items():
         series = series_from_records(records, names)
-        if series:
-            page.figure(heading, line_plot(series, title=name, x_label="step", y_label=y_label, smooth=smooth))
+        least = 1 if name in curves else 2
+        if any(len(x) >= least for x, _ in series.values()):
+            width = smooth if name in curves else 1
+            page.figure(heading, line_plot(series, title=name, x_label="step", y_label=y_label, smooth=width))
             heading = ""
-    for name, (y_label, names) in over_evaluations.items():
-        series = series_from_records(records, names)
-        if any(len(x) > 1 for x, _ in series.values()):
-            page.figure("", line_plot(series, title=name, x_label="step", y_label=y_label))
     page.table("Run", {key: summary[key] for key in ("steps", "epochs", "images_per_second", "seconds")})
-    page.table("Settings", {key: str(value) for key, value in dataclasses.asdict(settings).items()})
+    page.settings(by_flag(to_json(settings), every=True))
     page.write(run.folder.report)
 
 
 def result_rows(
-    summary: dict[str, Any], records: list[dict[str, Any]], *, names: tuple[str, str] = ("photo", "map")
+    summary: Mapping[str, Any], records: Sequence[Mapping[str, Any]] = (), *, names: tuple[str, str] = ("photo", "map")
 ) -> list[dict[str, Any]]:
-    """One row per metric: both directions, and the untrained networks' where they were evaluated."""
-    start = next((r for r in records if r["step"] == 0 and "fd_AtoB" in r), None)
-    rows = []
-    for key, title in ROWS.items():
-        if f"{key}_AtoB" not in summary:
-            continue
-        row = {"": title} | {name: summary[f"{key}_{way}"] for way, name in directions(names).items()}
-        if start:
-            # older runs measured less
-            row |= {f"untrained {name}": start.get(f"{key}_{way}") for way, name in directions(names).items()}
-        rows.append(row)
-    return rows
+    """One row per metric: both directions, and the untrained networks' where they were evaluated (older runs measured less)."""
+    ways = directions(names)
+    start = next((record for record in records if record["step"] == 0 and "fd_AtoB" in record), None)
+    columns = [("", summary)] if start is None else [("", summary), ("untrained ", start)]
+    return [
+        {"": title}
+        | {when + name: values.get(f"{key}_{way}") for when, values in columns for way, name in ways.items()}
+        for key, title in ROWS.items()
+        if f"{key}_AtoB" in summary
+    ]
 
 
 @torch.no_grad()

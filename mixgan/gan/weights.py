@@ -147,33 +147,33 @@ def find_generator(
     source = local(source)
     if not source.exists():
         raise ValueError(f"no run folder and no weights at {source}")
-    if source.is_file():
-        if weights != "last":
-            raise ValueError(f"--weights {weights} chooses among the weights of a run, but {source} is one file")
-        return _from_file(source, direction, ema=ema)
-    config = config_of(source)
+    if source.is_file() and weights != "last":
+        raise ValueError(f"--weights {weights} chooses among the weights of a run, but {source} is one file")
+    if one := source if source.is_file() else single_file(source):
+        return _from_file(one, direction, ema=ema)
+    config, direction = config_of(source), direction or "AtoB"
     if config.get("recipe") == "classify":
         raise ValueError(f"{source} is a run of the classify command, which has no generators")
     if config.get("recipe") == "dcgan":
         raise ValueError(
             f"{source} is a run of dcgan, whose generator makes images from noise and cannot translate any"
         )
-    if single := single_file(source):
-        return _from_file(single, direction, ema=ema)
-    direction = direction or "AtoB"
     name = GENERATORS[direction]
-    folder = weights_folder(source, weights)
-    if (folder / "trainer.pt").is_file():
-        return _from_checkpoint(folder, direction, ema=ema)
-    for file in (folder / f"{name}_ema.safetensors",) * ema + (
-        folder / f"{name}.safetensors",
-        source / f"latest_net_{name}.pth",
-    ):
-        if file.is_file():
-            return _from_file(file, direction, ema=ema)
+    if place := _place(source, name, weights, ema=ema):
+        return (_from_file if place.is_file() else _from_checkpoint)(place, direction, ema=ema)
     if "recipe" in config:
         raise ValueError(f"{source} has no weights yet: they are written at evaluations and when the run stops")
     raise ValueError(f"{source} is not a run folder and contains no weights: it has no config.json and no {name}")
+
+
+def _place(source: Path, name: str, weights: str = "last", *, ema: bool) -> Path | None:
+    """The file or the checkpoint that has a network's weights, in a run or a folder of weights; None without one."""
+    folder = weights_folder(source, weights)
+    if (folder / "trainer.pt").is_file():
+        return folder
+    averaged, plain = folder / f"{name}_ema.safetensors", folder / f"{name}.safetensors"
+    files = (*[averaged] * ema, plain, source / f"latest_net_{name}.pth")
+    return next((file for file in files if file.is_file()), None)
 
 
 def hub_file(folder: Path) -> Path | None:
@@ -319,18 +319,14 @@ def init_networks(networks: Mapping[str, nn.Module], source: str) -> list[str]:
 def _state_for(path: Path, name: str) -> State | None:
     if not path.exists():
         raise ValueError(f"--init-from {path} does not exist")
-    single = path if path.is_file() else single_file(path)
-    if single:
-        state, metadata = read_network(single)
+    if one := path if path.is_file() else single_file(path):
+        state, metadata = read_network(one)
         of = GENERATORS.get(metadata.get("direction", "AtoB"), "") if metadata.get("role") != "discriminator" else ""
         return state if metadata.get("name", of).removesuffix("_ema") == name else None
-    if name in GENERATORS.values() and (path / "trainer.pt").is_file():
-        return find_generator(path, direction="AtoB" if name == "G_A" else "BtoA", ema=False).state
-    folder = weights_folder(path)
-    for file in (folder / f"{name}.safetensors", path / f"latest_net_{name}.pth"):
-        if file.is_file():
-            return read_network(file)[0]
-    return None
+    place = _place(path, name, ema=False)
+    if place is None or place.is_file():
+        return read_network(place)[0] if place else None
+    return _from_checkpoint(place, "AtoB" if name == "G_A" else "BtoA", ema=False).state if name[0] == "G" else None
 
 
 def _flags(state: State) -> str:

@@ -69,6 +69,13 @@ class Page:
         cells = [[_cell(row[key], padded=True) if key in row else _Cell("", False) for key in columns] for row in rows]
         self._sections.append(_Section(heading, columns=[str(key) for key in columns], rows=cells))
 
+    def settings(self, values: Mapping[str, object]) -> None:
+        """Settings by flag, without those that are not set; whole numbers, such as a seed, keep their digits as they are."""
+        given = {
+            flag: str(value) if type(value) is int else value for flag, value in values.items() if value is not None
+        }
+        self.table("Settings", given)
+
     def figure(self, heading: str, figure: "Figure | Image.Image | Path | str", caption: str = "") -> None:
         """A matplotlib figure (kept as vectors), a PIL image, or the path of a PNG or JPEG file.
 

@@ -66,8 +66,8 @@ def test_its_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert re.findall(r"^\| `(\S+)` \|", card, re.MULTILINE) == [
         "G_A.safetensors", "G_A_ema.safetensors", "G_B.safetensors",
     ]  # fmt: skip
-    assert "translate.py G_A_ema.safetensors photos" in card
-    assert "translate.py G_B.safetensors maps" in card
+    assert "mixgan translate G_A_ema.safetensors INPUT_DIR" in card
+    assert "mixgan translate G_B.safetensors INPUT_DIR" in card
     Image.new("RGB", (21, 13), "green").save(tmp_path / "photo.jpg")
     monkeypatch.chdir(tmp_path)
     (example,) = re.findall(r"```python\n(.+?)```", card, re.DOTALL)

@@ -71,7 +71,7 @@ def test_holds_results_curves_samples_and_settings(run: SimpleNamespace):
         "Adversarial losses",
         "identity losses",
         "idt_B",
-        "identity_weight 0.5",
+        "--identity-weight 0.5",
     ):
         assert words in text
     # adversarial losses, cycle losses, gradient norms; distances and diversity over training
