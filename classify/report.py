@@ -6,6 +6,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import torch
+from markupsafe import Markup
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -15,7 +16,7 @@ from classify.data import FolderSet, ImageSet
 from classify.methods import METHODS, Method
 from classify.networks import list_networks
 from classify.presets import TABLES
-from mixgan.engine.accelerator import on_main
+from mixgan.engine.accelerator import log_picture, on_main
 from mixgan.engine.config import by_flag, to_json
 from mixgan.engine.run_folder import read_metrics, write_picture
 from mixgan.mixing.registry import MIXERS
@@ -64,9 +65,15 @@ def presets_table() -> Table:
 
 def picture_mixing(run: "Run", method: Method, training: ImageSet | FolderSet) -> None:
     """Write samples/mixed.png: a few training images as the method mixes them (sets in memory only)."""
-    if not (run.settings.dry_run or isinstance(training, FolderSet)):
-        file = run.folder.samples / "mixed.png"
-        on_main(run.accelerator, lambda: write_picture(file, mixed_picture(run, method, training)))
+    if run.settings.dry_run or isinstance(training, FolderSet):
+        return
+
+    def picture() -> None:
+        mixed = mixed_picture(run, method, training)
+        write_picture(run.folder.samples / "mixed.png", mixed)
+        log_picture(run.accelerator, "mixed", mixed, run.step)
+
+    on_main(run.accelerator, picture)
 
 
 def mixed_picture(run: "Run", method: Method, training: ImageSet) -> "Image":
@@ -142,6 +149,9 @@ def write_report(
     page = Page(f"{settings.method} on {settings.dataset}", f"{settings.network}, seed {settings.seed}")
     texts = {**summary, "seed": str(settings.seed)}
     page.table("Result", {WORDS.get(key, key.replace("_", " ")): value for key, value in texts.items()})
+    code = Markup("<code>classify.load({})</code>").format(repr(str(settings.output_dir or run.folder.path)))
+    card = Markup('<a href="weights/last/README.md">Model card</a>')
+    page.markup("Use", Markup("The network in Python: {}. {}").format(code, card))
     page.figure("Curves", _curve(records, "accuracy", "Accuracy", "accuracy"))
     page.figure("", _curve(records, "loss", "Loss", "cross-entropy"))
     mixed = run.folder.samples / "mixed.png"
@@ -156,7 +166,8 @@ def write_report(
         page.table(
             f"The {SHOWN_CLASSES} classes of the lowest test accuracy", class_rows(confusion, classes)[:SHOWN_CLASSES]
         )
-    page.settings(by_flag(to_json(settings), every=True))
+    flags = by_flag(to_json(settings), every=True)
+    page.settings({flag: value for flag, value in flags.items() if not flag.startswith("--list-")})
     page.write(run.folder.report)
 
 

@@ -98,7 +98,7 @@ def start_trackers(accelerator: Accelerator, settings: CommonSettings, *, folder
     accelerator.log_with = filter_trackers(tracker_names(settings.tracker), folder)
     flags = by_flag(to_json(settings), prefix="", every=True)
     simple = {name: value if isinstance(value, int | float | str) else str(value) for name, value in flags.items()}
-    accelerator.init_trackers(run_name, config=simple)
+    accelerator.init_trackers(run_name, config=simple, init_kwargs={"wandb": {"dir": str(folder)}})
 
 
 def log_picture(accelerator: Accelerator, name: str, picture: Image.Image, step: int) -> None:

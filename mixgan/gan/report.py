@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -85,6 +86,8 @@ def write_report(run: Run, settings: GanSettings, summary: dict[str, Any]) -> No
         best=run.best["step"] if run.best else None,
         curves=CURVES,
         over_evaluations=OVER_EVALUATIONS,
+        data=" and ".join(settings.domain_names) if settings.dataset == "folders" else "",
+        ways=ways,
     )
 
 
@@ -99,6 +102,8 @@ def write_page(
     curves: Curves,
     over_evaluations: Curves,
     title: str = "",
+    data: str = "",
+    ways: Mapping[str, str] = MappingProxyType({}),
     use: Sequence[Markup] = (),
     best: int | None = None,
 ) -> None:
@@ -111,9 +116,14 @@ def write_page(
         use: how to use the weights.
         best: step of the best weights; its sample grid is shown beside the last one.
         curves, over_evaluations: title -> label of the y axis and names in metrics.jsonl; logged every few steps, or measured.
+        title: comes before the mixing.
+        data: what the images are called, where that is not the data set's name.
+        ways: what the directions at the end of the names of measured metrics are called.
     """
     records = read_metrics(run.folder.metrics)
-    page = Page(f"{title}{settings.mixing} on {settings.dataset}", f"{settings.image_size} px, seed {settings.seed}")
+    page = Page(
+        f"{title}{settings.mixing} on {data or settings.dataset}", f"{settings.image_size} px, seed {settings.seed}"
+    )
     counts = f"{summary['n_fake']} generated against {summary['n_real']} real images"
     distance = "FID" if any(key.startswith("fid") for key in summary) else f"FD ({summary['features']})"
     page.warning(f"{distance}: {counts}" + ("." if distance == "FID" else "; not comparable with published FID."))
@@ -140,13 +150,15 @@ def write_page(
     smooth = max(1, len(records) // 50)
     heading = "Curves"
     for name, (y_label, names) in (curves | over_evaluations).items():
-        series = series_from_records(records, names)
+        found = series_from_records(records, names)
+        series = {ways.get(metric.rpartition("_")[2], metric): points for metric, points in found.items()}
         least = 1 if name in curves else 2
         if any(len(x) >= least for x, _ in series.values()):
             width = smooth if name in curves else 1
             page.figure(heading, line_plot(series, title=name, x_label="step", y_label=y_label, smooth=width))
             heading = ""
-    page.table("Run", {key: summary[key] for key in ("steps", "epochs", "images_per_second", "seconds")})
+    keys = ("steps", "epochs", "images_per_second", "seconds")
+    page.table("Run", {key.replace("_", " "): summary[key] for key in keys})
     page.settings(by_flag(to_json(settings), every=True))
     page.write(run.folder.report)
 
@@ -195,7 +207,9 @@ def translation_grid(
 
 
 @torch.no_grad()
-def training_grid(model: MixCycleGAN, batch: DomainBatch, *, title: str) -> Image.Image:
+def training_grid(
+    model: MixCycleGAN, batch: DomainBatch, *, title: str, names: tuple[str, str] = ("A", "B")
+) -> Image.Image:
     """What the networks see in a step: both draws, the generator's input, its output, and the discriminator's mix.
 
     Lambda is set to values that show something (0.35 to 0.65), not drawn.
@@ -208,7 +222,7 @@ def training_grid(model: MixCycleGAN, batch: DomainBatch, *, title: str) -> Imag
     columns = ["first draw", "second draw", "generator input", "fake", "cycled back"]
     a_to_b = [a, a_second, inputs.a, fake_b, cycled_a]
     b_to_a = [b, b_second, inputs.b, fake_a, cycled_b]
-    labels = ["A → B"] * len(a) + ["B → A"] * len(b)
+    labels = [way.replace(" to ", " → ") for way in directions(names).values() for _ in a]
     if model.d_mixer and inputs.plan_d_a and inputs.plan_d_b:
         how = "real | fake along a cut" if model.mixing == "stitch-d" else "lam · real + (1 − lam) · fake"
         columns.append(f"discriminator input: {how}")

@@ -106,7 +106,9 @@ def train(settings: GanSettings) -> dict[str, Any]:
         samples=lambda title: translation_grid(
             model.eval_generators, domains, accelerator, title=title, names=settings.domain_names
         ),
-        inputs=lambda: training_grid(model, next(loader.epoch(0)), title="Inputs of one training step"),
+        inputs=lambda: training_grid(
+            model, next(loader.epoch(0)), title="Inputs of one training step", names=settings.domain_names
+        ),
         report=lambda summary: write_report(run, settings, summary),
         health=Health(run.print),
     ).train()

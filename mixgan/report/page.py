@@ -153,7 +153,8 @@ def _trim(number: str, keep: int = 0) -> str:
 
 
 def _cell(value: object, *, padded: bool = False) -> _Cell:
-    return _Cell(tidy(value, padded=padded), isinstance(value, Real) and not isinstance(value, bool))
+    is_number = value is None or (isinstance(value, Real) and not isinstance(value, bool))  # a dash aligns with numbers
+    return _Cell(tidy(value, padded=padded), is_number)
 
 
 def _inline_image(source: Image.Image | Path | str, *, description: str) -> Markup:
