@@ -35,7 +35,8 @@ def page(source: str, direction: Literal["AtoB", "BtoA"] | None = None) -> Any:
         translated = translate_images(generator, pixels.permute(2, 0, 1)[None])[0]
         return Image.fromarray(translated.permute(1, 2, 0).numpy().squeeze())
 
-    return gradio.Interface(translate, gradio.Image(type="pil", label=a), gradio.Image(label=b), title=f"{a} to {b}")
+    ends = gradio.Image(type="pil", label=a), gradio.Image(label=b, format="png")  # by default lossy
+    return gradio.Interface(translate, *ends, title=f"{a} to {b}")
 
 
 if __name__ == "__main__":

@@ -41,9 +41,8 @@ def test_fid_in_training_is_of_the_images_of_its_step():
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     nbformat = pytest.importorskip("nbformat")
     client = pytest.importorskip("nbclient").NotebookClient
-    monkeypatch.setenv(
-        "PYTHONPATH", str(EXAMPLES.parent), prepend=":"
-    )  # of the kernel, in a checkout that is not installed
+    monkeypatch.setenv("PYTHONPATH", str(EXAMPLES.parent), prepend=":")  # of the kernel, in a checkout not installed
+    monkeypatch.delenv("MPLBACKEND", raising=False)  # a kernel draws into the notebook
     notebook = nbformat.read(EXAMPLES / "mixing.ipynb", as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells)
     client(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
@@ -67,7 +66,7 @@ def test_the_page_translates_a_picture(channels: int, tmp_path: Path, monkeypatc
     pixels = np.random.default_rng(0).integers(256, size=(32, 48, 4), dtype=np.uint8)
     pixels[..., 3] = 255
     picture = Image.fromarray(pixels)
-    pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB")).reshape(32, 48, channels)
+    pixels = np.array(picture.convert("L" if channels == 1 else "RGB")).reshape(32, 48, channels)
     with torch.no_grad():
         expected = (generator(torch.from_numpy(pixels).permute(2, 0, 1)[None] / 127.5 - 1)[0] + 1) * 127.5
     found = torch.from_numpy(np.array(translate(picture))).permute(2, 0, 1).float()

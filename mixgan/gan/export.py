@@ -22,7 +22,7 @@ from mixgan.engine.run_folder import (
 )
 from mixgan.gan.card import generator_card
 from mixgan.gan.published import to_published
-from mixgan.gan.tiling import SMALLEST, STEP, pad_by_reflection
+from mixgan.gan.tiling import SMALLEST, STEP
 from mixgan.gan.weights import (
     GENERATORS,
     HUB_FILE,
@@ -34,7 +34,6 @@ from mixgan.gan.weights import (
     read_network,
     single_file,
 )
-from mixgan.ops.transforms import to_signed
 
 #: Optional packages of ONNX, and the largest difference from torch, in images of [-1, 1], that a file may have.
 PACKAGES, TOLERANCE = ("onnx", "onnxscript", "onnxruntime"), 1e-3
@@ -103,11 +102,7 @@ def export_generators(source: Path, options: ExportOptions, output: Path) -> lis
         direction: Direction = found.direction or way or "AtoB"
         name = name_of(found, direction)
         if options.format == "onnx":
-            network = found.build()
-            noise = torch.Generator().manual_seed(0)
-            image = torch.randint(256, (found.shape["in_channels"], 64, 64), dtype=torch.uint8, generator=noise)
-            difference = export_onnx(network, output / f"{name}.onnx", image)
-            print(f"{name}.onnx differs from torch by at most {difference:.1e} (of -1..1)", flush=True)
+            export_onnx(found, output / f"{name}.onnx")
             written.append(output / f"{name}.onnx")
         elif options.format == "hub":
             written.append(export_hub(found, direction, output / name, options.weights))
@@ -226,16 +221,12 @@ def check_packages(flag: str) -> None:
 
 
 @torch.no_grad()
-def export_onnx(generator: nn.Module, path: Path, image: Tensor) -> float:
-    """Write a generator as ONNX and compare it with torch on an image.
+def export_onnx(found: SavedGenerator, path: Path) -> float:
+    """Write a generator as ONNX, compare it with torch on noise, and print by how much they differ.
 
     The file maps ``images`` (batch,C,4h,4w) float32 in [-1,1] to ``translated`` of the same size; batch, h >= 2 and w >= 2 are
-    free (of a U-Net, multiples of its ``multiple``). The file is only written if onnxruntime and torch agree.
-
-    Args:
-        generator: in eval mode, on the CPU.
-        path: the file, replaced if there is one.
-        image: (C,H,W) uint8 to compare on, of any size.
+    free (of a U-Net, multiples of its ``multiple``). The file, which replaces one that is there, is only written if onnxruntime
+    and torch agree.
 
     Returns:
         The largest absolute difference of the two outputs.
@@ -243,15 +234,21 @@ def export_onnx(generator: nn.Module, path: Path, image: Tensor) -> float:
     Raises:
         ValueError: the difference is above ``TOLERANCE``.
     """
+    generator, channels = found.build(), found.shape["in_channels"]
     step = getattr(generator, "multiple", STEP)
     free = (
         torch.export.Dim("batch"),
         *(step * torch.export.Dim(side, min=max(1, SMALLEST // step)) for side in ("h", "w")),
     )
     few = max(2, 32 // step)  # different sizes, as equal ones would be tied together
-    example = torch.zeros(2, len(image), few * step, (few + 1) * step)
-    padded, _ = pad_by_reflection(to_signed(image[None]), step)
-    return write_onnx(generator, path, example, dict(zip((0, 2, 3), free, strict=True)), padded, output="translated")
+    example = torch.zeros(2, channels, few * step, (few + 1) * step)
+    side = -(-64 // step) * step
+    images = torch.rand(1, channels, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    difference = write_onnx(
+        generator, path, example, dict(zip((0, 2, 3), free, strict=True)), images, output="translated"
+    )
+    print(f"{path}: differs from torch by at most {difference:.1e} (of -1..1)", flush=True)
+    return difference
 
 
 def write_onnx(
