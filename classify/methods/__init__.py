@@ -13,6 +13,7 @@ from classify.methods.manifold_mixup import ManifoldMixup, PatchUp
 from classify.methods.method import Method, MethodOutput
 from classify.methods.mixed_samples import MixedSamples, MixSchedule
 from classify.methods.multi_sample import MultiSample
+from mixgan.engine.annotations import convert_options
 from mixgan.mixing import build_mixer, list_mixers
 from mixgan.mixing.registry import mixer_options, parts_of
 
@@ -64,16 +65,13 @@ def build_method(
         mean, std: the normalisation of the images.
 
     Raises:
-        ValueError: unknown name or option, or a schedule for a method that has none.
+        ValueError: unknown name or option, an option out of range, or a schedule for a method that has none.
     """
-    unknown = [key for key in options or {} if key not in method_options(name)]
-    if unknown:
-        known = ", ".join(method_options(name)) or "none"
-        raise ValueError(f"{name} has no option {', '.join(map(repr, unknown))}; it knows: {known}")
+    own = convert_options(options or {}, method_options(name), "--method")
     if name not in METHODS:
         filled = with_moments(name, mixer or {}, mean=mean, std=std)
         mixing = build_mixer(name, num_classes=num_classes, **filled)
-        return MixedSamples(network, mixing, schedule=schedule, mean=mean, std=std, **(options or {}))
+        return MixedSamples(network, mixing, schedule=schedule, mean=mean, std=std, **own)
     if mixer:
         raise ValueError(f"{name} has no mixer of its own, so no option --mixer.{next(iter(mixer)).replace('_', '-')}")
     if schedule is not None and schedule != MixSchedule():
@@ -81,7 +79,7 @@ def build_method(
             f"--mix-prob, --mix-off-epoch, --mix-off-last, --mix-epochs, --mix-warmup and --partner are for mixers, "
             f"not for {name}"
         )
-    return METHODS[name](network, num_classes=num_classes, mean=mean, std=std, **(options or {}))
+    return METHODS[name](network, num_classes=num_classes, mean=mean, std=std, **own)
 
 
 def with_moments(

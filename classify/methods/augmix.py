@@ -1,13 +1,14 @@
 """AugMix: mixtures of chains of simple augmentations, and a consistency loss between the clean image and two mixtures."""
 
 import math
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classify.methods.method import Method, MethodOutput
-from mixgan.mixing.mixer import check_positive
+from classify.methods.method import Method, MethodOutput, Weight
+from mixgan.engine.annotations import Above0, AtLeast1, Range
 from mixgan.mixing.sampling import Draws
 from mixgan.ops import augment
 
@@ -47,24 +48,17 @@ class AugMix(Method):
         num_classes: int,
         mean: tuple[float, ...] = (0.0,),
         std: tuple[float, ...] = (1.0,),
-        width: int = 3,
-        depth: tuple[int, int] = (1, 3),
-        severity: float = 3.0,
-        alpha: float = 1.0,
-        consistency: float = 12.0,
+        width: AtLeast1 = 3,
+        depth: tuple[AtLeast1, AtLeast1] = (1, 3),
+        severity: Annotated[float, Range(least=1, most=10)] = 3.0,
+        alpha: Above0 = 1.0,
+        consistency: Weight = 12.0,
     ) -> None:
         super().__init__(network, mean=mean, std=std)
-        if width < 1:
-            raise ValueError(f"--method.width must be at least 1, got {width}")
-        if not 1 <= depth[0] <= depth[1]:
-            raise ValueError(f"--method.depth must be (least, most) with 1 <= least <= most, got {depth}")
-        if not 1 <= severity <= 10:
-            raise ValueError(f"--method.severity must lie in [1, 10], got {severity}")
-        if consistency < 0:
-            raise ValueError(f"--method.consistency must not be negative, got {consistency}")
+        if depth[0] > depth[1]:
+            raise ValueError(f"--method.depth must be (least, most) with least <= most, got {depth}")
         self.width, self.depth, self.severity = width, depth, severity
-        self.alpha = check_positive("--method.alpha", alpha)
-        self.consistency = consistency
+        self.alpha, self.consistency = alpha, consistency
 
     def forward(self, images: Tensor, labels: Tensor) -> MethodOutput:
         """One pass of the clean batch and both views. Logs the loss, the clean accuracy and the Jensen-Shannon divergence."""

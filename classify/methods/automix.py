@@ -7,18 +7,18 @@ import copy
 import math
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from classify.methods.method import Method, MethodOutput, check_choice, soft_accuracy
+from classify.methods.method import Method, MethodOutput, Weight, soft_accuracy
 from classify.networks.contract import first_convolution
+from mixgan.engine.annotations import Above0, AtLeast1, Probability
 from mixgan.engine.ema import follow
 from mixgan.mixing import Plan, build_mixer
-from mixgan.mixing.mixer import check_probability
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -58,8 +58,6 @@ class MixBlock(nn.Module):
 
     def __init__(self, channels: int, *, reduction: int = 2) -> None:
         super().__init__()
-        if reduction < 1:
-            raise ValueError(f"--method.reduction must be at least 1, got {reduction}")
         width = max(1, channels // reduction)
         # Lambda is the last input channel of all three.
         self.query = nn.Conv2d(channels + 1, width, 1, bias=False)
@@ -125,17 +123,13 @@ class MomentumTeacher(nn.Module):
         student: the network to follow; copied as it is now.
         momentum: m at the start of the run.
         schedule: how it rises, see ``momentum_at``.
-
-    Raises:
-        ValueError: momentum is not in [0, 1].
     """
 
     def __init__(
         self, student: nn.Module, *, momentum: float = 0.999, momentum_schedule: MomentumSchedule = "cosine"
     ) -> None:
         super().__init__()
-        self.first_momentum = check_probability("--method.momentum", momentum)
-        self.momentum = self.first_momentum
+        self.momentum = self.first_momentum = momentum
         self.momentum_schedule = momentum_schedule
         self.network = copy.deepcopy(student).requires_grad_(False)
         for module in self.network.modules():
@@ -200,8 +194,7 @@ class AutoMix(Method):
         num_classes, mean, std: of the data set.
 
     Raises:
-        ValueError: an option out of range, or a network without the features that the Mix Block needs, or without the embedding
-            that the clean loss's head needs.
+        ValueError: a network without the features that the Mix Block needs, or the embedding of the clean loss's head.
     """
 
     source = "AutoMix 4, Algorithm 1"
@@ -214,35 +207,27 @@ class AutoMix(Method):
         mean: tuple[float, ...] = (0.0,),
         std: tuple[float, ...] = (1.0,),
         mask: Mask = "mix-block",
-        alpha: float = 2.0,
+        alpha: Above0 = 2.0,
         per_batch: bool = True,
         layer: int = 3,
-        reduction: int = 2,
-        mask_weight: float = 0.1,
-        mask_margin: float = 0.1,
+        reduction: AtLeast1 = 2,
+        mask_weight: Weight = 0.1,
+        mask_margin: Probability = 0.1,
         mask_norm: MaskNorm = "l1",
-        lam_margin: float = 0.0,
+        lam_margin: Probability = 0.0,
         clean_loss: bool = True,
         pipeline: bool = True,
-        momentum: float = 0.999,
+        momentum: Probability = 0.999,
         momentum_schedule: MomentumSchedule = "cosine",
         tested: Tested = "student",
     ) -> None:
         super().__init__(network, mean=mean, std=std)
-        check_choice("mask", mask, get_args(Mask))
-        check_choice("mask-norm", mask_norm, get_args(MaskNorm))
-        check_choice("momentum-schedule", momentum_schedule, get_args(MomentumSchedule))
-        check_choice("tested", tested, get_args(Tested))
         # The Mix Block takes lambda and partner from mixup's plan, and replaces its constant mask.
         name = "cutmix" if mask == "cutmix" else "mixup"
         self.mixer = build_mixer(name, num_classes=num_classes, alpha=alpha, per_batch=per_batch)
         self.layer = layer
-        if mask_weight < 0:
-            raise ValueError(f"--method.mask-weight must not be negative, got {mask_weight}")
         self.mask_weight = self.gamma = mask_weight
-        self.mask_margin = check_probability("--method.mask-margin", mask_margin)
-        self.mask_norm = mask_norm
-        self.lam_margin = check_probability("--method.lam-margin", lam_margin)
+        self.mask_margin, self.mask_norm, self.lam_margin = mask_margin, mask_norm, lam_margin
         self.tested = tested
         learned = mask == "mix-block"
         self.mix_block = MixBlock(stage_channels(network, layer), reduction=reduction) if learned else None

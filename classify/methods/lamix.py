@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classify.methods.method import MethodOutput, check_choice
+from classify.methods.method import MethodOutput
 from classify.methods.mixed_samples import MixedSamples
+from mixgan.engine.annotations import Probability
 from mixgan.mixing import Mixer, build_mixer
-from mixgan.mixing.mixer import Plan, check_probability
+from mixgan.mixing.mixer import Plan
 from mixgan.mixing.puzzlemix import PuzzleMix
 from mixgan.mixing.sampling import Draws
 
@@ -41,7 +42,7 @@ class Lamix(MixedSamples):
         num_classes, mean, std: of the data set.
 
     Raises:
-        ValueError: an option out of range, or a network without an embedding.
+        ValueError: a network without an embedding.
     """
 
     source = "LaMix 2.2-2.4"
@@ -54,12 +55,11 @@ class Lamix(MixedSamples):
         mixer: Mixer | None = None,
         mean: tuple[float, ...] = (0.0,),
         std: tuple[float, ...] = (1.0,),
-        beta: float = 0.5,
+        beta: Probability = 0.5,
         local_label: LocalLabel = "lambda",
         originals: bool = True,
         per_batch: bool = False,
     ) -> None:
-        check_choice("local-label", local_label, tuple(LABEL_RANGES))
         if mixer is None:
             label_range = LABEL_RANGES[local_label]
             mixer = build_mixer("mixup-l", num_classes=num_classes, label_range=label_range, per_batch=per_batch)
@@ -69,7 +69,7 @@ class Lamix(MixedSamples):
                 f"lamix needs a network with embedding() and classifier, see classify.networks.contract; "
                 f"{type(network).__name__} does not have both"
             )
-        self.beta = check_probability("beta", beta)
+        self.beta = beta
         self.originals = originals
         # "the same as the fully-connected layer of the original network" (3.1)
         classifier = cast(nn.Linear, network.classifier)
@@ -141,14 +141,13 @@ class LamixPuzzle(Lamix):
         num_classes: int,
         mean: tuple[float, ...] = (0.0,),
         std: tuple[float, ...] = (1.0,),
-        beta: float = 1.0,
+        beta: Probability = 1.0,
         local_label: LocalLabel = "lambda",
         originals: bool = True,
         per_batch: bool = False,
         transport: bool = True,
         t_size: int = 4,
     ) -> None:
-        check_choice("local-label", local_label, tuple(LABEL_RANGES))
         mixer = HalfPuzzle(
             num_classes=num_classes,
             label_range=LABEL_RANGES[local_label],

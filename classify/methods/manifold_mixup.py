@@ -7,16 +7,17 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classify.methods.method import SoftLoss, check_choice, not_compiled, soft_target_loss
+from classify.methods.method import SoftLoss, not_compiled, soft_target_loss
 from classify.methods.mixed_samples import MixedSamples, MixSchedule
+from mixgan.engine.annotations import Above0, Probability
 from mixgan.mixing import Mixer, Plan, build_mixer
-from mixgan.mixing.mixer import check_positive, check_probability, paired_plan
+from mixgan.mixing.mixer import paired_plan
 from mixgan.mixing.sampling import Draws, host_choice
 
 PatchMode = Literal["soft", "hard"]
@@ -116,7 +117,7 @@ class ManifoldMixup(HiddenMixing):
         mean: tuple[float, ...] = (0.0,),
         std: tuple[float, ...] = (1.0,),
         layers: tuple[str, ...] = ("0", "1", "2"),
-        alpha: float = 2.0,
+        alpha: Above0 = 2.0,
         per_batch: bool = False,
         loss: SoftLoss = "soft-ce",
     ) -> None:
@@ -144,7 +145,7 @@ class PatchUp(HiddenMixing):
         loss: ``"soft-ce"``, or ``"bce"`` as published.
 
     Raises:
-        ValueError: a value out of range, or an unknown layer.
+        ValueError: an even block, or an unknown layer.
     """
 
     source = "Faramarzi et al. 2020; AutoMix 2"
@@ -159,9 +160,9 @@ class PatchUp(HiddenMixing):
         mode: PatchMode = "soft",
         layers: tuple[str, ...] = ("0", "1", "2"),
         block: int = 7,
-        gamma: float = 0.9,
-        alpha: float = 2.0,
-        prob: float = 1.0,
+        gamma: Probability = 0.9,
+        alpha: Above0 = 2.0,
+        prob: Probability = 1.0,
         per_batch: bool = False,
         loss: SoftLoss = "soft-ce",
     ) -> None:
@@ -169,7 +170,7 @@ class PatchUp(HiddenMixing):
             num_classes=num_classes, mode=mode, block=block, gamma=gamma, alpha=alpha, per_batch=per_batch
         )
         cutmix = build_mixer("cutmix", num_classes=num_classes, per_batch=per_batch)
-        schedule = MixSchedule(prob=check_probability("--method.prob", prob))
+        schedule = MixSchedule(prob=prob)
         super().__init__(network, cutmix, blocks, layers=layers, schedule=schedule, mean=mean, std=std, loss=loss)
 
     def mixed_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -194,12 +195,9 @@ class PatchUpBlocks(Mixer):
         self, *, num_classes: int, mode: PatchMode, block: int, gamma: float, alpha: float, per_batch: bool
     ) -> None:
         super().__init__(num_classes=num_classes, per_batch=per_batch)
-        check_choice("mode", mode, get_args(PatchMode))
         if block < 1 or block % 2 == 0:
             raise ValueError(f"--method.block must be odd and at least 1, got {block}")
-        self.mode, self.block = mode, block
-        self.gamma = check_probability("--method.gamma", gamma)
-        self.alpha = check_positive("--method.alpha", alpha)
+        self.mode, self.block, self.gamma, self.alpha = mode, block, gamma, alpha
 
     def build_plan(self, images: Tensor, saliency: Tensor | None, lam: Tensor | None, draws: Draws) -> Plan:
         """Blocks, lambda and partner; ``images`` are the features. A given ``lam`` is the own share inside the blocks."""

@@ -1,13 +1,14 @@
 """The contract of a training method: the loss of a batch, and what happens around a step."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mixgan.engine.annotations import Range
 from mixgan.ops.transforms import Normalization
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
+#: Of a term in a loss.
+Weight = Annotated[float, Range(least=0)]
 
 
 def not_compiled(function: Callable[P, T]) -> Callable[P, T]:
@@ -46,6 +49,7 @@ class Method(nn.Module):
     """Owns the network and all that is trained or kept beside it (mixers, heads, teachers).
 
     ``forward`` is called once per step, so that several processes synchronise once. The loop never asks which method it runs.
+    ``build_method`` checks the options, which are the constructor's keywords, by their annotations.
     Everything that a resumed run needs is in parameters, buffers and extra state. Parameters that are not trained have
     ``requires_grad`` off; all others get a gradient in every step.
 
@@ -100,12 +104,6 @@ class Method(nn.Module):
     def pictures(self, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> dict[str, Tensor]:
         """The method applied to a few normalised images: named columns of a figure, (B,C,H,W) or (B,1,H,W) in [0,1]."""
         return {"image": images}
-
-
-def check_choice(option: str, value: object, choices: Sequence[object]) -> None:
-    """ValueError, naming the flag and the choices, unless an option's value is one of them."""
-    if value not in choices:
-        raise ValueError(f"--method.{option} must be one of {', '.join(map(str, choices))}, got {value!r}")
 
 
 SoftLoss = Literal["soft-ce", "bce"]

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,12 +12,13 @@ from classify.methods.method import (
     Method,
     MethodOutput,
     SoftLoss,
-    check_choice,
+    Weight,
     not_compiled,
     soft_accuracy,
     soft_target_loss,
     top2_metrics,
 )
+from mixgan.engine.annotations import Probability
 from mixgan.mixing import (
     CoMixup,
     Mixer,
@@ -29,7 +30,6 @@ from mixgan.mixing import (
     static_saliency,
 )
 from mixgan.mixing.interpolation import Erm, smoothed
-from mixgan.mixing.mixer import check_probability
 from mixgan.mixing.sampling import host_choice
 
 
@@ -47,7 +47,7 @@ class MixSchedule:
             over the classes of the batch.
 
     Raises:
-        ValueError: a value out of range.
+        ValueError: ``epochs`` is something else.
     """
 
     prob: float = 1.0
@@ -57,11 +57,6 @@ class MixSchedule:
     partner: Literal["random", "same", "other", "balanced"] = "random"
 
     def __post_init__(self) -> None:
-        check_choice("--partner", self.partner, ("random", "same", "other", "balanced"))
-        check_probability("--mix-prob", self.prob)
-        for flag, value in (("--mix-off-epoch", self.off_epoch), ("--mix-warmup", self.warmup)):
-            if value is not None and value < 0:
-                raise ValueError(f"{flag} must not be negative, got {value}")
         self._cycle()
 
     def share(self, epoch: int) -> float:
@@ -102,7 +97,7 @@ class MixedSamples(Method):
         smoothing: label smoothing on top of the mixed labels, (1 - smoothing) * t + smoothing / K (LaMix table 5).
 
     Raises:
-        ValueError: a value out of range, or ``reuse_forward`` without a clean loss or gradient saliency.
+        ValueError: ``reuse_forward`` without a clean loss or gradient saliency.
     """
 
     def __init__(
@@ -114,14 +109,11 @@ class MixedSamples(Method):
         mean: tuple[float, ...] = (0.0,),
         std: tuple[float, ...] = (1.0,),
         loss: SoftLoss = "soft-ce",
-        clean_weight: float = 0.0,
+        clean_weight: Weight = 0.0,
         reuse_forward: bool = False,
-        smoothing: float = 0.0,
+        smoothing: Probability = 0.0,
     ) -> None:
         super().__init__(network, mean=mean, std=std)
-        check_choice("loss", loss, get_args(SoftLoss))
-        if clean_weight < 0:
-            raise ValueError(f"--method.clean-weight must not be negative, got {clean_weight}")
         if reuse_forward and clean_weight == 0:
             raise ValueError(
                 "--method.reuse-forward reuses the clean loss's pass: it needs --method.clean-weight above 0"
@@ -134,7 +126,7 @@ class MixedSamples(Method):
         self.unmixed = build_mixer("erm", num_classes=mixer.num_classes)
         self.schedule = schedule or MixSchedule()
         self.loss, self.clean_weight, self.reuse_forward = loss, clean_weight, reuse_forward
-        self.smoothing = check_probability("--method.smoothing", smoothing)
+        self.smoothing = smoothing
         self.share = self.schedule.share(0)
 
     def before_step(self, epoch: int, progress: float) -> None:

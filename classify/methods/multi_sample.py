@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classify.methods.method import Method, MethodOutput, check_choice
+from classify.methods.method import Method, MethodOutput
 from classify.networks.contract import double_input, double_output
-from mixgan.mixing.mixer import check_positive
+from mixgan.engine.annotations import Above0
 from mixgan.mixing.sampling import Draws
 
 if TYPE_CHECKING:
@@ -51,22 +51,17 @@ class MultiSample(Method):
         std: tuple[float, ...] = (1.0,),
         heads: Literal[1, 2] = 2,
         interpolate: Interpolate = "paper",
-        alpha: float = 1.0,
+        alpha: Above0 = 1.0,
         per_batch: bool = False,
         random_label: RandomLabel = "none",
     ) -> None:
         super().__init__(network, mean=mean, std=std)
-        check_choice("heads", heads, (1, 2))
-        check_choice("interpolate", interpolate, ("paper", "none", "samples", "labels", "both"))
-        check_choice("random-label", random_label, ("none", "first", "second"))
         if num_classes < 2:
             raise ValueError(f"multi-sample needs at least 2 classes, got {num_classes}")
         if interpolate == "paper":
             interpolate = "none" if heads == 2 else "both"
         self.heads, self.interpolate, self.random_label = heads, interpolate, random_label
-        self.num_classes = num_classes
-        self.per_batch = per_batch
-        self.alpha = check_positive("--method.alpha", alpha)
+        self.num_classes, self.per_batch, self.alpha = num_classes, per_batch, alpha
         double_input(network)
         if heads == 2:
             double_output(network)

@@ -13,38 +13,48 @@ from torch import nn
 
 from mixgan.engine.annotations import convert
 
-#: Name -> module:function of the network, imported when it is used, and the stem where the function has a choice.
-_NETWORKS = {
-    "bundled": "mixgan.evaluate.features:BundledNetwork",
-    "preact-resnet18": "classify.networks.preact_resnet:preact_resnet18",
-    "preact-resnet34": "classify.networks.preact_resnet:preact_resnet34",
-    "preact-resnet50": "classify.networks.preact_resnet:preact_resnet50",
-    "preact-resnet101": "classify.networks.preact_resnet:preact_resnet101",
-    "preact-resnet18-published": "classify.networks.preact_resnet:preact_resnet18_published",
-    "preact-resnet34-published": "classify.networks.preact_resnet:preact_resnet34_published",
-    "preact-resnet50-published": "classify.networks.preact_resnet:preact_resnet50_published",
-    "preact-resnet101-published": "classify.networks.preact_resnet:preact_resnet101_published",
-    "preact-resnet18-2d": "classify.networks.preact_resnet:TwoUnitBottleneck",
-    "resnet18": "classify.networks.resnet:resnet18",
-    "resnet34": "classify.networks.resnet:resnet34",
-    "resnet50": "classify.networks.resnet:resnet50",
-    "resnet101": "classify.networks.resnet:resnet101",
-    "resnet18-imagenet": "classify.networks.resnet:resnet18:imagenet",
-    "resnet34-imagenet": "classify.networks.resnet:resnet34:imagenet",
-    "resnet50-imagenet": "classify.networks.resnet:resnet50:imagenet",
-    "resnet101-imagenet": "classify.networks.resnet:resnet101:imagenet",
-    "resnet56": "classify.networks.resnet:resnet56",
-    "resnext29-8x64d": "classify.networks.resnet:resnext29_8x64d",
-    "resnext50-32x4d": "classify.networks.resnet:resnext50_32x4d",
-    "resnext50-32x4d-imagenet": "classify.networks.resnet:resnext50_32x4d:imagenet",
-    "resnext101-64x4d-imagenet": "classify.networks.resnet:resnext101_64x4d",
-    "wide-resnet-28-10": "classify.networks.preact_resnet:wide_resnet_28_10",
-    "densenet121": "classify.networks.densenet:densenet121",
-    "densenet121-imagenet": "classify.networks.densenet:densenet121:imagenet",
-    "densenet-bc-190": "classify.networks.densenet:densenet_bc_190",
-    "vgg11": "classify.networks.convnets:vgg11",
-    "lenet": "classify.networks.convnets:LeNet",
-    "conv9": "classify.networks.convnets:Conv9",
+_PREACT, _RESNET = "classify.networks.preact_resnet:PreActResNet", "classify.networks.resnet:ResNet"
+_18, _34 = {"depths": (2, 2, 2, 2)}, {"depths": (3, 4, 6, 3)}
+_50, _101 = {"depths": (3, 4, 6, 3), "bottleneck": True}, {"depths": (3, 4, 23, 3), "bottleneck": True}
+_32X4D, _64X4D = {"groups": 32, "width_per_group": 4}, {"groups": 64, "width_per_group": 4}
+_121 = {"growth_rate": 32, "depths": (6, 12, 24, 16)}
+_VGG11 = {"widths": ((64,), (128,), (256, 256), (512, 512), (512, 512))}  # configuration A
+_PUBLISHED, _IMAGENET = {"last_norm": False}, {"stem": "imagenet"}
+#: Name -> module:class of the network, imported when it is used, and what its constructor gets beside classes and channels.
+_NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "bundled": ("mixgan.evaluate.features:BundledNetwork", {}),
+    "preact-resnet18": (_PREACT, _18),
+    "preact-resnet34": (_PREACT, _34),
+    "preact-resnet50": (_PREACT, _50),
+    "preact-resnet101": (_PREACT, _101),
+    "preact-resnet18-published": (_PREACT, _18 | _PUBLISHED),
+    "preact-resnet34-published": (_PREACT, _34 | _PUBLISHED),
+    "preact-resnet50-published": (_PREACT, _50 | _PUBLISHED),
+    "preact-resnet101-published": (_PREACT, _101 | _PUBLISHED),
+    "preact-resnet18-2d": ("classify.networks.preact_resnet:TwoUnitBottleneck", {}),
+    "resnet18": (_RESNET, _18),
+    "resnet34": (_RESNET, _34),
+    "resnet50": (_RESNET, _50),
+    "resnet101": (_RESNET, _101),
+    "resnet18-imagenet": (_RESNET, _18 | _IMAGENET),
+    "resnet34-imagenet": (_RESNET, _34 | _IMAGENET),
+    "resnet50-imagenet": (_RESNET, _50 | _IMAGENET),
+    "resnet101-imagenet": (_RESNET, _101 | _IMAGENET),
+    "resnet56": ("classify.networks.resnet:CifarResNet", {"depth": 9}),
+    "resnext29-8x64d": ("classify.networks.resnet:CifarResNeXt", {"depth": 3, "groups": 8, "width_per_group": 64}),
+    "resnext50-32x4d": (_RESNET, _50 | _32X4D),
+    "resnext50-32x4d-imagenet": (_RESNET, _50 | _32X4D | _IMAGENET),
+    "resnext101-64x4d-imagenet": (_RESNET, _101 | _64X4D | _IMAGENET),
+    "wide-resnet-28-10": ("classify.networks.preact_resnet:WideResNet", {"depth": 28, "widening": 10}),
+    "densenet121": ("classify.networks.densenet:DenseNet", _121),
+    "densenet121-imagenet": ("classify.networks.densenet:DenseNet", _121 | _IMAGENET),
+    "densenet-bc-190": (
+        "classify.networks.densenet:DenseNet",
+        {"growth_rate": 40, "depths": (31, 31, 31), "save_memory": True},
+    ),
+    "vgg11": ("classify.networks.convnets:VGG", _VGG11),
+    "lenet": ("classify.networks.convnets:LeNet", {}),
+    "conv9": ("classify.networks.convnets:Conv9", {}),
 }
 
 _TIMM = "timm:"
@@ -85,7 +95,7 @@ def build_network(name: str, *, num_classes: int, in_channels: int = 3) -> nn.Mo
 
 
 def _builder(name: str) -> tuple[Callable[[], Callable[..., nn.Module]], dict[str, Any]]:
-    """What gives a network's class or function, imported only then, and its keywords: ``conv9:width=96`` has a width.
+    """What gives a network's class, imported only then, and its keywords: ``conv9:width=96`` has a width.
 
     Raises:
         ValueError: an unknown name or option, or a value that does not fit.
@@ -93,13 +103,14 @@ def _builder(name: str) -> tuple[Callable[[], Callable[..., nn.Module]], dict[st
     plain, colon, text = name.partition(":")
     if plain not in _NETWORKS:
         raise ValueError(f"unknown --network {name!r}; known: {', '.join(_NETWORKS)}, and timm:NAME for timm's models")
-    module, function, *stem = _NETWORKS[plain].split(":")
+    place, keywords = _NETWORKS[plain]
+    module, _, kind = place.partition(":")
 
     def build() -> Callable[..., nn.Module]:
-        return getattr(import_module(module), function)
+        return getattr(import_module(module), kind)
 
     if not colon:
-        return build, {"stem": stem[0]} if stem else {}
+        return build, keywords
     known = {key: option for key, option in signature(build()).parameters.items() if key in _OPTIONS}
     pairs = [part.partition("=") for part in text.split(",")]
     if not known or not all(equals and key in known for key, equals, _ in pairs):

@@ -27,7 +27,7 @@ class Network(Protocol):
 
 
 class PooledNetwork(nn.Module):
-    """Base of the networks whose embedding is the spatial mean of their last stage: stages and classifier are theirs."""
+    """Base of our networks: stages and classifier are theirs; the embedding is the last stage's spatial mean, or theirs too."""
 
     classifier: nn.Linear
 

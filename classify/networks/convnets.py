@@ -9,7 +9,7 @@ from classify.networks.contract import PooledNetwork, outputs_of
 from mixgan.engine.annotations import AtLeast1, Range
 
 
-class LeNet(nn.Module):
+class LeNet(PooledNetwork):
     """LeNet-5 (LeCun et al. 1998) with ReLU and max pooling: 62,006 parameters for 10 classes and 3 channels.
 
     Two 5x5 convolutions and three linear layers. Stages are the two convolutions after their ReLU: 28x28 and 10x10 px of images
@@ -32,9 +32,6 @@ class LeNet(nn.Module):
         """(B,84), the second linear layer after its ReLU."""
         x = F.adaptive_avg_pool2d(F.max_pool2d(self.stages(x)[-1], 2), 5)
         return F.relu(self.fc2(F.relu(self.fc1(x.flatten(1)))))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.embedding(x))
 
 
 class VGG(PooledNetwork):
@@ -64,12 +61,6 @@ class VGG(PooledNetwork):
     def embedding(self, x: Tensor) -> Tensor:
         """(B,512), the last stage after its max pooling, which leaves one value of 32x32 px; the mean of larger images'."""
         return F.max_pool2d(self.stages(x)[-1], 2).mean(dim=(2, 3))
-
-
-def vgg11(*, num_classes: int, in_channels: int = 3) -> VGG:
-    """VGG-11 with batch norm: 9,231,114 parameters for 10 classes and 3 channels."""
-    widths = ((64,), (128,), (256, 256), (512, 512), (512, 512))  # configuration A
-    return VGG(widths, num_classes=num_classes, in_channels=in_channels)
 
 
 class Conv9(PooledNetwork):

@@ -123,13 +123,3 @@ def disposable_buffers(module: nn.Module) -> Iterator[None]:
     finally:
         for name, buffer in buffers.items():
             setattr(module, name, buffer)
-
-
-def densenet121(*, num_classes: int, in_channels: int = 3, stem: Stem = "cifar") -> DenseNet:
-    """DenseNet-121: with the CIFAR stem 6,956,298 parameters for 10 classes and 3 channels."""
-    return DenseNet(32, (6, 12, 24, 16), num_classes=num_classes, in_channels=in_channels, stem=stem)
-
-
-def densenet_bc_190(*, num_classes: int, in_channels: int = 3) -> DenseNet:
-    """DenseNet-BC of 190 layers, k = 40, saving memory: 25,624,430 parameters for 10 classes and 3 channels."""
-    return DenseNet(40, (31, 31, 31), num_classes=num_classes, in_channels=in_channels, save_memory=True)

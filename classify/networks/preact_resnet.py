@@ -6,12 +6,10 @@ pooling: its networks are the ``-published`` ones. The others have both, because
 0.1 blow the loss up to hundreds or to NaN.
 """
 
-from functools import partial
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classify.networks.contract import PooledNetwork
+from classify.networks.contract import PooledNetwork, outputs_of
 
 
 class PreActBlock(nn.Module):
@@ -57,9 +55,6 @@ class PreActBottleneck(nn.Module):
         return self.conv3(F.relu(self.bn3(out))) + shortcut
 
 
-Block = type[PreActBlock] | type[PreActBottleneck]
-
-
 def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Conv2d | None:
     if stride == 1 and in_channels == out_channels:
         return None
@@ -67,11 +62,11 @@ def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Conv2d | N
 
 
 class PreActResNet(PooledNetwork):
-    """A 3x3 stem and stages of ``block``, each but the first halving the size; a last batch norm and ReLU before pooling.
+    """A 3x3 stem and stages of blocks, each but the first halving the size; a last batch norm and ReLU before pooling.
 
     Args:
-        block: a class called as ``block(in_channels, width, stride)``, giving ``width * block.expansion`` channels.
         depths: blocks in each stage.
+        bottleneck: whether they are ``PreActBottleneck``, not ``PreActBlock``.
         widths: base channels of each stage.
         stem_width: channels of the stem.
         last_norm: False leaves out the last batch norm and its ReLU.
@@ -79,11 +74,11 @@ class PreActResNet(PooledNetwork):
 
     def __init__(
         self,
-        block: Block,
         depths: tuple[int, ...],
         *,
         num_classes: int,
         in_channels: int = 3,
+        bottleneck: bool = False,
         widths: tuple[int, ...] = (64, 128, 256, 512),
         stem_width: int = 64,
         last_norm: bool = True,
@@ -91,66 +86,23 @@ class PreActResNet(PooledNetwork):
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, stem_width, 3, padding=1, bias=False)
         self.stage_names = tuple(f"layer{number}" for number in range(1, len(depths) + 1))
+        block: type[PreActBlock | PreActBottleneck] = PreActBottleneck if bottleneck else PreActBlock
         channels = stem_width
         for name, width, depth in zip(self.stage_names, widths, depths, strict=True):
-            stride = 1 if name == "layer1" else 2
-            self.add_module(name, _stage(block, channels, width, depth, stride=stride))
+            blocks = [block(channels, width, 1 if name == "layer1" else 2)]
             channels = width * block.expansion
+            blocks += [block(channels, width) for _ in range(depth - 1)]
+            self.add_module(name, nn.Sequential(*blocks))
         self.norm = nn.BatchNorm2d(channels) if last_norm else None
         self.classifier = nn.Linear(channels, num_classes)
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        maps = []
-        x = self.conv1(x)
-        for name in self.stage_names:
-            x = self.get_submodule(name)(x)
-            maps.append(x)
-        return maps
+        return outputs_of(map(self.get_submodule, self.stage_names), self.conv1(x))
 
     def embedding(self, x: Tensor) -> Tensor:
         """(B,D), the spatial mean of the last stage, after the last batch norm and ReLU where there are any."""
         last = self.stages(x)[-1]
         return (last if self.norm is None else F.relu(self.norm(last))).mean(dim=(2, 3))
-
-
-def _stage(block: Block, in_channels: int, width: int, depth: int, *, stride: int) -> nn.Sequential:
-    first = block(in_channels, width, stride)
-    return nn.Sequential(first, *(block(width * block.expansion, width) for _ in range(depth - 1)))
-
-
-def preact_resnet18(*, num_classes: int, in_channels: int = 3, last_norm: bool = True) -> PreActResNet:
-    """PreAct ResNet-18: 11,172,170 parameters for 10 classes and 3 channels."""
-    return PreActResNet(
-        PreActBlock, (2, 2, 2, 2), num_classes=num_classes, in_channels=in_channels, last_norm=last_norm
-    )
-
-
-def preact_resnet34(*, num_classes: int, in_channels: int = 3, last_norm: bool = True) -> PreActResNet:
-    """PreAct ResNet-34: 21,280,330 parameters for 10 classes and 3 channels."""
-    return PreActResNet(
-        PreActBlock, (3, 4, 6, 3), num_classes=num_classes, in_channels=in_channels, last_norm=last_norm
-    )
-
-
-def preact_resnet50(*, num_classes: int, in_channels: int = 3, last_norm: bool = True) -> PreActResNet:
-    """PreAct ResNet-50: 23,513,162 parameters for 10 classes and 3 channels."""
-    return PreActResNet(
-        PreActBottleneck, (3, 4, 6, 3), num_classes=num_classes, in_channels=in_channels, last_norm=last_norm
-    )
-
-
-def preact_resnet101(*, num_classes: int, in_channels: int = 3, last_norm: bool = True) -> PreActResNet:
-    """PreAct ResNet-101: 42,505,290 parameters for 10 classes and 3 channels."""
-    return PreActResNet(
-        PreActBottleneck, (3, 4, 23, 3), num_classes=num_classes, in_channels=in_channels, last_norm=last_norm
-    )
-
-
-#: Without the last batch norm and ReLU, as published mixing code has them; 11,171,146 parameters for 18 layers.
-preact_resnet18_published = partial(preact_resnet18, last_norm=False)
-preact_resnet34_published = partial(preact_resnet34, last_norm=False)
-preact_resnet50_published = partial(preact_resnet50, last_norm=False)
-preact_resnet101_published = partial(preact_resnet101, last_norm=False)
 
 
 class TwoUnitBottleneck(PreActResNet):
@@ -160,7 +112,7 @@ class TwoUnitBottleneck(PreActResNet):
     """
 
     def __init__(self, *, num_classes: int, in_channels: int = 3) -> None:
-        super().__init__(PreActBlock, (2, 2, 2, 2), num_classes=num_classes, in_channels=in_channels)
+        super().__init__((2, 2, 2, 2), num_classes=num_classes, in_channels=in_channels)
         self.squeeze = nn.Sequential(nn.Linear(512, 2), nn.Tanh())
         self.expand = nn.Sequential(nn.Linear(2, 100), nn.Tanh(), nn.Linear(100, 512), nn.Tanh())
 
@@ -187,7 +139,6 @@ class WideResNet(PreActResNet):
         if depth < 10 or depth % 6 != 4:
             raise ValueError(f"the depth of a WideResNet must be 10, 16, 22, 28, ..., got {depth}")
         super().__init__(
-            PreActBlock,
             ((depth - 4) // 6,) * 3,
             num_classes=num_classes,
             in_channels=in_channels,
@@ -197,8 +148,3 @@ class WideResNet(PreActResNet):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")  # as the authors do
-
-
-def wide_resnet_28_10(*, num_classes: int, in_channels: int = 3) -> WideResNet:
-    """WideResNet-28-10: 36,479,194 parameters for 10 classes and 3 channels."""
-    return WideResNet(28, 10, num_classes=num_classes, in_channels=in_channels)

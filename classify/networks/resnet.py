@@ -11,7 +11,7 @@ import torchvision.models
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from classify.networks.contract import PooledNetwork
+from classify.networks.contract import PooledNetwork, outputs_of
 
 Stem = Literal["cifar", "imagenet"]
 
@@ -22,7 +22,8 @@ class ResNet(PooledNetwork, torchvision.models.ResNet):
     Parameter names are torchvision's, except that its ``fc`` is called ``classifier`` here.
 
     Args:
-        block, depths: torchvision's block class and the number of blocks in each of the four stages.
+        depths: blocks in each of the four stages.
+        bottleneck: whether they are torchvision's ``Bottleneck``, not ``BasicBlock``.
         stem: ``"cifar"`` = one 3x3 convolution at full size and no max pooling, for images around 32 to 64 px;
             ``"imagenet"`` = 7x7 convolution and max pooling, each halving the size.
         groups, width_per_group: of the 3x3 convolutions in bottleneck blocks, where ResNeXts differ.
@@ -38,17 +39,18 @@ class ResNet(PooledNetwork, torchvision.models.ResNet):
 
     def __init__(
         self,
-        block: type[BasicBlock | Bottleneck],
         depths: tuple[int, int, int, int],
         *,
         num_classes: int,
         in_channels: int = 3,
+        bottleneck: bool = False,
         stem: Stem = "cifar",
         groups: int = 1,
         width_per_group: int = 64,
     ) -> None:
         if stem not in ("cifar", "imagenet"):
             raise ValueError(f"stem must be 'cifar' or 'imagenet', got {stem!r}")
+        block: type[BasicBlock | Bottleneck] = Bottleneck if bottleneck else BasicBlock
         super().__init__(block, list(depths), num_classes=num_classes, groups=groups, width_per_group=width_per_group)
         self.classifier: nn.Linear = self.fc  # type: ignore[assignment]  # a Linear in every ResNet of torchvision
         del self.fc, self.avgpool  # pooling is the base class's embedding()
@@ -60,44 +62,8 @@ class ResNet(PooledNetwork, torchvision.models.ResNet):
         nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")  # as torchvision does
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        maps = []
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x = layer(x)
-            maps.append(x)
-        return maps
-
-
-def resnet18(*, num_classes: int, in_channels: int = 3, stem: Stem = "cifar") -> ResNet:
-    """ResNet-18: with the CIFAR stem 11,173,962 parameters for 10 classes and 3 channels."""
-    return ResNet(BasicBlock, (2, 2, 2, 2), num_classes=num_classes, in_channels=in_channels, stem=stem)
-
-
-def resnet34(*, num_classes: int, in_channels: int = 3, stem: Stem = "cifar") -> ResNet:
-    """ResNet-34: with the CIFAR stem 21,282,122 parameters for 10 classes and 3 channels."""
-    return ResNet(BasicBlock, (3, 4, 6, 3), num_classes=num_classes, in_channels=in_channels, stem=stem)
-
-
-def resnet50(*, num_classes: int, in_channels: int = 3, stem: Stem = "cifar") -> ResNet:
-    """ResNet-50: with the CIFAR stem 23,520,842 parameters for 10 classes and 3 channels."""
-    return ResNet(Bottleneck, (3, 4, 6, 3), num_classes=num_classes, in_channels=in_channels, stem=stem)
-
-
-def resnet101(*, num_classes: int, in_channels: int = 3, stem: Stem = "cifar") -> ResNet:
-    """ResNet-101: with the CIFAR stem 42,512,970 parameters for 10 classes and 3 channels."""
-    return ResNet(Bottleneck, (3, 4, 23, 3), num_classes=num_classes, in_channels=in_channels, stem=stem)
-
-
-def resnext50_32x4d(*, num_classes: int, in_channels: int = 3, stem: Stem = "cifar") -> ResNet:
-    """ResNeXt-50 32x4d: with the CIFAR stem 22,992,714 parameters for 10 classes and 3 channels."""
-    depths, options = (3, 4, 6, 3), {"num_classes": num_classes, "in_channels": in_channels}
-    return ResNet(Bottleneck, depths, **options, stem=stem, groups=32, width_per_group=4)
-
-
-def resnext101_64x4d(*, num_classes: int, in_channels: int = 3) -> ResNet:
-    """ResNeXt-101 64x4d, with the ImageNet stem: 83,455,272 parameters for 1000 classes and 3 channels."""
-    depths, options = (3, 4, 23, 3), {"num_classes": num_classes, "in_channels": in_channels}
-    return ResNet(Bottleneck, depths, **options, stem="imagenet", groups=64, width_per_group=4)
+        return outputs_of((self.layer1, self.layer2, self.layer3, self.layer4), x)
 
 
 class ThreeStages(PooledNetwork):
@@ -110,12 +76,7 @@ class ThreeStages(PooledNetwork):
     layer3: nn.Sequential
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        maps = []
-        x = F.relu(self.bn1(self.conv1(x)))
-        for layer in (self.layer1, self.layer2, self.layer3):
-            x = layer(x)
-            maps.append(x)
-        return maps
+        return outputs_of((self.layer1, self.layer2, self.layer3), F.relu(self.bn1(self.conv1(x))))
 
     def initialise(self, **options: Any) -> None:
         """He et al.'s normal weights (arXiv:1502.01852) in all convolutions."""
@@ -160,11 +121,6 @@ def _halving_stage(in_channels: int, depth: int) -> nn.Sequential:
     return nn.Sequential(first, *(BasicBlock(width, width) for _ in range(depth - 1)))
 
 
-def resnet56(*, num_classes: int, in_channels: int = 3) -> CifarResNet:
-    """ResNet-56 with shortcuts without weights: 853,018 parameters for 10 classes and 3 channels."""
-    return CifarResNet(9, num_classes=num_classes, in_channels=in_channels)
-
-
 class CifarResNeXt(ThreeStages):
     """Xie et al.'s ResNeXt for CIFAR (section 5.3): 9 * depth + 2 layers in bottleneck blocks of 256, 512 and 1024 channels.
 
@@ -197,8 +153,3 @@ def _bottleneck_stage(
     first = Bottleneck(in_channels, planes, stride, projection, groups=groups, base_width=base_width)
     rest = (Bottleneck(width, planes, groups=groups, base_width=base_width) for _ in range(depth - 1))
     return nn.Sequential(first, *rest)
-
-
-def resnext29_8x64d(*, num_classes: int, in_channels: int = 3) -> CifarResNeXt:
-    """ResNeXt-29 8x64d: 34,426,698 parameters for 10 classes and 3 channels."""
-    return CifarResNeXt(3, groups=8, width_per_group=64, num_classes=num_classes, in_channels=in_channels)

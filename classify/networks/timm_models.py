@@ -6,8 +6,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from classify.networks.contract import PooledNetwork
 
-class TimmNetwork(nn.Module):
+
+class TimmNetwork(PooledNetwork):
     """A timm model behind the network contract; its weights are random, its parameters are called as in timm below ``backbone``.
 
     Args:
@@ -45,9 +47,6 @@ class TimmNetwork(nn.Module):
         """(B,D), what timm's model gives its classifier."""
         self.check_size(x)
         return self.backbone(x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.embedding(x))
 
     def check_size(self, x: Tensor) -> None:
         """ValueError for images that a model of one size only cannot take."""

@@ -2,6 +2,7 @@
 
 import pytest
 
+from classify.config import ClassifySettings
 from classify.methods.mixed_samples import MixSchedule
 
 
@@ -24,14 +25,14 @@ def test_shares_by_epoch(schedule, shares):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"prob": 1.5}, r"--mix-prob must lie in \[0, 1\], got 1.5"),
-        ({"off_epoch": -1}, "--mix-off-epoch must not be negative, got -1"),
-        ({"warmup": -1}, "--mix-warmup must not be negative, got -1"),
-        ({"epochs": "10/2"}, "--mix-epochs must be K/N with 0 < K <= N, such as 2/10, got '10/2'"),
-        ({"epochs": "two"}, "got 'two'"),
-        ({"partner": "nearest"}, "--partner .*'nearest'"),
+        ({"mix_prob": 1.5}, "--mix-prob must be at least 0 and at most 1, got 1.5"),
+        ({"mix_off_epoch": -1}, "--mix-off-epoch must be at least 0, got -1"),
+        ({"mix_warmup": -1}, "--mix-warmup must be at least 0, got -1"),
+        ({"mix_epochs": "10/2"}, "--mix-epochs must be K/N with 0 < K <= N, such as 2/10, got '10/2'"),
+        ({"mix_epochs": "two"}, "got 'two'"),
+        ({"partner": "nearest"}, "--partner must be .*'nearest'"),
     ],
 )
 def test_values_out_of_range_are_quoted(options, message):
     with pytest.raises(ValueError, match=message):
-        MixSchedule(**options)
+        ClassifySettings(**options)

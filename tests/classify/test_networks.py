@@ -14,7 +14,7 @@ from classify.networks import build_network, check_network, list_networks
 from classify.networks.contract import Network
 from classify.networks.densenet import DenseNet
 from classify.networks.preact_resnet import WideResNet
-from classify.networks.resnet import CifarResNeXt, resnet18
+from classify.networks.resnet import CifarResNeXt, ResNet
 from mixgan.engine.run_folder import load_weights, save_weights
 
 # One of each family, block and stem, small ones of the large; the rest differ from these in depth and width only.
@@ -214,7 +214,7 @@ def test_unknown_name_lists_the_known() -> None:
 
 def test_stem_is_checked() -> None:
     with pytest.raises(ValueError, match="got 'small'"):
-        resnet18(num_classes=10, stem="small")
+        ResNet((1, 1, 1, 1), num_classes=10, stem="small")
 
 
 def test_preact_resnet18_follows_its_formula() -> None:

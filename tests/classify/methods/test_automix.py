@@ -299,9 +299,11 @@ def test_bfloat16_autocast_keeps_the_loss_in_float32_and_near():
         ({"layer": 5}, "--method.layer must be 1 to 4 with this network, got 5"),
         ({"layer": 0}, "--method.layer must be 1 to 4 with this network, got 0"),
         ({"alpha": 0.0}, "alpha must be above 0, got 0"),
-        ({"lam_margin": 1.5}, r"--method.lam-margin must lie in \[0, 1\], got 1.5"),
-        ({"mask_weight": -0.1}, r"--method.mask-weight must not be negative, got -0.1"),
-        ({"mask_margin": -0.1}, r"--method.mask-margin must lie in \[0, 1\], got -0.1"),
+        ({"reduction": 0}, "--method.reduction must be at least 1, got 0"),
+        ({"momentum": 1.5}, "--method.momentum must be at least 0 and at most 1, got 1.5"),
+        ({"lam_margin": 1.5}, r"--method.lam-margin must be at least 0 and at most 1, got 1.5"),
+        ({"mask_weight": -0.1}, r"--method.mask-weight must be at least 0, got -0.1"),
+        ({"mask_margin": -0.1}, r"--method.mask-margin must be at least 0 and at most 1, got -0.1"),
     ],
 )
 def test_options_out_of_range_are_quoted(options: dict, message: str):

@@ -245,9 +245,9 @@ def test_float32_under_autocast_and_around_a_compiled_network():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"beta": 1.5}, r"beta must lie in \[0, 1\], got 1.5"),
+        ({"beta": 1.5}, r"beta must be at least 0 and at most 1, got 1.5"),
         ({"local_label": "mean"}, "--method.local-label must be one of lambda, average, got 'mean'"),
-        ({"transport": True}, "lamix has no option 'transport'; it knows: beta, local_label, originals"),
+        ({"transport": True}, "unknown option --method.transport; known: --method.beta, --method.local-label"),
     ],
 )
 def test_options_that_do_not_fit_are_quoted(options, message):

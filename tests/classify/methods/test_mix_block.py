@@ -63,8 +63,3 @@ def test_mask_loss_by_hand():
     assert mask_loss(masks, lam, margin=0.1, norm="l1") == pytest.approx((0.2 + 0.2 + 0.0) / 3)
     assert mask_loss(masks, lam, margin=0.0, norm="l1") == pytest.approx((0.3 + 0.3 + 0.05) / 3)
     assert mask_loss(masks, lam, margin=0.1, norm="l2") == pytest.approx((0.08 + 0.08 + 0.0) / 3)
-
-
-def test_no_reduction_below_1():
-    with pytest.raises(ValueError, match=r"--method.reduction must be at least 1, got 0"):
-        MixBlock(8, reduction=0)

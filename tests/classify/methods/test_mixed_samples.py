@@ -69,7 +69,7 @@ def test_smoothing_alone_is_the_mixer_label_smoothing():
 
 
 def test_smoothing_is_a_share():
-    with pytest.raises(ValueError, match=r"--method.smoothing must lie in \[0, 1\], got 1.5"):
+    with pytest.raises(ValueError, match=r"--method.smoothing must be at least 0 and at most 1, got 1.5"):
         build("mixup", network(), smoothing=1.5)
 
 
@@ -122,7 +122,7 @@ def test_no_top2_metrics_where_nothing_is_paired(name: str):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("mixup", {"clean_weight": -1.0}, "--method.clean-weight must not be negative, got -1.0"),
+        ("mixup", {"clean_weight": -1.0}, "--method.clean-weight must be at least 0, got -1.0"),
         ("mixup", {"loss": "ce"}, "--method.loss must be one of soft-ce, bce, got 'ce'"),
         ("puzzlemix", {"reuse_forward": True}, "it needs --method.clean-weight above 0"),
         ("cutmix", {"clean_weight": 1.0, "reuse_forward": True}, "for gradient saliency; CutMix uses none"),

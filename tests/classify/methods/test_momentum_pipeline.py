@@ -77,8 +77,3 @@ def test_the_published_momentum_is_constant_for_a_tenth_and_then_on_the_whole_ru
     teacher = MomentumTeacher(student(), momentum_schedule="published")
     teacher.schedule(0.4)
     assert teacher.momentum == found[0.4]
-
-
-def test_momentum_must_be_a_share():
-    with pytest.raises(ValueError, match=r"--method.momentum must lie in \[0, 1\], got 1.5"):
-        MomentumTeacher(student(), momentum=1.5)

@@ -153,9 +153,9 @@ def test_some_batches_stay_as_they_are():
     [
         ({"mode": "medium"}, "--method.mode must be one of soft, hard, got 'medium'"),
         ({"block": 4}, "--method.block must be odd and at least 1, got 4"),
-        ({"gamma": 1.5}, r"--method.gamma must lie in \[0, 1\], got 1.5"),
+        ({"gamma": 1.5}, r"--method.gamma must be at least 0 and at most 1, got 1.5"),
         ({"alpha": 0.0}, "--method.alpha must be above 0, got 0.0"),
-        ({"prob": 2.0}, r"--method.prob must lie in \[0, 1\], got 2.0"),
+        ({"prob": 2.0}, r"--method.prob must be at least 0 and at most 1, got 2.0"),
         ({"loss": "mse"}, "--method.loss must be one of soft-ce, bce, got 'mse'"),
     ],
 )

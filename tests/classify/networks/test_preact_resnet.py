@@ -53,4 +53,4 @@ def test_published_networks_end_in_the_mean_of_the_last_sum():
 
 def test_depths_and_widths_must_fit():
     with pytest.raises(ValueError, match="zip"):
-        PreActResNet(PreActBottleneck, (1, 1, 1), num_classes=2)
+        PreActResNet((1, 1, 1), num_classes=2)

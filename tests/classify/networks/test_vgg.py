@@ -3,14 +3,16 @@
 import torch
 from torchvision.models.vgg import cfgs, make_layers
 
-from classify.networks.convnets import vgg11
+from classify.networks import build_network
 
 
 @torch.no_grad()
 def test_it_equals_torchvision():
     """Oracle: torchvision's convolutional part of vgg11_bn with the same weights, in the same order."""
     torch.manual_seed(0)
-    network = vgg11(num_classes=3)  # in training mode, in which activations keep their size through eight layers
+    network = build_network(
+        "vgg11", num_classes=3
+    )  # in training mode, in which activations keep their size through eight layers
     peer = make_layers(cfgs["A"], batch_norm=True)
     values = [value for key, value in network.state_dict().items() if not key.startswith("classifier")]
     peer.load_state_dict(dict(zip(peer.state_dict(), values, strict=True)))
