@@ -1,16 +1,20 @@
 """The papers' figures of trained classifiers: each is a function of runs that returns a Result, imported when it is asked for."""
 
 from collections.abc import Callable
+from functools import wraps
 from importlib import import_module
-from typing import NamedTuple
+from inspect import Parameter, signature
+from typing import Any, NamedTuple
+
+from mixgan.engine.annotations import convert_options
 
 
 class Figure(NamedTuple):
     """Where the function of a figure is, and what it shows.
 
     The function is called like the figure, with underscores, and takes ``(runs, study, *, options)``: its keyword-only
-    arguments are the flags of the figure. It raises a ValueError for an option out of range, and where no run can take part. A
-    figure that trains does so with the settings of the first run, and is made only when it is named.
+    arguments, in the ranges of their annotations, are the flags of the figure. It raises a ValueError where no run can take
+    part. A figure that trains does so with the settings of the first run, and is made only when it is named.
     """
 
     module: str
@@ -42,9 +46,21 @@ FIGURES = {
 }  # fmt: skip
 
 
-def figure(name: str) -> Callable:
-    """The function of a figure, by its name in ``FIGURES``."""
-    return getattr(import_module(f"classify.analysis.{FIGURES[name].module}"), name.replace("-", "_"))
+def figure(name: str) -> Callable[..., Any]:
+    """The function of a figure, by its name in ``FIGURES``; options that do not fit their annotations are ValueErrors."""
+    function = getattr(import_module(f"classify.analysis.{FIGURES[name].module}"), name.replace("-", "_"))
+
+    @wraps(function)
+    def checked(runs: Any, study: Any, **options: Any) -> Any:
+        return function(runs, study, **convert_options(options, options_of(name), f"--{name}"))
+
+    return checked
+
+
+def options_of(name: str) -> dict[str, Parameter]:
+    """The options of a figure: the keyword-only arguments of its function."""
+    parameters = signature(figure(name)).parameters.items()
+    return {key: parameter for key, parameter in parameters if parameter.kind is Parameter.KEYWORD_ONLY}
 
 
 def list_figures() -> list[str]:

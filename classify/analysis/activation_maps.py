@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import matplotlib as mpl
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from classify.analysis.masks import pairs_of_two_classes
 from classify.analysis.result import Result, Study
 from classify.analysis.trained_run import Runs, TrainedRun, each
+from mixgan.engine.annotations import AtLeast0, AtLeast1
 from mixgan.mixing import build_mixer
 from mixgan.ops.transforms import resize
 from mixgan.report.grid import image_grid
@@ -101,9 +102,11 @@ def grad_cam(network: Any, images: Tensor, classes: Tensor, *, stage: int = 0) -
 
 def class_maps(network: Any, images: Tensor, classes: Tensor, kind: Kind, stage: int) -> Tensor:
     """Maps (B,h,w) of the classes (B,) in images (B,C,H,W); ``stage`` is Grad-CAM's."""
-    if kind == "cam":
-        return class_activation(network, images, classes)
-    return grad_cam(network, images, classes, stage=stage)
+    if kind == "grad-cam":
+        return grad_cam(network, images, classes, stage=stage)
+    if stage != 0:
+        raise ValueError(f"stage {stage} needs the kind grad-cam: CAM is of the last stage")
+    return class_activation(network, images, classes)
 
 
 def _stages(network: Any) -> Callable[[Tensor], list[Tensor]]:
@@ -164,7 +167,7 @@ class Maps:
 
 
 def cam(
-    runs: Runs, study: Study, *, kind: Kind = "cam", stage: int = 0, images: int = 8, mixed_by: MixedBy = "mixup"
+    runs: Runs, study: Study, *, kind: Kind = "cam", stage: int = 0, images: AtLeast1 = 8, mixed_by: MixedBy = "mixup"
 ) -> Result:
     """Class activation maps (CAM or Grad-CAM) of test images and of mixtures of them.
 
@@ -174,10 +177,6 @@ def cam(
         images: plain images, and mixed ones, that are shown.
         mixed_by: how two images are mixed, at lambda 0.5.
     """
-    if kind not in get_args(Kind) or mixed_by not in get_args(MixedBy) or images < 1:
-        raise ValueError(f"--cam.kind, --cam.mixed-by or --cam.images is out of range: {kind}, {mixed_by}, {images}")
-    if kind == "cam" and stage != 0:
-        raise ValueError(f"--cam.stage {stage} needs --cam.kind grad-cam: CAM is of the last stage")
     first = runs[0]
     batch, labels = next(first.batches(count=4 * images, batch_size=4 * images))
     pairs = pairs_of_two_classes(labels.cpu(), images, seed=study.seed).to(labels.device)
@@ -242,17 +241,13 @@ its own range."""
 SHARES = tuple(step / 10 for step in range(10))
 
 
-def occlusion(runs: Runs, study: Study, *, patch: int = 0, images: int = 6) -> Result:
+def occlusion(runs: Runs, study: Study, *, patch: AtLeast0 = 0, images: AtLeast1 = 6) -> Result:
     """Accuracy against the share of the image that is hidden, and which places matter.
 
     Args:
         patch: side of the hidden squares in px; 0 for an eighth of the image.
         images: how many sensitivity maps are shown.
     """
-    if patch < 0 or images < 1:
-        raise ValueError(
-            f"--occlusion.patch must be 0 or more and --occlusion.images at least 1, got {patch} and {images}"
-        )
     accuracies, warnings = each(runs, lambda run: hidden_accuracies(run, study, patch=patch))
     result = Result(text=OCCLUSION_TEXT, warnings=warnings, metrics={"hidden": list(SHARES), "accuracy": accuracies})
     lines = {label: (SHARES, values) for label, values in accuracies.items()}
@@ -272,13 +267,13 @@ def occlusion(runs: Runs, study: Study, *, patch: int = 0, images: int = 6) -> R
 
 def hidden_accuracies(run: TrainedRun, study: Study, *, patch: int) -> list[float]:
     """A run's accuracy on test images at every share of ``SHARES``."""
-    network, generator = run.network, torch.Generator().manual_seed(study.seed)
-    right, total = torch.zeros(len(SHARES), dtype=torch.float64, device=run.device), 0
-    for images, labels in study.batches(run):
+    generator = torch.Generator().manual_seed(study.seed)
+
+    def hidden(images: Tensor, labels: Tensor) -> Iterator[Tensor]:
         order = patch_order(images, patch_side(images, patch), generator=generator)
-        right += torch.stack([(network(hide(images, order, share)).argmax(1) == labels).sum() for share in SHARES])
-        total += len(labels)
-    return (right / total).tolist()
+        return (hide(images, order, share) for share in SHARES)
+
+    return study.accuracies(run, hidden)
 
 
 def patch_side(images: Tensor, patch: int) -> int:

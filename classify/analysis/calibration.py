@@ -1,15 +1,18 @@
 """How well a network's confidence matches its accuracy: reliability diagrams and temperature scaling (AutoMix Fig. 6)."""
 
+import math
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
+from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from classify.analysis.result import Result, Study, legend_below, panels
 from classify.analysis.trained_run import Runs, TrainedRun, each
 from classify.evaluation import BINS, calibration_error, equal_width_bins
+from mixgan.engine.annotations import AtLeast1
 from mixgan.report.plots import INK, PALETTE
 
 TEXT = """Test images are put into bins by confidence, the probability of the most probable class. A blue bar is the accuracy in
@@ -31,22 +34,20 @@ GAP, BAR, LINE = PALETTE[1], PALETTE[0], INK
 TEMPERATURES = (0.01, 100.0)
 
 
-def calibration(runs: Runs, study: Study, *, bins: int = BINS) -> Result:
+def calibration(runs: Runs, study: Study, *, bins: AtLeast1 = BINS) -> Result:
     """Reliability diagrams, calibration errors, and the effect of temperature scaling (AutoMix Fig. 6).
 
     Args:
         bins: of confidence.
     """
-    if bins < 1:
-        raise ValueError(f"--calibration.bins must be at least 1, got {bins}")
     found, warnings = each(runs, lambda run: run_calibration(run, study, bins))
     result = Result(text=TEXT, warnings=warnings, metrics=found)
     result.pictures["Reliability"] = (reliability_plot(found, bins), "")
     result.add_bars(
         "Calibration error before and after temperature scaling",
         {
-            "as trained": {label: own["before"]["ece"] for label, own in found.items()},
-            "temperature scaled": {label: own["after"]["ece"] for label, own in found.items()},
+            words: {label: own[when]["ece"] for label, own in found.items()}
+            for words, when in (("as trained", "before"), ("temperature scaled", "after"))
         },
         x_label="",
         y_label=f"ECE, {bins} bins",
@@ -143,23 +144,13 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         logits: (N,K).
         labels: (N,).
     """
-    logits = logits.double()
-    power = torch.zeros((), dtype=torch.float64, requires_grad=True)  # of e; the temperature stays positive
-    optimizer = torch.optim.LBFGS(
-        [power], max_iter=200, tolerance_grad=1e-12, tolerance_change=1e-15, line_search_fn="strong_wolfe"
-    )
 
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        value = F.cross_entropy(logits / power.exp(), labels)
-        value.backward()
-        return value
+    def loss(temperature: float) -> float:
+        return F.cross_entropy(logits.double() / temperature, labels).item()
 
-    with torch.enable_grad():
-        optimizer.step(loss)
-    low, high = TEMPERATURES
-    fitted = min(max(power.exp().item(), low), high)
-    return min((low, fitted, high), key=lambda temperature: F.cross_entropy(logits / temperature, labels).item())
+    ends, exact = [math.log(temperature) for temperature in TEMPERATURES], {"xatol": 1e-10}
+    power = minimize_scalar(lambda power: loss(math.exp(power)), bounds=ends, method="bounded", options=exact).x
+    return min((*TEMPERATURES, math.exp(power)), key=loss)
 
 
 def reliability_plot(found: dict[str, dict[str, Any]], bins: int) -> Figure:

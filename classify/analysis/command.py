@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import shlex
 import sys
 import traceback
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from classify.analysis import FIGURES, figure, list_figures
+from classify.analysis import FIGURES, figure, list_figures, options_of
 from mixgan.engine.annotations import AtLeast0, AtLeast1, Positional, Seed
 from mixgan.engine.command import launcher_wish, sentence_of
 from mixgan.engine.config import HELP, CommonSettings, Settings, parse, read_options
@@ -75,9 +74,13 @@ def main(argv: Sequence[str]) -> None:
         SystemExit: code 1 where one that was asked for by name could not be made.
     """
     names = named_figures(argv)
-    options, of_figures = read_options(AnalyzeOptions, argv, prog="mixgan analyze", options=figure_options(names))
+    options, of_figures = read_options(
+        AnalyzeOptions, argv, prog="mixgan analyze", options={name: own for name in names if (own := options_of(name))}
+    )
     if options.list_figures:
-        print_figures()
+        for heading, trains in (("Of trained runs:", False), ("Train further runs (name them):", True)):
+            lines = [f"  {name:18s}{one.description}" for name, one in FIGURES.items() if one.trains == trains]
+            print("\n".join([heading, *lines]))
         return
 
     from mixgan.engine.accelerator import make_accelerator
@@ -116,26 +119,6 @@ def chosen_figures(text: str) -> list[str]:
         if name not in FIGURES:
             raise ValueError(f"--figures: unknown figure {name!r}; known: all, {', '.join(list_figures())}")
     return names
-
-
-def figure_options(names: Sequence[str]) -> dict[str, dict[str, inspect.Parameter]]:
-    """The options of these figures, the keyword-only arguments of their functions: ``--masks.pairs`` and so on."""
-    options = {}
-    for name in names:
-        parameters = inspect.signature(figure(name)).parameters.items()
-        own = {key: parameter for key, parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY}
-        if own:
-            options[name] = own
-    return options
-
-
-def print_figures() -> None:
-    """What --list-figures prints."""
-    for heading, trains in (("Of trained runs:", False), ("Train further runs (name them):", True)):
-        print(heading)
-        for name, one in FIGURES.items():
-            if one.trains == trains:
-                print(f"  {name:18s}{one.description}")
 
 
 def trained_runs(options: AnalyzeOptions, device: Any) -> list[TrainedRun]:

@@ -4,30 +4,28 @@ import copy
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Annotated, Any
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from classify.analysis.result import Result, Study, legend_below
+from classify.analysis.result import Result, Study
 from classify.analysis.trained_run import Runs, TrainedRun, each
 from classify.config import ClassifySettings
 from classify.methods import Method
 from classify.methods.automix import MixBlock
 from classify.networks.contract import first_convolution
 from classify.optimizer import make_optimizer
+from mixgan.engine.annotations import Range
 from mixgan.engine.progress import Progress
-from mixgan.report.plots import INK, PALETTE, blank, styled
+from mixgan.report.plots import INK, scatter_plot
 
 TEXT = """A training step is forward pass, backward pass and SGD on a batch of the run's size, by the run's method as it was at
 its last checkpoint, on this machine. Steps of all runs, and of erm with their networks, alternate; times erm is the median over
 the turns of the ratio. How far from 1 a run of erm comes out shows how far that can be trusted. A method that mixes only some
 batches is measured mixing. Accuracy is the median of the last ten evaluations (AutoMix 5.1). AutoMix trains all parameters of
 the network and its Mix Block on a feature layer (table 7)."""
-MARKERS = "o^sD"
 #: Steps of each before any is timed.
 WARM_UP = 2
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -35,21 +33,22 @@ HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 Setting = tuple[str, int, int, str, bool]
 
 
-def cost(runs: Runs, study: Study, *, steps: int = 16, automix_layers: tuple[int, ...] = ()) -> Result:
+def cost(
+    runs: Runs, study: Study, *, steps: Annotated[int, Range(least=2)] = 16, automix_layers: tuple[int, ...] = ()
+) -> Result:
     """Test accuracy against the measured time of a training step; size and parameters of each feature layer.
 
     Args:
         steps: of each method, alternating.
         automix_layers: layers on which AutoMix's step is timed too (table 7: 1 2 3 4); the first ones need much memory.
     """
-    if steps < 2:
-        raise ValueError(f"--cost.steps must be at least 2, got {steps}")
 
     def own_step(run: TrainedRun) -> Callable[[], None]:
         accuracy_of(run)  # before the work, for a run that was not tested
         return training_step(copy.deepcopy(run.method), *batch_of(run), run.settings)
 
-    with seeded(study.seed):
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(study.seed)
         own_steps, warnings = each(runs, own_step)
         measured = [run for run in runs if run.label in own_steps]
         examples = {setting_of(run): run for run in measured}
@@ -63,20 +62,17 @@ def cost(runs: Runs, study: Study, *, steps: int = 16, automix_layers: tuple[int
         layers = [row for setting, run in examples.items() for row in layer_rows(run, times, setting)]
     rows = {run.label: run_row(run, times[run.label], times["erm", setting_of(run)]) for run in measured}
     result = Result(text=TEXT, warnings=warnings)
-    result.pictures["Accuracy against cost"] = (picture(rows), "")
+    points = {label: ([row["times erm"]], [row["test accuracy"]]) for label, row in rows.items()}
+    plot = scatter_plot(
+        points, title="Accuracy against cost", x_label="time of a training step, times erm", y_label="test accuracy"
+    )
+    plot.axes[0].axvline(1.0, color=INK, linewidth=0.8, alpha=0.5)
+    result.pictures["Accuracy against cost"] = (plot, "")
     result.add_table("Cost of a training step", rows)
     result.tables["Feature layers"] = layers
     ms = {run.label: times[run.label] for run in measured}
     result.metrics = {"steps": result.tables["Cost of a training step"], "feature layers": layers, "ms": ms}
     return result
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Inside, torch's global random state is that of a seed; afterwards it is restored."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
-        yield
 
 
 def setting_of(run: TrainedRun) -> Setting:
@@ -232,19 +228,3 @@ def layer_rows(run: TrainedRun, times: Mapping[Hashable, Sequence[float]], setti
         if (layer, setting) in times:
             row["AutoMix's time, times erm"] = median_ratio(times[layer, setting], times["erm", setting])
     return [{"network": run.metadata["network"], **row} for row in rows]
-
-
-def picture(rows: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """Accuracy over the ratio, a point for each run."""
-    styles: dict[str, dict[str, Any]] = {}
-    with styled():
-        plot, axes = blank("Accuracy against cost", "time of a training step, times erm", "test accuracy")
-        axes.grid(True)
-        axes.axvline(1.0, color=INK, linewidth=0.8, alpha=0.5)
-        for index, (label, row) in enumerate(rows.items()):
-            color, marker = PALETTE[index % len(PALETTE)], MARKERS[index // len(PALETTE) % len(MARKERS)]
-            styles[label] = {"color": color, "marker": marker, "linestyle": "", "markersize": 7}
-            axes.plot(row["times erm"], row["test accuracy"], **styles[label])
-        axes.margins(x=0.1, y=0.12)
-    legend_below(plot, styles)
-    return plot

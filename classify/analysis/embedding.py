@@ -13,14 +13,13 @@ from classify.analysis.result import Result, Study
 from classify.analysis.trained_run import Runs, TrainedRun, each
 from classify.networks.preact_resnet import TwoUnitBottleneck
 from mixgan.evaluate.neighbours import nearest
-from mixgan.report.plots import PALETTE, blank, styled
+from mixgan.report.plots import scatter_plot
 
 TEXT = """Each point is an image, each colour and shape a class; its place is the network's embedding, the input of the last
 linear layer. A bottleneck of two units (--network preact-resnet18-2d) is shown as it is; other embeddings are brought into the
 plane. t-SNE keeps neighbours: sizes of clusters and distances between them mean nothing. The table measures the embedding
 itself: between over within is the scatter of the classes' means over that of the images around their class's mean; neighbours
 of the same class is the share of an image's nearest neighbours that are of its class."""
-MARKERS = "o^sD"
 #: Classes in a picture where none are named: as many as can be told apart by colour and shape.
 MOST_CLASSES = 10
 
@@ -173,17 +172,11 @@ def project(features: Tensor, *, projection: str, perplexity: float, seed: int) 
 
 def picture(projected: Projected, by_class: dict[str, Tensor], label: str) -> Figure:
     """A scatter plot; one length on both axes, as distances count."""
-    with styled():
-        plot, axes = blank(label, *projected.axes, size=(5.2, 4.6 + 0.2 * math.ceil(len(by_class) / 4)))
-        size = 26 if len(projected.points) < 400 else 11
-        for index, (name, points) in enumerate(by_class.items()):
-            color, marker = PALETTE[index % len(PALETTE)], MARKERS[index // len(PALETTE) % len(MARKERS)]
-            x, y = points.T.tolist()
-            axes.scatter(x, y, s=size, color=color, marker=marker, alpha=0.7, linewidths=0, label=name)
-        axes.set_aspect("equal", adjustable="datalim")
-        if not any(projected.axes):
-            axes.set(xticks=[], yticks=[])
-            axes.spines[:].set_visible(False)
-        columns = min(4, len(by_class))
-        plot.legend(loc="outside lower center", ncols=columns, markerscale=1.6, handletextpad=0.1)
+    points = {name: its_points.T.tolist() for name, its_points in by_class.items()}
+    plot = scatter_plot(points, title=label, x_label=projected.axes[0], y_label=projected.axes[1])
+    plot.set_size_inches(5.2, 4.6 + 0.2 * math.ceil(len(by_class) / 4))
+    plot.axes[0].set_aspect("equal", adjustable="datalim")
+    if not any(projected.axes):
+        plot.axes[0].set(xticks=[], yticks=[])
+        plot.axes[0].spines[:].set_visible(False)
     return plot

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from classify.analysis.result import Result, Study, legend_below, panels
 from classify.analysis.trained_run import Runs, TrainedRun, each
+from mixgan.engine.annotations import AtLeast1
 from mixgan.engine.progress import Progress
 from mixgan.report.plots import PALETTE
 
@@ -34,16 +35,13 @@ COMPARED = {
 X_LABEL = "λ, the share of x1"
 
 
-def lambda_sweep(runs: Runs, study: Study, *, pairs: int = 500, steps: int = 100) -> Result:
+def lambda_sweep(runs: Runs, study: Study, *, pairs: AtLeast1 = 500, steps: AtLeast1 = 100) -> Result:
     """Accuracy for either image and for both, and loss, of two test images mixed by λ = 0 to 1 (Understanding Fig. 2).
 
     Args:
         pairs: pairs of test images at most; each image is once the first and once the second.
         steps: steps of λ from 0 to 1.
     """
-    for name, value in (("pairs", pairs), ("steps", steps)):
-        if value < 1:
-            raise ValueError(f"--lambda-sweep.{name} must be at least 1, got {value}")
     lambdas = torch.linspace(0, 1, steps + 1, dtype=torch.float64).tolist()
     sweeps, warnings = each(runs, lambda run: sweep_run(run, study, lambdas, pairs))
     result = Result(text=TEXT, warnings=warnings, metrics={"lambda": lambdas, "runs": sweeps})

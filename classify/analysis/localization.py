@@ -115,8 +115,6 @@ def localization(runs: Runs, study: Study, *, kind: Kind = "cam", stage: int = 0
         kind: cam or grad-cam, as of the figure cam.
         stage: whose feature maps, from 1; 0 is the last.
     """
-    if kind == "cam" and stage != 0:
-        raise ValueError(f"--localization.stage {stage} needs --localization.kind grad-cam: CAM is of the last stage")
     found, warnings = each(runs, lambda run: found_boxes(run, study, kind=kind, stage=stage))
     first = next(run for run in runs if run.label in found)
     with_centre = {**found, "centre": centre_boxes(true_boxes(first, study))}

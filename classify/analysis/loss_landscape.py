@@ -1,10 +1,10 @@
 """The loss around the weights that training ended with: directions, planes, and the size of the basin (Understanding Fig. 3)."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch.func import functional_call, vmap
 
 from classify.analysis.result import Result, Study, legend_below, panels
 from classify.analysis.trained_run import Runs, TrainedRun, each
+from mixgan.engine.annotations import Above0, AtLeast1, Range
 from mixgan.engine.progress import Progress
 from mixgan.report.plots import PALETTE, styled
 
@@ -47,10 +48,10 @@ def loss_landscape(
     study: Study,
     *,
     directions: tuple[Literal["weighted", "random", "filter"], ...] = ("weighted", "random", "filter"),
-    levels: tuple[float, ...] = (5.0, 10.0),
-    points: int = 15,
-    images: int = 100,
-    rise: float = 1.0,
+    levels: tuple[Above0, ...] = (5.0, 10.0),
+    points: Annotated[int, Range(least=3)] = 15,
+    images: AtLeast1 = 100,
+    rise: Above0 = 1.0,
 ) -> Result:
     """Loss over two random directions from the trained weights, and the size of its basin (Understanding Fig. 3).
 
@@ -61,13 +62,8 @@ def loss_landscape(
         images: test images at most that the loss is the mean of.
         rise: of the loss at the edge of the basin, in nats.
     """
-    if points < 3 or points % 2 == 0:
-        raise ValueError(f"--loss-landscape.points must be odd and at least 3, got {points}")
-    if images < 1 or rise <= 0 or not levels or not directions or min(levels) <= 0:
-        raise ValueError(
-            "--loss-landscape needs levels and directions, and levels, images and rise above 0, "
-            f"got levels {levels}, directions {directions}, images {images}, rise {rise}"
-        )
+    if points % 2 == 0:
+        raise ValueError(f"--loss-landscape.points must be odd, got {points}")
     kinds = kinds_of(directions, levels)
     unfound: list[str] = []
     found, warnings = each(
@@ -75,7 +71,7 @@ def loss_landscape(
     )
     steps = torch.linspace(-1, 1, points).tolist()
     result = Result(text=TEXT, warnings=[*warnings, *unfound], metrics={"steps": steps, "runs": found})
-    for name in map(name_of, kinds):
+    for name in kinds:
         planes = {label: own[name] for label, own in found.items() if name in own}
         if planes:
             losses = {label: np.array(plane["loss"]) for label, plane in planes.items()}
@@ -99,23 +95,28 @@ def loss_landscape(
     return result
 
 
+#: Direction and level.
 Kind = tuple[str, float | None]
 
 
-def kinds_of(directions: Sequence[str], levels: Sequence[float]) -> list[Kind]:
-    """Each direction with each level, filter-normalised ones without."""
-    pairs = [(d, level) for d in directions for level in ((None,) if d == "filter" else levels)]
-    return list(dict.fromkeys(pairs))
-
-
-def name_of(kind: Kind) -> str:
-    """As in titles."""
-    direction, level = kind
-    return NAMES[direction] + ("" if level is None else f", L = {level:g}")
+def kinds_of(directions: Sequence[str], levels: Sequence[float]) -> dict[str, Kind]:
+    """Each direction with each level, filter-normalised ones without, by its name in titles."""
+    kinds: dict[str, Kind] = {}
+    for direction in directions:
+        for level in (None,) if direction == "filter" else levels:
+            kinds[NAMES[direction] + ("" if level is None else f", L = {level:g}")] = direction, level
+    return kinds
 
 
 def planes_of(
-    run: TrainedRun, study: Study, kinds: Sequence[Kind], *, points: int, images: int, rise: float, unfound: list[str]
+    run: TrainedRun,
+    study: Study,
+    kinds: Mapping[str, Kind],
+    *,
+    points: int,
+    images: int,
+    rise: float,
+    unfound: list[str],
 ) -> dict[str, dict[str, Any]]:
     """name of the kind -> losses on the plane (rows α, columns β) and its basin; the same draws for all runs.
 
@@ -129,18 +130,18 @@ def planes_of(
     found: dict[str, dict[str, Any]] = {}
     total = len(kinds) * (len(grid) + RAYS * (BISECTIONS + 1))
     with Progress(f"loss-landscape {run.label}", total=total, unit="networks") as bar:
-        for kind in kinds:
+        for name, kind in kinds.items():
             try:
                 (first, second), search = two_directions(network, batches, kind, seed=study.seed)
             except ValueError as error:
-                unfound.append(f"{run.label}, {name_of(kind)}: {error}")
+                unfound.append(f"{run.label}, {name}: {error}")
                 continue
             losses_at = partial(losses_in_plane, network, batches, first, second, bar=bar)
             losses = losses_at(grid)
             centre = losses[len(grid) // 2].item()
             radii = basin_radii(losses_at, level=centre + rise)
             area = math.pi * radii.square().mean().item()
-            found[name_of(kind)] = {
+            found[name] = {
                 "loss": losses.view(points, points).tolist(),
                 "centre": centre,
                 "basin_radii": radii.tolist(),

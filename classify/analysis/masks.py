@@ -12,6 +12,7 @@ from classify.analysis.trained_run import Runs, TrainedRun, each
 from classify.methods.automix import AutoMix
 from classify.methods.manifold_mixup import HiddenMixing
 from classify.methods.mixed_samples import MixedSamples
+from mixgan.engine.annotations import AtLeast1, Probability
 from mixgan.mixing import Plan
 from mixgan.report.gallery import OWN_COLOUR, PARTNER_COLOUR
 from mixgan.report.grid import image_grid
@@ -32,7 +33,7 @@ class Pairs(NamedTuple):
 
 
 def masks(
-    runs: Runs, study: Study, *, pairs: int = 3, lambdas: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
+    runs: Runs, study: Study, *, pairs: AtLeast1 = 3, lambdas: tuple[Probability, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
 ) -> Result:
     """Own image, partner, mask and mixed image at several lambdas, for runs whose method has masks.
 
@@ -40,8 +41,6 @@ def masks(
         pairs: pairs of test images of different classes.
         lambdas: the shares of the own image, in 0..1; the one nearest to 0.5 is where runs are compared.
     """
-    if pairs < 1 or not lambdas or not all(0 <= lam <= 1 for lam in lambdas):
-        raise ValueError(f"--masks.pairs must be at least 1 and --masks.lambdas in 0..1, got {pairs} and {lambdas}")
     mixed, warnings = each(runs, lambda run: mixed_pairs(run, study, pairs=pairs, lambdas=lambdas))
     result = Result(text=TEXT, warnings=warnings)
     if len(mixed) > 1:

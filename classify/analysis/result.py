@@ -4,11 +4,12 @@ import hashlib
 import io
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -50,6 +51,17 @@ class Study:
             for batch in run.batches(count=self.count, batch_size=self.batch_size, split=split, labels=labels):
                 yield batch
                 bar.advance(1)
+
+    @torch.no_grad()
+    def accuracies(
+        self, run: TrainedRun, changed: Callable[[Tensor, Tensor], Iterable[Tensor]], *, progress: str = ""
+    ) -> list[float]:
+        """A run's accuracy, 0..1, on each form that ``changed(images, labels)`` gives of every batch of test images."""
+        network, right, total = run.network, torch.zeros((), dtype=torch.float64, device=run.device), 0
+        for images, labels in self.batches(run, progress=progress):
+            right = right + torch.stack([(network(form).argmax(1) == labels).sum() for form in changed(images, labels)])
+            total += len(labels)
+        return (right / total).tolist()
 
 
 @dataclass(kw_only=True)
@@ -143,13 +155,15 @@ def panels(
     y_label: str,
     size: tuple[float, float] = (2.6, 2.3),
     three_dimensional: bool = False,
+    one_range: bool = True,
 ) -> tuple[Figure, dict[str, Any]]:
-    """A plot with axes for each name, at most two in a row, all with the same range; transparent like all plots.
+    """A plot with axes for each name, at most two in a row; transparent like all plots.
 
     Args:
         names: the titles of the axes.
         size: of each axes, in inches of 100 px.
         three_dimensional: the axes are those of matplotlib's 3D plots.
+        one_range: all axes have the same range.
 
     Returns:
         The plot, and name -> axes.
@@ -163,7 +177,9 @@ def panels(
         first: Axes | None = None
         axes_of: dict[str, Any] = {}
         for place, name in enumerate(names):
-            kind: dict[str, Any] = {"projection": "3d"} if three_dimensional else {"sharex": first, "sharey": first}
+            kind: dict[str, Any] = {"sharex": first, "sharey": first} if one_range else {}
+            if three_dimensional:
+                kind = {"projection": "3d"}
             axes = axes_of[name] = plot.add_subplot(rows, columns, place + 1, **kind)
             first = first or axes
             axes.patch.set_alpha(0)

@@ -13,6 +13,7 @@ from classify.analysis.result import Result, Study
 from classify.analysis.trained_run import Runs, TrainedRun, each
 from classify.data import EXTRA_CORRUPTIONS, load_corrupted
 from classify.data.official import CORRUPTED
+from mixgan.engine.annotations import Above0, AtLeast1
 from mixgan.engine.progress import Progress
 from mixgan.ops.corruptions import SEVERITIES, corrupt, list_corruptions
 from mixgan.ops.transforms import to_float, to_levels
@@ -27,15 +28,15 @@ LEVELS = 255
 Classifier = Callable[[Tensor], Tensor]
 
 
-def adversarial(runs: Runs, study: Study, *, eps: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0), steps: int = 10) -> Result:
+def adversarial(
+    runs: Runs, study: Study, *, eps: tuple[Above0, ...] = (1.0, 2.0, 4.0, 8.0), steps: AtLeast1 = 10
+) -> Result:
     """Accuracy under FGSM and PGD, by the largest change of a pixel.
 
     Args:
         eps: largest changes, in steps of 1/255.
         steps: of PGD, each of 2.5/steps of eps.
     """
-    if steps < 1 or not eps or min(eps) <= 0:
-        raise ValueError(f"--adversarial.eps must be above 0 and --adversarial.steps at least 1, got {eps} and {steps}")
     eps = tuple(sorted(set(eps)))
     accuracies, warnings = each(runs, lambda run: attacked_accuracies(run, study, eps=eps, steps=steps))
     metrics = {"eps": [0.0, *eps], "accuracy": accuracies}
@@ -57,22 +58,18 @@ def adversarial(runs: Runs, study: Study, *, eps: tuple[float, ...] = (1.0, 2.0,
 
 def attacked_accuracies(run: TrainedRun, study: Study, *, eps: Sequence[float], steps: int) -> dict[str, list[float]]:
     """Accuracies without attack and at every eps (in 1/255), for ``fgsm`` and ``pgd``."""
-    classify = classifier_of_pixels(run)
-    right, total = torch.zeros(2, 1 + len(eps), dtype=torch.float64, device=run.device), 0
-    generator = torch.Generator(run.device).manual_seed(study.seed)
-    for batch, labels in study.batches(run, progress="adversarial"):
+    classify, generator = classifier_of_pixels(run), torch.Generator(run.device).manual_seed(study.seed)
+
+    def attacked(batch: Tensor, labels: Tensor) -> Iterator[Tensor]:
         images = run.as_pictures(batch).clamp(0, 1)
         gradient = loss_gradient(classify, images, labels)
-        right[:, 0] += correct(classify, images, labels)
-        for column, e in enumerate(eps, 1):
-            size = e / LEVELS
-            attacked = pgd(
-                classify, images, labels, eps=size, step=2.5 * size / steps, steps=steps, generator=generator
-            )
-            right[0, column] += correct(classify, step_along(images, gradient, size), labels)
-            right[1, column] += correct(classify, attacked, labels)
-        total += len(labels)
-    return dict(zip(("fgsm", "pgd"), (right / total).tolist(), strict=True))
+        yield run.normalise(images)
+        yield from (run.normalise(step_along(images, gradient, e / LEVELS)) for e in eps)
+        for size in (e / LEVELS for e in eps):
+            yield run.normalise(pgd(classify, images, labels, eps=size, steps=steps, generator=generator))
+
+    clean, *found = study.accuracies(run, attacked, progress="adversarial")
+    return {"fgsm": [clean, *found[: len(eps)]], "pgd": [clean, *found[len(eps) :]]}
 
 
 def classifier_of_pixels(run: TrainedRun) -> Classifier:
@@ -81,42 +78,32 @@ def classifier_of_pixels(run: TrainedRun) -> Classifier:
     return lambda images: network(run.normalise(images))
 
 
-def fgsm(classify: Classifier, images: Tensor, labels: Tensor, *, eps: float) -> Tensor:
-    """The fast gradient sign method: images + eps * sign(gradient of the cross-entropy), clamped to 0..1.
-
-    Args:
-        classify: pixels in 0..1 (B,C,H,W) -> logits (B,K), each image for itself.
-        images: (B,C,H,W) in 0..1.
-        labels: (B,) int64.
-        eps: largest change of a pixel, of 0..1.
-
-    Returns:
-        (B,C,H,W) in 0..1, without gradient.
-    """
-    return step_along(images, loss_gradient(classify, images, labels), eps)
-
-
 def pgd(
     classify: Classifier,
     images: Tensor,
     labels: Tensor,
     *,
     eps: float,
-    step: float,
-    steps: int,
+    step: float | None = None,
+    steps: int = 1,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Projected gradient descent on the negative loss: steps of ``step`` * sign(gradient), kept within eps and in 0..1.
 
+    One step of size eps from the image itself is FGSM, the fast gradient sign method.
+
     Args:
-        classify, images, labels, eps: as of ``fgsm``.
-        step: size of a step, of 0..1.
-        steps: number of steps.
+        classify: pixels in 0..1 (B,C,H,W) -> logits (B,K), each image for itself.
+        images: (B,C,H,W) in 0..1.
+        labels: (B,) int64.
+        eps: largest change of a pixel, of 0..1.
+        step: size of a step, of 0..1; 2.5 eps / steps where it is not given.
         generator: draws the start, uniformly within eps; without one it is the image itself.
 
     Returns:
         (B,C,H,W) in 0..1, without gradient: where the last step leads.
     """
+    step = 2.5 * eps / steps if step is None else step
     low, high = (images - eps).clamp(min=0), (images + eps).clamp(max=1)
     attacked = images
     if generator is not None:
@@ -140,17 +127,11 @@ def loss_gradient(classify: Classifier, images: Tensor, labels: Tensor) -> Tenso
         return torch.autograd.grad(loss, pixels)[0]
 
 
-@torch.no_grad()
-def correct(classify: Classifier, images: Tensor, labels: Tensor) -> Tensor:
-    """How many of the images are classified correctly, a scalar."""
-    return (classify(images).argmax(1) == labels).sum()
-
-
 def attack_sheet(run: TrainedRun, study: Study, *, eps: float, steps: int, count: int = 8) -> Image.Image:
     """Images, the same under PGD, and the change."""
     batch, labels = next(run.batches(count=min(count, study.count), batch_size=count))
     images, size, classify = run.as_pictures(batch).clamp(0, 1), eps / LEVELS, classifier_of_pixels(run)
-    attacked = pgd(classify, images, labels, eps=size, step=2.5 * size / steps, steps=steps)
+    attacked = pgd(classify, images, labels, eps=size, steps=steps)
     before, after = (classify(x).argmax(1).tolist() for x in (images, attacked))
     rows = [images.cpu(), attacked.cpu(), ((attacked - images) / (2 * size) + 0.5).cpu()]
     names = [f"{run.classes[one]}\n{run.classes[other]}" for one, other in zip(before, after, strict=True)]
@@ -201,7 +182,7 @@ def corruption(runs: Runs, study: Study) -> Result:
     first = next(run for run in runs if run.label in errors)
     baseline = errors[first.label]
     if baseline.source == "generated":
-        result.pictures["The corruptions"] = (corruption_sheet(first, study), "One test image at severity 1, 3 and 5.")
+        result.pictures["The corruptions"] = (corruption_sheet(first, study), "One test image at severity 1 to 5.")
     rows = {
         label: {
             "images": own.source,
@@ -266,15 +247,10 @@ def as_bytes(run: TrainedRun, study: Study) -> list[tuple[Tensor, Tensor]]:
     return [(to_levels(run.as_pictures(images)), labels) for images, labels in study.batches(run)]
 
 
-def data_root(run: TrainedRun) -> Path:
-    """Where the run's data sets are."""
-    return Path(run.data_root or run.settings.data_root)
-
-
 def corrupted_folder(run: TrainedRun) -> Path | None:
     """Where CIFAR-C is for a run on CIFAR at its own size; None where it is missing, and for other sets."""
     for folder, clean, _, _ in CORRUPTED.values():
-        place = data_root(run) / folder
+        place = run.data_folder / folder
         if run.settings.dataset == clean and run.metadata["image_size"] == 32 and place.is_dir():
             return place
     return None
@@ -282,7 +258,7 @@ def corrupted_folder(run: TrainedRun) -> Path | None:
 
 def read_batches(run: TrainedRun, name: str, severity: int, study: Study) -> Iterator[tuple[Tensor, Tensor]]:
     """Images in 0..1 of CIFAR-C, spread evenly over the set, with labels; ValueError for damaged files."""
-    dataset = load_corrupted(f"{run.settings.dataset}-c", data_root(run), corruption=name, severity=severity)
+    dataset = load_corrupted(f"{run.settings.dataset}-c", run.data_folder, corruption=name, severity=severity)
     index = torch.linspace(0, len(dataset) - 1, min(study.count, len(dataset))).round().long()
     for part in index.split(study.batch_size):
         yield to_float(dataset.images[part].to(run.device)), dataset.labels[part].to(run.device)
@@ -298,29 +274,16 @@ def corrupted_batches(
 
 
 def corruption_sheet(run: TrainedRun, study: Study) -> Image.Image:
-    """One image under every corruption in a column, at three severities, in two halves below each other."""
+    """A row for each corruption of one image, at severity 1 to 5."""
     images, _ = next(run.batches(count=study.count, batch_size=1))
-    clean = run.as_pictures(images).clamp(0, 1)
-    severities, rows = (1, 3, 5), []
-    for severity in severities:
+    clean, severities = run.as_pictures(images).clamp(0, 1), range(1, SEVERITIES + 1)
+    rows = []
+    for name in list_corruptions():
         generator = torch.Generator(run.device).manual_seed(study.seed)
-        corrupted = [corrupt(clean, name, severity=severity, generator=generator) for name in list_corruptions()]
+        corrupted = [corrupt(clean, name, severity=severity, generator=generator) for severity in severities]
         rows.append(torch.cat((clean, *corrupted)).cpu())
-    names = ["clean", *map(spoken, list_corruptions())]
-    half = (len(names) + 1) // 2
-    sheets = [
-        image_grid(
-            [row[part] for row in rows],
-            row_labels=[f"severity {severity}" for severity in severities],
-            column_labels=names[part],
-            cell_size=96,
-        )
-        for part in (slice(0, half), slice(half, None))
-    ]
-    whole = Image.new("RGB", (max(s.width for s in sheets), sum(s.height for s in sheets)), "white")
-    whole.paste(sheets[0], (0, 0))
-    whole.paste(sheets[1], (0, sheets[0].height))
-    return whole
+    columns = ["clean", *(f"severity {severity}" for severity in severities)]
+    return image_grid(rows, row_labels=list(map(spoken, list_corruptions())), column_labels=columns, cell_size=64)
 
 
 def spoken(name: str) -> str:

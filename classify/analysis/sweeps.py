@@ -19,6 +19,7 @@ from classify.analysis.training_curves import epoch_means
 from classify.config import ClassifySettings
 from classify.methods import METHODS, method_options
 from classify.presets import preset_values
+from mixgan.engine.annotations import Probability
 from mixgan.engine.config import by_flag, read_config, to_json
 from mixgan.mixing.registry import mixer_options
 from mixgan.report import compare
@@ -143,48 +144,6 @@ def words_of(flags: Mapping[str, Any]) -> list[str]:
 # ---- Accuracy over the values of one option
 
 
-class Sweep(NamedTuple):
-    """How a sweep is called and explained; ``to_scale=False`` draws the values at equal distances."""
-
-    title: str
-    x_label: str
-    text: str
-    to_scale: bool = True
-
-
-SWEEPS = {
-    "alpha": Sweep(
-        "Accuracy over alpha",
-        "alpha",
-        "Lambda, the share of the own image, is drawn from Beta(alpha, alpha). The paper finds AutoMix best at 2.",
-        to_scale=False,
-    ),
-    "layer": Sweep(
-        "Accuracy over the feature layer",
-        "layer",
-        "AutoMix learns its masks from the features of one layer. The paper finds the third one best.",
-    ),
-    "lr": Sweep(
-        "Accuracy over the last learning rate",
-        "last learning rate",
-        "The learning rate falls along half a cosine, and ends here, for all that is trained. The paper finds that it should not "
-        "end at 0, as then the network that the teacher follows is trained fully. --lr-ablation.whose mix-block varies the Mix "
-        "Block's end only.",
-        to_scale=False,
-    ),
-    "beta": Sweep(
-        "Accuracy over beta",
-        "beta, weight of the local label",
-        "LaMix trains on beta times the local label, the two images' classes, plus 1 - beta times the global one, which it "
-        "learns. The paper finds 0.5 best on CIFAR-100, and 0.3 to 0.8 alike.",
-    ),
-    "smoothing": Sweep(
-        "Accuracy over label smoothing",
-        "smoothing",
-        "The share of every label that is spread over all classes: of plain labels, and of mixed ones. The paper finds 0.2 best "
-        "for plain labels on CIFAR-100, and that smoothing on top of mixup mostly lowers the accuracy.",
-    ),
-}
 RUNS_TEXT = """Trained with the settings of the first run, by the compare command, in the folder runs/, which can be resumed. A
 point is the mean over the seeds of the median test accuracy of the last ten epochs, a bar the standard deviation."""
 #: The median over the last ten epochs (AutoMix 5.1), as the last one alone jumps.
@@ -201,13 +160,30 @@ def alpha_ablation(
 ) -> Result:
     """Accuracy of AutoMix, or a line for each of other methods, over alpha of Beta(alpha, alpha)."""
     lines = {method: option_values(runs[0], method, alpha_flag(method), values) for method in methods}
-    return train_and_plot("alpha", runs[0], study, lines, seeds)
+    return train_and_plot(
+        runs[0],
+        study,
+        lines,
+        seeds,
+        title="Accuracy over alpha",
+        x_label="alpha",
+        text="Lambda, the share of the own image, is drawn from Beta(alpha, alpha). The paper finds AutoMix best at 2.",
+        to_scale=False,
+    )
 
 
 def layer_ablation(runs: Runs, study: Study, *, values: Ints = (1, 2, 3, 4), seeds: Ints = (0,)) -> Result:
     """Accuracy of AutoMix over the feature layer of its masks; the first layers need much memory and time."""
     lines = {"automix": option_values(runs[0], "automix", "--method.layer", values)}
-    return train_and_plot("layer", runs[0], study, lines, seeds)
+    return train_and_plot(
+        runs[0],
+        study,
+        lines,
+        seeds,
+        title="Accuracy over the feature layer",
+        x_label="layer",
+        text="AutoMix learns its masks from the features of one layer. The paper finds the third one best.",
+    )
 
 
 def lr_ablation(
@@ -221,8 +197,19 @@ def lr_ablation(
     """Accuracy of AutoMix over the end of the cosine learning rate: of all that is trained, as on CIFAR, or of the Mix Block."""
     flag, shared = ("--min-lr", {"--side-min-lr": None}) if whose == "all" else ("--side-min-lr", {})
     lines = {"automix": option_values(runs[0], "automix", flag, values)}
-    x_label = "last learning rate" + ("" if whose == "all" else " of the Mix Block")
-    return train_and_plot("lr", runs[0], study, lines, seeds, x_label=x_label, flags={"--schedule": "cosine"} | shared)
+    return train_and_plot(
+        runs[0],
+        study,
+        lines,
+        seeds,
+        title="Accuracy over the last learning rate",
+        x_label="last learning rate" + ("" if whose == "all" else " of the Mix Block"),
+        text="The learning rate falls along half a cosine, and ends here, for all that is trained. The paper finds that it "
+        "should not end at 0, as then the network that the teacher follows is trained fully. --lr-ablation.whose mix-block "
+        "varies the Mix Block's end only.",
+        to_scale=False,
+        flags={"--schedule": "cosine"} | shared,
+    )
 
 
 def beta_sweep(
@@ -235,7 +222,16 @@ def beta_sweep(
 ) -> Result:
     """Accuracy of LaMix over beta, the weight of the local label."""
     lines = {str(method): option_values(runs[0], method, "--method.beta", values)}
-    return train_and_plot("beta", runs[0], study, lines, seeds)
+    return train_and_plot(
+        runs[0],
+        study,
+        lines,
+        seeds,
+        title="Accuracy over beta",
+        x_label="beta, weight of the local label",
+        text="LaMix trains on beta times the local label, the two images' classes, plus 1 - beta times the global one, which it "
+        "learns. The paper finds 0.5 best on CIFAR-100, and 0.3 to 0.8 alike.",
+    )
 
 
 def smoothing_sweep(
@@ -255,7 +251,16 @@ def smoothing_sweep(
     lines = {"label smoothing": option_values(runs[0], "label-smoothing", "--mixer.smoothing", values)}
     if mixed_values:
         lines[f"on top of {method}"] = option_values(runs[0], method, "--method.smoothing", mixed_values)
-    return train_and_plot("smoothing", runs[0], study, lines, seeds)
+    return train_and_plot(
+        runs[0],
+        study,
+        lines,
+        seeds,
+        title="Accuracy over label smoothing",
+        x_label="smoothing",
+        text="The share of every label that is spread over all classes: of plain labels, and of mixed ones. The paper finds 0.2 "
+        "best for plain labels on CIFAR-100, and that smoothing on top of mixup mostly lowers the accuracy.",
+    )
 
 
 def option_values(run: TrainedRun, method: str, flag: str, values: Sequence[float]) -> dict[float, str]:
@@ -274,32 +279,31 @@ def alpha_flag(method: str) -> str:
 
 
 def train_and_plot(
-    name: str,
     run: TrainedRun,
     study: Study,
     lines: Mapping[str, Mapping[float, str]],
     seeds: Sequence[int],
     *,
-    x_label: str = "",
+    title: str,
+    x_label: str,
+    text: str,
+    to_scale: bool = True,
     flags: Mapping[str, Any] | None = None,
 ) -> Result:
     """Train a run of every variant with every seed, and draw the accuracy over the values.
 
     Args:
-        name: in ``SWEEPS``.
         run: its settings are used.
         lines: of the plot, by name: value -> variant.
-        x_label: replaces that of the sweep.
+        to_scale: False draws the values at equal distances.
         flags: over the run's own, for all.
 
     Raises:
         ValueError: no values or seeds, or a variant that the classify command refuses.
     """
-    title, usual_label, text, to_scale = SWEEPS[name]
-    x_label = x_label or usual_label
     if not seeds or not all(lines.values()):
         raise ValueError(f"{title}: there must be at least one value and one seed")
-    variants = dict.fromkeys(text for line in lines.values() for text in line.values())
+    variants = dict.fromkeys(words for line in lines.values() for words in line.values())
     grid = train_grid(run, list(variants), study.folder / "runs", seeds=seeds, flags=flags)
     rows = [row for label, line in lines.items() for row in line_rows(label, line, grid, x_label)]
     return Result(
@@ -313,7 +317,7 @@ def train_and_plot(
 
 def line_rows(label: str, line: Mapping[float, str], grid: Grid, x_label: str) -> list[dict[str, Any]]:
     """The points of a line whose runs were completed."""
-    points = [(value, grid.metrics[text].get(METRIC)) for value, text in sorted(line.items())]
+    points = [(value, grid.metrics[words].get(METRIC)) for value, words in sorted(line.items())]
     return [
         {"line": label, x_label: value, "test accuracy": one["mean"], "standard deviation": one["sd"], "runs": one["n"]}
         for value, one in points
@@ -369,7 +373,12 @@ Range = tuple[float, float]
 
 
 def ratio_ranges(
-    runs: Runs, study: Study, *, widths: Floats = (0.0, 0.4, 0.8, 1.0), seeds: Ints = (0,), epochs: int | None = None
+    runs: Runs,
+    study: Study,
+    *,
+    widths: tuple[Probability, ...] = (0.0, 0.4, 0.8, 1.0),
+    seeds: Ints = (0,),
+    epochs: int | None = None,
 ) -> Result:
     """Accuracy of the first run's settings with mixing weights from several ranges (Understanding Fig. 1).
 
@@ -378,8 +387,6 @@ def ratio_ranges(
         seeds: a run of each range with each.
         epochs: of each run; those of the first run where it is not given.
     """
-    if not widths or not all(0 <= width <= 1 for width in widths):
-        raise ValueError(f"--ratio-ranges.widths must be in [0, 1], got {widths}")
     plan = planned(sorted(set(widths)))
     ranges = {name: image_range for points in plan.values() for name, image_range in points.values()}
     flags = {} if epochs is None else {"--epochs": epochs}

@@ -94,18 +94,13 @@ class TrainedRun:
         Raises:
             ValueError: it was trained on pairs of images.
         """
-        if self.is_double:
+        shape = self.metadata["in_channels"], self.metadata["num_classes"]
+        if shape != (len(self.metadata["mean"]), len(self.classes)):  # takes two images, or has outputs for two
             raise ValueError(
                 f"{self.label} was trained with {self.settings.method} on pairs of images, "
                 "and this figure needs a network for single images (--finetune-from makes one of it)"
             )
         return self.trained_network
-
-    @property
-    def is_double(self) -> bool:
-        """Whether the network takes two images at once or has outputs for two."""
-        shape = self.metadata["in_channels"], self.metadata["num_classes"]
-        return shape != (len(self.metadata["mean"]), len(self.classes))
 
     def new_method(self, name: str, *, mixer: dict[str, Any] | None = None, options: dict[str, Any]) -> Method:
         """A method with initial weights on a new network like the run's."""
@@ -173,11 +168,15 @@ class TrainedRun:
         """
         settings = self.settings
         options = settings.data_options(split)
-        root = Path(self.data_root or settings.data_root)
-        found = _load(settings.dataset, root, split, self.metadata["image_size"], tuple(options.items()))
+        found = _load(settings.dataset, self.data_folder, split, self.metadata["image_size"], tuple(options.items()))
         now = {split: _described(found)}
         check_same_data(trained_data(self.path), now, run=self.path, allowed=self.allow_data_change)
         return found
+
+    @property
+    def data_folder(self) -> Path:
+        """Where data sets are."""
+        return Path(self.data_root or self.settings.data_root)
 
     def data_changes(self) -> list[str]:
         """How the present data set differs from the one that the run was trained on; ValueError where it may not."""

@@ -8,7 +8,7 @@ import torch
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from classify.analysis.result import Result, Study, add_bounds
+from classify.analysis.result import Result, Study, add_bounds, panels
 from classify.analysis.trained_run import Runs, TrainedRun, each
 from classify.methods.lamix import KINDS, QUANTITIES
 from classify.methods.multi_sample import fixed_partner, join, pair_counts
@@ -185,25 +185,21 @@ def histograms(epochs: Epochs, quantity: str, kind: str) -> np.ndarray:
 
 def distribution_maps(epochs: Epochs, title: str) -> Figure:
     """A map for each quantity (columns) and kind of step (rows): value to the right, epochs downwards."""
-    kinds = kinds_of(epochs)
+    shown = {
+        f"{quantity.replace('_', ' ')}, {kind}": (quantity, kind)
+        for kind in kinds_of(epochs)
+        for quantity in QUANTITIES
+    }
+    plot, axes_of = panels(list(shown), title=title, x_label="value", y_label="epoch", size=(3.6, 2.6), one_range=False)
     with styled():
-        plot = Figure(figsize=(7.2, 0.6 + 2.6 * len(kinds)), layout="constrained")
-        plot.patch.set_alpha(0)
-        plot.suptitle(title, x=0.01, ha="left", fontsize=11.5, fontweight="bold")
-        axes = plot.subplots(len(kinds), len(QUANTITIES), squeeze=False)
-        for row, kind in enumerate(kinds):
-            for column, quantity in enumerate(QUANTITIES):
-                low, high = epochs[0][quantity]["range"]
-                image = axes[row, column].imshow(
-                    np.ma.masked_less_equal(histograms(epochs, quantity, kind), 0),
-                    extent=(low, high, epochs[-1]["epoch"] + 0.5, epochs[0]["epoch"] - 0.5),
-                    aspect="auto",
-                    interpolation="nearest",
-                    cmap="viridis",
-                    norm=LogNorm(1e-4, 1),
-                )
-                axes[row, column].set(
-                    title=f"{quantity.replace('_', ' ')}, {kind}", xlabel="value", ylabel="epoch" if column == 0 else ""
-                )
-        plot.colorbar(image, ax=axes, label="share of the values", shrink=0.8)
+        for name, (quantity, kind) in shown.items():
+            image = axes_of[name].imshow(
+                np.ma.masked_less_equal(histograms(epochs, quantity, kind), 0),
+                extent=(*epochs[0][quantity]["range"], epochs[-1]["epoch"] + 0.5, epochs[0]["epoch"] - 0.5),
+                aspect="auto",
+                interpolation="nearest",
+                cmap="viridis",
+                norm=LogNorm(1e-4, 1),
+            )
+        plot.colorbar(image, ax=plot.axes, label="share of the values", shrink=0.8)
     return plot

@@ -95,11 +95,12 @@ def scatter_plot(
     with styled():
         figure, axes = blank(title, x_label, y_label)
         crowded = any(len(x) > 300 for x, _ in sets.values())
-        for (name, (x, y)), color, marker in zip(sets.items(), PALETTE, "o^sDvP", strict=False):
+        for index, (name, (x, y)) in enumerate(sets.items()):
+            color, marker = PALETTE[index % len(PALETTE)], "o^sDvP"[(index + index // len(PALETTE)) % 6]
             axes.scatter(
                 x, y, s=14 if crowded else 34, color=color, marker=marker, alpha=0.55, linewidths=0, label=name
             )
-        figure.legend(loc="outside lower center", ncols=len(sets), handletextpad=0.2)
+        figure.legend(loc="outside lower center", ncols=min(4, len(sets)), handletextpad=0.2)
     return figure
 
 

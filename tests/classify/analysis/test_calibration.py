@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from matplotlib.image import imread
 
+from classify.analysis import figure
 from classify.analysis.calibration import (
     bin_sums,
     brier_score,
@@ -99,6 +100,6 @@ def test_pictures_tables_and_refusals(cutmix_run, tmp_path):
     assert list(result.tables) == ["Calibration", "Temperature scaling"]
     assert len(result.metrics["cutmix"]["bins"]["right"]) == 5
     with pytest.raises(ValueError, match=r"^--calibration\.bins must be at least 1, got 0$"):
-        calibration([cutmix_run], Study(), bins=0)
+        figure("calibration")([cutmix_run], Study(), bins=0)
     with pytest.raises(ValueError, match="cutmix has 1 test image"):
         calibration([cutmix_run], Study(count=1))

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from classify.analysis import figure
 from classify.analysis.cost import (
     WARM_UP,
     accuracy_of,
@@ -16,7 +17,6 @@ from classify.analysis.cost import (
     cost,
     feature_layers,
     median_ratio,
-    seeded,
     training_step,
 )
 from classify.analysis.result import Study
@@ -65,7 +65,7 @@ def test_a_row_for_each_run_and_for_each_feature_layer_and_the_run_stays_as_it_i
 
 def test_what_cannot_be_measured_is_said(cutmix_run, tmp_path):
     with pytest.raises(ValueError, match=r"--cost\.steps must be at least 2, got 0"):
-        cost([cutmix_run], Study(), steps=0)
+        figure("cost")([cutmix_run], Study(), steps=0)
     untested = TrainedRun(tmp_path, "untested", torch.device("cpu"))
     with pytest.raises(ValueError, match="untested has no evaluation"):
         cost([untested], Study())
@@ -131,13 +131,3 @@ def test_a_step_trains_and_its_rate_is_next_to_nothing(method):
         step()
     changes = [float((parameter.detach() - before[name]).abs().max()) for name, parameter in built.named_parameters()]
     assert 0 < max(changes) < 1e-5
-
-
-def test_the_random_state_is_the_seeds_inside_and_as_before_outside():
-    before = torch.random.get_rng_state()
-    draws = []
-    for _ in range(2):
-        with seeded(3):
-            draws.append(torch.rand(4))
-    assert torch.equal(*draws)
-    assert torch.equal(torch.random.get_rng_state(), before)

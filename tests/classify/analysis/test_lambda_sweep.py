@@ -8,6 +8,7 @@ import torch
 from matplotlib.image import imread
 from torch import nn
 
+from classify.analysis import figure
 from classify.analysis.lambda_sweep import lambda_sweep, sweep, sweep_run
 from classify.analysis.result import Study
 
@@ -70,4 +71,4 @@ def test_a_panel_for_each_run_lines_for_all_and_a_sentence_for_networks_of_two_i
     for title in ("accuracy-for-either-image-and-for-both", "loss-against-the-mixed-label"):
         assert imread(tmp_path / f"{title}.png").std() > 0.02
     with pytest.raises(ValueError, match=r"^--lambda-sweep\.pairs must be at least 1, got 0$"):
-        lambda_sweep([cutmix_run], study, pairs=0)
+        figure("lambda-sweep")([cutmix_run], study, pairs=0)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from matplotlib.image import imread
 from torch import nn
 
+from classify.analysis import figure
 from classify.analysis.loss_landscape import (
     basin_radii,
     filter_normalised_direction,
@@ -165,11 +166,12 @@ def test_pictures_and_numbers_of_a_run(cutmix_run, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"points": 4}, r"^--loss-landscape\.points must be odd and at least 3, got 4$"),
-        ({"rise": 0.0}, "levels, images and rise above 0"),
-        ({"levels": ()}, "needs levels and directions"),
+        ({"points": 4}, r"^--loss-landscape\.points must be odd, got 4$"),
+        ({"points": 1}, r"--loss-landscape\.points must be at least 3, got 1"),
+        ({"rise": 0.0}, r"--loss-landscape\.rise must be above 0, got 0\.0"),
+        ({"levels": (-1.0,)}, r"--loss-landscape\.levels must be above 0, got -1\.0"),
     ],
 )
 def test_options_out_of_range_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        loss_landscape([], Study(), **options)
+        figure("loss-landscape")([], Study(), **options)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
+from classify.analysis import figure
 from classify.analysis.masks import masks, mix_pair, mixed_pairs, pairs_of_two_classes
 from classify.analysis.result import Study
 from classify.analysis.trained_run import TrainedRun
@@ -75,5 +76,5 @@ def test_the_run_draws_nothing_from_the_global_generator(cutmix_run):
 
 
 def test_options_out_of_range_are_refused(cutmix_run):
-    with pytest.raises(ValueError, match=r"--masks.lambdas in 0..1, got 3 and \(1.5,\)"):
-        masks([cutmix_run], STUDY, lambdas=(1.5,))
+    with pytest.raises(ValueError, match=r"--masks\.lambdas must be at least 0 and at most 1, got 1\.5"):
+        figure("masks")([cutmix_run], STUDY, lambdas=(1.5,))

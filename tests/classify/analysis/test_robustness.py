@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from classify.analysis import figure
 from classify.analysis.result import Study
 from classify.analysis.robustness import (
     adversarial,
@@ -15,7 +16,6 @@ from classify.analysis.robustness import (
     corrupted_batches,
     corruption,
     corruption_errors,
-    fgsm,
     pgd,
     relative_error,
 )
@@ -36,7 +36,7 @@ def test_fgsm_on_a_linear_network_is_the_sign_of_the_weights():
     images, labels = 0.2 + 0.6 * torch.rand(5, 3, 4, 4), torch.tensor([0, 1, 0, 1, 1])
     weight = network[1].weight
     away = torch.where(labels[:, None] == 0, weight[1] - weight[0], weight[0] - weight[1]).sign()  # of two classes
-    torch.testing.assert_close(fgsm(network, images, labels, eps=EPS), images + EPS * away.view_as(images))
+    torch.testing.assert_close(pgd(network, images, labels, eps=EPS, step=EPS), images + EPS * away.view_as(images))
 
 
 def test_pgd_on_a_linear_network_ends_where_fgsm_does():
@@ -44,7 +44,7 @@ def test_pgd_on_a_linear_network_ends_where_fgsm_does():
     images, labels = torch.rand(5, 3, 4, 4), torch.tensor([0, 1, 0, 1, 1])
     generator = torch.Generator().manual_seed(0)
     attacked = pgd(network, images, labels, eps=EPS, step=EPS / 2, steps=4, generator=generator)
-    torch.testing.assert_close(attacked, fgsm(network, images, labels, eps=EPS))
+    torch.testing.assert_close(attacked, pgd(network, images, labels, eps=EPS, step=EPS))
 
 
 def test_no_pixel_leaves_its_bounds():
@@ -52,7 +52,7 @@ def test_no_pixel_leaves_its_bounds():
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Tanh(), nn.Flatten(), nn.Linear(8 * 36, 4))
     images, labels = torch.rand(6, 3, 8, 8).round(decimals=1), torch.randint(4, (6,))
     for attacked in (
-        fgsm(network, images, labels, eps=EPS),
+        pgd(network, images, labels, eps=EPS, step=EPS),
         pgd(network, images, labels, eps=EPS, step=EPS, steps=5, generator=torch.Generator().manual_seed(1)),
     ):
         assert (attacked - images).abs().max() <= EPS + 1e-6
@@ -79,8 +79,8 @@ def test_the_figure_starts_at_the_clean_accuracy_and_falls(cutmix_run, tmp_path)
 
 
 def test_options_out_of_range_are_refused(cutmix_run):
-    with pytest.raises(ValueError, match=r"--adversarial.eps must be above 0 .* got \(0.0,\) and 10"):
-        adversarial([cutmix_run], Study(), eps=(0.0,))
+    with pytest.raises(ValueError, match=r"--adversarial\.eps must be above 0, got 0\.0"):
+        figure("adversarial")([cutmix_run], Study(), eps=(0.0,))
 
 
 STUDY = Study(count=24, batch_size=12)
