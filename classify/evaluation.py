@@ -1,6 +1,6 @@
 """Test metrics of a classifier: accuracy, loss and calibration error, exact over any number of processes."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,83 +13,79 @@ if TYPE_CHECKING:
 BINS = 15
 
 
+Batches = Iterable[tuple[Tensor, Tensor]]
+
+
 @torch.no_grad()
-def evaluate(
-    network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, accelerator: "Accelerator"
-) -> dict[str, float]:
-    """Accuracy, mean cross-entropy and expected calibration error over the batches of all processes.
+def summed(
+    sums_of: Callable[[Tensor, Tensor], Tensor],
+    network: nn.Module,
+    batches: Batches,
+    *,
+    size: int,
+    accelerator: "Accelerator",
+) -> Tensor:
+    """The sum of what ``sums_of(logits, labels)`` gives of every batch, over all processes.
 
     Args:
-        network: images -> logits (B,K); it is evaluated in eval mode, its mode is restored.
+        sums_of: float32 logits of a batch, and its labels -> (size,).
+        network: images -> logits; it is evaluated in eval mode, its mode is restored.
         batches: this process's share of the set, (images, labels).
+
+    Returns:
+        (size,) float64.
+    """
+    training = network.training
+    network.eval()
+    sums = torch.zeros(size, dtype=torch.float64, device=accelerator.device)
+    for images, labels in batches:
+        with accelerator.autocast():
+            logits = network(images)
+        sums += sums_of(logits.float(), labels)
+    network.train(training)
+    return accelerator.reduce(sums, reduction="sum")
+
+
+def evaluate(network: nn.Module, batches: Batches, *, accelerator: "Accelerator") -> dict[str, float]:
+    """Accuracy, mean cross-entropy and expected calibration error over the batches of all processes.
 
     Returns:
         test_accuracy (0..1), test_loss (nats), ece (0..1; 15 equal-width bins, Guo et al. 2017, Eq. 3), n.
     """
-    training = network.training
-    network.eval()
-    sums = torch.zeros(3 + 3 * BINS, dtype=torch.float64, device=accelerator.device)
-    for images, labels in batches:
-        with accelerator.autocast():
-            logits = network(images)
-        sums += _sums(logits.float(), labels)
-    network.train(training)
-    sums = accelerator.reduce(sums, reduction="sum")
+    sums = summed(_sums, network, batches, size=3 + 3 * BINS, accelerator=accelerator)
     count, correct, loss = sums[:3].tolist()
     if count == 0:
         raise ValueError("nothing to evaluate: the test set is empty")
-    bins = sums[3:].view(3, BINS)
-    return {
-        "test_accuracy": correct / count,
-        "test_loss": loss / count,
-        "ece": calibration_error(*bins),
-        "n": int(count),
-    }
+    ece = calibration_error(*sums[3:].view(3, BINS))
+    return {"test_accuracy": correct / count, "test_loss": loss / count, "ece": ece, "n": int(count)}
 
 
-@torch.no_grad()
-def confusion_matrix(
-    network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, classes: int, accelerator: "Accelerator"
-) -> Tensor:
-    """How often each class was taken for each, over the batches of all processes.
-
-    Args:
-        network, batches: as in ``evaluate``.
-        classes: their number K.
+def confusion_matrix(network: nn.Module, batches: Batches, *, classes: int, accelerator: "Accelerator") -> Tensor:
+    """How often each of K classes was taken for each, over the batches of all processes.
 
     Returns:
         (K,K) int64 on the CPU: rows are true classes, columns predicted ones.
     """
-    training = network.training
-    network.eval()
-    counts = torch.zeros(classes * classes, dtype=torch.float64, device=accelerator.device)
-    for images, labels in batches:
-        with accelerator.autocast():
-            predicted = network(images).argmax(1)
-        counts += torch.bincount(labels * classes + predicted, minlength=classes * classes)
-    network.train(training)
-    return accelerator.reduce(counts, reduction="sum").cpu().long().view(classes, classes)
+
+    def counts(logits: Tensor, labels: Tensor) -> Tensor:
+        return torch.bincount(labels * classes + logits.argmax(1), minlength=classes * classes)
+
+    found = summed(counts, network, batches, size=classes * classes, accelerator=accelerator)
+    return found.cpu().long().view(classes, classes)
 
 
-@torch.no_grad()
-def training_accuracy(
-    network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, accelerator: "Accelerator"
-) -> tuple[float, float]:
-    """Accuracy on the given and on the true labels, 0..1, in eval mode and without augmentation, over all processes.
+def training_accuracy(network: nn.Module, batches: Batches, *, accelerator: "Accelerator") -> tuple[float, float]:
+    """Accuracy on the given and on the true labels, 0..1, without augmentation, over all processes.
 
     Args:
-        network: images -> logits (B,K); its mode is restored.
         batches: this process's share of the training set: images, and labels (B,2), given and true.
     """
-    training = network.training
-    network.eval()
-    sums = torch.zeros(3, dtype=torch.float64, device=accelerator.device)
-    for images, labels in batches:
-        with accelerator.autocast():
-            predicted = network(images).argmax(1, keepdim=True)
-        sums += torch.cat(((predicted == labels).sum(0), torch.tensor([len(images)], device=sums.device)))
-    network.train(training)
-    given, true, count = accelerator.reduce(sums, reduction="sum").tolist()
+
+    def counts(logits: Tensor, labels: Tensor) -> Tensor:
+        correct = (logits.argmax(1, keepdim=True) == labels).sum(0)
+        return torch.cat((correct, correct.new_tensor([len(labels)])))
+
+    given, true, count = summed(counts, network, batches, size=3, accelerator=accelerator).tolist()
     return given / count, true / count
 
 

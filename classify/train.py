@@ -79,8 +79,8 @@ def train(settings: ClassifySettings) -> dict[str, Any]:
     if settings.compile:
         compile_networks(method)
     run.begin(loader.steps_per_epoch, data=data, **finetuning_facts(settings, run, data))
-    if training.positions is not None or training.true_labels is not None:
-        write_labels(run, training)
+    if (training.positions is not None or training.true_labels is not None) and not settings.dry_run:
+        on_main(accelerator, lambda: write_json(run.folder.path / "labels.json", label_record(training)))
     run.export = partial(export_weights, settings, run, method, training, average)
     picture_mixing(run, method, training)
 
@@ -165,12 +165,6 @@ def load_sets(settings: ClassifySettings, run: Run) -> tuple[ImageSet | FolderSe
             if size <= cache:
                 sets[number], cache = dataset.in_memory(), cache - size
     return sets[0], sets[1]
-
-
-def write_labels(run: Run, training: ImageSet | FolderSet) -> None:
-    """Write labels.json: the chosen samples, and the redrawn labels."""
-    if not run.settings.dry_run:
-        on_main(run.accelerator, lambda: write_json(run.folder.path / "labels.json", label_record(training)))
 
 
 def evaluate_epoch(run: Run, method: Method, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:

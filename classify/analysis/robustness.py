@@ -149,18 +149,17 @@ run's (their mCE, with the first run for AlexNet)."""
 
 @dataclass(frozen=True)
 class Errors:
-    """Of one run, all 0..1: the clean error, those of the benchmark by corruption and severity (15,5), those of the archive's
-    four other corruptions (4,5), or (0,5) where there are none, and where the images came from."""
+    """Of one run, all 0..1: the clean error, those by corruption and severity (15,5), or (19,5) with the archive's four other
+    corruptions, and where the images came from."""
 
     clean: float
-    corrupted: Tensor
-    extra: Tensor
+    all: Tensor
     source: str
 
     @property
-    def all(self) -> Tensor:
-        """(15 or 19, 5)."""
-        return torch.cat((self.corrupted, self.extra))
+    def corrupted(self) -> Tensor:
+        """(15,5), those of the benchmark."""
+        return self.all[:15]
 
 
 def corruption(runs: Runs, study: Study) -> Result:
@@ -239,7 +238,7 @@ def corruption_errors(run: TrainedRun, study: Study) -> Errors:
                     batches = corrupted_batches(pictures, name, severity, study)
                 errors[row, severity - 1] = error(batches)
                 bar.advance(1)
-    return Errors(clean, errors[:15], errors[15:], folder.name if folder else "generated")
+    return Errors(clean, errors, folder.name if folder else "generated")
 
 
 def as_bytes(run: TrainedRun, study: Study) -> list[tuple[Tensor, Tensor]]:

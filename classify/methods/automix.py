@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from classify.evaluation import evaluate
 from classify.methods.method import Method, MethodOutput, Weight, soft_accuracy
-from classify.networks.contract import first_convolution
+from classify.networks.contract import class_head, first_convolution
 from mixgan.engine.annotations import Above0, AtLeast1, Probability
 from mixgan.engine.ema import follow
 from mixgan.mixing import Plan, build_mixer
@@ -231,7 +232,9 @@ class AutoMix(Method):
         self.tested = tested
         learned = mask == "mix-block"
         self.mix_block = MixBlock(stage_channels(network, layer), reduction=reduction) if learned else None
-        self.clean_head = class_head(network, num_classes) if clean_loss else None
+        self.clean_head = (
+            class_head(network, num_classes, "automix (or --method.no-clean-loss)") if clean_loss else None
+        )
         self.teacher = None
         if pipeline:
             self.teacher = MomentumTeacher(network, momentum=momentum, momentum_schedule=momentum_schedule)
@@ -319,8 +322,6 @@ class AutoMix(Method):
 
     def test_metrics(self, batches: Iterable[tuple[Tensor, Tensor]], accelerator: "Accelerator") -> dict[str, float]:
         """The accuracy of the other network: test_accuracy_student or test_accuracy_teacher, 0..1."""
-        from classify.evaluation import evaluate  # slow to import
-
         return {
             f"test_accuracy_{name}": evaluate(network, batches, accelerator=accelerator)["test_accuracy"]
             for name, network in self.networks().items()
@@ -348,16 +349,6 @@ class AutoMix(Method):
         batches = {"own": images, "partner": images[plan.partner], "mixed": self.mixer.mix_images(images, plan)}
         assert plan.mask is not None
         return {name: self.normalise.undo(batch) for name, batch in batches.items()} | {"mask (white: own)": plan.mask}
-
-
-def class_head(network: Any, num_classes: int) -> nn.Linear:
-    """A new class head like the network's own; ValueError for a network without embedding and classifier."""
-    if not (hasattr(network, "embedding") and hasattr(network, "classifier")):
-        raise ValueError(
-            f"automix trains a second class head on network.embedding(x), which {type(network).__name__} does not have; see "
-            "classify.networks.contract, or use --method.no-clean-loss"
-        )
-    return nn.Linear(network.classifier.in_features, num_classes, bias=network.classifier.bias is not None)
 
 
 def stage_channels(network: nn.Module, layer: int) -> int:

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import replace
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from classify.methods.method import MethodOutput
 from classify.methods.mixed_samples import MixedSamples
+from classify.networks.contract import class_head
 from mixgan.engine.annotations import Probability
 from mixgan.mixing import Mixer, build_mixer
 from mixgan.mixing.mixer import Plan
@@ -64,16 +65,10 @@ class Lamix(MixedSamples):
             label_range = LABEL_RANGES[local_label]
             mixer = build_mixer("mixup-l", num_classes=num_classes, label_range=label_range, per_batch=per_batch)
         super().__init__(network, mixer, mean=mean, std=std)
-        if not (hasattr(network, "embedding") and hasattr(network, "classifier")):
-            raise ValueError(
-                f"lamix needs a network with embedding() and classifier, see classify.networks.contract; "
-                f"{type(network).__name__} does not have both"
-            )
         self.beta = beta
         self.originals = originals
         # "the same as the fully-connected layer of the original network" (3.1)
-        classifier = cast(nn.Linear, network.classifier)
-        self.global_layer = nn.Linear(classifier.in_features, num_classes, bias=classifier.bias is not None)
+        self.global_layer = class_head(network, num_classes, "lamix")
         self.record = SoftTargetRecord(num_classes)
         self.epoch = 0
         self.mixed_turn = not originals

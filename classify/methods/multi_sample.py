@@ -1,12 +1,13 @@
 """Multi-Sample: a network that classifies two images at once, concatenated on channels."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from classify.evaluation import summed
 from classify.methods.method import Method, MethodOutput
 from classify.networks.contract import double_input, double_output
 from mixgan.engine.annotations import Above0
@@ -91,7 +92,11 @@ class MultiSample(Method):
 
     def logits(self, pairs: Tensor) -> Tensor:
         """Joined images (B,2C,H,W) -> logits (B,2,K) float32 for the first and the second; with one head they are the same."""
-        return self.network(pairs).float().unflatten(1, (self.heads, -1)).expand(-1, 2, -1)
+        return self.of_both(self.network(pairs).float())
+
+    def of_both(self, logits: Tensor) -> Tensor:
+        """The network's output (B,heads*K) as logits (B,2,K) for the first and the second image."""
+        return logits.unflatten(1, (self.heads, -1)).expand(-1, 2, -1)
 
     def training_labels(self, labels: Tensor, draws: Draws) -> Tensor:
         """Labels (B,2) of both images, one of them replaced by random ones if ``random_label`` says so."""
@@ -111,7 +116,6 @@ class MultiSample(Method):
         predictor.training = self.network.training
         return predictor
 
-    @torch.no_grad()
     def test_metrics(self, batches: Iterable[tuple[Tensor, Tensor]], accelerator: "Accelerator") -> dict[str, float]:
         """Accuracy on pairs of test images (5.2), as shares of the pairs, in eval mode.
 
@@ -122,18 +126,18 @@ class MultiSample(Method):
             right ("top2-precision" of 3.2 with one head); test_confusion: the classes differ and are predicted in the wrong
             order ("top2-all-precision" is test_accuracy_both plus this).
         """
-        training = self.network.training
-        self.network.eval()
-        sums = torch.zeros(5, dtype=torch.float64, device=accelerator.device)
-        for index, (images, labels) in enumerate(batches):
-            partner = fixed_partner(len(images), seed=index).to(images.device)
-            with accelerator.autocast():
-                logits = self.logits(join(images, images[partner]))
-            sums += pair_counts(self.predicted(logits), torch.stack((labels, labels[partner]), 1))
-        self.network.train(training)
-        count, *counts = accelerator.reduce(sums, reduction="sum").tolist()
+
+        def pairs() -> Iterator[tuple[Tensor, Tensor]]:
+            for index, (images, labels) in enumerate(batches):
+                partner = fixed_partner(len(images), seed=index).to(images.device)
+                yield join(images, images[partner]), torch.stack((labels, labels[partner]), 1)
+
+        def counts(logits: Tensor, labels: Tensor) -> Tensor:
+            return pair_counts(self.predicted(self.of_both(logits)), labels)
+
+        count, *counted = summed(counts, self.network, pairs(), size=5, accelerator=accelerator).tolist()
         names = ("test_accuracy_first", "test_accuracy_second", "test_accuracy_both", "test_confusion")
-        return {name: value / count for name, value in zip(names, counts, strict=True)}
+        return {name: value / count for name, value in zip(names, counted, strict=True)}
 
     def pictures(self, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> dict[str, Tensor]:
         """Both images of each pair, as strong as the network gets them."""

@@ -1,7 +1,7 @@
 """What every classifier network offers, so that methods and analyses never ask which one it is."""
 
 from collections.abc import Iterable
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +64,16 @@ def linear_classifier(network: nn.Module) -> nn.Linear:
             f"the output of {type(network).__name__} cannot be changed: its .classifier is not an nn.Linear"
         )
     return classifier
+
+
+def class_head(network: Any, num_classes: int, method: str) -> nn.Linear:
+    """A new linear layer on the network's embedding, like its classifier; ValueError, naming the method, where it has none."""
+    if not (hasattr(network, "embedding") and hasattr(network, "classifier")):
+        raise ValueError(
+            f"{method} needs a network with embedding() and classifier, see classify.networks.contract; "
+            f"{type(network).__name__} does not have both"
+        )
+    return nn.Linear(network.classifier.in_features, num_classes, bias=network.classifier.bias is not None)
 
 
 @torch.no_grad()

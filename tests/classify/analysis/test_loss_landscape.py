@@ -139,7 +139,7 @@ def test_relative_area_of_a_parallelogram_by_hand():
 
 def test_levels_belong_to_the_searched_directions():
     kinds = [("random", 5.0), ("random", 10.0), ("filter", None)]
-    assert list(kinds_of(("random", "filter"), (5.0, 10.0))) == kinds
+    assert list(kinds_of(("random", "filter"), (5.0, 10.0)).values()) == kinds
 
 
 def test_pictures_and_numbers_of_a_run(cutmix_run, tmp_path):
