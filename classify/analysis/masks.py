@@ -9,9 +9,6 @@ from torch import Tensor
 
 from classify.analysis.result import Result, Study
 from classify.analysis.trained_run import Runs, TrainedRun, each
-from classify.methods.automix import AutoMix
-from classify.methods.manifold_mixup import HiddenMixing
-from classify.methods.mixed_samples import MixedSamples
 from mixgan.engine.annotations import AtLeast1, Probability
 from mixgan.mixing import Plan
 from mixgan.report.gallery import OWN_COLOUR, PARTNER_COLOUR
@@ -128,20 +125,12 @@ def mix_at(run: TrainedRun, images: Tensor, labels: Tensor, lam: float, *, seed:
     Raises:
         ValueError: the method has no masks of images.
     """
-    method = run.method
     generator = torch.Generator(images.device).manual_seed(seed)
     shares = torch.full((len(images),), lam, device=images.device)
-    plan = None
-    if isinstance(method, AutoMix):
-        plan = method.mixer.plan(images, lam=shares, generator=generator)
-        if method.mix_block is not None:
-            plan = method.with_mask(plan, method.learned_mask(images, plan, method.project(images)))
-    elif isinstance(method, MixedSamples) and not isinstance(method, HiddenMixing):
-        saliency = method.saliency(method.mixer, images, labels)
-        plan = method.mixer.plan(images, saliency=saliency, lam=shares, generator=generator)
+    plan = run.method.image_plan(images, labels, lam=shares, generator=generator)
     if plan is None or plan.mask is None:
         raise ValueError(f"{run.label}: {run.settings.method} does not mix images by a mask")
-    return method.mixer.mix_images(images, plan), plan.mask, plan
+    return run.method.mixer.mix_images(images, plan), plan.mask, plan
 
 
 def mask_shares(run: TrainedRun, study: Study) -> tuple[list[float], list[float]]:

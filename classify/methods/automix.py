@@ -338,17 +338,18 @@ class AutoMix(Method):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     @torch.no_grad()
-    def pictures(self, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> dict[str, Tensor]:
-        """Own image, partner, the student's mixed image, and the mask."""
-        plan = self.mixer.plan(images, generator=generator)
-        if self.mix_block is not None:
-            training = self.training
-            self.eval()
-            plan = self.with_mask(plan, self.learned_mask(images, plan, self.project(images)))
-            self.train(training)
-        batches = {"own": images, "partner": images[plan.partner], "mixed": self.mixer.mix_images(images, plan)}
-        assert plan.mask is not None
-        return {name: self.normalise.undo(batch) for name, batch in batches.items()} | {"mask (white: own)": plan.mask}
+    def image_plan(
+        self, images: Tensor, labels: Tensor, *, lam: Tensor | None = None, generator: torch.Generator
+    ) -> Plan | None:
+        """The student's plan, its masks learned in eval mode."""
+        plan = self.mixer.plan(images, lam=lam, generator=generator)
+        if self.mix_block is None:
+            return plan
+        training = self.training
+        self.eval()
+        plan = self.with_mask(plan, self.learned_mask(images, plan, self.project(images)))
+        self.train(training)
+        return plan
 
 
 def stage_channels(network: nn.Module, layer: int) -> int:

@@ -86,11 +86,13 @@ class HiddenMixing(MixedSamples):
         names = self.layers.names
         return self.layers.module(names[host_choice([1.0] * len(names))], images)
 
-    def pictures(self, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> dict[str, Tensor]:
-        """The mixed images where the input is among the layers; mixed features cannot be shown."""
+    def image_plan(
+        self, images: Tensor, labels: Tensor, *, lam: Tensor | None = None, generator: torch.Generator
+    ) -> Plan | None:
+        """That of the input; None where it is not among the layers."""
         if {"0", "input"}.isdisjoint(self.layers.names):
-            return {"own": self.normalise.undo(images)}
-        return super().pictures(images, labels, generator=generator)
+            return None
+        return super().image_plan(images, labels, lam=lam, generator=generator)
 
 
 class ManifoldMixup(HiddenMixing):

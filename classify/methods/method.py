@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mixgan.engine.annotations import Range
+from mixgan.mixing import Mixer, Plan
 from mixgan.ops.transforms import Normalization
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ class Method(nn.Module):
     source: str = ""
     #: any nn.Module; some methods need members of ``classify.networks.contract.Network``
     network: Any
+    #: of the images, in methods that mix them
+    mixer: Mixer
 
     def __init__(
         self, network: nn.Module, *, mean: tuple[float, ...] = (0.0,), std: tuple[float, ...] = (1.0,)
@@ -101,12 +104,33 @@ class Method(nn.Module):
         """Entries for the record of the epoch in metrics.jsonl, as JSON values."""
         return {}
 
+    def image_plan(
+        self, images: Tensor, labels: Tensor, *, lam: Tensor | None = None, generator: torch.Generator
+    ) -> Plan | None:
+        """How ``mixer`` mixes normalised images (B,C,H,W), with what was learned so far; None for a method that mixes none."""
+        return None
+
     def pictures(self, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> dict[str, Tensor]:
-        """The method applied to a few normalised images: named columns of a figure, (B,C,H,W) or (B,1,H,W) in [0,1]."""
-        return {"image": images}
+        """The method applied to a few normalised images: named columns of a figure, (B,C,H,W) or (B,1,H,W) in [0,1].
+
+        Own image, the partner with the most weight, mixed image and mask; the image alone where none is mixed.
+        """
+        plan = self.image_plan(images, labels, generator=generator)
+        mixed = images if plan is None else self.mixer.mix_images(images, plan)
+        if plan is None or (bool((plan.weights[:, 0] == 1).all()) and torch.equal(mixed, images)):
+            return {"image": self.normalise.undo(images)}
+        batches = {"own": images, "partner": images[main_partner(plan)], "mixed": mixed}
+        columns = {name: self.normalise.undo(batch) for name, batch in batches.items()}
+        return columns if plan.mask is None else {**columns, "mask (white: own)": plan.mask}
 
 
 SoftLoss = Literal["soft-ce", "bce"]
+
+
+def main_partner(plan: Plan) -> Tensor:
+    """(B,) int64: the source with the most weight in each mixed sample, itself left out."""
+    others = plan.weights[:, 1:].argmax(1, keepdim=True) + 1
+    return plan.sources.gather(1, others)[:, 0]
 
 
 def soft_target_loss(logits: Tensor, targets: Tensor, kind: SoftLoss) -> Tensor:

@@ -13,6 +13,7 @@ from classify.methods.method import (
     MethodOutput,
     SoftLoss,
     Weight,
+    main_partner,
     not_compiled,
     soft_accuracy,
     soft_target_loss,
@@ -206,21 +207,12 @@ class MixedSamples(Method):
         finally:
             self.network.train(training)
 
-    def pictures(self, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> dict[str, Tensor]:
-        """Own image, the partner with the most weight, mixed image and mask; the image alone where none is mixed."""
+    def image_plan(
+        self, images: Tensor, labels: Tensor, *, lam: Tensor | None = None, generator: torch.Generator
+    ) -> Plan | None:
+        """The mixer's plan, with the saliency map that it needs."""
         saliency = self.saliency(self.mixer, images, labels)
-        mixed = self.mixer.mix(images, labels, saliency=saliency, generator=generator)
-        batches = {"own": images, "partner": images[main_partner(mixed.plan)], "mixed": mixed.images}
-        columns = {name: self.normalise.undo(batch) for name, batch in batches.items()}
-        if bool((mixed.plan.weights[:, 0] == 1).all()) and torch.equal(mixed.images, images):
-            return {"image": columns["own"]}
-        return columns if mixed.mask is None else {**columns, "mask (white: own)": mixed.mask}
-
-
-def main_partner(plan: Plan) -> Tensor:
-    """(B,) int64: the source with the most weight in each mixed sample, itself left out."""
-    others = plan.weights[:, 1:].argmax(1, keepdim=True) + 1
-    return plan.sources.gather(1, others)[:, 0]
+        return self.mixer.plan(images, saliency=saliency, lam=lam, generator=generator)
 
 
 @not_compiled

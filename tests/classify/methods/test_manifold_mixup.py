@@ -173,5 +173,5 @@ def test_pictures_show_the_mixing_of_images_where_there_is_any():
     shown = manifold(network()).pictures(images, labels, generator=torch.Generator().manual_seed(0))
     assert list(shown) == ["own", "partner", "mixed", "mask (white: own)"]
     hidden = manifold(network(), layers=("1", "2")).pictures(images, labels, generator=torch.Generator())
-    assert list(hidden) == ["own"]
-    assert torch.equal(hidden["own"], images)
+    assert list(hidden) == ["image"]
+    assert torch.equal(hidden["image"], images)
