@@ -16,6 +16,7 @@ from classify.methods.multi_sample import MultiSample
 from mixgan.engine.annotations import convert_options
 from mixgan.mixing import build_mixer, list_mixers
 from mixgan.mixing.registry import mixer_options, parts_of
+from mixgan.ops.transforms import Normalization
 
 __all__ = ["METHODS", "Method", "MethodOutput", "MixSchedule", "build_method", "list_methods", "method_options"]
 
@@ -71,15 +72,19 @@ def build_method(
     if name not in METHODS:
         filled = with_moments(name, mixer or {}, mean=mean, std=std)
         mixing = build_mixer(name, num_classes=num_classes, **filled)
-        return MixedSamples(network, mixing, schedule=schedule, mean=mean, std=std, **own)
-    if mixer:
+        method: Method = MixedSamples(network, mixing, schedule=schedule, **own)
+    elif mixer:
         raise ValueError(f"{name} has no mixer of its own, so no option --mixer.{next(iter(mixer)).replace('_', '-')}")
-    if schedule is not None and schedule != MixSchedule():
+    elif schedule not in (None, MixSchedule()):
         raise ValueError(
             f"--mix-prob, --mix-off-epoch, --mix-off-last, --mix-epochs, --mix-warmup and --partner are for mixers, "
             f"not for {name}"
         )
-    return METHODS[name](network, num_classes=num_classes, mean=mean, std=std, **own)
+    else:
+        moments = {"mean": mean, "std": std} if "mean" in inspect.signature(METHODS[name]).parameters else {}
+        method = METHODS[name](network, num_classes=num_classes, **moments, **own)
+    method.normalise = Normalization(mean, std)
+    return method
 
 
 def with_moments(

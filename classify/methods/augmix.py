@@ -36,7 +36,6 @@ class AugMix(Method):
         severity: strengths are drawn from U(0.1, severity), where 10 is the strongest.
         alpha: of the Dirichlet and Beta draws.
         consistency: weight of the Jensen-Shannon term.
-        mean, std: the normalisation of the images; views are made of images in 0..1.
     """
 
     source = "Hendrycks et al. 2020 (arXiv:1912.02781)"
@@ -46,15 +45,13 @@ class AugMix(Method):
         network: nn.Module,
         *,
         num_classes: int,
-        mean: tuple[float, ...] = (0.0,),
-        std: tuple[float, ...] = (1.0,),
         width: AtLeast1 = 3,
         depth: tuple[AtLeast1, AtLeast1] = (1, 3),
         severity: Annotated[float, Range(least=1, most=10)] = 3.0,
         alpha: Above0 = 1.0,
         consistency: Weight = 12.0,
     ) -> None:
-        super().__init__(network, mean=mean, std=std)
+        super().__init__(network)
         if depth[0] > depth[1]:
             raise ValueError(f"--method.depth must be (least, most) with least <= most, got {depth}")
         self.width, self.depth, self.severity = width, depth, severity

@@ -192,7 +192,6 @@ class AutoMix(Method):
         momentum_schedule: how it rises to 1, ``"cosine"`` or ``"published"`` (``momentum_at``).
         tested: which of the two networks is tested and saved; the other's accuracy is reported too. The gain that table 6 shows
             for MP around mixup and cutmix can only be the teacher's.
-        num_classes, mean, std: of the data set.
 
     Raises:
         ValueError: a network without the features that the Mix Block needs, or the embedding of the clean loss's head.
@@ -205,8 +204,6 @@ class AutoMix(Method):
         network: nn.Module,
         *,
         num_classes: int,
-        mean: tuple[float, ...] = (0.0,),
-        std: tuple[float, ...] = (1.0,),
         mask: Mask = "mix-block",
         alpha: Above0 = 2.0,
         per_batch: bool = True,
@@ -222,7 +219,7 @@ class AutoMix(Method):
         momentum_schedule: MomentumSchedule = "cosine",
         tested: Tested = "student",
     ) -> None:
-        super().__init__(network, mean=mean, std=std)
+        super().__init__(network)
         # The Mix Block takes lambda and partner from mixup's plan, and replaces its constant mask.
         name = "cutmix" if mask == "cutmix" else "mixup"
         self.mixer = build_mixer(name, num_classes=num_classes, alpha=alpha, per_batch=per_batch)

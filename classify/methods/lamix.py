@@ -40,7 +40,6 @@ class Lamix(MixedSamples):
         originals: alternate with steps on original samples, which come first; False: mixed ones only (table 7).
         per_batch: one lambda for the batch.
         mixer: makes the mixed samples and their local labels; default: the average of two images.
-        num_classes, mean, std: of the data set.
 
     Raises:
         ValueError: a network without an embedding.
@@ -54,8 +53,6 @@ class Lamix(MixedSamples):
         *,
         num_classes: int,
         mixer: Mixer | None = None,
-        mean: tuple[float, ...] = (0.0,),
-        std: tuple[float, ...] = (1.0,),
         beta: Probability = 0.5,
         local_label: LocalLabel = "lambda",
         originals: bool = True,
@@ -64,7 +61,7 @@ class Lamix(MixedSamples):
         if mixer is None:
             label_range = LABEL_RANGES[local_label]
             mixer = build_mixer("mixup-l", num_classes=num_classes, label_range=label_range, per_batch=per_batch)
-        super().__init__(network, mixer, mean=mean, std=std)
+        super().__init__(network, mixer)
         self.beta = beta
         self.originals = originals
         # "the same as the fully-connected layer of the original network" (3.1)
@@ -124,7 +121,7 @@ class LamixPuzzle(Lamix):
         local_label, originals, per_batch: as in ``Lamix``.
         transport: whether PuzzleMix moves blocks.
         t_size: side of the moved blocks in px, at most a mask block's; 0 for a mask block's.
-        num_classes, mean, std: of the data set.
+        num_classes, mean, std: of the data set, whose normalisation PuzzleMix undoes.
     """
 
     source = "LaMix 2.2 (Eq. 5), 3.2"
@@ -156,8 +153,6 @@ class LamixPuzzle(Lamix):
             network,
             num_classes=num_classes,
             mixer=mixer,
-            mean=mean,
-            std=std,
             beta=beta,
             local_label=local_label,
             originals=originals,

@@ -34,7 +34,7 @@ class HiddenMixing(MixedSamples):
         input_mixer: mixes the images where the input is drawn.
         hidden_mixer: mixes features (B,C,h,w). Features of another shape (B,...) count as channels of 1 x 1 pixels.
         layers: see ``HiddenLayers``; each is as likely as the others.
-        schedule, mean, std, loss: as in ``MixedSamples``.
+        schedule, loss: as in ``MixedSamples``.
     """
 
     def __init__(
@@ -45,11 +45,9 @@ class HiddenMixing(MixedSamples):
         *,
         layers: tuple[str, ...],
         schedule: MixSchedule | None = None,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
         loss: SoftLoss,
     ) -> None:
-        super().__init__(network, input_mixer, schedule=schedule, mean=mean, std=std, loss=loss)
+        super().__init__(network, input_mixer, schedule=schedule, loss=loss)
         self.hidden_mixer = hidden_mixer
         self.layers = HiddenLayers(network, layers)
 
@@ -102,7 +100,6 @@ class ManifoldMixup(HiddenMixing):
 
     Args:
         network: any classifier.
-        num_classes, mean, std: of the data set.
         layers: where to mix: 0 is the input, 1, 2, ... the network's stages, all else a module's name.
         alpha: both parameters of the Beta distribution, above 0 (2 on CIFAR, 0.2 on Tiny-ImageNet).
         per_batch: one lambda for the batch, as published.
@@ -116,15 +113,13 @@ class ManifoldMixup(HiddenMixing):
         network: nn.Module,
         *,
         num_classes: int,
-        mean: tuple[float, ...] = (0.0,),
-        std: tuple[float, ...] = (1.0,),
         layers: tuple[str, ...] = ("0", "1", "2"),
         alpha: Above0 = 2.0,
         per_batch: bool = False,
         loss: SoftLoss = "soft-ce",
     ) -> None:
         mixer = build_mixer("mixup", num_classes=num_classes, alpha=alpha, per_batch=per_batch)
-        super().__init__(network, mixer, mixer, layers=layers, mean=mean, std=std, loss=loss)
+        super().__init__(network, mixer, mixer, layers=layers, loss=loss)
 
 
 class PatchUp(HiddenMixing):
@@ -136,7 +131,6 @@ class PatchUp(HiddenMixing):
 
     Args:
         network: any classifier.
-        num_classes, mean, std: of the data set.
         mode: ``"soft"`` or ``"hard"``.
         layers: where to mix: 0 is the input, 1, 2, ... the network's stages, all else a module's name.
         block: side of the blocks, odd; smaller where the features are.
@@ -157,8 +151,6 @@ class PatchUp(HiddenMixing):
         network: nn.Module,
         *,
         num_classes: int,
-        mean: tuple[float, ...] = (0.0,),
-        std: tuple[float, ...] = (1.0,),
         mode: PatchMode = "soft",
         layers: tuple[str, ...] = ("0", "1", "2"),
         block: int = 7,
@@ -173,7 +165,7 @@ class PatchUp(HiddenMixing):
         )
         cutmix = build_mixer("cutmix", num_classes=num_classes, per_batch=per_batch)
         schedule = MixSchedule(prob=prob)
-        super().__init__(network, cutmix, blocks, layers=layers, schedule=schedule, mean=mean, std=std, loss=loss)
+        super().__init__(network, cutmix, blocks, layers=layers, schedule=schedule, loss=loss)
 
     def mixed_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Twice the loss against the mixed target, for the paper's two terms."""

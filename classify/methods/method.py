@@ -56,7 +56,6 @@ class Method(nn.Module):
 
     Args:
         network: the classifier.
-        mean, std: the normalisation of the images, per channel or one for all.
     """
 
     #: where the method is defined
@@ -66,12 +65,11 @@ class Method(nn.Module):
     #: of the images, in methods that mix them
     mixer: Mixer
 
-    def __init__(
-        self, network: nn.Module, *, mean: tuple[float, ...] = (0.0,), std: tuple[float, ...] = (1.0,)
-    ) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        self.normalise = Normalization(mean, std)
+        #: of the images; ``build_method`` puts the data set's here
+        self.normalise = Normalization(0.0, 1.0)
 
     def forward(self, images: Tensor, labels: Tensor) -> MethodOutput:
         """The loss of a clean batch: images (B,C,H,W), labels (B,) int64."""

@@ -88,7 +88,6 @@ class MixedSamples(Method):
         network: the classifier.
         mixer: the mixing method.
         schedule: when mixing is on; other batches are trained on unmixed.
-        mean, std: the normalisation of the images, which the static saliency map undoes.
         loss: ``"soft-ce"``, or ``"bce"``, binary cross-entropy of the softmax, as PuzzleMix published (``soft_target_loss``).
         clean_weight: w, adds w times the cross-entropy on the unmixed images to the loss of a mixed batch, at the cost of
             a second training pass; beside "bce", whose mean over K classes makes it smaller, times 2/K (PuzzleMix's published
@@ -107,14 +106,12 @@ class MixedSamples(Method):
         mixer: Mixer,
         *,
         schedule: MixSchedule | None = None,
-        mean: tuple[float, ...] = (0.0,),
-        std: tuple[float, ...] = (1.0,),
         loss: SoftLoss = "soft-ce",
         clean_weight: Weight = 0.0,
         reuse_forward: bool = False,
         smoothing: Probability = 0.0,
     ) -> None:
-        super().__init__(network, mean=mean, std=std)
+        super().__init__(network)
         if reuse_forward and clean_weight == 0:
             raise ValueError(
                 "--method.reuse-forward reuses the clean loss's pass: it needs --method.clean-weight above 0"

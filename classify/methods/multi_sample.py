@@ -38,7 +38,6 @@ class MultiSample(Method):
         alpha: both parameters of the Beta distribution, above 0; 1 is uniform.
         per_batch: one lambda for the batch.
         random_label: replace the label of the "first" or "second" image by one drawn from all classes, every step anew (5.4).
-        mean, std: the normalisation of the images, for the pictures.
     """
 
     source = "Multi-sample 4 and 5"
@@ -48,15 +47,13 @@ class MultiSample(Method):
         network: nn.Module,
         *,
         num_classes: int,
-        mean: tuple[float, ...] = (0.0,),
-        std: tuple[float, ...] = (1.0,),
         heads: Literal[1, 2] = 2,
         interpolate: Interpolate = "paper",
         alpha: Above0 = 1.0,
         per_batch: bool = False,
         random_label: RandomLabel = "none",
     ) -> None:
-        super().__init__(network, mean=mean, std=std)
+        super().__init__(network)
         if num_classes < 2:
             raise ValueError(f"multi-sample needs at least 2 classes, got {num_classes}")
         if interpolate == "paper":
