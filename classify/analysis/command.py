@@ -17,7 +17,6 @@ from mixgan.engine.command import launcher_wish, sentence_of
 from mixgan.engine.config import HELP, CommonSettings, Settings, parse, read_options
 
 if TYPE_CHECKING:  # torch and matplotlib, which --help does without
-    from classify.analysis.result import Result
     from classify.analysis.trained_run import TrainedRun
 
 
@@ -93,10 +92,10 @@ def main(argv: Sequence[str]) -> None:
     accelerator = make_accelerator(CommonSettings(**shared, **launcher_wish()))
     runs = trained_runs(options, accelerator.device)
     output.mkdir(parents=True, exist_ok=True)  # now, to fail before the work begins
-    results, failures = make_figures(names, runs, options, of_figures, output)
-    write_page(output, runs, results, failures, command=shlex.join([sys.argv[0], *argv]))
+    command = shlex.join([sys.argv[0], *argv])
+    failures = make_figures(names, runs, options, of_figures, output, command=command)
     print(f"Page: {output / 'report.html'}")
-    if not results:
+    if len(failures) == len(names):
         raise ValueError(f"no figure was made: {'; '.join(f'{name}: {text}' for name, text in failures.items())}")
     if failures and options.figures != "all":
         raise SystemExit(1)
@@ -151,12 +150,17 @@ def make_figures(
     options: AnalyzeOptions,
     of_figures: Mapping[str, Mapping[str, Any]],
     output: Path,
-) -> tuple[dict[str, Result], dict[str, str]]:
-    """Results by name, written into the output folder, and one sentence for each figure that could not be made."""
+    *,
+    command: str,
+) -> dict[str, str]:
+    """Write the figures and report.html into the output folder; one sentence for each figure that could not be made."""
     from classify.analysis.result import Study
     from classify.analysis.trained_run import reason
+    from mixgan.report.page import Page
 
-    results, failures = {}, {}
+    page = Page("Inside trained runs", ", ".join(run.label for run in runs))
+    page.table("Runs", [run_row(run) for run in runs])
+    failures = {}
     for name in names:
         study = Study(count=options.count, batch_size=options.batch_size, seed=options.seed, folder=output / name)
         try:
@@ -164,29 +168,16 @@ def make_figures(
             result.write(output / name)
         except Exception as error:  # whatever it is, the other figures are made
             failures[name] = reason(error)
+            page.text(name, f"Not made: {failures[name]}")
             print(f"{name}: not made: {failures[name]}", flush=True)
             if sentence_of(error) is None:
                 traceback.print_exc()
-            continue
-        results[name] = result
-        print(f"{name}: {output / name}", flush=True)
-    return results, failures
-
-
-def write_page(
-    output: Path, runs: Sequence[TrainedRun], results: dict[str, Result], failures: dict[str, str], *, command: str
-) -> None:
-    """report.html: the runs, every figure, and why some are missing."""
-    from mixgan.report.page import Page
-
-    page = Page("Inside trained runs", ", ".join(run.label for run in runs))
-    page.table("Runs", [run_row(run) for run in runs])
-    for name, result in results.items():
-        result.add_to(page, name)
-    for name, sentence in failures.items():
-        page.text(name, f"Not made: {sentence}")
+        else:
+            result.add_to(page, name)
+            print(f"{name}: {output / name}", flush=True)
     page.table("How this page was made", {"command": command})
     page.write(output / "report.html")
+    return failures
 
 
 def run_row(run: TrainedRun) -> dict[str, Any]:

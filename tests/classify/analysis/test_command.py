@@ -48,8 +48,9 @@ def test_an_unexpected_error_is_reported_and_does_not_stop_the_others(monkeypatc
 
     made = {"cam": fails, "masks": lambda runs, study: Result(text="fine")}
     monkeypatch.setattr(command, "figure", made.__getitem__)
-    results, failures = command.make_figures(["cam", "masks"], [], AnalyzeOptions(runs=(Path("run"),)), {}, tmp_path)
-    assert list(results) == ["masks"]
+    options = AnalyzeOptions(runs=(Path("run"),))
+    failures = command.make_figures(["cam", "masks"], [], options, {}, tmp_path, command="analyze")
+    assert "fine" in (tmp_path / "report.html").read_text()
     assert failures == {"cam": "RuntimeError: selected index k out of range"}
     assert "cam: not made: RuntimeError: selected index k out of range" in capsys.readouterr().out
 
