@@ -172,8 +172,8 @@ def project(features: Tensor, *, projection: str, perplexity: float, seed: int) 
 
 def picture(projected: Projected, by_class: dict[str, Tensor], label: str) -> Figure:
     """A scatter plot; one length on both axes, as distances count."""
-    points = {name: its_points.T.tolist() for name, its_points in by_class.items()}
-    plot = scatter_plot(points, title=label, x_label=projected.axes[0], y_label=projected.axes[1])
+    places = {name: (points[:, 0].tolist(), points[:, 1].tolist()) for name, points in by_class.items()}
+    plot = scatter_plot(places, title=label, x_label=projected.axes[0], y_label=projected.axes[1])
     plot.set_size_inches(5.2, 4.6 + 0.2 * math.ceil(len(by_class) / 4))
     plot.axes[0].set_aspect("equal", adjustable="datalim")
     if not any(projected.axes):
