@@ -1,31 +1,22 @@
 """What a network sees in two images on top of each other, from all of one to all of the other (Understanding Fig. 2)."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from classify.analysis.result import Result, Study, legend_below, panels
+from classify.analysis.result import Result, Study
 from classify.analysis.trained_run import Runs, TrainedRun, each
 from mixgan.engine.annotations import AtLeast1
 from mixgan.engine.progress import Progress
-from mixgan.report.plots import PALETTE
 
 TEXT = """The network is shown λ·x1 + (1-λ)·x2 for pairs of test images. x1 and x2: how often the most probable class is that of
 the first, of the second image. x1x2: the two most probable classes read as the classes of x1 and x2, in this order; x2x1: in
 the other order; both are means over the two places, so that at λ = 1 x1x2 ends near half of the accuracy plus half of a guess.
 The plots below ask for both places at once. A steep rise in the middle means that the network tells which image is the stronger
 one; a low loss at λ = 0, against the class of the image that is not there, means that it is not sure of itself."""
-ACCURACIES = "Accuracy for either image and for both"
-STYLES: dict[str, dict[str, Any]] = {
-    "x1": {"color": PALETTE[0], "linestyle": "-", "linewidth": 1.7},
-    "x2": {"color": PALETTE[1], "linestyle": "-", "linewidth": 1.7},
-    "x1x2": {"color": PALETTE[2], "linestyle": "--", "linewidth": 1.7},
-    "x2x1": {"color": PALETTE[3], "linestyle": ":", "linewidth": 1.7},
-}
+ACCURACIES = ("x1", "x2", "x1x2", "x2x1")
 COMPARED = {
     "both": ("Both classes among the two most probable", "share of the pairs"),
     "x1x2_exact": ("First class first, second class second", "share of the pairs"),
@@ -45,7 +36,10 @@ def lambda_sweep(runs: Runs, study: Study, *, pairs: AtLeast1 = 500, steps: AtLe
     lambdas = torch.linspace(0, 1, steps + 1, dtype=torch.float64).tolist()
     sweeps, warnings = each(runs, lambda run: sweep_run(run, study, lambdas, pairs))
     result = Result(text=TEXT, warnings=warnings, metrics={"lambda": lambdas, "runs": sweeps})
-    result.pictures[ACCURACIES] = (accuracy_plot(lambdas, sweeps), "")
+    for label, sweep in sweeps.items():
+        accuracies = {name: (lambdas, sweep[name]) for name in ACCURACIES}
+        title = f"{label}: accuracy for either image and for both"
+        result.add_lines(title, accuracies, x_label=X_LABEL, y_label="share of the pairs")
     for name, (title, unit) in COMPARED.items():
         lines = {label: (lambdas, sweep[name]) for label, sweep in sweeps.items()}
         result.add_lines(title, lines, x_label=X_LABEL, y_label=unit)
@@ -131,15 +125,3 @@ def _sums(logits: Tensor, y1: Tensor, y2: Tensor, lam: float) -> Tensor:
         loss_1, lam * loss_1 + (1 - lam) * loss_2,
     )  # fmt: skip
     return torch.stack(per_pair).sum(1)
-
-
-def accuracy_plot(lambdas: Sequence[float], sweeps: dict[str, dict[str, list[float]]]) -> Figure:
-    """Axes for each run with its four accuracies."""
-    plot, axes_of = panels(list(sweeps), title=ACCURACIES, x_label=X_LABEL, y_label="share of the pairs")
-    for label, sweep in sweeps.items():
-        for name, style in STYLES.items():
-            axes_of[label].plot(lambdas, sweep[name], **style)
-        axes_of[label].set(xlim=(0, 1), ylim=(0, 1), xticks=(0, 0.5, 1))
-        axes_of[label].grid(True)
-    legend_below(plot, STYLES)
-    return plot

@@ -54,11 +54,16 @@ class Study:
 
     @torch.no_grad()
     def accuracies(
-        self, run: TrainedRun, changed: Callable[[Tensor, Tensor], Iterable[Tensor]], *, progress: str = ""
+        self,
+        run: TrainedRun,
+        changed: Callable[[Tensor, Tensor], Iterable[Tensor]],
+        *,
+        batches: Iterable[tuple[Tensor, Tensor]] | None = None,
+        progress: str = "",
     ) -> list[float]:
-        """A run's accuracy, 0..1, on each form that ``changed(images, labels)`` gives of every batch of test images."""
+        """A run's accuracy, 0..1, on each form that ``changed(images, labels)`` gives of every batch (of test images)."""
         network, right, total = run.network, torch.zeros((), dtype=torch.float64, device=run.device), 0
-        for images, labels in self.batches(run, progress=progress):
+        for images, labels in self.batches(run, progress=progress) if batches is None else batches:
             right = right + torch.stack([(network(form).argmax(1) == labels).sum() for form in changed(images, labels)])
             total += len(labels)
         return (right / total).tolist()

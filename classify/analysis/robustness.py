@@ -1,5 +1,6 @@
 """Accuracy on perturbed test images: adversarial attacks (FGSM, PGD) and corruptions (AutoMix table 2)."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,6 @@ from classify.analysis.trained_run import Runs, TrainedRun, each
 from classify.data import EXTRA_CORRUPTIONS, load_corrupted
 from classify.data.official import CORRUPTED
 from mixgan.engine.annotations import Above0, AtLeast1
-from mixgan.engine.progress import Progress
 from mixgan.ops.corruptions import SEVERITIES, corrupt, list_corruptions
 from mixgan.ops.transforms import to_float, to_levels
 from mixgan.report.grid import image_grid
@@ -215,35 +215,26 @@ def relative_error(errors: Tensor, baseline: Tensor) -> float:
 
 
 def corruption_errors(run: TrainedRun, study: Study) -> Errors:
-    """A run's errors on at most ``study.count`` test images."""
-    network = run.network
-    pictures = as_bytes(run, study)
-
-    def error(batches: Iterator[tuple[Tensor, Tensor]]) -> float:
-        wrong = [network(run.normalise(images)).argmax(1) != labels for images, labels in batches]
-        return float(torch.cat(wrong).float().mean())
-
-    clean = error((to_float(images), labels) for images, labels in pictures)
-    folder = corrupted_folder(run)
-    names = list_corruptions()
+    """A run's errors on at most ``study.count`` test images, which runs on the same set get corrupted alike."""
+    folder, names = corrupted_folder(run), list_corruptions()
     if folder and all((folder / f"{name}.npy").is_file() for name in EXTRA_CORRUPTIONS):
         names += EXTRA_CORRUPTIONS
-    errors = torch.zeros(len(names), SEVERITIES)
-    with Progress(f"corruption {run.label}", total=errors.numel(), unit="sets") as bar:
-        for row, name in enumerate(names):
-            for severity in range(1, SEVERITIES + 1):
-                if folder:
-                    batches = read_batches(run, name, severity, study)
-                else:
-                    batches = corrupted_batches(pictures, name, severity, study)
-                errors[row, severity - 1] = error(batches)
-                bar.advance(1)
-    return Errors(clean, errors, folder.name if folder else "generated")
+    sets = [(name, severity) for name in names for severity in range(1, SEVERITIES + 1)]
+    seeds = itertools.count(study.seed)
 
+    def clean_and_generated(images: Tensor, labels: Tensor) -> Iterator[Tensor]:
+        pixels, seed = to_float(to_levels(run.as_pictures(images))), next(seeds)  # of 8 bits, like those in files
+        yield run.normalise(pixels)
+        for name, severity in [] if folder else sets:
+            generator = torch.Generator(images.device).manual_seed(seed)
+            yield run.normalise(corrupt(pixels, name, severity=severity, generator=generator))
 
-def as_bytes(run: TrainedRun, study: Study) -> list[tuple[Tensor, Tensor]]:
-    """The study's test images (B,C,H,W) uint8 with labels, in memory: every corruption and severity uses them."""
-    return [(to_levels(run.as_pictures(images)), labels) for images, labels in study.batches(run)]
+    clean, *accuracies = study.accuracies(run, clean_and_generated, progress="corruption")
+    if folder:
+        batches = (read_batches(run, name, severity, study) for name, severity in sets)
+        accuracies = [study.accuracies(run, lambda images, _: [images], batches=one)[0] for one in batches]
+    errors = 1 - torch.tensor(accuracies, dtype=torch.float64).view(-1, SEVERITIES)
+    return Errors(1 - clean, errors, folder.name if folder else "generated")
 
 
 def corrupted_folder(run: TrainedRun) -> Path | None:
@@ -256,20 +247,11 @@ def corrupted_folder(run: TrainedRun) -> Path | None:
 
 
 def read_batches(run: TrainedRun, name: str, severity: int, study: Study) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images in 0..1 of CIFAR-C, spread evenly over the set, with labels; ValueError for damaged files."""
+    """Normalised images of CIFAR-C, spread evenly over the set, with labels; ValueError for damaged files."""
     dataset = load_corrupted(f"{run.settings.dataset}-c", run.data_folder, corruption=name, severity=severity)
     index = torch.linspace(0, len(dataset) - 1, min(study.count, len(dataset))).round().long()
     for part in index.split(study.batch_size):
-        yield to_float(dataset.images[part].to(run.device)), dataset.labels[part].to(run.device)
-
-
-def corrupted_batches(
-    pictures: Sequence[tuple[Tensor, Tensor]], name: str, severity: int, study: Study
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images in 0..1, corrupted on their device, with labels; the same for runs on the same set."""
-    for number, (images, labels) in enumerate(pictures):
-        generator = torch.Generator(images.device).manual_seed(study.seed + number)
-        yield corrupt(to_float(images), name, severity=severity, generator=generator), labels
+        yield run.normalise(dataset.images[part].to(run.device)), dataset.labels[part].to(run.device)
 
 
 def corruption_sheet(run: TrainedRun, study: Study) -> Image.Image:

@@ -13,7 +13,7 @@ import torch
 from matplotlib.figure import Figure
 
 from classify.analysis.lambda_sweep import sweep_run
-from classify.analysis.result import Result, Series, Study, add_bounds, legend_below
+from classify.analysis.result import Result, Series, Study, add_bounds
 from classify.analysis.trained_run import Runs, TrainedRun
 from classify.analysis.training_curves import epoch_means
 from classify.config import ClassifySettings
@@ -23,7 +23,7 @@ from mixgan.engine.annotations import Probability
 from mixgan.engine.config import by_flag, read_config, to_json
 from mixgan.mixing.registry import mixer_options
 from mixgan.report import compare
-from mixgan.report.plots import PALETTE, blank, styled
+from mixgan.report.plots import line_plot
 
 Floats = tuple[float, ...]
 Ints = tuple[int, ...]
@@ -329,20 +329,18 @@ def accuracy_plot(rows: Sequence[Mapping[str, Any]], *, title: str, x_label: str
     """A line for each name, with bars where there are several seeds."""
     values = sorted({row[x_label] for row in rows})
     places = {value: value if to_scale else index for index, value in enumerate(values)}
-    styles: dict[str, dict[str, Any]] = {}
-    with styled():
-        plot, axes = blank(title, x_label, "test accuracy")
-        axes.grid(True, axis="y")
-        for index, name in enumerate(dict.fromkeys(row["line"] for row in rows)):
-            own = [row for row in rows if row["line"] == name]
-            x, y = [places[row[x_label]] for row in own], [row["test accuracy"] for row in own]
-            deviations = [row["standard deviation"] or 0 for row in own]
-            styles[name] = {"color": PALETTE[index % len(PALETTE)], "marker": "os^D"[index % 4], "linewidth": 1.7}
-            axes.errorbar(x, y, deviations, capsize=3, markersize=5, **styles[name])
-        axes.set_xticks(list(places.values()), [f"{value:g}" for value in values])
-        axes.margins(x=0.05, y=0.12)
-    if len(styles) > 1:
-        legend_below(plot, styles)
+    points: dict[str, list[tuple[float, float, float]]] = {}
+    for row in rows:
+        point = places[row[x_label]], row["test accuracy"], row["standard deviation"] or 0
+        points.setdefault(row["line"], []).append(point)
+    lines = {name: ([x for x, _, _ in own], [y for _, y, _ in own]) for name, own in points.items()}
+    plot = line_plot(lines, title=title, x_label=x_label, y_label="test accuracy")
+    axes = plot.axes[0]
+    for line, own in zip(list(axes.lines), points.values(), strict=True):
+        line.set_marker("o")
+        axes.errorbar(*zip(*own, strict=True), fmt="none", ecolor=line.get_color(), capsize=3)
+    axes.set_xticks(list(places.values()), [f"{value:g}" for value in values])
+    axes.margins(x=0.05, y=0.12)
     return plot
 
 

@@ -68,7 +68,7 @@ def test_a_panel_for_each_run_lines_for_all_and_a_sentence_for_networks_of_two_i
     assert len(result.warnings) == 1
     assert result.warnings[0].startswith("double was trained with cutmix on pairs of images")
     result.write(tmp_path)
-    for title in ("accuracy-for-either-image-and-for-both", "loss-against-the-mixed-label"):
+    for title in ("cutmix-accuracy-for-either-image-and-for-both", "loss-against-the-mixed-label"):
         assert imread(tmp_path / f"{title}.png").std() > 0.02
     with pytest.raises(ValueError, match=r"^--lambda-sweep\.pairs must be at least 1, got 0$"):
         figure("lambda-sweep")([cutmix_run], study, pairs=0)
