@@ -13,6 +13,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.nn.utils import parameters_to_vector
 
 from classify.analysis.result import Result, Study, legend_below, panels
 from classify.analysis.trained_run import Runs, TrainedRun, each
@@ -27,8 +28,6 @@ noise has the norm of the network's own (Li et al. 2018). At the orange edge of 
 of nats. Its area in α and β tells how flat the picture is; relative, it is multiplied by the area that the two directions span,
 over the squared norm of the weights: only this number compares runs."""
 
-#: Values by the names of a network's parameters.
-Weights = dict[str, Tensor]
 Batches = Sequence[tuple[Tensor, Tensor]]
 #: Algorithm 1 of Understanding Mixup gives no end to its search.
 MOST_ROUNDS = 200
@@ -159,17 +158,17 @@ def planes_of(
 
 @dataclass(frozen=True)
 class Direction:
-    """The direction that a search ended with, the variance of its noise, and the loss of the noise as a network."""
+    """The direction (P,) that a search ended with, the variance of its noise, and the loss of the noise as a network."""
 
-    weights: Weights
+    weights: Tensor
     variance: float
     loss: float
 
 
 def two_directions(
     network: nn.Module, batches: Batches, kind: Kind, *, seed: int
-) -> tuple[list[Weights], dict[str, list[float]]]:
-    """Both directions of a kind, and with which variances and losses their searches ended."""
+) -> tuple[list[Tensor], dict[str, list[float]]]:
+    """Both directions (P,) of a kind, and with which variances and losses their searches ended."""
     direction, level = kind
     generator = torch.Generator().manual_seed(seed)
     if level is None:
@@ -212,9 +211,9 @@ def searched_direction(
     weights = weights_of(network)
     up = None
     for _ in range(MOST_ROUNDS):
-        noise = _noise(weights, math.sqrt(variance), generator)
-        found = {name: noise[name] * weights[name] for name in weights} if weighted else noise
-        loss = mean_losses(network, {name: value[None] for name, value in found.items()}, batches).item()
+        noise = math.sqrt(variance) * parameters_to_vector(_noise(network, generator))
+        found = noise * weights if weighted else noise
+        loss = mean_losses(network, found[None], batches).item()
         if up is None:
             up = loss < level
         if (loss >= level) if up else (loss <= level):
@@ -226,78 +225,71 @@ def searched_direction(
     )
 
 
-def filter_normalised_direction(network: nn.Module, generator: torch.Generator) -> Weights:
-    """Normal noise of which each filter (row of a linear layer) has the norm of the network's own; 0 for biases and batch
+def filter_normalised_direction(network: nn.Module, generator: torch.Generator) -> Tensor:
+    """(P,) normal noise of which each filter (row of a linear layer) has the norm of the network's own; 0 for biases and batch
     norm (Li et al. 2018, 4)."""
-    weights = weights_of(network)
-    noise = _noise(weights, 1.0, generator)
-    for name, weight in weights.items():
-        if weight.ndim < 2:
-            noise[name] = torch.zeros_like(weight)
-        else:
-            norms, own = (_each(value.flatten(1).norm(dim=1), weight[0]) for value in (noise[name], weight))
-            noise[name] = noise[name] * own / norms
-    return noise
+
+    def norms(value: Tensor) -> Tensor:
+        return value.flatten(1).norm(dim=1).view(-1, *[1] * (value.ndim - 1))
+
+    pairs = zip(network.parameters(), _noise(network, generator), strict=True)
+    return parameters_to_vector(
+        noise * norms(weight) / norms(noise) if weight.ndim > 1 else torch.zeros_like(weight) for weight, noise in pairs
+    ).detach()
 
 
-def weights_of(network: nn.Module) -> Weights:
-    """The parameters themselves, without gradients; those of batch norm are among them, its running statistics are not."""
-    return {name: parameter.detach() for name, parameter in network.named_parameters()}
+def weights_of(network: nn.Module) -> Tensor:
+    """(P,) the parameters in a row; those of batch norm are among them, its running statistics are not."""
+    return parameters_to_vector(network.parameters()).detach()
 
 
-def _noise(weights: Weights, deviation: float, generator: torch.Generator) -> Weights:
-    """Normal noise like the weights, the same on every device: drawn on the CPU."""
-    return {
-        name: (deviation * torch.randn(weight.shape, generator=generator)).to(weight)
-        for name, weight in weights.items()
-    }
+def by_name(network: nn.Module, weights: Tensor) -> dict[str, Tensor]:
+    """Weights of n networks, (n,P), as values of the parameters, name -> (n, ...)."""
+    named = dict(network.named_parameters())
+    parts = weights.split([parameter.numel() for parameter in named.values()], dim=1)
+    return {name: part.view(-1, *named[name].shape) for name, part in zip(named, parts, strict=True)}
+
+
+def _noise(network: nn.Module, generator: torch.Generator) -> list[Tensor]:
+    """Normal noise like each parameter, the same on every device: drawn on the CPU."""
+    return [torch.randn(weight.shape, generator=generator).to(weight) for weight in network.parameters()]
 
 
 # ---- Losses on a plane, and the basin
 
 
 @torch.no_grad()
-def mean_losses(network: nn.Module, weights: Weights, batches: Batches) -> Tensor:
+def mean_losses(network: nn.Module, weights: Tensor, batches: Batches) -> Tensor:
     """Mean cross-entropy of several networks at once, (n,), infinite where it is not a number.
 
     Args:
         network: gives logits; its own weights stay as they are.
-        weights: values of all parameters, (n, ...) for n networks.
+        weights: of n networks, (n,P).
         batches: (images, labels).
     """
-    buffers = dict(network.named_buffers())
+    values, buffers = by_name(network, weights), dict(network.named_buffers())
 
-    def summed(values: Weights, images: Tensor, labels: Tensor) -> Tensor:
-        logits = functional_call(network, (values, buffers), (images,))
+    def summed(own: dict[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
+        logits = functional_call(network, (own, buffers), (images,))
         return F.cross_entropy(logits.float(), labels, reduction="sum")
 
-    sums = [vmap(summed, in_dims=(0, None, None))(weights, images, labels).double() for images, labels in batches]
+    sums = [vmap(summed, in_dims=(0, None, None))(values, images, labels).double() for images, labels in batches]
     count = sum(len(labels) for _, labels in batches)
     return torch.nan_to_num(torch.stack(sums).sum(0) / count, nan=math.inf).cpu()
 
 
 def losses_in_plane(
-    network: nn.Module, batches: Batches, first: Weights, second: Weights, at: Tensor, *, bar: Progress | None = None
+    network: nn.Module, batches: Batches, first: Tensor, second: Tensor, at: Tensor, *, bar: Progress | None = None
 ) -> Tensor:
     """loss(W + a * first + b * second) for each (a, b) of ``at``, (n,2); (n,), on the CPU."""
     weights = weights_of(network)
-    device = next(iter(weights.values())).device
     found = []
-    for chunk in at.float().split(NETWORKS_AT_ONCE.get(device.type, 4)):
-        a, b = chunk.to(device).T
-        moved = {
-            name: weight + _each(a, weight) * first[name] + _each(b, weight) * second[name]
-            for name, weight in weights.items()
-        }
-        found.append(mean_losses(network, moved, batches))
+    for chunk in at.to(weights).split(NETWORKS_AT_ONCE.get(weights.device.type, 4)):
+        a, b = chunk[:, :1], chunk[:, 1:]
+        found.append(mean_losses(network, weights + a * first + b * second, batches))
         if bar is not None:
             bar.advance(len(chunk))
     return torch.cat(found)
-
-
-def _each(factors: Tensor, weight: Tensor) -> Tensor:
-    """(n,) shaped to multiply a weight of n networks, or the n filters of one."""
-    return factors.view(-1, *[1] * weight.ndim)
 
 
 def basin_radii(losses_at: Callable[[Tensor], Tensor], *, level: float) -> Tensor:
@@ -320,16 +312,13 @@ def basin_radii(losses_at: Callable[[Tensor], Tensor], *, level: float) -> Tenso
     return (low + high) / 2
 
 
-def relative_area(network: nn.Module, first: Weights, second: Weights) -> float:
+def relative_area(network: nn.Module, first: Tensor, second: Tensor) -> float:
     """The area of the parallelogram of two directions over the squared norm of the network's weights.
 
     A basin's area in the plane times this is its area in units of the weights, which can be compared between networks whose
     searches ended with directions of different lengths.
     """
-    a, b, w = (
-        torch.cat([value.flatten() for value in values.values()]).double()
-        for values in (first, second, weights_of(network))
-    )
+    a, b, w = (vector.double() for vector in (first, second, weights_of(network)))
     gram = a.dot(a) * b.dot(b) - a.dot(b) ** 2
     return (gram.clamp(min=0).sqrt() / w.dot(w)).item()
 

@@ -8,10 +8,12 @@ import torch
 import torch.nn.functional as F
 from matplotlib.image import imread
 from torch import nn
+from torch.nn.utils import vector_to_parameters
 
 from classify.analysis import figure
 from classify.analysis.loss_landscape import (
     basin_radii,
+    by_name,
     filter_normalised_direction,
     kinds_of,
     loss_landscape,
@@ -42,15 +44,13 @@ def batches() -> list[tuple[torch.Tensor, torch.Tensor]]:
 def loss_by_hand(network: nn.Module, batches, weights) -> float:
     """The loss of a copy whose parameters are set to the weights."""
     other = copy.deepcopy(network)
-    for name, parameter in other.named_parameters():
-        parameter.copy_(weights[name])
+    vector_to_parameters(weights, other.parameters())
     images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
     return F.cross_entropy(other(images), labels).item()
 
 
 def random_like(weights, seed: int):
-    generator = torch.Generator().manual_seed(seed)
-    return {name: torch.randn(value.shape, generator=generator) for name, value in weights.items()}
+    return torch.randn(weights.shape, generator=torch.Generator().manual_seed(seed))
 
 
 def test_the_plane_is_that_of_weights_set_by_hand_and_leaves_the_network_as_it_is(network, batches):
@@ -60,14 +60,13 @@ def test_the_plane_is_that_of_weights_set_by_hand_and_leaves_the_network_as_it_i
     at = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, -0.5], [0.3, 0.7], [-1.0, 1.0]])  # more than one chunk
     found = losses_in_plane(network, batches, first, second, at)
     for (a, b), loss in zip(at.tolist(), found.tolist(), strict=True):
-        moved = {name: weights[name] + a * first[name] + b * second[name] for name in weights}
-        assert loss == pytest.approx(loss_by_hand(network, batches, moved), rel=1e-4)
+        assert loss == pytest.approx(loss_by_hand(network, batches, weights + a * first + b * second), rel=1e-4)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_a_loss_that_is_not_a_number_is_infinite(network, batches):
-    weights = {name: torch.full_like(value, math.nan)[None] for name, value in weights_of(network).items()}
+    weights = torch.full_like(weights_of(network), math.nan)[None]
     assert mean_losses(network, weights, batches).tolist() == [math.inf]
 
 
@@ -82,9 +81,7 @@ def test_the_search_passes_the_level_with_the_noise_that_it_gives(network, batch
     rounds = math.log(found.variance / variance) / math.log(1.1 if up else 0.9)
     assert rounds == pytest.approx(round(rounds), abs=1e-6)  # V times a power of 1 +- mom
     assert rounds > 0.5
-    own = weights_of(network)
-    noise = [value / own[name] if weighted else value for name, value in found.weights.items()]
-    values = torch.cat([value.flatten() for value in noise])
+    values = found.weights / weights_of(network) if weighted else found.weights
     values = values[values.isfinite()]  # batch norm's bias is 0 in a new network
     assert values.var().item() == pytest.approx(found.variance, rel=0.4)  # 300 weights: 0.4 is 5 standard errors
 
@@ -105,14 +102,15 @@ def test_the_second_search_begins_with_the_variance_of_the_first(network, batche
     assert search == {"variance": [one.variance, other.variance], "direction_loss": [one.loss, other.loss]}
     assert one.variance != pytest.approx(0.2)
     for weights, own in zip(found, (one, other), strict=True):
-        assert all(torch.equal(weights[name], value) for name, value in own.weights.items())
+        assert torch.equal(weights, own.weights)
 
 
 def test_filters_have_the_norms_of_the_network_and_the_rest_stays(network):
-    direction, weights = filter_normalised_direction(network, torch.Generator().manual_seed(0)), weights_of(network)
+    found = filter_normalised_direction(network, torch.Generator().manual_seed(0))
+    direction, weights = (by_name(network, vector[None]) for vector in (found, weights_of(network)))
     for name in ("0.weight", "4.weight"):
-        norms = direction[name].flatten(1).norm(dim=1)
-        assert torch.allclose(norms, weights[name].flatten(1).norm(dim=1), rtol=1e-5)
+        norms = direction[name][0].flatten(1).norm(dim=1)
+        assert torch.allclose(norms, weights[name][0].flatten(1).norm(dim=1), rtol=1e-5)
         assert not torch.allclose(direction[name], weights[name])
     for name in ("0.bias", "1.weight", "1.bias", "4.bias"):
         assert not direction[name].any()
@@ -133,7 +131,7 @@ def test_the_basin_of_a_bowl_and_of_a_valley():
 def test_relative_area_of_a_parallelogram_by_hand():
     network = nn.Linear(2, 1, bias=False).requires_grad_(False)
     network.weight.copy_(torch.tensor([[3.0, 4.0]]))
-    area = relative_area(network, {"weight": torch.tensor([[2.0, 0.0]])}, {"weight": torch.tensor([[5.0, 3.0]])})
+    area = relative_area(network, torch.tensor([2.0, 0.0]), torch.tensor([5.0, 3.0]))
     assert area == pytest.approx(6 / 25)
 
 
