@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mixgan.gan import networks
 from mixgan.gan.networks import PatchDiscriminator, ResnetGenerator, init_weights, patch_shares
 
 
@@ -215,3 +216,27 @@ def test_a_resize_convolution_is_nearest_enlargement_and_a_reflected_convolution
 def test_an_unknown_way_to_enlarge_is_quoted():
     with pytest.raises(ValueError, match="unknown upsample 'bicubic'; choose one of transposed, resize"):
         ResnetGenerator(upsample="bicubic")
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 12, 20), (1, 2, 9, 7)], ids=["even", "odd"])
+def test_the_fast_ways_on_cpus_are_the_layers_by_hand(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(networks, "in_bf16_on_cpu", lambda x: True)  # in float64 both sides agree to the last digits
+    images = torch.randn(shape, dtype=torch.double, requires_grad=True)
+    layer = networks.ReflectedConv2d(2, 3, 7).double()
+    by_hand = F.conv2d(F.pad(images, (3,) * 4, mode="reflect"), layer.weight, layer.bias)
+    found = layer(images)
+    torch.testing.assert_close(found, by_hand, rtol=1e-10, atol=1e-10)
+    weigh, inputs = torch.randn_like(found), [images, layer.weight, layer.bias]
+    gradients = (torch.autograd.grad((output * weigh).sum(), inputs) for output in (found, by_hand))
+    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(networks.InstanceNorm2d(2)(images), instance_norm(images), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_bfloat16_on_a_cpu_is_float32_but_for_rounding(norm: str):
+    network = ResnetGenerator(width=8, blocks=2, norm=norm)
+    images = torch.rand(2, 3, 32, 32) * 2 - 1
+    with torch.autocast("cpu", torch.bfloat16):
+        fast = network(images)
+    assert fast.dtype == torch.bfloat16
+    assert (fast.float() - network(images)).abs().mean() < 0.01  # of a range of 2; rounding alone is 0.004 a layer
