@@ -5,7 +5,7 @@ CONSTRAINTS ?=
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.mixgan-installed
 
-.PHONY: setup demo test campaign
+.PHONY: setup demo test campaign bench
 
 setup: $(INSTALLED)
 
@@ -27,3 +27,8 @@ test: setup
 # Kills, damaged run folders, bad flags and hostile files against every command: docs/reliability.md. Not part of the tests.
 campaign: setup
 	OMP_NUM_THREADS=1 $(BIN)/python tests/campaign
+
+# docs/benchmarks.md: 15 minutes on two cores with nothing else running.
+bench: setup
+	$(BIN)/python -m pip install --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e '.[test,bench]'
+	$(BIN)/python bench/page.py

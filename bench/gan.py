@@ -5,6 +5,7 @@ Both sides train on the same random images; the published step is plain float32,
 
 import shlex
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
@@ -53,6 +54,8 @@ class Options(Settings):
     """Values of --mixing."""
     batch_size: int = 1
     """Pairs of images in mixgan's step."""
+    compile: bool = False
+    """Compile mixgan's networks; how long the first step took is in the row."""
     data_root: Path | None = None
     """Folder with Google Maps, for the steps on batches of a data set (default: the synthetic tiles)."""
     threads: int = 0
@@ -98,8 +101,13 @@ def comparisons(options: Options) -> Iterator[tuple[Comparison, torch.device]]:
                 )
                 name = {"no": "float32", "bf16": "bf16"}[precision]
                 ours = mixgan_step(settings, accelerator, lambda batch=batch: batch)
+                if options.compile:
+                    began = time.perf_counter()
+                    ours()
+                    name += f", compiled in {time.perf_counter() - began:.0f} s"
                 yield Comparison(f"--mixing {variant}, {size} px, {name}", ours, [peer]), accelerator.device
-        yield input_side(settings_of(size, options.variants[-1], options.precisions[-1], options))
+        if not options.compile:
+            yield input_side(settings_of(size, options.variants[-1], options.precisions[-1], options))
 
 
 def input_side(settings: GanSettings) -> tuple[Comparison, torch.device]:
@@ -141,6 +149,7 @@ def settings_of(size: int, variant: str, precision: str, options: Options) -> Ga
         blocks=blocks,
         mixed_precision=precision,
         threads=options.threads,
+        compile=options.compile,
     )
 
 

@@ -7,9 +7,11 @@ median over the turns, each long enough to be measured, after a warm-up.
 import math
 import platform
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Protocol
@@ -196,12 +198,22 @@ def elapsed_ms(
 def machine(device: torch.device) -> list[str]:
     """What a figure depends on besides the code, as lines of text."""
     lines = [
+        f"{date.today()}, commit {commit()}",
         f"CPU: {cpu_name()}, {available_cores()} cores, {torch.get_num_threads()} threads",
         f"Python {platform.python_version()}, torch {torch.__version__}",
     ]
     if device.type == "cuda":
-        lines.insert(1, f"GPU: {torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}")
+        lines.insert(2, f"GPU: {torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}")
     return lines
+
+
+def commit() -> str:
+    """The checkout's commit, and whether files differ from it; "unknown" where git or the history is missing."""
+    git = ["git", "-C", str(Path(__file__).resolve().parent), "describe", "--always", "--dirty", "--exclude", "*"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 def cpu_name() -> str:

@@ -28,6 +28,8 @@ from mixgan.ops.transforms import luminance, to_bytes, to_signed
 PAIRED = ("rmse", "rmse_gcgan", "acc5", "acc10", "ssim")
 #: Deviation of the luminance, of 255, below which an image counts as flat.
 FLAT = 0.25
+#: Pixels of a batch that is translated, where --batch-size has fewer: one image of 256 px, 16 of 64 px.
+BATCH_PIXELS = 256 * 256
 #: Generated images count as collapsed below this share of the real ones' pairwise distance.
 COLLAPSED = 0.1
 #: A discriminator is saturated when its loss stays below LOW_LOSS for LONG steps.
@@ -70,7 +72,7 @@ class TestSet:
         if not (isinstance(a, Tensor) and isinstance(b, Tensor) and len(a) and len(b)):
             raise ValueError(f"a test set needs images of one size, at least one a domain, got {len(a)} and {len(b)}")
         self.accelerator = accelerator
-        self.batch_size = batch_size
+        self.batch_size = max(batch_size, BATCH_PIXELS // (a.shape[-2] * a.shape[-1]))  # small images wait for calls
         self.paired = domains.paired
         self.extractor = extractor.to(accelerator.device)
         self.warnings = [*extractor.warnings]

@@ -25,7 +25,7 @@ from mixgan.engine.run_folder import partial_file, user_cache
 __all__ = ["CLASSES", "LARGEST", "SMALLEST", "Tiles", "cached_tiles", "make_tiles"]
 
 SMALLEST, LARGEST = 32, 256  # pixels a side
-CACHED_FROM = 200  # tiles: fewer are rendered faster than a user notices
+CACHED_FROM = 100  # tiles: fewer are rendered faster than a user notices
 CANVAS = 128  # smallest canvas, so that roads and cars keep their shape in small tiles
 
 
