@@ -1,7 +1,5 @@
 """Mixing by interpolation, one weight for the whole image: mixup and its forms; and the methods that only change labels."""
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
@@ -218,7 +216,8 @@ class DisturbLabel(Erm):
     def build_plan(self, images: Tensor, saliency: Tensor | None, lam: Tensor | None, draws: Draws) -> Plan:
         """Every sample stays unmixed; one uniform number says whether and how its label changes."""
         plan = super().build_plan(images, saliency, lam, draws)
-        return replace(plan, drawn=draws.uniform() if lam is None else lam)
+        # Not dataclasses.replace, which torch 2.6 does not compile.
+        return Plan(draws.uniform() if lam is None else lam, plan.sources, plan.weights, plan.mask)
 
     def targets(self, labels: Tensor, plan: Plan, *, other_labels: Tensor | None = None) -> Tensor:
         """Targets (B,K) float32 with the redrawn classes, rows sum to 1; arguments as in ``Mixer.targets``."""

@@ -1,7 +1,5 @@
 """Mixing by regions: which pixels come from which image. CutMix, stitches, ResizeMix, GridMix, PatchShuffle."""
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
@@ -344,7 +342,9 @@ class PatchShuffle(Erm):
         shuffled = draws.permutations(images.shape[-2] // n, images.shape[-1] // n, n * n)
         unmoved = torch.arange(n * n, device=images.device)
         geometry = torch.where(draws.bernoulli(self.p).view(-1, 1, 1, 1), shuffled, unmoved)
-        return replace(super().build_plan(images, saliency, lam, draws), geometry=geometry)
+        plan = super().build_plan(images, saliency, lam, draws)
+        # Not dataclasses.replace, which torch 2.6 does not compile.
+        return Plan(plan.drawn, plan.sources, plan.weights, plan.mask, geometry)
 
     def mix_pixels(self, images: Tensor, plan: Plan, others: Tensor | None) -> Tensor:
         """The images with the pixels of every patch in their new places."""
