@@ -1,322 +1,298 @@
-"""mixgan's evaluation beside pytorch-fid and torch-fidelity: python bench/fid.py [--quick] [--markdown FILE]
+"""mixgan's evaluation beside its peers on the same two folders and weights: python bench/fid.py [--images N] [--markdown FILE]
 
-proof: both commands find one distance of the same folders with the same weights, and one kernel distance of the same
-features. distance: the Frechet distance alone. network: Inception alone, and how far --fast moves the distance. end-to-end:
-both commands as a user runs them. memory: gathering the statistics of many features.
+Each side runs in a process of its own, as a user would start it: mixgan's command, and a short program for each peer
+(``PEERS``), which this file is too: python bench/fid.py --peer NAME --folders REAL,FAKE. Peers that are missing are named.
 """
 
-import math
+import importlib.util
+import json
+import os
 import shlex
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
+from unittest.mock import patch
 
+import numpy as np
 import torch
-from torch import Tensor
+from PIL import Image
+from torch import Tensor, nn
 
 HERE = Path(__file__).resolve().parent
 sys.path[:] = [str(HERE.parent)] + [path for path in sys.path if Path(path or ".").resolve() != HERE]
 
-from bench.fid_peers import (  # noqa: E402 - bench is in no installed package
-    Commands,
-    keep_all,
-    keep_sums,
-    peer_kernel,
-    pytorch_fid,
-    tile_sets,
-    torch_fidelity,
-)
-from bench.memory import peak_growth  # noqa: E402
-from bench.timing import as_markdown, in_words, machine, median_ms  # noqa: E402
+from bench.timing import as_markdown, in_words, machine  # noqa: E402 - bench is in no installed package
+from mixgan.data.tiles import make_tiles  # noqa: E402
 from mixgan.engine.accelerator import available_cores, set_threads  # noqa: E402
 from mixgan.engine.command import run_command  # noqa: E402
 from mixgan.engine.config import Settings, read_options  # noqa: E402
-from mixgan.evaluate.command import FidOptions  # noqa: E402
-from mixgan.evaluate.distances import (  # noqa: E402
-    FeatureStatistics,
-    frechet_distance,
-    frechet_distance_from_features,
-    kernel_distance,
-)
-from mixgan.evaluate.features import bundled_features  # noqa: E402
-from mixgan.evaluate.inception import inception_features  # noqa: E402
+from mixgan.evaluate.distances import frechet_distance_from_features, frechet_interval  # noqa: E402
+from mixgan.evaluate.features import INCEPTION  # noqa: E402
 
-COLUMNS = ("what", "mixgan", "peer", "the peer's", "mixgan is", "goal", "reached")
-SUBSETS = 100  # of the kernel distance, both sides' default
+COLUMNS = ("what", "value", "off", "images/s", "without start-up", "start-up", "peak memory", "mixgan is", "goal")
+SIZE, BATCH = 256, 50
 NOTES = (
-    "Commands are run once; calls take turns, and figures are medians over the turns.",
-    "Both sides compute on a GPU where there is one; pytorch-fid's convolutions then are in TF32, mixgan's float32 is not.",
-    "Weights are random (He-initialised), in the published file's place. Real images are photos of tiles, generated ones other "
-    "photos with a quarter of their maps mixed in. No reference cache is used.",
-    "Where there are fewer images than dimensions, pytorch-fid's matrix root is off by some 1e-5: hence the goal of 1e-4.",
-    "mixgan's command also computes the kernel distance, precision and recall, an interval and more, within its time.",
-    "Start-up of pytorch-fid is its command on .npz files of the same folders, so most of it is its distance; start-up of "
-    "mixgan is its command on two images of each folder, so its other figures are part of it.",
-    "Memory is by how much the peak of a fresh process grows; pytorch-fid keeps all features in float64, np.cov copies them.",
+    "Weights are random (He-initialised), in the published file's place; images are synthetic tiles. No cache is used.",
+    "images/s are of both folders and the whole process. Start-up is the same with two images a folder. A process runs once.",
+    "off: relative difference of the distance from that of mixgan by the same protocol (clean-fid: --protocol clean-fid).",
+    "pytorch-fid and clean-fid: their loaders, resizing and networks; their distance needs an old scipy, so it is mixgan's, of "
+    "their features. torch-fidelity resizes as TensorFlow 1 did, and torchmetrics with it, on the same pixels.",
+    "mixgan's command also computes KID, precision, recall, density, coverage, Inception Score and an interval in its time.",
+    "A matrix root by scipy is what pytorch-fid's published code takes.",
 )
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """How much work the parts do.
-
-    Attributes:
-        images: in the real folder; the generated one has a fifth more.
-        side: of the images, in px.
-        dims: of the proofs; the last is that of the timed commands.
-        samples, kept, features: numbers of random features at full rank and of kept ones, and their dimensions.
-        turns: of distance and network.
-        batch: images of 256 px in a batch of network.
-        stream: how many features memory sees.
-    """
-
-    images: int = 100
-    side: int = 256
-    dims: tuple[int, ...] = (64, 2048)
-    samples: int = 10_000
-    kept: int = 1_000
-    features: int = 2048
-    turns: int = 3
-    batch: int = 16
-    stream: int = 50_000
-
-
-FULL = Sizes()
-# 70 images: 64 dimensions still have full rank.
-QUICK = Sizes(70, 64, (64,), samples=400, kept=100, features=192, turns=1, batch=2, stream=2_000)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Settings):
-    """Compare mixgan's evaluation with pytorch-fid and torch-fidelity."""
+    """Compare mixgan's evaluation with pytorch-fid, torch-fidelity, torchmetrics and clean-fid."""
 
-    quick: bool = False
-    """Small sizes, to see that everything runs; its times say nothing."""
-    images: int | None = None
-    """Images of the real folder, the generated one has a fifth more (default: 100, with --quick 70)."""
+    images: int = 1000
+    """Images in both folders together."""
     threads: int = 0
-    """CPU threads; 0: all cores. For scipy in this process set OMP_NUM_THREADS, too."""
-    parts: str = "all"
-    """all, or names separated by commas: proof, distance, network, end-to-end, memory."""
+    """CPU threads of each side; 0: all cores."""
     markdown: Path | None = None
     """A file to write the table to."""
+    peer: str | None = None
+    """Run this peer alone and print its distance."""
+    folders: str | None = None
+    """The two folders for --peer, with a comma between them."""
 
 
-# Rows of the table
+# The peers: two folders -> their distance.
+
+
+def _pytorch_fid(folders: Sequence[Path], weights: Path) -> float:
+    from pytorch_fid.fid_score import get_activations
+    from pytorch_fid.inception import InceptionV3
+
+    network = InceptionV3([3])
+    features = [get_activations(sorted(folder.iterdir()), network, BATCH, num_workers=0) for folder in folders]
+    return frechet_distance_from_features(*map(torch.from_numpy, features))
+
+
+def _torch_fidelity(folders: Sequence[Path], weights: Path) -> float:
+    from torch_fidelity import calculate_metrics
+
+    how = {"feature_extractor_weights_path": str(weights), "batch_size": BATCH, "cuda": False, "cache": False}
+    first, second = map(str, folders)
+    return calculate_metrics(input1=first, input2=second, fid=True, verbose=False, **how)["frechet_inception_distance"]
+
+
+def _torchmetrics(folders: Sequence[Path], weights: Path) -> float:
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    metric = FrechetInceptionDistance(feature=2048, feature_extractor_weights_path=str(weights))
+    for folder, real in zip(folders, (True, False), strict=True):
+        files = sorted(folder.iterdir())
+        for start in range(0, len(files), BATCH):
+            images = np.stack([np.asarray(Image.open(path)) for path in files[start : start + BATCH]])
+            metric.update(torch.from_numpy(images).permute(0, 3, 1, 2), real=real)
+    return float(metric.compute())
+
+
+def _clean_fid(folders: Sequence[Path], weights: Path) -> float:
+    from cleanfid.fid import get_folder_features
+    from cleanfid.inception_pytorch import InceptionV3
+
+    cpu, network = torch.device("cpu"), InceptionV3([3], resize_input=False).eval()
+
+    def features_of(pixels: Tensor) -> Tensor:  # 2 * (x / 256) - 1 is the (x - 128) / 128 of its TorchScript network
+        return network(pixels / 256)[0].flatten(1)
+
+    how = {
+        "model": features_of,
+        "num_workers": 0,
+        "batch_size": BATCH,
+        "device": cpu,
+        "mode": "clean",
+        "verbose": False,
+    }
+    features = [torch.from_numpy(get_folder_features(str(folder), **how)) for folder in folders]
+    return frechet_distance_from_features(*features)
+
+
+#: Name of the package -> module that must be there, program, and whose distance it should find.
+PEERS: dict[str, tuple[str, Callable[[Sequence[Path], Path], float], str]] = {
+    "pytorch-fid": ("pytorch_fid", _pytorch_fid, "mixgan"),
+    "torch-fidelity": ("torch_fidelity", _torch_fidelity, "mixgan"),
+    "torchmetrics": ("torchmetrics", _torchmetrics, "mixgan"),
+    "clean-fid": ("cleanfid", _clean_fid, "mixgan --protocol clean-fid"),
+}
+#: Flags of mixgan's command, and how many times faster than the fastest peer it should be.
+OURS: dict[str, float | None] = {"mixgan": 2.0, "mixgan --fast": 5.0, "mixgan --protocol clean-fid": None}
+
+
+# Measuring.
+
+
+@dataclass
+class Process:
+    """What one process came to: the distance it found, its seconds and its peak memory in bytes."""
+
+    value: float
+    seconds: float
+    peak: int
+
+
+def run_process(words: Sequence[str], environment: dict[str, str], result: Path) -> Process:
+    """Run a command that writes a distance to ``result``; ValueError with what it printed where it fails."""
+    printed, start = result.with_suffix(".log"), time.perf_counter()
+    with printed.open("w") as log:
+        process = subprocess.Popen(words, env=environment, stdout=log, stderr=log, cwd=result.parent)
+        _, status, usage = os.wait4(process.pid, 0)
+    seconds, process.returncode = time.perf_counter() - start, os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise ValueError(f"{shlex.join(words)} failed: {printed.read_text()[-2000:].strip()}")
+    found = json.loads(result.read_text())
+    return Process(found["fd"], seconds, usage.ru_maxrss * 1024)
+
+
+def command(name: str, folders: Sequence[Path], result: Path, threads: int) -> list[str]:
+    """The words of one side."""
+    if name in OURS:
+        words = [str(HERE.parent / "recipes" / "fid.py"), *map(str, folders), "--features", "inception"]
+        words += [*name.split()[1:], "--no-use-cache", "--threads", str(threads), "--json", str(result)]
+    else:
+        words = [str(HERE / "fid.py"), "--peer", name, "--folders", ",".join(map(str, folders))]
+        words += ["--markdown", str(result), "--threads", str(threads)]
+    return [sys.executable, *words]
+
+
+def measure(home: Path, images: int, threads: int) -> tuple[dict[str, tuple[Process, Process]], list[str]]:
+    """Every side on ``images`` images, and on two a folder; and the peers that are missing."""
+    folders = write_folders(home / "all", images // 2)
+    few = write_folders(home / "few", 2)
+    weights = home / "torch" / "hub" / "checkpoints" / INCEPTION.names[0]
+    write_random_weights(weights)
+    environment = os.environ | {"TORCH_HOME": str(home / "torch"), "OMP_NUM_THREADS": str(threads)}
+    missing = [name for name, (module, *_) in PEERS.items() if importlib.util.find_spec(module) is None]
+    found = {}
+    for name in [*OURS, *(name for name in PEERS if name not in missing)]:
+        print(f"measuring {name}", file=sys.stderr, flush=True)
+        runs = []
+        for paths in (few, folders):
+            result = home / "result.json"
+            runs.append(run_process(command(name, paths, result, threads), environment, result))
+        found[name] = runs[0], runs[1]
+    return found, missing
+
+
+def rows_of(found: dict[str, tuple[Process, Process]], missing: Sequence[str], images: int) -> list["Cells"]:
+    """The table."""
+    rates = {name: images / whole.seconds for name, (_, whole) in found.items()}
+    fastest = max((name for name in rates if name in PEERS), key=rates.__getitem__, default=None)
+    rows = []
+    for name, (begin, whole) in found.items():
+        same = PEERS[name][2] if name in PEERS else "mixgan"
+        own = whole.seconds - begin.seconds
+        cells = [
+            f"{name} {version(name)}" if name in PEERS else name,
+            f"{whole.value:.6g}",
+            f"{abs(whole.value / found[same][1].value - 1):.1e}",
+            f"{rates[name]:.3g}",
+            f"{(images - 4) / own:.3g}" if own > 0 else "",
+            f"{begin.seconds:.3g} s",
+            f"{whole.peak / 2**20:.0f} MiB",
+            in_words(rates[name] / rates[fastest]) if name in OURS and fastest else "",
+            f"≥ {in_words(goal)}" if (goal := OURS.get(name)) and fastest else "",
+        ]
+        rows.append(Cells(tuple(cells)))
+    return rows + [Cells((f"{name}: not installed", *[""] * (len(COLUMNS) - 1))) for name in missing]
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of the table."""
+class Cells:
+    """A line of the table."""
 
-    what: str
-    ours: str
-    peer: str = ""
-    theirs: str = ""
-    verdict: str = ""
-    goal: str = ""
-    reached: bool | None = None
+    texts: tuple[str, ...]
 
     def cells(self) -> tuple[str, ...]:
-        """The texts of COLUMNS."""
-        answer = {True: "yes", False: "no", None: ""}[self.reached]
-        return self.what, self.ours, self.peer, self.theirs, self.verdict, self.goal, answer
+        return self.texts
 
 
-def agreement(what: str, ours: float, peer: str, theirs: float | None, goal: float | None = None) -> Row:
-    """Two values that should be one; ``goal``: the largest relative difference."""
-    if theirs is None:
-        return Row(what, f"{ours:.9g}", peer)
-    off = abs(ours / theirs - 1)
-    judged = ("", None) if goal is None else (f"≤ {goal:.0e} off", off <= goal)
-    return Row(what, f"{ours:.9g}", peer, f"{theirs:.9g}", f"{off:.1e} off", *judged)
+def distance_lines(count: int = 1000, dims: int = 2048) -> list[str]:
+    """Seconds of the distance alone beside scipy's matrix root, and of the interval."""
+    from scipy.linalg import sqrtm
+
+    spread = torch.rand(dims, generator=torch.Generator().manual_seed(0))
+    draws = [torch.randn(5 * count, dims, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2)]
+    real, fake = ((draw * spread + 0.1).relu() for draw in draws)
+
+    def timed(call: Callable[[], object]) -> float:
+        start = time.perf_counter()
+        call()
+        return time.perf_counter() - start
+
+    few = real[:count], fake[:count]
+    frechet_distance_from_features(*few)
+    ours = min(timed(lambda: frechet_distance_from_features(*few)) for _ in range(3))
+    first, second = (np.cov(x.double().numpy(), rowvar=False) for x in few)
+    root = timed(lambda: sqrtm(first @ second))
+    interval = timed(lambda: frechet_interval(real, fake, estimate=1.0))
+    return [
+        f"The distance of {count} and {count} features, {dims} dims: {ours:.3g} s, scipy's matrix root {root:.3g} s: "
+        f"{in_words(root / ours)} (goal: 100 x)",
+        f"The default interval of {5 * count} and {5 * count} features: {interval:.3g} s (goal: 20 s)",
+    ]
 
 
-def speed(what: str, ours: float, peer: str, theirs: float | None, unit: str, goal: float | None = None) -> Row:
-    """Two rates (the unit ends in "/s") or times; ``goal``: how many times faster mixgan should be."""
-    if theirs is None:
-        return Row(what, f"{ours:.3g} {unit}", peer)
-    times = ours / theirs if unit.endswith("/s") else theirs / ours
-    judged = ("", None) if goal is None else (f"≥ {in_words(goal)}", times >= goal)
-    return Row(what, f"{ours:.3g} {unit}", peer, f"{theirs:.3g} {unit}", in_words(times), *judged)
+def write_folders(home: Path, images: int) -> tuple[Path, Path]:
+    """REAL, photos of tiles, and FAKE, other photos with a quarter of their map mixed in, as .png files."""
+    fake = make_tiles(images, size=SIZE, start=images)
+    sets = make_tiles(images, size=SIZE).photos, fake.photos.float().lerp(fake.maps.float(), 0.25).round().byte()
+    for folder, pictures in zip((home / "real", home / "fake"), sets, strict=True):
+        folder.mkdir(parents=True)
+        for number, picture in enumerate(pictures):
+            Image.fromarray(picture.permute(1, 2, 0).numpy()).save(folder / f"{number:05d}.png")
+    return home / "real", home / "fake"
 
 
-# Parts
+def write_random_weights(path: Path) -> None:
+    """A weight file of pytorch-fid's network, made by its own code: He-initialised, or all features would be alike."""
+    from pytorch_fid.inception import fid_inception_v3
+    from torchvision.models import Inception3
 
-
-def proof(sizes: Sizes, commands: Commands) -> Iterator[Row]:
-    """Distances of the same folders by both commands, kernel distances of the same features."""
-    peer = pytorch_fid("python -m pytorch_fid")
-    for dims, goal in zip(sizes.dims, (1e-6, 1e-4), strict=False):
-        what = "Frechet distance of {} and {} images, {} dims".format(*commands.counts, dims)
-        ours = commands.mixgan(commands.folders, dims).distance
-        theirs = commands.pytorch_fid(commands.folders, dims).distance if peer.runs else None
-        yield agreement(what, ours, peer.name, theirs, goal)
-    extractor = bundled_features()
-    yield from kernel_rows(*(extractor(images) for images in tile_sets(sizes.images, side=sizes.side)))
-
-
-def kernel_rows(real: Tensor, fake: Tensor) -> Iterator[Row]:
-    """The kernel distance of all features, where nothing is drawn, and its mean over the subsets that each side draws."""
-    peer, n = torch_fidelity(), min(len(real), len(fake))
-    x, y = real[:n].double(), fake[:n].double()
-    whole = kernel_distance(x, y, subsets=1, subset_size=n)
-    theirs = peer_kernel(x, y, subsets=1, size=n)[0] if peer.runs else None
-    yield agreement(f"kernel distance of {n} and {n} images, bundled features", whole.mean, peer.name, theirs, 1e-9)
-    ours, what = kernel_distance(x, y, subsets=SUBSETS), f"its mean over {SUBSETS} subsets, own draws"
-    if not peer.runs:
-        yield Row(what, f"{ours.mean:.6g}", peer.name)
-        return
-    mean, std = peer_kernel(x, y, subsets=SUBSETS, size=ours.subset_size)
-    apart = abs(ours.mean - mean) / math.hypot(ours.std, std) * SUBSETS**0.5
-    verdict = f"{apart:.1f} standard errors off"
-    yield Row(what, f"{ours.mean:.6g}", peer.name, f"{mean:.6g}", verdict, "≤ 4", apart <= 4)
-
-
-def distance(sizes: Sizes, commands: Commands) -> Iterator[Row]:
-    """Time and value of the distance: at full rank from statistics, and from few features that are kept."""
-    dims, kept = sizes.features, sizes.kept
-    sets = [random_features(sizes.samples, dims, seed=seed) for seed in (0, 1)]
-    known = [FeatureStatistics.of(features) for features in sets]
-    what = f"distance of {sizes.samples} and {sizes.samples} features, {dims} dims, from statistics"
-    yield from distance_rows(what, partial(frechet_distance, *known), known, (8, 1e-6), sizes.turns)
-    few = [features[:kept] for features in sets]
-    known = [FeatureStatistics.of(features) for features in few]
-    what = f"distance of {kept} and {kept} features, {dims} dims, from features"
-    yield from distance_rows(what, partial(frechet_distance_from_features, *few), known, (100, 1e-4), sizes.turns)
-
-
-def random_features(count: int, dims: int, *, seed: int) -> Tensor:
-    """(count,dims) float32, never negative, of uneven spread that differs by seed."""
-    generator = torch.Generator().manual_seed(seed)
-    spread = torch.rand(dims, generator=generator)
-    return (torch.randn(count, dims, generator=generator) * spread + 0.1).relu()
-
-
-def distance_rows(
-    what: str,
-    ours: Callable[[], float],
-    known: Sequence[FeatureStatistics],
-    goals: tuple[float, float],
-    turns: int,
-) -> Iterator[Row]:
-    """Time and value of a distance beside pytorch-fid's, which is given means and covariances; goals for both."""
-    peer, calls = pytorch_fid("calculate_frechet_distance"), [ours]
-    if peer.runs:
-        from pytorch_fid.fid_score import calculate_frechet_distance
-
-        moments = [moment.numpy() for one in known for moment in (one.mean, one.covariance)]
-        calls.append(partial(calculate_frechet_distance, *moments))
-    ours()  # warm-up
-    results = [[timed(call) for call in calls] for _ in range(turns)]
-    seconds = [median(seconds for _, seconds in side) for side in zip(*results, strict=True)]
-    values = [value for value, _ in results[0]]
-    yield speed(what, seconds[0], peer.name, seconds[1] if peer.runs else None, "s", goals[0])
-    yield agreement("its value", values[0], peer.name, values[1] if peer.runs else None, goals[1])
-
-
-def timed(call: Callable[[], float]) -> tuple[float, float]:
-    """What a call returns, and its seconds."""
-    start = time.perf_counter()
-    return call(), time.perf_counter() - start
-
-
-def network(sizes: Sizes, commands: Commands) -> Iterator[Row]:
-    """Images/s from pixels on the device to 2048 features; pytorch-fid's network is given floats."""
-    from pytorch_fid.inception import InceptionV3
-
-    device, name = found_device(), f"InceptionV3 (pytorch-fid {version('pytorch-fid')})"
-    pixels = torch.randint(256, (sizes.batch, 3, 256, 256), dtype=torch.uint8, device=device)
-    extractors = [inception_features(commands.weights, fast=fast).to(device) for fast in (False, True)]
-    peer = torch.no_grad()(InceptionV3([3]).eval().to(device))  # its weights are those of torch's hub
-    calls = [partial(peer, pixels / 255), *(partial(extractor, pixels) for extractor in extractors)]
-    theirs, *ours = (1e3 * sizes.batch / ms for ms in median_ms(calls, repeats=sizes.turns, least_ms=0, device=device))
-    for what, rate in zip(("float32", "--fast"), ours, strict=True):
-        yield speed(f"network, batches of {sizes.batch} at 256 px, {what}", rate, name, theirs, "images/s")
-    dims = sizes.dims[-1]
-    exact, fast = (commands.mixgan(commands.folders, dims, fast=fast).distance for fast in (False, True))
-    yield agreement(f"Frechet distance at {dims} dims with --fast", fast, "mixgan, float32", exact)
-
-
-def end_to_end(sizes: Sizes, commands: Commands) -> Iterator[Row]:
-    """The commands on the same folders, with their start-up and without."""
-    peer, dims, total = pytorch_fid("python -m pytorch_fid"), sizes.dims[-1], sum(commands.counts)
-    begin = commands.pytorch_fid(commands.statistics_files(dims), dims).seconds if peer.runs else None
-    whole = commands.pytorch_fid(commands.folders, dims).seconds if peer.runs else None
-    for mode, fast, goal in (("float32", False, 1.3), ("--fast", True, 2.0)):
-        own_begin = commands.mixgan(commands.two_of_each, dims, fast=fast).seconds
-        own_whole = commands.mixgan(commands.folders, dims, fast=fast).seconds
-        what = f"command, {total} images of {sizes.side} px, {dims} dims, {mode}"
-        yield speed(f"command, start-up, {dims} dims, {mode}", own_begin, peer.name, begin, "s")
-        yield speed(what, total / own_whole, peer.name, whole and total / whole, "images/s", goal)
-        if own_whole > own_begin and (whole is None or whole > begin):  # else there were too few images
-            own_rate, rate = (total - 4) / (own_whole - own_begin), whole and total / (whole - begin)
-            yield speed(f"{what}, without start-up", own_rate, peer.name, rate, "images/s", goal)
-
-
-def memory(sizes: Sizes, commands: Commands) -> Iterator[Row]:
-    """Peak memory of gathering statistics, each in a process of its own."""
-    size, threads, peer = (sizes.stream, sizes.features), commands.threads, "all features, as pytorch-fid keeps them"
-    theirs = peak_growth(partial(keep_all, *size), threads=threads)
-    for what, kept in (("mean and covariance", 0), (f"the same and {FidOptions.sample} features", FidOptions.sample)):
-        ours = peak_growth(partial(keep_sums, *size, kept=kept), threads=threads)
-        cells = f"{ours / 2**20:.0f} MiB", peer, f"{theirs / 2**20:.0f} MiB", f"{ours / theirs:.3f} of it"
-        yield Row(f"memory for {size[0]} features, {size[1]} dims: {what}", *cells, "≤ 0.1", ours <= 0.1 * theirs)
-
-
-PARTS: dict[str, Callable[[Sizes, Commands], Iterator[Row]]] = {
-    "proof": proof,
-    "distance": distance,
-    "network": network,
-    "end-to-end": end_to_end,
-    "memory": memory,
-}
-
-
-# The command
-
-
-def found_device() -> torch.device:
-    """Where both commands compute."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def chosen(parts: str) -> list[str]:
-    """The parts' names; ValueError for an unknown one."""
-    names = list(PARTS) if parts == "all" else parts.split(",")
-    for name in names:
-        if name not in PARTS:
-            raise ValueError(f"--parts must be all or some of {', '.join(PARTS)}, got {name!r}")
-    return names
+    with (
+        patch("pytorch_fid.inception.load_state_dict_from_url", return_value={}),
+        patch.object(Inception3, "load_state_dict"),
+    ):
+        network = fid_inception_v3()
+    generator = torch.Generator().manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, generator=generator)
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
+            nn.init.normal_(module.bias, 0, 0.1, generator=generator)
+            moments: tuple[Tensor | None, Tensor | None] = module.running_mean, module.running_var
+            moments[0].normal_(0, 0.1, generator=generator)
+            moments[1].uniform_(0.5, 1.5, generator=generator)
+    path.parent.mkdir(parents=True)
+    torch.save(network.state_dict(), path)
 
 
 def main(argv: Sequence[str]) -> None:
     """The command."""
     options, _ = read_options(Options, argv, prog="bench/fid.py")
-    names, sizes = chosen(options.parts), QUICK if options.quick else FULL
-    if options.images is not None:
-        sizes = replace(sizes, images=options.images)
-    if sizes.images < 4:
-        raise ValueError(f"--images must be at least 4, as the kernel distance needs them, got {sizes.images}")
     set_threads(options.threads)
-    torch.manual_seed(0)
-    rows: list[Row] = []
+    if options.peer:
+        weights = Path(torch.hub.get_dir(), "checkpoints", INCEPTION.names[0])
+        value = PEERS[options.peer][1]([Path(folder) for folder in (options.folders or "").split(",")], weights)
+        options.markdown.write_text(json.dumps({"fd": value}))
+        return
+    if options.images < 20:
+        raise ValueError(f"--images must be at least 20, got {options.images}")
     with TemporaryDirectory() as home:
-        threads = options.threads or available_cores()
-        commands = Commands(Path(home), images=sizes.images, side=sizes.side, threads=threads)
-        for name in names:
-            print(f"measuring {name}", file=sys.stderr, flush=True)
-            rows += PARTS[name](sizes, commands)
-    notes = [*NOTES, *["With --quick times, memory and their goals mean nothing."] * options.quick]
-    text = as_markdown(
-        [f"python bench/fid.py {shlex.join(argv)}", *machine(found_device())], rows, notes, columns=COLUMNS
-    )
+        found, missing = measure(Path(home), options.images, options.threads or available_cores())
+    rows = rows_of(found, missing, options.images)
+    print("measuring the distance", file=sys.stderr, flush=True)
+    head = [f"python bench/fid.py {shlex.join(argv)}".strip(), *machine(torch.device("cpu"))]
+    text = as_markdown(head, rows, [*distance_lines(), *NOTES], columns=COLUMNS)
     print(text)
     if options.markdown is not None:
         options.markdown.write_text(text)

@@ -68,8 +68,14 @@ def export_classifier(*where: Any) -> list[Path]:
     return import_module("classify.weights").export(*where)
 
 
-def trained_run(path: Path, direction: str) -> Any:
-    """A run of MixCycleGAN as generated images for fid."""
+def trained_run(path: Path, direction: str, count: int | None) -> Any:
+    """A run of a GAN as generated images for fid: translations ``direction`` of MixCycleGAN, or ``count`` images of DCGAN."""
+    if import_module("mixgan.engine.config").read_config(path)["recipe"] == "dcgan":
+        return import_module("mixgan.gan.dcgan").TrainedDcgan(path, count)
+    if count is not None:
+        raise ValueError(
+            f"--count {count} is for runs of dcgan, but {path} is another run, which translates its test set"
+        )
     return import_module("mixgan.gan.evaluation").TrainedRun(path, direction)
 
 

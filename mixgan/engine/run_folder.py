@@ -140,6 +140,12 @@ def with_distance_keys(record: dict[str, Any]) -> dict[str, Any]:
     return renamed | ({name: record[name] for name in old} if record.get("features") == "inception" else {})
 
 
+def distance_name(record: Mapping[str, Any]) -> str:
+    """What the Frechet distances of a record or summary are called; those of older runs do not say it themselves."""
+    published = any(name == "fid" or name.startswith("fid_") for name in record)
+    return record.get("distance") or ("FID" if published else f"FD ({record['features']})")
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """All complete records of a log, by today's keys; a last line cut off by a kill is left out.
 

@@ -5,9 +5,9 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
-from mixgan.engine.annotations import AtLeast0, AtLeast1, Positional, Seed
+from mixgan.engine.annotations import AtLeast0, AtLeast1, Positional, Range, Seed
 from mixgan.engine.command import launcher_wish
 from mixgan.engine.config import CommonSettings, Settings, read_options
 
@@ -33,7 +33,7 @@ class FidOptions(Settings):
     real: Annotated[Path, Positional("REAL")]
     """Folder of real images with its subfolders, or an .npz file: statistics of pytorch-fid or clean-fid, or ADM's arr_0."""
     fake: Annotated[tuple[Path, ...], Positional("FAKE")]
-    """Folders of generated images, .npz files, or run folders of MixCycleGAN, which are translated on their own test set."""
+    """Folders of generated images, .npz files, or runs: of MixCycleGAN, which translates its own test set, or of dcgan."""
     features: str = "auto"
     """auto, inception, bundled, dinov2, dinov2-b, clip, timm:NAME, or a run of classify; several with commas; auto: inception
     if its weights are here, else bundled."""
@@ -49,6 +49,8 @@ class FidOptions(Settings):
     """Which weights of a FAKE that is a run: last, best, step-N, or all checkpoints; several with commas."""
     direction: Literal["AtoB", "BtoA"] = "AtoB"
     """Which generator of a FAKE that is a run; REAL is of the other domain."""
+    count: Annotated[int, Range(least=2)] | None = None
+    """Images that a FAKE which is a run of dcgan generates, by its seed (default: as many as its own evaluations)."""
     train: Path | None = None
     """Images that the generator was trained on, a folder or its run folder: is it copying? REAL is then held-out."""
     resize: str = "auto"
@@ -120,11 +122,11 @@ class Readers:
 
     Attributes:
         checkpoint: a classifier's run -> its features.
-        run: a run folder and a direction -> the trained run.
+        run: a run folder, a direction and --count -> the trained run.
     """
 
     checkpoint: "Callable[[Path], FeatureExtractor] | None" = None
-    run: "Callable[[Path, Literal['AtoB', 'BtoA']], TrainedRun] | None" = None
+    run: "Callable[[Path, Literal['AtoB', 'BtoA'], int | None], TrainedRun] | None" = None
 
 
 def main(argv: Sequence[str], *, readers: Readers = Readers()) -> None:
@@ -154,8 +156,12 @@ def run(options: FidOptions, accelerator: "Accelerator", readers: Readers = Read
     from mixgan.engine.accelerator import main_first
     from mixgan.evaluate.comparison import compare
     from mixgan.evaluate.feature_set import ReferenceCache
+    from mixgan.evaluate.features import find_extractors
 
-    extractors = main_first(accelerator, lambda: find_features(options, readers))
+    how: Any = {name: getattr(options, name) for name in ("dims", "fast", "protocol")} | {
+        "checkpoint": readers.checkpoint
+    }
+    extractors = main_first(accelerator, lambda: find_extractors(options.features, options.feature_weights, **how))
     fakes, steps = find_fakes(options, readers)
     train: Images | None = options.train
     if options.train is not None and _is_run(options.train):
@@ -192,33 +198,6 @@ def run(options: FidOptions, accelerator: "Accelerator", readers: Readers = Read
     return result
 
 
-def find_features(options: FidOptions, readers: Readers = Readers()) -> "list[FeatureExtractor]":
-    """The features that --features asks for."""
-    from mixgan.evaluate.features import FEATURE_NAMES, check_weights, choose_features
-
-    def find(name: str) -> "FeatureExtractor":
-        if name in FEATURE_NAMES or name.startswith("timm:"):
-            return choose_features(
-                name,
-                weights=options.feature_weights,
-                dims=options.dims,
-                fast=options.fast,
-                protocol=options.protocol,
-            )
-        known = f"--features must be one of {', '.join(FEATURE_NAMES)}, timm:NAME"
-        if readers.checkpoint is None:
-            raise ValueError(f"{known}, got {name}; recipes/fid.py takes checkpoints, too")
-        if not Path(name).exists():
-            raise ValueError(f"{known} or a checkpoint of classify; there is no file or folder {name}")
-        return readers.checkpoint(Path(name))
-
-    names = [name.strip() for name in options.features.split(",")]
-    check_weights(
-        [name for name in names if name in FEATURE_NAMES or name.startswith("timm:")], options.feature_weights
-    )
-    return [find(name) for name in names]
-
-
 def find_fakes(options: FidOptions, readers: Readers) -> "tuple[dict[str, Images], dict[str, int | None]]":
     """The generated sets by name, and the training steps of those that runs generate."""
     fakes: dict[str, Images] = {}
@@ -229,8 +208,9 @@ def find_fakes(options: FidOptions, readers: Readers) -> "tuple[dict[str, Images
                 fakes[name], steps[name] = images, step
         else:
             fakes[str(path)] = path
-    if options.weights != "last" and not steps:
-        raise ValueError(f"--weights {options.weights} chooses weights of a run, but no FAKE is a run folder")
+    for flag, value, default in (("--weights", options.weights, "last"), ("--count", options.count, None)):
+        if value != default and not steps:
+            raise ValueError(f"{flag} {value} is for runs, but no FAKE is a run folder")
     return fakes, steps
 
 
@@ -241,7 +221,7 @@ def _is_run(path: Path) -> bool:
 def _read_run(path: Path, options: FidOptions, readers: Readers, what: str) -> TrainedRun:
     if readers.run is None:
         raise ValueError(f"{what} {path} is a run folder, which recipes/fid.py and mixgan fid take, not this module")
-    return readers.run(path, options.direction)
+    return readers.run(path, options.direction, options.count if what == "FAKE" else None)
 
 
 def show(result: "Comparison") -> None:
@@ -252,6 +232,8 @@ def show(result: "Comparison") -> None:
     from rich.text import Text
 
     console = Console()
+    if not console.is_terminal:
+        console.width = 160  # rather long lines than broken cells
     for one in [result, *result.others.values()]:
         table = Table(box=SIMPLE_HEAD, show_edge=False)
         table.add_column("metric", min_width=24)
@@ -293,43 +275,29 @@ def set_rows(result: "Comparison", features: str) -> "list[dict[str, str | float
 
 #: Fields of Comparison in the table of several generated sets, beside the distance.
 SHORT = ("kid", "cmmd", "precision", "recall", "clipped_density", "clipped_coverage", "authpct", "ct", "rmse")
-#: (field of Comparison, name, how it is computed and which way is better)
-ROWS = (
-    (
-        "kid",
-        "kernel distance (KID)",
-        "cubic kernel, 100 subsets of {kid_subset_size}; around 0 for equal sets, lower is better",
+#: Field of Comparison -> name, and how it is computed and which way is better.
+ROWS = {
+    "kid": ("kernel distance (KID)", "cubic kernel, 100 subsets of {kid_subset_size}; around 0 for equal sets, lower is better"),
+    "cmmd": ("CMMD", "RBF kernel, sigma 10, times 1000, kept features; lower is better"),
+    "precision": ("precision", "k = 3, kept features; share of generated images among real ones"),
+    "recall": ("recall", "k = 3, kept features; share of real images among generated ones"),
+    "density": ("density", "k = 5, kept features; near 1 for equal sets"),
+    "coverage": ("coverage", "k = 5, kept features; share of real images with a generated one near by"),
+    "clipped_density": ("Clipped Density", "k = 5, kept features; share of good generated images, 1 is best"),
+    "clipped_coverage": ("Clipped Coverage", "k = 5, kept features; as if this share covered the real images, 1 is best"),
+    "inception_score": ("Inception Score", "{features} classifier, 10 splits of the generated images; higher is better"),
+    "authpct": ("AuthPct", "% of generated images that are no near copies of one of {n_train} training images"),
+    "nearer_to_train": (
+        "nearer to training images", "share of generated images nearer to them than held-out ones are; 0.5 without copying"
     ),
-    ("cmmd", "CMMD", "RBF kernel, sigma 10, times 1000, kept features; lower is better"),
-    ("precision", "precision", "k = 3, kept features; share of generated images among real ones"),
-    ("recall", "recall", "k = 3, kept features; share of real images among generated ones"),
-    ("density", "density", "k = 5, kept features; near 1 for equal sets"),
-    ("coverage", "coverage", "k = 5, kept features; share of real images with a generated one near by"),
-    ("clipped_density", "Clipped Density", "k = 5, kept features; share of good generated images, 1 is best"),
-    (
-        "clipped_coverage",
-        "Clipped Coverage",
-        "k = 5, kept features; as if this share covered the real images, 1 is best",
-    ),
-    (
-        "inception_score",
-        "Inception Score",
-        "{features} classifier, 10 splits of the generated images; higher is better",
-    ),
-    ("authpct", "AuthPct", "% of generated images that are no near copies of one of {n_train} training images"),
-    (
-        "nearer_to_train",
-        "nearer to training images",
-        "share of generated images nearer to them than held-out ones are; 0.5 without copying",
-    ),
-    ("ct", "C_T", "z-score of that, far below 0 means copies; p = {ct_p:.3g}"),
-    ("rmse", "RMSE", "per channel, 0..255, mean over {n_pairs} pairs of one file name; lower is better"),
-    ("rmse_gcgan", "RMSE, GcGAN's convention", "at 256 px, channels summed; lower is better"),
-    ("acc5", "pixels within 5", "share of pixels with all channels closer than 5"),
-    ("acc10", "pixels within 10", "share of pixels with all channels closer than 10"),
-    ("psnr", "PSNR", "dB; higher is better"),
-    ("ssim", "SSIM", "higher is better"),
-)
+    "ct": ("C_T", "z-score of that, far below 0 means copies; p = {ct_p:.3g}"),
+    "rmse": ("RMSE", "per channel, 0..255, mean over {n_pairs} pairs of one file name; lower is better"),
+    "rmse_gcgan": ("RMSE, GcGAN's convention", "at 256 px, channels summed; lower is better"),
+    "acc5": ("pixels within 5", "share of pixels with all channels closer than 5"),
+    "acc10": ("pixels within 10", "share of pixels with all channels closer than 10"),
+    "psnr": ("PSNR", "dB; higher is better"),
+    "ssim": ("SSIM", "higher is better"),
+}  # fmt: skip
 
 
 def metric_rows(result: "Comparison") -> list[tuple[str, float, str]]:
@@ -344,7 +312,7 @@ def metric_rows(result: "Comparison") -> list[tuple[str, float, str]]:
         if not result.distance.startswith(("FID", "FD-")):
             how += "; not comparable with published distances"
         rows.append((result.distance, result.fd, f"{how}; lower is better"))
-    for key, name, how in ROWS:
+    for key, (name, how) in ROWS.items():
         if values.get(key) is not None:
             spread = values.get(f"{key}_std")
             deviation = "" if spread is None else f"; deviation {spread:.4g}"

@@ -2,42 +2,36 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from torch import nn
 
 from mixgan.evaluate.distances import (
     cmmd,
+    density_coverage,
     frechet_distance,
     frechet_distance_from_features,
     frechet_interval,
     kernel_distance,
+    precision_recall,
 )
-from mixgan.evaluate.feature_set import (
-    Features,
-    FeatureSet,
-    MadeWith,
-    ReferenceCache,
-    default_accelerator,
-    find_extractors,
-    known_set,
-    measure_all,
-    read_made_with,
-    reference_key,
-    write_statistics,
-)
-from mixgan.evaluate.features import FeatureExtractor, inception_score, is_published_fid
-from mixgan.evaluate.neighbours import density_coverage, memorization, precision_recall
+from mixgan.evaluate.feature_set import FeatureSet, ReferenceCache, default_accelerator, measure, reference_key
+from mixgan.evaluate.features import FeatureExtractor, find_extractors, inception_score, is_published_fid
+from mixgan.evaluate.neighbours import memorization
+from mixgan.evaluate.npz import MadeWith, known_set, read_made_with, write_statistics
 from mixgan.evaluate.paired import METRICS as PAIRED
 from mixgan.evaluate.paired import PairDistances, find_pairs, measure_pairs
-from mixgan.evaluate.sources import FolderSource, Images, Side, open_sides, side_name, side_origin
+from mixgan.evaluate.sources import FolderSource, Images, Side, Source, open_sides, side_name, side_origin
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from mixgan.engine.progress import Progress
-    from mixgan.evaluate.sources import Source
+
+Features: TypeAlias = str | nn.Module
 
 
 @dataclass(frozen=True)
@@ -131,7 +125,7 @@ class Metric:
     least: int  # images a set: KID takes subsets of two, k neighbours need k others, the Inception Score one a split
     of: tuple[str, ...]  # the sets that need as many: "real", "fake" or both
     compute: Callable[
-        [Any, Any, FeatureExtractor, int], tuple[float, ...]
+        [Any, Any, FeatureExtractor, int], tuple[Any, ...]
     ]  # (real, fake, extractor, seed) -> values, and more
 
 
@@ -141,7 +135,7 @@ KID = Metric(
     "the kernel distance (KID)",
     4,
     BOTH,
-    lambda real, fake, _, seed: astuple(kernel_distance(real, fake, seed=seed)),
+    lambda real, fake, _, seed: kernel_distance(real, fake, seed=seed),
 )
 CMMD = Metric(("cmmd",), "CMMD", 1, BOTH, lambda real, fake, *_: (cmmd(real, fake),))
 INCEPTION_SCORE = Metric(
@@ -149,19 +143,19 @@ INCEPTION_SCORE = Metric(
     "the Inception Score",
     10,
     ("fake",),
-    lambda _, fake, extractor, seed: astuple(inception_score(extractor.logits(fake), seed=seed)),
+    lambda _, fake, extractor, seed: inception_score(extractor.logits(fake), seed=seed),
 )
 #: A new metric is a row here and a field of ``Comparison``.
 KEPT_METRICS = (
     KID,
     CMMD,
-    Metric(("precision", "recall"), "precision and recall", 4, BOTH, lambda a, b, *_: astuple(precision_recall(a, b))),
+    Metric(("precision", "recall"), "precision and recall", 4, BOTH, lambda a, b, *_: precision_recall(a, b)),
     Metric(
         ("density", "coverage", "clipped_density", "clipped_coverage"),
         "density and coverage",
         6,
         ("real",),
-        lambda a, b, *_: astuple(density_coverage(a, b)),
+        lambda a, b, *_: density_coverage(a, b),
     ),
     INCEPTION_SCORE,
 )
@@ -231,11 +225,12 @@ def compare(
         ValueError: an unknown metric, fewer than two images, images of another shape or range, pairs that are asked for and
             not there, features that are not finite; the message quotes what was received.
     """
-    from mixgan.engine.accelerator import errors_reach_all, on_main
+    from mixgan.engine.accelerator import errors_reach_all, main_first, on_main
     from mixgan.engine.progress import Progress
 
     began = time.monotonic()
-    check_metrics(metrics)
+    if unknown := [metrics] if isinstance(metrics, str) else [name for name in metrics if name not in METRICS]:
+        raise ValueError(f"metrics must be a list of names among {', '.join(METRICS)}; got {unknown[0]!r}")
     accelerator = accelerator or default_accelerator()
     verbose = verbose and accelerator.is_main_process
     given: Mapping[str, Images] = fake if isinstance(fake, Mapping) else {"": fake}
@@ -244,12 +239,12 @@ def compare(
             real, *given.values(), train=train, resize=resize, domain=domain, on_bad_image=on_bad_image
         )
         train_side = sides.pop() if train is not None else None
-    extractors = find_extractors(features, feature_weights, accelerator)
+    extractors = main_first(accelerator, partial(find_extractors, features, feature_weights))
     if verbose:
         print(*filter(None, (extractor.note for extractor in extractors)), sep="\n", flush=True)
         print(*dict.fromkeys(preprocessing_text(real_side, side) for side in sides), sep="\n", flush=True)
     with errors_reach_all(accelerator):
-        paired = [find_pairs(real_side, side, pairs) if {*metrics} & {*PAIRED} else (None, None) for side in sides]
+        paired = [matched_pairs(real_side, side, pairs, metrics) for side in sides]
         for path in [side for side in (real_side, *sides) if isinstance(side, Path)]:
             for extractor in extractors:
                 known_set(path, extractor)
@@ -280,6 +275,14 @@ def compare(
                 )
         of_pairs = {**measured_pairs.means, "n_pairs": len(measured_pairs.pairs)} if measured_pairs else {}
         folders = [one for one in (real_side, side) if isinstance(one, FolderSource)]
+        shared: dict[str, Any] = {
+            "resize": folders[0].preprocessing.size if folders else None,
+            "preprocessing": preprocessing_text(real_side, side),
+            "real": side_name(real_side),
+            "fake": name or side_name(side),
+            "real_from": side_origin(real_side),
+            "fake_from": side_origin(side),
+        }
         found: list[Comparison] = []
         for extractor, real_set, fake_set, train_set in zip(extractors, real_sets, fake_sets, train_sets, strict=True):
             with Progress("interval", total=bootstrap or 0, enabled=verbose and bool(bootstrap)) as shown:
@@ -287,33 +290,30 @@ def compare(
                 work = partial(compare_sets, real_set, fake_set, extractor, progress=shown.advance, **options)
                 compared = on_main(accelerator, work)
             compared.warnings += input_warnings(real_side, side, extractor) + ([obstacle] if obstacle else [])
-            about: dict[str, Any] = of_pairs if not found else {}
-            found.append(
-                replace(
-                    compared,
-                    **about,
-                    resize=folders[0].preprocessing.size if folders else None,
-                    preprocessing=preprocessing_text(real_side, side),
-                    note=extractor.note,
-                    real=side_name(real_side),
-                    fake=name or side_name(side),
-                    real_from=side_origin(real_side),
-                    fake_from=side_origin(side),
-                    seconds=round(time.monotonic() - began, 1),
-                    evidence=Evidence(
-                        real_set,
-                        fake_set,
-                        real_side,
-                        side,
-                        measured_pairs if not found else None,
-                        train_set,
-                        train_side,
-                    ),
-                )
-            )
+            ours = {
+                "note": extractor.note,
+                "seconds": round(time.monotonic() - began, 1),
+                **({} if found else of_pairs),
+            }
+            pairs_shown = None if found else measured_pairs
+            evidence = Evidence(real_set, fake_set, real_side, side, pairs_shown, train_set, train_side)
+            found.append(replace(compared, **shared, **ours, evidence=evidence))
         results[name] = replace(found[0], others={one.features: one for one in found[1:]})
     first = next(iter(results.values()))
     return first if len(results) == 1 else replace(first, fakes=results)
+
+
+def matched_pairs(
+    real: Side, fake: Side, pairs: Literal["auto", "yes", "no"], metrics: Sequence[str]
+) -> tuple[Any, str | None]:
+    """As ``find_pairs``, which is asked only where pairs are declared; equal file names alone give a sentence."""
+    if pairs == "no" or not {*metrics} & {*PAIRED}:
+        return None, None
+    if pairs != "auto" or (isinstance(real, FolderSource) and real.preprocessing.domain):
+        return find_pairs(real, fake, pairs)
+    if isinstance(real, FolderSource) and isinstance(fake, FolderSource) and {*fake.stems()} <= {*real.stems()}:
+        return None, "file names match, but that alone makes no pairs: --pairs yes computes paired metrics"
+    return None, None
 
 
 def measured_sets(
@@ -343,7 +343,7 @@ def measured_sets(
     if missing := [extractor for extractor in extractors if known[extractor.name] is None]:
         how: dict[str, Any] = {"accelerator": accelerator, "batch_size": batch_size, "sample": sample, "seed": seed}
         with image_bar(side, accelerator, verbose) as shown:
-            measured = measure_all(side, missing, **how, advance=shown.advance)
+            measured = measure(side, missing, **how, advance=shown.advance)
         for extractor, one in zip(missing, measured, strict=True):
             known[extractor.name] = one
             if cache is None or not keys:
@@ -353,7 +353,7 @@ def measured_sets(
     return [one.to(accelerator.device) for one in known.values() if one is not None]
 
 
-def image_bar(source: "Source", accelerator: "Accelerator", verbose: bool, what: str = "") -> "Progress":
+def image_bar(source: Source, accelerator: "Accelerator", verbose: bool, what: str = "") -> "Progress":
     """A progress bar over the images of this process."""
     from mixgan.engine.progress import Progress
 
@@ -377,7 +377,6 @@ def compare_sets(
 
     Arguments and errors are those of ``compare``; ``progress`` is that of ``frechet_interval``.
     """
-    check_metrics(metrics)
     for name, one in (("real", real), ("generated", fake)):
         if one.n is not None and one.n < 2:
             raise ValueError(f"a Frechet distance needs at least 2 images of each set, got {one.n} {name}")
@@ -456,13 +455,6 @@ def enough(metric: Metric, count: int, warnings: list[str]) -> bool:
     if count < metric.least:
         warnings.append(f"too few images for {metric.title}: {count}, at least {metric.least} are needed")
     return count >= metric.least
-
-
-def check_metrics(metrics: Sequence[str]) -> None:
-    """ValueError for a name that is not in ``METRICS``."""
-    unknown = [metrics] if isinstance(metrics, str) else [name for name in metrics if name not in METRICS]
-    if unknown:
-        raise ValueError(f"metrics must be a list of names among {', '.join(METRICS)}; got {unknown[0]!r}")
 
 
 def preprocessing_of(side: Side) -> str | None:

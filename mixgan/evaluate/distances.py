@@ -1,141 +1,31 @@
-"""Distances of two sets of features: Frechet with its interval and streaming statistics, and two of kernels (KID, CMMD).
+"""Metrics of two sets of features: Frechet distance with its interval, kernel distances, and balls of nearest neighbours.
 
 For Gaussians with means m and covariances S the Frechet distance is |m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^1/2
 (Heusel et al. 2017, "FID" when the features are Inception's). With any factors S = L L^T the last trace is the nuclear norm
 of L1^T L2, and so the sum of the square roots of the eigenvalues of L1^T S2 L1: symmetric forms, which need no complex matrix
 square root.
+
+Squared distances to neighbours come from one matrix product in float64, |x|^2 + |y|^2 - 2 x.y, many times faster than
+subtracting pair by pair; in float32 its rounding would hide copies. The rounding of float64 stays below 1e-14 of
+|x|^2 + |y|^2, and ten times that counts as equal: copies are at distance 0, and <= and < are exact.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from statistics import NormalDist
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from mixgan.engine.accelerator import seeded_generator
+from mixgan.evaluate.feature_set import FeatureStatistics
 from mixgan.evaluate.features import checked_features
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
 
 # Share of tr S1 + tr S2 below which their difference from the cross term is rounding of float64 and becomes 0.
 _ROUNDING = 1e-10
-# Share of tr S by which a covariance from a file may miss symmetry and definiteness: rounding of float32.
-_FOREIGN_ROUNDING = 1e-6
-
-
-class FeatureStatistics:
-    """Number, mean and covariance of a stream of features in float64; memory is dims^2, whatever the number.
-
-    Batches are merged pairwise (Chan, Golub, LeVeque 1983), so that a large common offset costs no digits.
-
-    Args:
-        dims: length of a feature vector.
-
-    Attributes:
-        n: number of samples so far; None for moments from a file that does not contain it.
-    """
-
-    def __init__(self, dims: int) -> None:
-        if dims < 1:
-            raise ValueError(f"dims must be at least 1, got {dims}")
-        self.dims = dims
-        self.n: int | None = 0
-        self._mean = torch.zeros(dims, dtype=torch.float64)
-        self._scatter = torch.zeros(dims, dims, dtype=torch.float64)  # sum of outer products around the mean
-        self._given_covariance: Tensor | None = None
-
-    @classmethod
-    def from_moments(cls, mean: Tensor, covariance: Tensor, n: int | None = None) -> "FeatureStatistics":
-        """Statistics with these moments, from a file say; nothing more can be added to them.
-
-        Args:
-            mean: (D,).
-            covariance: (D,D), unbiased.
-            n: number of samples, None if unknown.
-
-        Raises:
-            ValueError: for fewer than 2 samples, other shapes, values that are not finite, or a matrix that is not a
-                covariance: not symmetric, or with negative eigenvalues, beyond the rounding of float32.
-        """
-        if n is not None and n < 2:
-            raise ValueError(f"a covariance needs at least 2 samples, got n = {n}")
-        mean, covariance = mean.double(), covariance.double()
-        _check_moments(mean, covariance)
-        result = cls(len(mean))
-        result.n, result._mean, result._given_covariance = n, mean, covariance
-        return result
-
-    @classmethod
-    def of(cls, features: Tensor) -> "FeatureStatistics":
-        """Statistics of features (N,D)."""
-        result = cls(features.shape[1])
-        result.update(features)
-        return result
-
-    def update(self, features: Tensor) -> None:
-        """Add features (B,dims); the sums move to the features' device.
-
-        Raises:
-            ValueError: for another shape, or NaN or infinite values.
-        """
-        x = checked_features(features)
-        if x.shape[1] != self.dims:
-            raise ValueError(f"features of {self.dims} dimensions are expected, got {x.shape[1]}")
-        if len(x):
-            mean = x.mean(dim=0)
-            centred = x - mean
-            # In place, like all that touches this matrix: copies of it would cost more than the product.
-            self._scatter = self._scatter.to(x.device).addmm_(centred.T, centred)
-            self._add_samples(len(x), mean)
-
-    def _add_samples(self, n: int, mean: Tensor) -> None:
-        """Join ``n`` samples of this mean, whose own scatter is in the sum already."""
-        before = self._open_n()
-        total = before + n
-        delta = mean - self._mean.to(mean.device)
-        self._mean = self._mean.to(mean.device) + delta * (n / total)
-        self._scatter.addr_(delta, delta, alpha=before * n / total)
-        self.n = total
-
-    def reduce(self, accelerator: "Accelerator") -> "FeatureStatistics":
-        """The statistics over all processes, the same on each; call it on all of them. This object stays as it is."""
-        if accelerator.num_processes == 1:
-            return self
-        device = accelerator.device
-        own_n = torch.tensor([self._open_n()], dtype=torch.float64, device=device)
-        own_mean = self._mean.to(device)
-        result = FeatureStatistics(self.dims)
-        sums = accelerator.reduce(torch.cat([own_n, own_mean * own_n]), reduction="sum")
-        result.n = n = int(sums[0].round())
-        result._mean = sums[1:] / max(n, 1)
-        delta = own_mean - result._mean
-        around_common_mean = self._scatter.to(device) + torch.outer(delta, delta) * own_n
-        result._scatter = accelerator.reduce(around_common_mean, reduction="sum")
-        return result
-
-    @property
-    def mean(self) -> Tensor:
-        """(dims,) float64."""
-        if self._given_covariance is None:
-            _require(self._open_n(), 1)
-        return self._mean
-
-    @property
-    def covariance(self) -> Tensor:
-        """(dims,dims) float64, unbiased (divided by n - 1), as numpy.cov gives it."""
-        if self._given_covariance is not None:
-            return self._given_covariance
-        n = self._open_n()
-        _require(n, 2)
-        return self._scatter / (n - 1)
-
-    def _open_n(self) -> int:
-        if self._given_covariance is not None or self.n is None:
-            raise ValueError("nothing can be added to statistics that were made from a mean and a covariance")
-        return self.n
+# Share of |x|^2 + |y|^2 below which a squared distance, or a difference of two, is rounding.
+_DISTANCE_ROUNDING = 1e-13
+# Distances in memory at once: 64 MiB in float64, whatever the number of features.
+_DISTANCES_AT_ONCE = 1 << 23
 
 
 def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
@@ -228,7 +118,17 @@ def frechet_interval(
     if estimate is None:
         estimate = frechet_distance_from_features(real, fake)
     if replicates:
-        deviation = _bootstrap_deviation(real, fake, (real_size, fake_size), replicates, seed, progress)
+        from mixgan.engine.accelerator import seeded_generator
+
+        generator, distances = seeded_generator(seed, "frechet interval"), []
+        for _ in range(replicates):
+            real_mean, real_rows = _resampled(real, real_size, generator)
+            fake_mean, fake_rows = _resampled(fake, fake_size, generator)
+            spread = real_rows.square().sum() + fake_rows.square().sum()
+            distances.append((real_mean - fake_mean).square().sum() + spread - 2 * _cross_trace(real_rows, fake_rows))
+            if progress is not None:
+                progress(1)
+        deviation = float(torch.stack(distances).std())
     else:
         influences = frechet_influences(real, fake)
         deviation = sum(float(one.var()) / n for one, n in zip(influences, (real_size, fake_size), strict=True)) ** 0.5
@@ -267,26 +167,6 @@ def frechet_influences(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
         influence = len(x) * (row.square().sum(dim=1) - term) + 2 * (x - mean) @ (mean - other)
         found.append(influence - influence.mean())
     return (found[0], found[1]) if small is real else (found[1], found[0])
-
-
-def _bootstrap_deviation(
-    real: Tensor,
-    fake: Tensor,
-    sizes: tuple[int, int],
-    replicates: int,
-    seed: int,
-    progress: Callable[[int], object] | None,
-) -> float:
-    generator = seeded_generator(seed, "frechet interval")
-    distances = []
-    for _ in range(replicates):
-        real_mean, real_rows = _resampled(real, sizes[0], generator)
-        fake_mean, fake_rows = _resampled(fake, sizes[1], generator)
-        spread = real_rows.square().sum() + fake_rows.square().sum()
-        distances.append((real_mean - fake_mean).square().sum() + spread - 2 * _cross_trace(real_rows, fake_rows))
-        if progress is not None:
-            progress(1)
-    return float(torch.stack(distances).std())
 
 
 def check_same_dims(first: int, second: int) -> None:
@@ -338,22 +218,6 @@ def _distance(mean1: Tensor, mean2: Tensor, spread: Tensor, cross: Tensor) -> fl
     return float((mean1 - mean2).square().sum()) + difference
 
 
-def _check_moments(mean: Tensor, covariance: Tensor) -> None:
-    dims = len(mean) if mean.ndim == 1 else 0
-    if not dims or covariance.shape != (dims, dims):
-        raise ValueError(
-            f"a mean (D,) and a covariance (D,D) are needed, got {tuple(mean.shape)} and {tuple(covariance.shape)}"
-        )
-    if not (mean.isfinite().all() and covariance.isfinite().all()):
-        raise ValueError("the mean or the covariance contains NaN or infinite values")
-    tolerance = _FOREIGN_ROUNDING * covariance.trace().abs() + torch.finfo(torch.float64).tiny
-    if (covariance - covariance.T).abs().max() > tolerance:
-        raise ValueError("the covariance is not symmetric")
-    # Cheaper than eigenvalues: S + t I has a Cholesky factor as long as no eigenvalue is below -t.
-    if torch.linalg.cholesky_ex(covariance + tolerance * torch.eye(dims).to(covariance)).info:
-        raise ValueError("the covariance has negative eigenvalues")
-
-
 def _resampled(x: Tensor, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Mean (D,) and rows F (r,D) with covariance F^T F of ``size`` rows of x drawn with replacement, without copying them.
 
@@ -379,8 +243,7 @@ def _cross_trace(rows1: Tensor, rows2: Tensor) -> Tensor:
 # Kernel distances.
 
 
-@dataclass(frozen=True)
-class KernelDistance:
+class KernelDistance(NamedTuple):
     """Mean and (population) standard deviation over the subsets; the unbiased mean may fall a little below 0."""
 
     mean: float
@@ -411,6 +274,8 @@ def kernel_distance(
             f"the kernel distance needs subsets of 2 to {smaller} samples, got {subsets} of {size} "
             f"from sets of {len(x1)} and {len(x2)}"
         )
+    from mixgan.engine.accelerator import seeded_generator
+
     generator = seeded_generator(seed, "kernel distance")
 
     def draw(x: Tensor) -> Tensor:
@@ -463,3 +328,162 @@ def _mean_rbf(x: Tensor, y: Tensor) -> float:
         squared = part.square().sum(dim=1)[:, None] + y.square().sum(dim=1) - 2 * part @ y.T
         total += float(torch.expm1(squared.clamp(min=0) / (-2 * CMMD_SIGMA**2)).sum())
     return total / (len(x) * len(y))
+
+
+# Balls of nearest neighbours.
+
+
+class PrecisionRecall(NamedTuple):
+    """Shares, 0..1: of fake samples on the real manifold, and of real samples on the fake one."""
+
+    precision: float
+    recall: float
+    k: int
+
+
+class DensityCoverage(NamedTuple):
+    """Density: mean number of real balls around a fake sample, over k; 0 and up, near 1 for equal distributions.
+
+    Coverage: share, 0..1, of real samples with a fake one in their ball. The clipped ones are shares of what is ideal, 0..1;
+    None for fewer than k fake samples.
+    """
+
+    density: float
+    coverage: float
+    clipped_density: float | None
+    clipped_coverage: float | None
+    k: int
+
+
+def precision_recall(real: Tensor, fake: Tensor, *, k: int = 3) -> PrecisionRecall:
+    """Improved precision and recall (Kynkaanniemi et al. 2019, Eq. 1 and 2).
+
+    A sample is on a set's manifold if it is in the ball around any sample of the set, whose radius is the distance to that
+    sample's k-th neighbour within the set. Balls include their surface (<=), as in the paper and its code. A sample is not its
+    own neighbour; a copy of it is one, at distance 0.
+
+    Args:
+        real, fake: features (N,D) and (M,D). Compare only results of equal N and M: both grow with them.
+
+    Raises:
+        ValueError: a set has fewer than k + 1 samples; different D, NaN or infinite values.
+    """
+    real, fake = centred(real, fake, k, least_real=k + 1, least_fake=k + 1)
+    real_radii, fake_radii = (own_neighbours(x, k)[0][:, -1] for x in (real, fake))
+    precise = torch.zeros(len(fake), dtype=torch.bool, device=real.device)
+    recalled = []
+    for real_part, radii_part in chunks(real, real_radii, size=len(fake)):
+        squared, rounding = squared_distances(real_part, fake)
+        least = squared - rounding
+        precise |= (least <= radii_part[:, None]).any(dim=0)
+        recalled.append((least <= fake_radii).any(dim=1))
+    return PrecisionRecall(_share(precise), _share(torch.cat(recalled)), k)
+
+
+def density_coverage(real: Tensor, fake: Tensor, *, k: int = 5) -> DensityCoverage:
+    """Density and coverage (Naeem et al. 2020), and their clipped forms (Salvy et al. 2025, arXiv 2507.01761).
+
+    Balls are those of the real samples, as in ``precision_recall``. Density and coverage leave out their surface (<), as in
+    the paper's code, so a real sample with k copies or more has an empty ball: sets with many equal images cannot reach a
+    coverage of 1.
+
+    Clipped Density: radii are at most their median, a fake sample counts at most once, and the mean is divided by that of the
+    real samples among themselves. Clipped Coverage: mean share of k that the fake samples in a real ball (<) make up, mapped
+    to the share of good samples that would give the same on average (Section 4.2). A share p of bad samples lowers both to
+    1 - p. Both as in the authors' code.
+
+    Args:
+        real, fake: features (N,D) and (M,D).
+
+    Raises:
+        ValueError: fewer than k + 1 real samples or no fake one; different D, NaN or infinite values.
+    """
+    real, fake = centred(real, fake, k, least_real=k + 1, least_fake=1)
+    neighbours, indices = own_neighbours(real, k)
+    radii = neighbours[:, -1]
+    clipped = radii.minimum(radii.sqrt().quantile(0.5).square())
+    inside_sum, covered, counts = 0, [], torch.zeros(len(fake), dtype=torch.int64, device=real.device)
+    for real_part, radii_part, clipped_part in chunks(real, radii, clipped, size=len(fake)):
+        squared, rounding = squared_distances(real_part, fake)
+        inside = squared + rounding < radii_part[:, None]
+        inside_sum += int(inside.sum())
+        covered.append(inside.sum(dim=1))
+        counts += (squared - rounding <= clipped_part[:, None]).sum(dim=0)
+    found = torch.cat(covered)
+    density, coverage = inside_sum / (k * len(fake)), _share(found > 0)
+    if len(fake) < k:
+        return DensityCoverage(density, coverage, None, None, k)
+    # In how many clipped balls each real sample is, its own not counted.
+    own = indices[neighbours <= clipped[:, None] * (1 + _DISTANCE_ROUNDING)].bincount(minlength=len(real))
+    fidelity, ideal = (_share((count.double() / k).clamp(max=1)) for count in (counts, own))
+    expected = _expected_shares(len(real), len(fake), k)
+    place = int(torch.searchsorted(expected, _share((found.double() / k).clamp(max=1))))
+    return DensityCoverage(density, coverage, min(1.0, fidelity / ideal), place / len(expected), k)
+
+
+def _expected_shares(n: int, m: int, k: int) -> Tensor:
+    """(m+1,) float64, ascending: mean share of k that fake samples in a real ball make up, if 0..m fake ones are good.
+
+    Their number in the ball of n real samples is beta-binomial, J ~ BetaBinomial(good, k, n - k), so this is
+    E min(J, k) / k = 1 - sum over j < k of (1 - j/k) P(J = j); 0 below k samples, as in the authors' code.
+    """
+    good, j = torch.arange(m + 1.0, dtype=torch.float64)[:, None], torch.arange(float(k), dtype=torch.float64)
+
+    def log_beta(a: Tensor, b: Tensor) -> Tensor:
+        return a.lgamma() + b.lgamma() - (a + b).lgamma()
+
+    inside, outside = torch.tensor(float(k), dtype=torch.float64), torch.tensor(float(n - k), dtype=torch.float64)
+    others = (good - j).clamp(min=0)
+    log_choose = (good + 1).lgamma() - (j + 1).lgamma() - (others + 1).lgamma()
+    probability = (log_choose + log_beta(inside + j, outside + others) - log_beta(inside, outside)).exp()
+    shares = 1 - (probability * (1 - j / k)).sum(dim=1)
+    shares[:k] = 0
+    return shares
+
+
+def centred(
+    real: Tensor, fake: Tensor, k: int, *, least_real: int, least_fake: int, names: tuple[str, str] = ("real", "fake")
+) -> tuple[Tensor, Tensor]:
+    """Both in float64 around the first one's mean, where a common offset costs no digits."""
+    real, fake = checked_features(real), checked_features(fake)
+    check_same_dims(real.shape[1], fake.shape[1])
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    if len(real) < least_real or len(fake) < least_fake:
+        raise ValueError(
+            f"k = {k} neighbours need at least {least_real} {names[0]} and {least_fake} {names[1]} samples, "
+            f"got {len(real)} and {len(fake)}"
+        )
+    centre = real.mean(dim=0)
+    return real - centre, fake - centre
+
+
+def own_neighbours(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """(N,k) squared distances, ascending, and indices of every sample's neighbours in the same set, itself not counted."""
+    values, indices, start = [], [], 0
+    for (part,) in chunks(x, size=len(x)):
+        squared, _ = squared_distances(part, x)
+        squared.diagonal(start).fill_(torch.inf)
+        found = squared.topk(k, largest=False)
+        values.append(found.values)
+        indices.append(found.indices)
+        start += len(part)
+    return torch.cat(values), torch.cat(indices)
+
+
+def squared_distances(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """(N,M) squared distances, 0 where they are rounding, and the size that rounding may have."""
+    scale = x.square().sum(dim=1)[:, None] + y.square().sum(dim=1)
+    squared = torch.addmm(scale, x, y.T, alpha=-2)
+    rounding = scale.mul_(_DISTANCE_ROUNDING)
+    return squared.masked_fill_(squared <= rounding, 0.0), rounding
+
+
+def chunks(*tensors: Tensor, size: int) -> zip:
+    """Equal rows of all tensors at a time, few enough that their distances to ``size`` others fit into memory."""
+    rows = max(1, _DISTANCES_AT_ONCE // max(1, size))
+    return zip(*(tensor.split(rows) for tensor in tensors), strict=True)
+
+
+def _share(flags: Tensor) -> float:
+    return float(flags.double().mean())

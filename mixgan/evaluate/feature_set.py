@@ -1,42 +1,165 @@
-"""The features of a set of images: streamed statistics and a sample, statistics files, and a cache of reference sets.
-
-Statistics files have the .npz form of pytorch-fid: entries ``mu`` (D,) and ``sigma`` (D,D), both float64. Ours also name
-the features, weights and preprocessing, so that sets that must not be compared are refused; pytorch-fid ignores that.
-"""
+"""The features of a set of images: streamed statistics and a sample, from one pass over the images, and a cache of them."""
 
 import hashlib
 import json
 import os
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mixgan.engine.accelerator import seeded_generator
-from mixgan.engine.run_folder import partial_file, user_cache
-from mixgan.evaluate.distances import FeatureStatistics
-from mixgan.evaluate.features import FeatureExtractor, check_weights, checked_features, choose_features, module_features
+from mixgan.evaluate.features import FeatureExtractor, checked_features
 from mixgan.evaluate.sources import Source
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-Features: TypeAlias = str | nn.Module
-#: Part of every cache key: files of another layout, or features computed in another way, are never found.
-FORMAT = 2
 #: Number of unreadable files that a warning names.
 SHOWN = 5
+#: What numpy raises at files that are cut off, damaged or of another kind.
+DAMAGE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
 # Key and position of a row without a feature: larger than any other.
 _EMPTY = torch.iinfo(torch.int64).max
-# What numpy raises at files that are cut off, damaged or of another kind.
-_DAMAGE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
+# Share of tr S by which a covariance from a file may miss symmetry and definiteness: rounding of float32.
+_FOREIGN_ROUNDING = 1e-6
+
+
+class FeatureStatistics:
+    """Number, mean and covariance of a stream of features in float64; memory is dims^2, whatever the number.
+
+    Batches are merged pairwise (Chan, Golub, LeVeque 1983), so that a large common offset costs no digits.
+
+    Args:
+        dims: length of a feature vector.
+
+    Attributes:
+        n: number of samples so far; None for moments from a file that does not contain it.
+    """
+
+    def __init__(self, dims: int) -> None:
+        if dims < 1:
+            raise ValueError(f"dims must be at least 1, got {dims}")
+        self.dims = dims
+        self.n: int | None = 0
+        self._mean = torch.zeros(dims, dtype=torch.float64)
+        self._scatter = torch.zeros(dims, dims, dtype=torch.float64)  # sum of outer products around the mean
+        self._given_covariance: Tensor | None = None
+
+    @classmethod
+    def from_moments(cls, mean: Tensor, covariance: Tensor, n: int | None = None) -> "FeatureStatistics":
+        """Statistics with these moments, from a file say; nothing more can be added to them.
+
+        Args:
+            mean: (D,).
+            covariance: (D,D), unbiased.
+            n: number of samples, None if unknown.
+
+        Raises:
+            ValueError: for fewer than 2 samples, other shapes, values that are not finite, or a matrix that is not a
+                covariance: not symmetric, or with negative eigenvalues, beyond the rounding of float32.
+        """
+        if n is not None and n < 2:
+            raise ValueError(f"a covariance needs at least 2 samples, got n = {n}")
+        mean, covariance = mean.double(), covariance.double()
+        _check_moments(mean, covariance)
+        result = cls(len(mean))
+        result.n, result._mean, result._given_covariance = n, mean, covariance
+        return result
+
+    @classmethod
+    def of(cls, features: Tensor) -> "FeatureStatistics":
+        """Statistics of features (N,D)."""
+        result = cls(features.shape[1])
+        result.update(features)
+        return result
+
+    def update(self, features: Tensor) -> None:
+        """Add features (B,dims); the sums move to the features' device.
+
+        Raises:
+            ValueError: for another shape, or NaN or infinite values.
+        """
+        x = checked_features(features)
+        if x.shape[1] != self.dims:
+            raise ValueError(f"features of {self.dims} dimensions are expected, got {x.shape[1]}")
+        if len(x):
+            mean = x.mean(dim=0)
+            centred = x - mean
+            # In place, like all that touches this matrix: copies of it would cost more than the product.
+            self._scatter = self._scatter.to(x.device).addmm_(centred.T, centred)
+            self._add_samples(len(x), mean)
+
+    def _add_samples(self, n: int, mean: Tensor) -> None:
+        """Join ``n`` samples of this mean, whose own scatter is in the sum already."""
+        before = self._open_n()
+        total = before + n
+        delta = mean - self._mean.to(mean.device)
+        self._mean = self._mean.to(mean.device) + delta * (n / total)
+        self._scatter.addr_(delta, delta, alpha=before * n / total)
+        self.n = total
+
+    def reduce(self, accelerator: "Accelerator") -> "FeatureStatistics":
+        """The statistics over all processes, the same on each; call it on all of them. This object stays as it is."""
+        if accelerator.num_processes == 1:
+            return self
+        device = accelerator.device
+        own_n = torch.tensor([self._open_n()], dtype=torch.float64, device=device)
+        own_mean = self._mean.to(device)
+        result = FeatureStatistics(self.dims)
+        sums = accelerator.reduce(torch.cat([own_n, own_mean * own_n]), reduction="sum")
+        result.n = n = int(sums[0].round())
+        result._mean = sums[1:] / max(n, 1)
+        delta = own_mean - result._mean
+        around_common_mean = self._scatter.to(device) + torch.outer(delta, delta) * own_n
+        result._scatter = accelerator.reduce(around_common_mean, reduction="sum")
+        return result
+
+    @property
+    def mean(self) -> Tensor:
+        """(dims,) float64."""
+        if self._given_covariance is None:
+            self._require(1)
+        return self._mean
+
+    @property
+    def covariance(self) -> Tensor:
+        """(dims,dims) float64, unbiased (divided by n - 1), as numpy.cov gives it."""
+        if self._given_covariance is not None:
+            return self._given_covariance
+        return self._scatter / (self._require(2) - 1)
+
+    def _require(self, least: int) -> int:
+        if (n := self._open_n()) < least:
+            raise ValueError(f"at least {least} samples are needed, got {n}")
+        return n
+
+    def _open_n(self) -> int:
+        if self._given_covariance is not None or self.n is None:
+            raise ValueError("nothing can be added to statistics that were made from a mean and a covariance")
+        return self.n
+
+
+def _check_moments(mean: Tensor, covariance: Tensor) -> None:
+    dims = len(mean) if mean.ndim == 1 else 0
+    if not dims or covariance.shape != (dims, dims):
+        raise ValueError(
+            f"a mean (D,) and a covariance (D,D) are needed, got {tuple(mean.shape)} and {tuple(covariance.shape)}"
+        )
+    if not (mean.isfinite().all() and covariance.isfinite().all()):
+        raise ValueError("the mean or the covariance contains NaN or infinite values")
+    tolerance = _FOREIGN_ROUNDING * covariance.trace().abs() + torch.finfo(torch.float64).tiny
+    if (covariance - covariance.T).abs().max() > tolerance:
+        raise ValueError("the covariance is not symmetric")
+    # Cheaper than eigenvalues: S + t I has a Cholesky factor as long as no eigenvalue is below -t.
+    if torch.linalg.cholesky_ex(covariance + tolerance * torch.eye(dims).to(covariance)).info:
+        raise ValueError("the covariance has negative eigenvalues")
 
 
 @dataclass(frozen=True)
@@ -67,40 +190,6 @@ class FeatureSet:
 
 def measure(
     source: Source,
-    extractor: FeatureExtractor,
-    *,
-    accelerator: "Accelerator",
-    batch_size: int = 50,
-    sample: int = 5000,
-    seed: int = 0,
-    advance: Callable[[int], object] | None = None,
-) -> FeatureSet:
-    """The features of all images of a source; all processes share the work, and the result is the same on each.
-
-    Memory is that of dims^2 + sample * dims numbers, whatever the number of images.
-
-    Args:
-        source: see ``mixgan.evaluate.sources``.
-        extractor: is moved to the accelerator's device.
-        sample: number of features to keep, a random sample that depends on ``seed``.
-        advance: called with the number of images after each batch of this process.
-
-    Raises:
-        ValueError: a file that cannot be used, or features that are NaN or infinite; on all processes, whichever met it.
-    """
-    return measure_all(
-        source,
-        [extractor],
-        accelerator=accelerator,
-        batch_size=batch_size,
-        sample=sample,
-        seed=seed,
-        advance=advance,
-    )[0]
-
-
-def measure_all(
-    source: Source,
     extractors: Sequence[FeatureExtractor],
     *,
     accelerator: "Accelerator",
@@ -109,7 +198,20 @@ def measure_all(
     seed: int = 0,
     advance: Callable[[int], object] | None = None,
 ) -> list[FeatureSet]:
-    """As ``measure`` with each extractor, in one pass: every image is decoded once."""
+    """The features of all images of a source by each extractor, in one pass: every image is decoded once.
+
+    All processes share the work, and the result is the same on each. Memory is that of dims^2 + sample * dims numbers for
+    each extractor, whatever the number of images.
+
+    Args:
+        source: see ``mixgan.evaluate.sources``.
+        extractors: are moved to the accelerator's device.
+        sample: number of features to keep, a random sample that depends on ``seed``.
+        advance: called with the number of images after each batch of this process.
+
+    Raises:
+        ValueError: a file that cannot be used, or features that are NaN or infinite; on all processes, whichever met it.
+    """
     from accelerate.utils import gather_object
 
     from mixgan.engine.accelerator import errors_reach_all
@@ -148,42 +250,6 @@ def finite_features(extractor: FeatureExtractor, images: Tensor, source: str) ->
             f"{source}: the {extractor.name} features of {bad} out of {len(features)} images in a batch are NaN or infinite"
         )
     return features
-
-
-def find_extractors(
-    features: Features | Sequence[Features], weights: Path | None, accelerator: "Accelerator"
-) -> list[FeatureExtractor]:
-    """The features on the device; the main process goes first, as it may have to download the weights.
-
-    Args:
-        features: a name, several separated by commas, a module, or a list of them.
-        weights: see ``compare``.
-
-    Raises:
-        ValueError: as ``choose_features``; two features of one name; one file of weights for two networks.
-    """
-    from mixgan.engine.accelerator import main_first
-
-    given = [features] if isinstance(features, str | nn.Module) else [*features]
-    wanted = [part.strip() if isinstance(part, str) else part for one in given for part in _split(one)]
-    check_weights([name for name in wanted if isinstance(name, str)], weights)
-
-    def find(one: Features) -> FeatureExtractor:
-        if isinstance(one, FeatureExtractor):
-            return one
-        if isinstance(one, nn.Module):
-            return module_features(type(one).__name__.lower(), one)
-        return choose_features(one, weights=weights)
-
-    found = main_first(accelerator, lambda: [find(one) for one in wanted])
-    names = [extractor.name for extractor in found]
-    if not names or len({*names}) < len(names):
-        raise ValueError(f"features must be one or more, each once, got {', '.join(names) or 'none'}")
-    return [extractor.to(accelerator.device) for extractor in found]
-
-
-def _split(features: Features) -> Sequence[Features]:
-    return features.split(",") if isinstance(features, str) else [features]
 
 
 def default_accelerator() -> "Accelerator":
@@ -273,6 +339,8 @@ class KeptFeatures:
 
 def _keys(indices: Tensor, seed: int) -> Tensor:
     """Pseudo-random int64 keys (B,): key i is output i of SplitMix64 (Steele, Lea, Flood 2014), whose state only counts up."""
+    from mixgan.engine.accelerator import seeded_generator
+
     start = seeded_generator(seed, "kept features").initial_seed()
     z = (indices + 1) * _signed(0x9E3779B97F4A7C15) + start
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
@@ -288,110 +356,8 @@ def _signed(bits: int) -> int:
     return bits - (1 << 64)
 
 
-@dataclass(frozen=True)
-class MadeWith:
-    """How the features of a statistics file were made; None where the file does not contain it, as pytorch-fid's do not."""
-
-    features: str | None = None  # name of the extractor
-    weights_sha256: str | None = None
-    preprocessing: str | None = None  # what happened to the images before the network, as text
-
-
-def write_statistics(path: Path | str, statistics: FeatureStatistics, made_with: MadeWith | None = None) -> None:
-    """Write a file that pytorch-fid takes in place of a folder, atomically.
-
-    Raises:
-        ValueError: a name that does not end in .npz, a folder that is missing or not writable, or statistics of fewer than
-            2 samples.
-    """
-    if Path(path).suffix != ".npz":
-        raise ValueError(f"statistics are written to a file that ends in .npz, got {str(path)!r}")
-    about = asdict(made_with or MadeWith())
-    _write(Path(path), statistics, {name: value for name, value in about.items() if value is not None})
-
-
-def read_statistics(path: Path | str, *, dims: int | None = None) -> FeatureStatistics:
-    """Read a file of ours or of pytorch-fid; ``n`` is None for the latter.
-
-    Args:
-        path: the .npz file.
-        dims: length of the features it will be compared with, if it is to be checked.
-
-    Raises:
-        ValueError: the file is missing, damaged, of another kind, of other dimensions, or has no mean and covariance.
-    """
-    entries = _read(path, ("mu", "sigma", "n"))
-    missing = [name for name in ("mu", "sigma") if name not in entries]
-    if missing:
-        raise ValueError(
-            f"{str(path)!r} has no entry {' and no entry '.join(map(repr, missing))}, pytorch-fid's mean and covariance"
-        )
-    try:
-        mean, covariance = (torch.from_numpy(_numbers(entries[name])) for name in ("mu", "sigma"))
-        n = int(entries["n"]) if "n" in entries else None
-        statistics = FeatureStatistics.from_moments(mean, covariance, n)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{str(path)!r} has no usable statistics: {error}") from error
-    if dims is not None and statistics.dims != dims:
-        raise ValueError(
-            f"{str(path)!r} has statistics of {statistics.dims} dimensions, but the features to compare with have {dims}; "
-            "choose the features that it was made with"
-        )
-    return statistics
-
-
-def known_set(path: Path, extractor: FeatureExtractor) -> FeatureSet:
-    """The content of a statistics file; ValueError if it was made with other features."""
-    made_with = read_made_with(path)
-    if made_with.features and made_with.features != extractor.name:
-        raise ValueError(
-            f"{path} has statistics of {made_with.features} features, but these are {extractor.name} features; "
-            "choose the features that it was made with (--features, --dims), or make it again"
-        )
-    statistics = read_statistics(path, dims=extractor.dims)
-    warnings = [] if made_with.features else [f"{path} does not say with which features it was made"]
-    if made_with.weights_sha256 not in (None, extractor.weights_sha256):
-        warnings.append(f"{path} was made with other weights of the {extractor.name} network")
-    return FeatureSet(statistics, warnings=tuple(warnings))
-
-
-def read_made_with(path: Path | str) -> MadeWith:
-    """How the features of a file were made, as far as it says; ValueError for a file that is missing or damaged."""
-    return MadeWith(**{name: str(value) for name, value in _read(path, [f.name for f in fields(MadeWith)]).items()})
-
-
-def _write(path: Path, statistics: FeatureStatistics, others: dict[str, Any]) -> None:
-    entries = {"mu": statistics.mean.cpu().numpy(), "sigma": statistics.covariance.cpu().numpy(), **others}
-    entries |= {} if statistics.n is None else {"n": statistics.n}
-    partial = partial_file(path.with_name(f"{os.getpid()}-{path.name}"))  # several processes may fill one cache
-    try:
-        with partial.open("wb") as file:
-            np.savez(file, **entries)
-        partial.replace(path)
-    except OSError as error:
-        raise ValueError(f"cannot write statistics to {str(path)!r}: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink()
-
-
-def _read(path: Path | str, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """Those of the entries that the file has."""
-    if not Path(path).is_file():
-        raise ValueError(f"no statistics file at {str(path)!r}")
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"{str(path)!r} is not an .npz file, or only part of one")
-    try:
-        with np.load(path) as file:  # without pickle: a file of unknown origin runs no code
-            return {name: file[name] for name in names if name in file}
-    except _DAMAGE as error:
-        raise ValueError(f"{str(path)!r} is damaged, or not a file of numbers ({error})") from error
-
-
-def _numbers(values: np.ndarray) -> np.ndarray:
-    if values.dtype.kind not in "fiu":
-        raise ValueError(f"real numbers are needed, got {values.dtype}")
-    return values.astype(np.float64)
+#: Part of every cache key: files of another layout, or features computed in another way, are never found.
+FORMAT = 3
 
 
 def reference_key(fingerprint: str, extractor: FeatureExtractor, *, sample: int, seed: int) -> str:
@@ -414,7 +380,11 @@ class ReferenceCache:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = Path(folder) if folder is not None else user_cache("statistics")
+        if folder is None:
+            from mixgan.engine.run_folder import user_cache
+
+            folder = user_cache("statistics")
+        self.folder = Path(folder)
 
     def path(self, key: str) -> Path:
         """File of the reference set of this key."""
@@ -423,11 +393,13 @@ class ReferenceCache:
     def load(self, key: str) -> FeatureSet | None:
         """The reference set of this key on the CPU; None if there is none, or only a damaged file."""
         try:
-            statistics = read_statistics(self.path(key))
-            entries = _read(self.path(key), ("features", "indices", "warnings"))
-            features, indices = (torch.from_numpy(entries[name]) for name in ("features", "indices"))
-            return FeatureSet(statistics, features, indices, tuple(json.loads(str(entries["warnings"]))))
-        except (TypeError, KeyError, ValueError):
+            with np.load(self.path(key)) as file:  # without pickle: a file of unknown origin runs no code
+                mu, sigma, features, indices = (
+                    torch.from_numpy(file[name]) for name in ("mu", "sigma", "features", "indices")
+                )
+                n, warnings = int(file["n"]), json.loads(str(file["warnings"]))
+            return FeatureSet(FeatureStatistics.from_moments(mu, sigma, n), features, indices, tuple(warnings))
+        except (TypeError, *DAMAGE):
             return None
 
     def store(self, key: str, reference: FeatureSet) -> bool:
@@ -436,7 +408,23 @@ class ReferenceCache:
         others = {"features": reference.features.cpu().numpy(), "indices": reference.indices.cpu().numpy()}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            _write(self.path(key), reference.statistics, {**others, "warnings": json.dumps(reference.warnings)})
+            write_npz(self.path(key), reference.statistics, {**others, "warnings": json.dumps(reference.warnings)})
         except (OSError, ValueError):
             return False
         return True
+
+
+def write_npz(path: Path, statistics: FeatureStatistics, others: dict[str, Any]) -> None:
+    """Write statistics and more entries, atomically; ValueError where that is impossible."""
+    entries = {"mu": statistics.mean.cpu().numpy(), "sigma": statistics.covariance.cpu().numpy(), **others}
+    entries |= {} if statistics.n is None else {"n": statistics.n}
+    partial = path.with_name(f".{os.getpid()}-{path.name}.partial")  # several processes may fill one cache
+    try:
+        with partial.open("wb") as file:
+            np.savez(file, **entries)
+        partial.replace(path)
+    except OSError as error:
+        raise ValueError(f"cannot write statistics to {str(path)!r}: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):
+            partial.unlink()

@@ -10,20 +10,20 @@ from functools import cached_property
 from http.client import HTTPException
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mixgan.engine.accelerator import seeded_generator
 from mixgan.ops.transforms import Normalization, to_float
 
 Network = TypeVar("Network", bound=nn.Module)
 
 Protocol = Literal["pytorch-fid", "clean-fid"]
-#: The names of `choose_features`, beside timm:NAME; a command that takes other things too (a checkpoint) asks here first.
-FEATURE_NAMES = ("auto", "inception", "bundled", "dinov2", "dinov2-b", "clip")
+#: Networks with published files of weights, and all names of `choose_features` beside timm:NAME.
+PUBLISHED = ("inception", "dinov2", "dinov2-b", "clip")
+FEATURE_NAMES = ("auto", "bundled", *PUBLISHED)
 # The shipped weights were trained on (images - MEAN) / STD in every channel, that is on images*2-1 for images in 0..1.
 BUNDLED_MEAN = 0.5
 BUNDLED_STD = 0.5
@@ -204,6 +204,15 @@ def module_features(
     return FeatureExtractor(name, module, dims=dims, mean=mean, std=std, classifier=classifier)
 
 
+def check_names(features: str) -> list[str]:
+    """The names in a list with commas; ValueError for one that ``choose_features`` does not know."""
+    names = [name.strip() for name in features.split(",")]
+    for name in names:
+        if name not in (*FEATURE_NAMES, "embedded") and not name.startswith("timm:"):
+            raise ValueError(f"--features must be names among {', '.join(FEATURE_NAMES)} and timm:NAME, got {name!r}")
+    return names
+
+
 def choose_features(
     name: str,
     *,
@@ -211,6 +220,7 @@ def choose_features(
     dims: int = 2048,
     fast: bool = False,
     protocol: Protocol = "pytorch-fid",
+    checkpoint: Callable[[Path], FeatureExtractor] | None = None,
 ) -> FeatureExtractor:
     """The features called ``name``; their ``note`` says what was chosen and why.
 
@@ -220,13 +230,22 @@ def choose_features(
             inception if its weights are on this machine, else bundled, and never a download.
         weights: file of the network's weights, or a folder with the published file, if not in torch's hub cache.
         dims, fast, protocol: of the Inception features, see `inception_features`.
+        checkpoint: reads a classifier's run, whose path may then be a name.
 
     Raises:
         ValueError: for another name, weights that are needed and missing or wrong, or timm's features without timm.
     """
     name = "bundled" if name == "embedded" else name
     if name not in FEATURE_NAMES and not name.startswith("timm:"):
-        raise ValueError(f"features must be one of {', '.join(FEATURE_NAMES)} and timm:NAME, got {name!r}")
+        if checkpoint is not None and Path(name).exists():
+            return checkpoint(Path(name))
+        known = f"features must be one of {', '.join(FEATURE_NAMES)} and timm:NAME"
+        more = (
+            f", or a run of classify, but there is no file or folder {name}"
+            if checkpoint
+            else f", got {name!r}; recipes/fid.py takes runs of classify, too"
+        )
+        raise ValueError(known + more)
     found = INCEPTION.find(weights) if name in ("auto", "inception") else None
     if name == "auto" and weights and not weights.is_dir() and not found:
         INCEPTION.fetch(weights)  # a file that was asked for and is missing: an error
@@ -248,14 +267,42 @@ def choose_features(
     return features
 
 
-def check_weights(names: Sequence[str], weights: Path | None) -> None:
-    """ValueError where one file would be the weights of two networks; folders and names without weights are left out."""
-    networks = [name for name in names if name not in ("auto", "bundled", "embedded")]
+def find_extractors(
+    features: str | nn.Module | Sequence[str | nn.Module],
+    weights: Path | None = None,
+    *,
+    dims: int = 2048,
+    fast: bool = False,
+    protocol: Protocol = "pytorch-fid",
+    checkpoint: Callable[[Path], FeatureExtractor] | None = None,
+) -> list[FeatureExtractor]:
+    """Several features; arguments as ``choose_features``.
+
+    Args:
+        features: a name, several separated by commas, a module, or a list of them.
+        weights: one file for one network, for several the folder of their published files.
+
+    Raises:
+        ValueError: as ``choose_features``; two features of one name; one file of weights for two networks.
+    """
+    given = [features] if isinstance(features, str | nn.Module) else [*features]
+    wanted = [part for one in given for part in (map(str.strip, one.split(",")) if isinstance(one, str) else [one])]
+    networks = [name for name in wanted if name in PUBLISHED or str(name).startswith("timm:")]
     if weights is not None and not weights.is_dir() and len(networks) > 1:
         raise ValueError(
-            f"--feature-weights {weights} is one file, but {' and '.join(networks)} have a file each: name a folder that "
-            "contains them under their published names"
+            f"--feature-weights {weights} is one file, but {' and '.join(map(str, networks))} have a file each: name a "
+            "folder that contains them under their published names"
         )
+    how: Any = {"weights": weights, "dims": dims, "fast": fast, "protocol": protocol, "checkpoint": checkpoint}
+    found = []
+    for one in wanted:
+        if isinstance(one, nn.Module):
+            one = one if isinstance(one, FeatureExtractor) else module_features(type(one).__name__.lower(), one)
+        found.append(one if isinstance(one, FeatureExtractor) else choose_features(one, **how))
+    names = [extractor.name for extractor in found]
+    if not names or len({*names}) < len(names):
+        raise ValueError(f"features must be one or more, each once, got {', '.join(names) or 'none'}")
+    return found
 
 
 def is_published_fid(extractor: FeatureExtractor) -> bool:
@@ -340,8 +387,7 @@ def _stage(in_channels: int, out_channels: int, *, stride: int) -> nn.Sequential
     return nn.Sequential(convolution, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))
 
 
-@dataclass(frozen=True)
-class InceptionScore:
+class InceptionScore(NamedTuple):
     """Mean and (population) standard deviation over the splits; a score is in 1..K."""
 
     mean: float
@@ -365,6 +411,8 @@ def inception_score(logits: Tensor, *, splits: int = 10, seed: int = 0) -> Incep
     Raises:
         ValueError: for fewer images than splits, NaN or infinite values.
     """
+    from mixgan.engine.accelerator import seeded_generator
+
     logits = checked_features(logits)
     count = len(logits)
     if not 1 <= splits <= count:

@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from mixgan.evaluate.distances import FeatureStatistics, frechet_distance
-from mixgan.evaluate.feature_set import Features, default_accelerator, find_extractors, finite_features
+from mixgan.evaluate.comparison import Features
+from mixgan.evaluate.distances import frechet_distance
+from mixgan.evaluate.feature_set import FeatureStatistics, default_accelerator, finite_features
+from mixgan.evaluate.features import find_extractors
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -42,8 +44,11 @@ class FrechetDistance:
         feature_weights: Path | None = None,
         accelerator: "Accelerator | None" = None,
     ) -> None:
+        from mixgan.engine.accelerator import main_first
+
         self.accelerator = accelerator or default_accelerator()
-        (self.extractor,) = find_extractors([features], feature_weights, self.accelerator)
+        (extractor,) = main_first(self.accelerator, lambda: find_extractors([features], feature_weights))
+        self.extractor = extractor.to(self.accelerator.device)
         self.name = self.extractor.distance
         self.reset()
 

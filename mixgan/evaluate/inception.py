@@ -84,8 +84,10 @@ class InceptionEmbedding(nn.Module):
 
     def embedding(self, images: Tensor) -> Tensor:
         """Resized first and scaled to -1..1 second, in this order; the last layer's map is averaged over the pixels."""
-        if self.clean:  # Pillow's and torch's antialiased bicubic are the same up to rounding
-            x = (255 * resize(images, _IMAGE_SIZE, mode="bicubic", antialias=True) - 128) / 128
+        if (
+            self.clean
+        ):  # Pillow's and torch's antialiased bicubic are the same up to rounding; clean-fid clips its overshoot
+            x = (255 * resize(images, _IMAGE_SIZE, mode="bicubic", antialias=True).clamp(0, 1) - 128) / 128
         else:
             x = 2 * resize(images, _IMAGE_SIZE) - 1
         # Channels last suits CPUs (1.4 times the images/s in float32) and bfloat16, not float32 on GPUs without TF32.

@@ -27,6 +27,11 @@ CAVEAT = (
     "A Frechet distance depends on the number of images, the resizing and the features: compare only distances for which all"
     " three are the same."
 )
+NEAREST = (
+    "The real images nearest to some generated ones in feature space, with the distance to the nearest above. Distances near"
+    " 0 would mean copies, if the real images are those the generator was trained on."
+)
+CLOSEST = "The generated images nearest to a training image in feature space, nearest first, with the distance above."
 CELL = 128
 SHOWN = 8
 LISTED = 20
@@ -77,9 +82,11 @@ def write_page(path: Path, result: Comparison) -> None:
         ]
         page.table("", names[:LISTED])
     if real and fake:
-        page.figure("Nearest real images", *_neighbours(found.real, found.fake, real, fake))
+        grid = _nearest_images(found.fake, fake, found.real, real, labels=("nearest", "second", "third"))
+        page.figure("Nearest real images", grid, NEAREST)
     if fake and found.train is not None and isinstance(found.train_side, FolderSource):
-        page.figure("Closest to training images", *_closest(found.train, found.fake, found.train_side, fake))
+        grid = _nearest_images(found.fake, fake, found.train, found.train_side, labels=("training",), closest=True)
+        page.figure("Closest to training images", grid, CLOSEST)
     heading = "Both sets in feature space"
     for one in spaces:
         sets = one.evidence
@@ -110,20 +117,12 @@ def _protocol(result: Comparison) -> str:
 
 def _side_by_side(spaces: list[Comparison]) -> list[dict[str, object]]:
     """A row for every metric, a column for every feature space, named by its distance."""
-    columns = [
-        (
-            one,
-            {
-                ("Frechet distance" if i == 0 and one.fd is not None else name): value
-                for i, (name, value, _) in enumerate(metric_rows(one))
-            },
-        )
-        for one in spaces
-    ]
-    names = dict.fromkeys(name for _, values in columns for name in values)
-    return [
-        {"metric": name, **{one.distance: values[name] for one, values in columns if name in values}} for name in names
-    ]
+    columns: dict[str, dict[str, float]] = {}
+    for one in spaces:
+        named = {"Frechet distance" if name == one.distance else name: value for name, value, _ in metric_rows(one)}
+        columns[one.distance] = named
+    names = dict.fromkeys(name for values in columns.values() for name in values)
+    return [{"metric": name} | {title: v[name] for title, v in columns.items() if name in v} for name in names]
 
 
 def _sets(page: Page, result: Comparison) -> None:
@@ -148,47 +147,26 @@ def _sets(page: Page, result: Comparison) -> None:
         heading = ""
 
 
-def _closest(
-    train: FeatureSet, fake: FeatureSet, train_source: FolderSource, fake_source: FolderSource
-) -> tuple[Image.Image, str]:
-    """The generated images nearest to training images, each with that image below it."""
-    assert train.features is not None and train.indices is not None  # noqa: PT018 - images are measured
-    assert fake.features is not None and fake.indices is not None  # noqa: PT018
-    distances, indices = nearest(fake.features, train.features, k=1)
-    order = distances[:, 0].argsort(stable=True)[:SHOWN].cpu()
-    pictures = [
-        _pictures(fake_source, fake.indices.cpu()[order]),
-        _pictures(train_source, train.indices.cpu()[indices[:, 0].cpu()[order]]),
-    ]
-    labels = [f"{distance:.3g}" for distance in distances[:, 0].cpu()[order].tolist()]
-    grid = image_grid(pictures, row_labels=("generated", "training"), column_labels=labels)
-    return (
-        grid,
-        "The generated images nearest to a training image in feature space, nearest first, with the distance above.",
+def _nearest_images(
+    fake: FeatureSet,
+    fake_source: FolderSource,
+    others: FeatureSet,
+    source: FolderSource,
+    *,
+    labels: tuple[str, ...],
+    closest: bool = False,
+) -> Image.Image:
+    """Some generated images, evenly spread or the closest ones, each with the images of another set nearest to it."""
+    assert fake.features is not None and fake.indices is not None  # noqa: PT018 - folders are measured
+    assert others.features is not None and others.indices is not None  # noqa: PT018
+    distances, found = (
+        x.cpu() for x in nearest(fake.features, others.features, k=min(len(labels), len(others.features)))
     )
-
-
-def _neighbours(
-    real: FeatureSet, fake: FeatureSet, real_source: FolderSource, fake_source: FolderSource
-) -> tuple[Image.Image, str]:
-    """Some generated images, each with the real images nearest to it: copies of training images would show here."""
-    assert real.features is not None and real.indices is not None  # noqa: PT018 - folders are measured
-    assert fake.features is not None and fake.indices is not None  # noqa: PT018
-    queries = _spread(len(fake.features), SHOWN)
-    count = min(3, len(real.features))
-    distances, found = nearest(fake.features[queries.to(fake.features.device)], real.features, k=count)
-    positions = real.indices.to(found.device)[found]
-    rows = [_pictures(fake_source, fake.indices[queries.to(fake.indices.device)])]
-    rows += [_pictures(real_source, positions[:, rank]) for rank in range(count)]
-    grid = image_grid(
-        rows,
-        row_labels=["generated", *("nearest", "second", "third")[:count]],
-        column_labels=[f"{distance:.3g}" for distance in distances[:, 0].tolist()],
-    )
-    return grid, (
-        "The real images nearest to some generated ones in feature space, with the distance to the nearest above. Distances near"
-        " 0 would mean copies, if the real images are those the generator was trained on."
-    )
+    chosen = distances[:, 0].argsort(stable=True)[:SHOWN] if closest else _spread(len(distances), SHOWN)
+    positions = others.indices.cpu()[found[chosen]]
+    rows = [_pictures(fake_source, fake.indices.cpu()[chosen]), *(_pictures(source, column) for column in positions.T)]
+    columns = [f"{distance:.3g}" for distance in distances[chosen, 0].tolist()]
+    return image_grid(rows, row_labels=["generated", *labels[: len(rows) - 1]], column_labels=columns)
 
 
 def _scatter(real: Tensor, fake: Tensor, name: str) -> "Figure":

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from functools import reduce
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -148,11 +148,11 @@ def measure_pairs(
 # Which images are pairs.
 
 
-def find_pairs(real: Side, fake: Side, wish: Literal["auto", "yes", "no"]) -> tuple[Tensor | None, str | None]:
-    """Registered pairs, or a sentence on why there are none where that might surprise.
+def find_pairs(real: Side, fake: Side, wish: Literal["auto", "yes"]) -> tuple[Tensor | None, str | None]:
+    """Registered pairs, or a sentence on why there are none.
 
     Args:
-        wish: "yes", "no", or "auto": only where side-by-side pairs of Google Maps are cut, as that set is paired.
+        wish: "yes", or "auto" for a set that is known to be paired.
 
     Returns:
         (P,2) int64 positions in both folders, or None; and the sentence, or None.
@@ -160,18 +160,13 @@ def find_pairs(real: Side, fake: Side, wish: Literal["auto", "yes", "no"]) -> tu
     Raises:
         ValueError: "yes" where there are no pairs or they cannot be compared; a ``wish`` of another name.
     """
-    if wish not in ("auto", "yes", "no"):
+    if wish not in ("auto", "yes"):
         raise ValueError(f"--pairs must be auto, yes or no, got {wish!r}")
     if not (isinstance(real, FolderSource) and isinstance(fake, FolderSource)):
         if wish == "yes":
             raise ValueError("--pairs yes needs two folders of images")
         return None, None
-    if wish == "no":
-        return None, None
     pairs, obstacle = match_pairs(real, fake)
-    if wish == "auto" and real.preprocessing.domain is None:
-        named = "file names match, but that alone makes no pairs: --pairs yes computes paired metrics"
-        return None, None if pairs is None else named
     if pairs is not None:
         obstacle = why_not_comparable(real, fake)
     if wish == "yes" and (obstacle or pairs is None):
@@ -190,7 +185,7 @@ def match_pairs(real: FolderSource, fake: FolderSource) -> tuple[Tensor | None, 
     """
     for suffixes in ((), ("_A", "_B")):
         real_names, fake_names = (
-            [_name(path, source.folder, suffixes) for path in source.files] for source in (real, fake)
+            [reduce(str.removesuffix, suffixes, stem) for stem in source.stems()] for source in (real, fake)
         )
         positions = {name: position for position, name in enumerate(real_names)}
         repeated = {name for names in (real_names, fake_names) for name, count in Counter(names).items() if count > 1}
@@ -206,13 +201,6 @@ def match_pairs(real: FolderSource, fake: FolderSource) -> tuple[Tensor | None, 
         f"{len(found) - len(pairs)} of {len(found)} generated images, {fake.files[found.index(None)]} the first, have no "
         "counterpart of their own by file name: no paired metrics"
     )
-
-
-def _name(path: Path, folder: Path, suffixes: tuple[str, ...]) -> str:
-    name = path.relative_to(folder).with_suffix("").as_posix()
-    for suffix in suffixes:
-        name = name.removesuffix(suffix)
-    return name
 
 
 def why_not_comparable(real: FolderSource, fake: FolderSource) -> str | None:

@@ -2,8 +2,6 @@
 
 import hashlib
 import warnings
-import zipfile
-import zlib
 from collections import Counter, defaultdict
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, RandomSampler, TensorDataset
+from torch.utils.data import DataLoader, RandomSampler
 
 from mixgan.data.images import (
     BadImageError,
@@ -130,6 +128,10 @@ class FolderSource:
         if bad:
             warnings.warn(skipped_text(bad, len(positions)), stacklevel=2)
 
+    def stems(self) -> list[str]:
+        """Paths of the files in the folder, without extension: what names a pair of images in two folders."""
+        return [path.relative_to(self.folder).with_suffix("").as_posix() for path in self.files]
+
     def sizes(self) -> Counter[tuple[int, int]]:
         """Number of pictures of each (width, height), after cropping and before resizing, from the headers of good files."""
         sizes: Counter[tuple[int, int]] = Counter()
@@ -233,26 +235,6 @@ class BatchSource:
             start += len(images)
 
 
-def array_source(path: Path) -> BatchSource | None:
-    """The images of an .npz file as ADM's evaluator takes it, ``arr_0`` (N,H,W,3) uint8; None for a file without it."""
-    if not path.is_file() or not zipfile.is_zipfile(path):
-        return None
-    try:
-        with np.load(path) as file:  # without pickle: a file of unknown origin runs no code
-            if "arr_0" not in file:
-                return None
-            array, others = file["arr_0"], {"mu", "sigma"} & {*file}
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{str(path)!r} is damaged, or not a file of numbers ({error})") from error
-    if array.ndim != 4 or array.shape[-1] != 3 or array.dtype != np.uint8:
-        raise ValueError(
-            f"arr_0 of {str(path)!r} must be images (N,H,W,3) in uint8, got {array.dtype} of shape {array.shape}"
-        )
-    more = ", not its mu and sigma, which are of TensorFlow's features" if others else ""
-    loader = DataLoader(TensorDataset(torch.from_numpy(array).permute(0, 3, 1, 2)), batch_size=256)
-    return BatchSource(loader, str(path), len(array), origin=f"the images arr_0 of {path}{more}")
-
-
 Images: TypeAlias = str | Path | Tensor | Iterable[Any] | BatchSource
 #: One set of a comparison: images, or the path of a statistics file.
 Side: TypeAlias = FolderSource | BatchSource | Path
@@ -296,6 +278,8 @@ def open_sides(
             path = Path(images)
             if path.suffix != ".npz" or path.is_dir():
                 return folder_source(path, preprocessing=Preprocessing(size, domain), on_bad_image=on_bad_image)
+            from mixgan.evaluate.npz import array_source
+
             array = array_source(path)
             if array is None or size is None:
                 return array or path

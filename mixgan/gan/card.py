@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mixgan.engine.run_folder import VERSIONED, version
+from mixgan.engine.run_folder import VERSIONED, distance_name, version
 from mixgan.gan.config import directions, domain_names
 
 if TYPE_CHECKING:
@@ -211,6 +211,11 @@ def card(
             [f"{value:.4g}" if _measured(value) else value or "not measured" for value in row.values()] for row in rows
         ]
         parts += ["## Metrics", text, _table(list(rows[0]), cells)]
+        for one in summary.get("others", {}).values():
+            values = [
+                f"{key} {value:.4g}" for key, value in one.items() if key[:2] in ("fd", "ki") and value is not None
+            ]
+            parts.append(f"In {one['features']} features, {distance_name(one)}: {', '.join(values)}.")
     parts += ["## Use", use, "## Limits", "\n".join(f"- {text}" for text in limits)]
     return "\n\n".join(parts) + "\n"
 

@@ -33,10 +33,11 @@ class EvaluatedGanSettings(CommonSettings):
     """Optimizer steps between evaluations (default: only at the end)."""
     eval_at_start: bool = False
     """Evaluate the untrained networks too, for comparison."""
-    features: Literal["auto", "inception", "bundled"] = "auto"
-    """Features of the Frechet and kernel distance; auto takes inception if its weights are here, tiles take bundled."""
+    features: str = "auto"
+    """Features of the Frechet and kernel distance: auto, inception, bundled, dinov2, dinov2-b, clip or timm:NAME, several with
+    commas; auto takes inception if its weights are here, tiles take bundled."""
     feature_weights: Path | None = None
-    """Where the weights of Inception are, if not in torch's hub cache."""
+    """File of the feature network's weights, if not in a cache; for several networks, the folder of their published files."""
     lr: Above0 = 2e-4
     """Learning rate of Adam (betas 0.5 and 0.999)."""
     init_from: str | None = None
@@ -56,7 +57,10 @@ class EvaluatedGanSettings(CommonSettings):
                 f"--mixed-precision fp16 does not go with --accumulation-steps {self.accumulation_steps}: the gradient scale "
                 "that both optimizers share would change between the batches of a step; use bf16"
             )
-        if self.features == "inception" and self.dataset == "tiles":
+        from mixgan.evaluate.features import check_names
+
+        names = check_names(self.features)
+        if "inception" in names and self.dataset == "tiles":
             raise ValueError(
                 "--features inception is made for photographs; the synthetic tiles take --features bundled or auto"
             )

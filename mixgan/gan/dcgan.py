@@ -5,7 +5,7 @@ are two classes, mixed like any others, so that the discriminator d minimises l(
 Radford et al. 2015, in ``mixgan.gan.dcgan_networks``.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -16,11 +16,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mixgan.engine.accelerator import main_first, on_main, seeded_generator, synchronise_buffers
-from mixgan.engine.config import to_json
+from mixgan.engine.checkpoint import read_trainer
+from mixgan.engine.config import run_settings, to_json
 from mixgan.engine.ema import MovingAverage
 from mixgan.engine.fingerprint import describe_tensors
 from mixgan.engine.run import Run
-from mixgan.engine.run_folder import read_metrics
+from mixgan.engine.run_folder import load_tensors, weights_folder
 from mixgan.evaluate.comparison import compare_sets
 from mixgan.evaluate.feature_set import measure
 from mixgan.evaluate.features import FeatureExtractor
@@ -30,7 +31,14 @@ from mixgan.gan.config import DcganMixing, DcganSettings, dcgan_settings_from
 from mixgan.gan.data import DRY_RUN_TESTS, ImageLoader, Split, fetch_images, load_images
 from mixgan.gan.dcgan_networks import Discriminator as Discriminator
 from mixgan.gan.dcgan_networks import Generator as Generator
-from mixgan.gan.evaluation import PairwiseDistance, collapse_warning, test_features
+from mixgan.gan.evaluation import (
+    Generated,
+    PairwiseDistance,
+    TrainedRun,
+    collapse_warning,
+    first_and_others,
+    test_features,
+)
 from mixgan.gan.losses import DTerm, GanKind, check_pairs, discriminator_loss, gan_loss, generator_loss, realness
 from mixgan.gan.mixcyclegan import check_precision, update
 from mixgan.gan.report import write_page
@@ -225,14 +233,16 @@ class TestImages:
 
     __test__ = False  # not a test, whatever pytest thinks of the name
 
-    def __init__(self, images: Tensor, noise: Tensor, extractor: FeatureExtractor, accelerator: Accelerator) -> None:
+    def __init__(
+        self, images: Tensor, noise: Tensor, extractors: Sequence[FeatureExtractor], accelerator: Accelerator
+    ) -> None:
         if min(len(images), len(noise)) < 2:
             raise ValueError(f"an evaluation needs two images of each kind, got {len(images)} and {len(noise)}")
-        self.noise, self.extractor, self.accelerator = noise, extractor, accelerator
+        self.noise, self.extractors, self.accelerator = noise, extractors, accelerator
         self.size = images.shape[-1]
         images = images.expand(-1, 3, -1, -1)
         source = tensor_source(images, name="test images")
-        self.real = measure(source, extractor, accelerator=accelerator, batch_size=EVAL_BATCH)
+        self.real = measure(source, extractors, accelerator=accelerator, batch_size=EVAL_BATCH)
         spread = PairwiseDistance(self.size)
         for piece in images[accelerator.process_index :: accelerator.num_processes].split(EVAL_BATCH):
             spread.update(piece)
@@ -243,17 +253,20 @@ class TestImages:
         generator = model.eval_generator
         synchronise_buffers(self.accelerator, generator)
         source = GeneratedSource(generator, self.noise, self.accelerator, PairwiseDistance(self.size))
-        fake = measure(source, self.extractor, accelerator=self.accelerator, batch_size=EVAL_BATCH)
-        compared = on_main(self.accelerator, lambda: compare_sets(self.real, fake, self.extractor, bootstrap=None))
+        fakes = measure(source, self.extractors, accelerator=self.accelerator, batch_size=EVAL_BATCH)
+        sets = [*zip(self.real, fakes, self.extractors, strict=True)]
+        compared = on_main(self.accelerator, lambda: [compare_sets(*each, bootstrap=None) for each in sets])
         spread = source.spread.value(self.accelerator)
-        names = ("fd", "kid", "precision", "recall", "density", "coverage", "n_real", "n_fake", "features")
-        metrics: dict[str, Any] = {name: getattr(compared, name) for name in names}
-        metrics |= {"diversity": spread, "diversity_real": self.real_spread}
-        metrics |= {"weights": "ema" if model.average else "plain"} | (
-            {} if compared.fid is None else {"fid": compared.fid}
-        )
-        warnings = [*compared.warnings, *collapse_warning("the generator", spread, self.real_spread)]
-        return metrics | ({"warnings": warnings} if warnings else {})
+        names = ("fd", "kid", "precision", "recall", "density", "coverage", "n_real", "n_fake", "features", "distance")
+        spaces: list[dict[str, Any]] = [
+            {name: getattr(one, name) for name in names} | ({} if one.fid is None else {"fid": one.fid})
+            for one in compared
+        ]
+        spaces[0] |= {"diversity": spread, "diversity_real": self.real_spread}
+        spaces[0] |= {"weights": "ema" if model.average else "plain"}
+        warnings = [text for one in compared for text in one.warnings]
+        warnings = [*dict.fromkeys(warnings), *collapse_warning("the generator", spread, self.real_spread)]
+        return first_and_others(spaces) | ({"warnings": warnings} if warnings else {})
 
 
 # The command.
@@ -300,13 +313,13 @@ def train(settings: DcganSettings) -> dict[str, Any]:
     )
     if model.average:
         run.register_for_checkpointing("average", model.average)
-    extractor = main_first(
+    extractors = main_first(
         accelerator, lambda: test_features(settings.dataset, settings.features, settings.feature_weights)
     )
-    run.print(extractor.note)
+    run.print("\n".join(extractor.note for extractor in extractors))
     tests = images_of(settings, "test")
-    noise = torch.randn(len(tests), settings.latent, generator=seeded_generator(settings.seed, "evaluation"))
-    test = TestImages(tests, noise, extractor, accelerator)
+    noise = noise_of(settings, len(tests))
+    test = TestImages(tests, noise, extractors, accelerator)
 
     def samples(title: str) -> Image.Image:
         images = generate(model.eval_generator, noise[: GRID_SIDE**2], accelerator).cpu()
@@ -338,6 +351,53 @@ def images_of(settings: DcganSettings, split: Split, *, world: int = 1) -> Tenso
         count = min(step, count or step) if split == "train" else DRY_RUN_TESTS
     where: Any = settings.dataset, settings.data_root
     return load_images(*where, split=split, size=settings.image_size, count=count, on_bad_image=settings.on_bad_image)
+
+
+def noise_of(settings: DcganSettings, count: int) -> Tensor:
+    """The noise (count,latent) of a run's evaluations."""
+    return torch.randn(count, settings.latent, generator=seeded_generator(settings.seed, "evaluation"))
+
+
+class TrainedDcgan(TrainedRun):
+    """A run of DCGAN as the evaluation command takes it: images from the noise of its own evaluations.
+
+    Args:
+        folder: the run folder.
+        count: number of images; None for as many as its own evaluations generate.
+    """
+
+    def __init__(self, folder: Path, count: int | None = None) -> None:
+        self.folder, self.count = folder, count
+        self.settings: Any = DcganSettings(**run_settings(folder, DcganSettings))
+
+    def images(self, weights: str) -> tuple[Generated, str]:
+        """What these weights make, and a description of it."""
+        settings, folder = self.settings, weights_folder(self.folder, weights)
+        shape: Any = {"size": settings.image_size, "width": settings.width, "latent": settings.latent}
+        if (folder / "trainer.pt").is_file():  # a checkpoint
+            average = read_trainer(folder)["items"].get("average")
+            state = average["network"] if average else load_tensors(folder / "model.safetensors")
+            state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
+        else:
+            files = [folder / f"{name}.safetensors" for name in ("G_ema", "G")]
+            state = load_tensors(next((file for file in files if file.is_file()), files[-1]))
+
+        last = max((key for key in state if key.endswith(".bias")), key=lambda key: int(key.split(".")[1]))
+
+        def build() -> nn.Module:
+            with torch.random.fork_rng(devices=[]):  # initial weights, soon replaced
+                generator = Generator(channels=len(state[last]), **shape)
+            generator.load_state_dict(state)
+            return generator.eval()
+
+        count = self.count or len(images_of(settings, "test"))
+        return Generated(
+            build, noise_of(settings, count)
+        ), f"{count} images from the noise of seed {settings.seed} by {folder}"
+
+    def training_images(self) -> Tensor:
+        """(N,3,S,S) uint8."""
+        return images_of(self.settings, "train").expand(-1, 3, -1, -1)
 
 
 def saved_networks(
@@ -392,7 +452,7 @@ def write_report(run: Run, settings: DcganSettings, summary: dict[str, Any]) -> 
         run,
         summary,
         settings=settings,
-        rows=result_rows(summary, read_metrics(run.folder.metrics)),
+        rows=result_rows,
         note=f"Metrics and samples are of a moving average of the generator's weights (decay {settings.ema})."
         if settings.ema
         else "",
@@ -403,7 +463,7 @@ def write_report(run: Run, settings: DcganSettings, summary: dict[str, Any]) -> 
     )
 
 
-def result_rows(summary: dict[str, Any], records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def result_rows(summary: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One row per metric, with that of the untrained networks where they were evaluated."""
     untrained = next((record for record in records if record["step"] == 0 and "fd" in record), {})
     return [

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
 from mixgan.data.domains import Domains
 from mixgan.engine.accelerator import on_main, one_device
@@ -17,12 +17,12 @@ from mixgan.engine.config import run_settings
 from mixgan.engine.run import Run
 from mixgan.evaluate.comparison import KID, enough
 from mixgan.evaluate.distances import frechet_distance_from_features, kernel_distance
-from mixgan.evaluate.features import FeatureExtractor, choose_features, is_published_fid
+from mixgan.evaluate.features import FeatureExtractor, find_extractors, is_published_fid
 from mixgan.evaluate.paired import PairedMeans
 from mixgan.evaluate.sources import BatchSource
 from mixgan.gan.config import GanSettings
 from mixgan.gan.data import test_domains, training_domains
-from mixgan.gan.weights import Direction, SavedGenerator, find_generator
+from mixgan.gan.weights import Direction, find_generator
 from mixgan.ops.transforms import luminance, to_bytes, to_signed
 
 PAIRED = ("rmse", "rmse_gcgan", "acc5", "acc10", "ssim")
@@ -36,21 +36,22 @@ COLLAPSED = 0.1
 LOW_LOSS, LONG = 0.01, 200
 
 
-def test_features(dataset: str, features: str, weights: Path | None) -> FeatureExtractor:
-    """The features that a run's metrics use: on tiles the bundled ones, whose network was trained on them."""
-    if dataset != "tiles":
-        return choose_features(features, weights=weights)
-    extractor = choose_features("bundled")
-    extractor.note = "features: bundled, whose network was trained on tiles"
-    return extractor
+def test_features(dataset: str, features: str, weights: Path | None) -> list[FeatureExtractor]:
+    """The features that a run's metrics use: by default on tiles the bundled ones, whose network was trained on them."""
+    tiles = dataset == "tiles"
+    found = find_extractors("bundled" if tiles and features == "auto" else features, weights)
+    for extractor in found:
+        if tiles and extractor.name == "bundled":
+            extractor.note = "features: bundled, whose network was trained on tiles"
+    return found
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Real images of one domain, their features (N,D) and their diversity, computed once per run."""
+    """Real images of one domain, their features (N,D) by each extractor, and their diversity, computed once per run."""
 
     images: Tensor
-    features: Tensor
+    features: list[Tensor]
     diversity: float
 
 
@@ -66,7 +67,7 @@ class TestSet:
     __test__ = False  # not a test, whatever pytest thinks of the name
 
     def __init__(
-        self, domains: Domains, extractor: FeatureExtractor, accelerator: Accelerator, *, batch_size: int
+        self, domains: Domains, extractors: Sequence[FeatureExtractor], accelerator: Accelerator, *, batch_size: int
     ) -> None:
         a, b = domains.a, domains.b
         if not (isinstance(a, Tensor) and isinstance(b, Tensor) and len(a) and len(b)):
@@ -74,8 +75,8 @@ class TestSet:
         self.accelerator = accelerator
         self.batch_size = max(batch_size, BATCH_PIXELS // (a.shape[-2] * a.shape[-1]))  # small images wait for calls
         self.paired = domains.paired
-        self.extractor = extractor.to(accelerator.device)
-        self.warnings = [*extractor.warnings]
+        self.extractors = [extractor.to(accelerator.device) for extractor in extractors]
+        self.warnings = [text for extractor in extractors for text in extractor.warnings]
         self.has_kernel_distance = enough(KID, min(len(a), len(b)), self.warnings)
         if min(len(a), len(b)) == 1:
             self.warnings.append("a domain has a single test image: its Frechet distances are to or from one point")
@@ -84,23 +85,30 @@ class TestSet:
     def metrics(self, generators: Any) -> dict[str, Any]:
         """The metrics of summary.json: AtoB is the quality of generated images of B, BtoA of generated images of A.
 
+        Distances are of the first features; those of further ones, from the same translations, are in ``others`` by name.
         ``diversity_AtoB`` is the pairwise distance of generated images of B and ``diversity_real_AtoB`` that of real ones;
         ``luminance_correlation_AtoB`` compares images of A with their translations.
 
         Args:
             generators: with the generators as ``G_A`` and ``G_B``.
         """
-        a_to_b = self._direction(generators.G_A, self.a, self.b)
-        b_to_a = self._direction(generators.G_B, self.b, self.a)
-        both = {f"{name}_{way}": side[name] for name in a_to_b for way, side in (("AtoB", a_to_b), ("BtoA", b_to_a))}
+        ways = {
+            "AtoB": self._direction(generators.G_A, self.a, self.b),
+            "BtoA": self._direction(generators.G_B, self.b, self.a),
+        }
         counts = {"n_real": len(self.b.images), "n_fake": len(self.a.images)}
-        warnings = {"warnings": [*self.warnings]} if self.warnings else {}
-        return {"features": self.extractor.name, **counts, **both, **warnings}
+        spaces: list[dict[str, Any]] = []
+        for i, extractor in enumerate(self.extractors):
+            sides = {way: distances[i] | ({} if i else images) for way, (distances, images) in ways.items()}
+            both = {f"{name}_{way}": side[name] for name in sides["AtoB"] for way, side in sides.items()}
+            spaces.append({"features": extractor.name, "distance": extractor.distance, **counts, **both})
+        return first_and_others(spaces) | ({"warnings": [*self.warnings]} if self.warnings else {})
 
     @torch.no_grad()
     def _direction(
         self, generator: Callable[[Tensor], Tensor], source: Reference, target: Reference
-    ) -> dict[str, float | None]:
+    ) -> tuple[list[dict[str, float | None]], dict[str, float | None]]:
+        """The distances in each feature space, and what is measured on the images themselves."""
         paired, features = PairedMeans(), []
         distance = PairwiseDistance(source.images.shape[-2:])
         correlations = torch.zeros((), dtype=torch.float64)
@@ -108,22 +116,21 @@ class TestSet:
             images = source.images[index]
             with self.accelerator.autocast():
                 fake = rgb_bytes(generator(to_signed(images)))
-            features.append(self.extractor(fake))
+            features.append([extractor(fake) for extractor in self.extractors])
             distance.update(fake)
             correlations += luminance_correlation(rgb_bytes(images), fake).sum().cpu()
             if self.paired:
                 paired.update(fake, rgb_bytes(target.images[index]))
-        fake_features = self._gather(features, len(source.images))
-        distance_of_features = frechet_distance_from_features(target.features, fake_features)
-        metrics: dict[str, float | None] = {
-            "fd": distance_of_features,
-            **({"fid": distance_of_features} if is_published_fid(self.extractor) else {}),
-            "kid": kernel_distance(target.features, fake_features).mean if self.has_kernel_distance else None,
-        }
-        if self.paired:
-            means = paired.reduce(self.accelerator).means()
-            metrics |= {name: means[name] for name in PAIRED}
-        return metrics | {
+        distances: list[dict[str, float | None]] = []
+        for extractor, real, found in zip(
+            self.extractors, target.features, self._gather(features, len(source.images)), strict=True
+        ):
+            value = frechet_distance_from_features(real, found)
+            kernel = kernel_distance(real, found).mean if self.has_kernel_distance else None
+            distances.append({"fd": value, **({"fid": value} if is_published_fid(extractor) else {}), "kid": kernel})
+        means = paired.reduce(self.accelerator).means() if self.paired else {}
+        return distances, {
+            **{name: means[name] for name in PAIRED if name in means},
             "diversity": distance.value(self.accelerator),
             "diversity_real": target.diversity,
             "luminance_correlation": (sum_over_processes(correlations, self.accelerator) / len(source.images)).item(),
@@ -134,7 +141,7 @@ class TestSet:
         features, distance = [], PairwiseDistance(images.shape[-2:])
         for index in self._own_batches(len(images)):
             batch = rgb_bytes(images[index])
-            features.append(self.extractor(batch))
+            features.append([extractor(batch) for extractor in self.extractors])
             distance.update(batch)
         return Reference(images, self._gather(features, len(images)), distance.value(self.accelerator))
 
@@ -144,26 +151,31 @@ class TestSet:
         own = torch.arange(count, device=self.accelerator.device)[rank::world]
         return list(own.split(self.batch_size)) if len(own) else []
 
-    def _gather(self, pieces: list[Tensor], count: int) -> Tensor:
-        """The features (N,D) of all processes in the order of the images; nothing counts twice."""
-        world = self.accelerator.num_processes
-        own = torch.cat(pieces) if pieces else torch.empty(0, self.extractor.dims, device=self.accelerator.device)
-        if count == 1:  # the covariance of one point is 0: that of the point twice
-            return self._gather_padded(own, 1).repeat(2, 1)
-        return own if world == 1 else self._gather_padded(own, count)
-
-    def _gather_padded(self, own: Tensor, count: int) -> Tensor:
-        world = self.accelerator.num_processes
-        padded = own.new_zeros(-(-count // world), self.extractor.dims)
-        padded[: len(own)] = own
-        together = self.accelerator.gather(padded).view(world, -1, self.extractor.dims)
-        return together.transpose(0, 1).reshape(-1, self.extractor.dims)[:count]
+    def _gather(self, batches: list[list[Tensor]], count: int) -> list[Tensor]:
+        """The features (N,D) of all processes by each extractor, in the order of the images; nothing counts twice."""
+        world, gathered = self.accelerator.num_processes, []
+        for i, extractor in enumerate(self.extractors):
+            empty = torch.empty(0, extractor.dims, device=self.accelerator.device)
+            own = torch.cat([empty, *(batch[i] for batch in batches)])
+            if world > 1:
+                padded = own.new_zeros(-(-count // world), extractor.dims)
+                padded[: len(own)] = own
+                together = self.accelerator.gather(padded).view(world, -1, extractor.dims)
+                own = together.transpose(0, 1).reshape(-1, extractor.dims)[:count]
+            gathered.append(own.repeat(2, 1) if count == 1 else own)  # the covariance of one point is 0
+        return gathered
 
 
 def rgb_bytes(images: Tensor) -> Tensor:
     """(B,1 or 3,H,W), uint8 or float in [-1,1] -> (B,3,H,W) uint8, what metrics and pictures show."""
     images = images if images.dtype == torch.uint8 else to_bytes(images)
     return images.repeat(1, 3, 1, 1) if images.shape[1] == 1 else images
+
+
+def first_and_others(spaces: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Metrics in several feature spaces as summary.json has them: those of the first, and ``others`` by name."""
+    others = {space["features"]: space for space in spaces[1:]}
+    return spaces[0] | ({"others": others} if others else {})
 
 
 class TrainedRun:
@@ -183,25 +195,31 @@ class TrainedRun:
         self.settings = GanSettings(**run_settings(folder, GanSettings))
 
     def generated(self, weights: str) -> dict[str, tuple[BatchSource, int | None]]:
-        """Translations of the test set, made batch by batch, and their training step, by name.
+        """Generated images, made batch by batch, and their training step, by name.
 
         Args:
             weights: last, best, step-N, or all checkpoints; several with commas.
         """
-        checkpoints = sorted((self.folder / "checkpoints").glob("step-*"))
-        everything = [f"step-{int(path.name.removeprefix('step-'))}" for path in checkpoints]
-        choices = [each for one in weights.split(",") for each in (everything if one == "all" else [one.strip()])]
+        checkpoints = self.folder / "checkpoints"
+        steps = [f"step-{int(path.name.removeprefix('step-'))}" for path in sorted(checkpoints.glob("step-*"))]
+        found = {}
+        for choice in dict.fromkeys(
+            each for one in weights.split(",") for each in (steps if one == "all" else [one.strip()])
+        ):
+            made, origin = self.images(choice)
+            pointer = checkpoints / f"{choice}.json"
+            step = json.loads(pointer.read_text()).get("step") if pointer.is_file() else None
+            source = BatchSource(made, f"{self.folder} {choice}", len(made.inputs), origin=origin)
+            found[source.name] = source, int(choice[5:]) if choice.startswith("step-") else step
+        return found
+
+    def images(self, weights: str) -> "tuple[Generated, str]":
+        """What these weights make, and a description of it."""
         domains = test_domains(self.settings)
         images = domains.a if self.direction == "AtoB" else domains.b
         assert isinstance(images, Tensor)  # test images are of one size
-        found = {}
-        for choice in dict.fromkeys(choices):
-            saved = find_generator(self.folder, direction=self.direction, weights=choice)
-            name = f"{self.folder} {choice}"
-            origin = f"translations {self.direction} of the test set by {saved.path}"
-            source = BatchSource(_Translations(saved, images), name, len(images), origin=origin)
-            found[name] = source, self._step(choice)
-        return found
+        saved = find_generator(self.folder, direction=self.direction, weights=weights)
+        return Generated(saved.build, images), f"translations {self.direction} of the test set by {saved.path}"
 
     def training_images(self) -> Tensor:
         """(N,3,H,W) uint8, of the domain that is generated, as large as the generated images where --preprocess scales."""
@@ -213,26 +231,25 @@ class TrainedRun:
             )
         return rgb_bytes(images)
 
-    def _step(self, choice: str) -> int | None:
-        if choice.startswith("step-"):
-            return int(choice.removeprefix("step-"))
-        pointer = self.folder / "checkpoints" / f"{choice}.json"
-        return json.loads(pointer.read_text()).get("step") if pointer.is_file() else None
-
 
 @dataclass(frozen=True)
-class _Translations:
-    """Batches of images (N,3,S,S) uint8 as a saved generator translates them, on the GPU if there is one."""
+class Generated:
+    """Batches of images (N,3,S,S) uint8 that a generator makes of its inputs, on the GPU if there is one.
 
-    generator: SavedGenerator
-    images: Tensor
+    Attributes:
+        build: -> the generator, in eval mode.
+        inputs: images (N,C,S,S), uint8 or in [-1,1], or noise (N,latent).
+    """
+
+    build: Callable[[], nn.Module]
+    inputs: Tensor
 
     @torch.no_grad()
     def __iter__(self) -> Iterator[Tensor]:
         device = one_device()
-        generator = self.generator.build().to(device)
-        for images in self.images.split(16):
-            yield rgb_bytes(generator(to_signed(images.to(device)))).cpu()
+        generator = self.build().to(device)
+        for inputs in self.inputs.split(16):
+            yield rgb_bytes(generator(to_signed(inputs.to(device)))).cpu()
 
 
 class PairwiseDistance:

@@ -1,7 +1,8 @@
 """report.html of a MixCycleGAN run, and its pictures: translations of test images, and what the networks train on."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from mixgan.data.domains import Domains
 from mixgan.engine.config import by_flag, to_json
 from mixgan.engine.run import Run
-from mixgan.engine.run_folder import read_metrics
+from mixgan.engine.run_folder import distance_name, read_metrics
 from mixgan.gan.config import DcganSettings, GanSettings, directions
 from mixgan.gan.data import DomainBatch
 from mixgan.gan.evaluation import rgb_bytes
@@ -79,7 +80,7 @@ def write_report(run: Run, settings: GanSettings, summary: dict[str, Any]) -> No
         run,
         summary,
         settings=settings,
-        rows=result_rows(summary, read_metrics(run.folder.metrics), names=settings.domain_names),
+        rows=partial(result_rows, names=settings.domain_names),
         note=note,
         samples={"Translations of test images": -1},
         use=use,
@@ -96,7 +97,7 @@ def write_page(
     summary: dict[str, Any],
     *,
     settings: GanSettings | DcganSettings,
-    rows: Sequence[Mapping[str, Any]],
+    rows: Callable[[Mapping[str, Any], Sequence[Mapping[str, Any]]], list[dict[str, Any]]],
     note: str,
     samples: Mapping[str, int],
     curves: Curves,
@@ -110,7 +111,7 @@ def write_page(
     """The page of a GAN's run.
 
     Args:
-        rows: the table of results.
+        rows: summary and records of metrics.jsonl -> the table of results.
         note: below it.
         samples: headings, and which of the sample grids (0 for the first, -1 for the last) is shown below.
         use: how to use the weights.
@@ -125,11 +126,16 @@ def write_page(
         f"{title}{settings.mixing} on {data or settings.dataset}", f"{settings.image_size} px, seed {settings.seed}"
     )
     counts = f"{summary['n_fake']} generated against {summary['n_real']} real images"
-    distance = "FID" if any(key.startswith("fid") for key in summary) else f"FD ({summary['features']})"
-    page.warning(f"{distance}: {counts}" + ("." if distance == "FID" else "; not comparable with published FID."))
+    spaces = {distance_name(summary): (summary, records)}
+    for name, one in summary.get("others", {}).items():
+        spaces[distance_name(one)] = one, [record | record.get("others", {}).get(name, {}) for record in records]
+    for distance in spaces:
+        published = not distance.startswith("FD (")
+        page.warning(f"{distance}: {counts}" + ("." if published else "; not comparable with published FID."))
     for text in summary.get("warnings", ()):
         page.warning(text)
-    page.table("Result", rows)
+    for distance, (one, own) in spaces.items():
+        page.table(f"Result, {distance}" if len(spaces) > 1 else "Result", rows(one, own))
     if note:
         page.text("", note)
     if use:
@@ -150,13 +156,15 @@ def write_page(
     smooth = max(1, len(records) // 50)
     heading = "Curves"
     for name, (y_label, names) in (curves | over_evaluations).items():
-        found = series_from_records(records, names)
-        series = {ways.get(metric.rpartition("_")[2], metric): points for metric, points in found.items()}
-        least = 1 if name in curves else 2
-        if any(len(x) >= least for x, _ in series.values()):
-            width = smooth if name in curves else 1
-            page.figure(heading, line_plot(series, title=name, x_label="step", y_label=y_label, smooth=width))
-            heading = ""
+        for distance, (one, own) in spaces.items():
+            first, curve = one is summary, name in curves
+            found = series_from_records(own, [key for key in names if first or (key in one and not curve)])
+            series = {ways.get(metric.rpartition("_")[2], metric): points for metric, points in found.items()}
+            if any(len(x) >= (1 if curve else 2) for x, _ in series.values()):
+                text = name if first else f"{name}, {distance}"
+                smoothed = smooth if curve else 1
+                page.figure(heading, line_plot(series, title=text, x_label="step", y_label=y_label, smooth=smoothed))
+                heading = ""
     keys = ("steps", "epochs", "images_per_second", "seconds")
     page.table("Run", {key.replace("_", " "): summary[key] for key in keys})
     page.settings(by_flag(to_json(settings), every=True))

@@ -15,7 +15,7 @@ from mixgan.data.stream import cache_bytes, where_images_are, worker_count
 from mixgan.engine.accelerator import log_picture, main_first, on_main
 from mixgan.engine.config import to_json
 from mixgan.engine.run import Loader, Run
-from mixgan.engine.run_folder import copy_folder, export_networks, write_picture
+from mixgan.engine.run_folder import copy_folder, distance_name, export_networks, write_picture
 from mixgan.gan.card import model_card
 from mixgan.gan.config import (
     DcganSettings,
@@ -75,12 +75,12 @@ def train(settings: GanSettings) -> dict[str, Any]:
     run.register_for_checkpointing("pool_b", model.pool_b, own=True)
     if model.average:
         run.register_for_checkpointing("average", model.average)
-    extractor = main_first(
+    extractors = main_first(
         accelerator, lambda: test_features(settings.dataset, settings.features, settings.feature_weights)
     )
-    run.print(extractor.note)
+    run.print("\n".join(extractor.note for extractor in extractors))
     ways = directions(settings.domain_names)
-    test = TestSet(domains, extractor, accelerator, batch_size=settings.batch_size)
+    test = TestSet(domains, extractors, accelerator, batch_size=settings.batch_size)
 
     def step(batch: Sequence[Tensor]) -> dict[str, Tensor | float]:
         model.steps = run.step  # that of a resumed run, too
@@ -320,8 +320,10 @@ class Training:
 
                 on_main(run.accelerator, picture)
             run.record({"epoch": run.epoch, **metrics})  # last: a resumed run repeats an evaluation without record
-        values = [f"{text} {metrics[name]:.2f}" for name, text in self.printed.items() if metrics.get(name) is not None]
-        run.print(f"step {run.step} ({metrics['features']} features{average}): {'  '.join(values)}")
+        for one in (metrics, *metrics.get("others", {}).values()):
+            named = {name: text.replace("fd", distance_name(one), 1) for name, text in self.printed.items()}
+            values = [f"{text} {one[name]:.2f}" for name, text in named.items() if one.get(name) is not None]
+            run.print(f"step {run.step} ({one['features']} features{average}): {'  '.join(values)}")
         if self.health and run.step:
             self.health.after_evaluation(metrics)
         return metrics
@@ -331,7 +333,7 @@ class Training:
         run, names = self.run, self.distances
         mean = sum(metrics[name] for name in names) / len(names)
         metric = names[0] if len(names) == 1 else f"mean of {' and '.join(names)}"
-        run.track_best(metric, mean, higher_is_better=False)
+        run.track_best(f"{metric}: {distance_name(metrics)}", mean, higher_is_better=False)
         if run.best and run.best["step"] == run.step and not self.settings.dry_run:
             last, best = run.folder.weights / "last", run.folder.weights / "best"
             on_main(run.accelerator, lambda: copy_folder(last, best))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from mixgan.engine.annotations import read_json
 from mixgan.engine.config import by_flag, read_config
-from mixgan.engine.run_folder import RunFolder, read_metrics, with_distance_keys, write_json, write_text
+from mixgan.engine.run_folder import RunFolder, distance_name, read_metrics, with_distance_keys, write_json, write_text
 from mixgan.report.page import Page, tidy
 
 if TYPE_CHECKING:
@@ -86,7 +86,11 @@ class PlannedRun:
         """Its summary.json by today's keys, empty where there is none."""
         if not self.folder.summary.is_file():
             return {}
-        return with_distance_keys(read_json(self.folder.summary, {}, {"steps": int, "epochs": float}))
+        summary = with_distance_keys(read_json(self.folder.summary, {}, {"steps": int, "epochs": float}))
+        for name, one in summary.pop("others", {}).items():
+            values = {key: value for key, value in one.items() if not key.startswith(("fid", "n_"))}
+            summary |= {f"{name} {key}": value for key, value in values.items()}
+        return summary
 
 
 @dataclass(frozen=True)
@@ -209,7 +213,7 @@ def best_variants(table: Mapping[str, Mapping[str, Spread]], metric: str) -> set
     Nor of ``train_accuracy``: on wrong labels a high one is memorisation.
     """
     means = {variant: spreads[metric].mean for variant, spreads in table.items() if metric in spreads}
-    words = set(metric.split("_"))
+    words = set(metric.replace(" ", "_").split("_"))
     if len(means) < 2 or metric == "train_accuracy" or not words & (BETTER_HIGH | BETTER_LOW):
         return set()
     best = (max if words & BETTER_HIGH else min)(means.values())
@@ -271,11 +275,14 @@ def distance_note(rows: Rows) -> str:
 
 
 def column(metric: str, rows: Rows) -> str:
-    """A metric's name without its direction; only the Frechet distance of Inception's features is called FID."""
-    name = _split(metric)[0]
+    """A metric's name without its direction; a Frechet distance has its published name, or that of its features."""
+    features, _, name = _split(metric)[0].rpartition(" ")
     if name == "fd":
-        return "Frechet distance" if distance_note(rows) else "FID"
-    return name
+        prefix = f"{features} " if features else ""
+        own = [{key.removeprefix(prefix): value for key, value in row.items()} for row in rows if metric in row]
+        names = distinct(distance_name(row) for row in own if "features" in row)
+        return names[0] if len(names) == 1 else "Frechet distance"
+    return f"{name} ({features})" if features else name
 
 
 def spread_text(value: Spread | None, *, best: bool, runs: int) -> str:

@@ -29,6 +29,6 @@ def test_two_processes(launch, tmp_path):
     noise = torch.randn(7, 5, generator=seeded_generator(0, "evaluation"))
     accelerator = Accelerator(cpu=True)
     model = DCGAN(generator, Discriminator(size=32, width=4), accelerator=accelerator)
-    expected = TestImages(images, noise, bundled_features(), accelerator).metrics(model) | {"weights": "ema"}
+    expected = TestImages(images, noise, [bundled_features()], accelerator).metrics(model) | {"weights": "ema"}
     for key, value in expected.items():
         assert summary[key] == (pytest.approx(value, rel=1e-3, abs=1e-6) if isinstance(value, float) else value), key

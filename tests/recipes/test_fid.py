@@ -17,6 +17,7 @@ from classify.weights import checkpoint_features
 from mixgan.cli import dispatch
 from mixgan.data.tiles import make_tiles
 from mixgan.engine.config import run_settings
+from mixgan.engine.run_folder import read_metrics
 from mixgan.evaluate.command import Readers, main
 from mixgan.gan import data as gan_data
 from mixgan.gan.config import GanSettings
@@ -143,8 +144,30 @@ def test_a_run_is_translated_on_its_own_test_set(save, launch, fresh_process, mo
         assert [one[key] for key in ("fd", "kid", "recall")] == pytest.approx(
             [alone[key] for key in ("fd", "kid", "recall")]
         )
-    with pytest.raises(ValueError, match="--weights best chooses weights of a run, but no FAKE is a run folder"):
+    with pytest.raises(ValueError, match="--weights best is for runs, but no FAKE is a run folder"):
         dispatch(["fid", real, real, *flags, "--weights", "best"])
+
+
+@pytest.mark.parametrize("average", ["0", "0.9"])
+def test_a_run_of_dcgan_generates_by_its_seed(save, launch, fresh_process, monkeypatch, average):
+    """Oracle: the distances that the run itself found at its evaluations, from the same noise."""
+    monkeypatch.chdir(launch.cwd)
+    words = ["--dataset", "tiles", "--width", "4", "--latent", "5", "--train-count", "16", "--eval-count", "7"]
+    words += ["--batch-size", "8", "--max-steps", "2", "--eval-every", "1", "--checkpoint-every", "1", "--ema", average]
+    dispatch(["dcgan", *words, "--output-dir", "run", "--threads", "1", "--features", "bundled"])
+    own = [record for record in read_metrics(Path("run/metrics.jsonl")) if "fd" in record]
+    real = save("real", gan_data.load_images("tiles", Path("data"), split="test", size=32, count=7))
+    flags = ["--features", "bundled", "--threads", "1", "--no-use-cache"]
+    fresh_process()
+    dispatch(["fid", real, "run", *flags, "--weights", "step-1,last", "--train", "run", "--json", "out.json"])
+    found = json.loads(Path("out.json").read_text())
+    assert found["n_train"] == 16
+    assert [one["fd"] for one in found["fakes"].values()] == pytest.approx([r["fd"] for r in own[-2:]], rel=1e-4)
+    fresh_process()
+    dispatch(["fid", real, "run", *flags, "--count", "9", "--json", "out.json"])
+    assert json.loads(Path("out.json").read_text())["n_fake"] == 9
+    with pytest.raises(ValueError, match="--count 9 is for runs, but no FAKE is a run folder"):
+        dispatch(["fid", real, real, *flags, "--count", "9"])
 
 
 def test_unusual_names_and_an_ascii_terminal_lose_no_work(tmp_path):

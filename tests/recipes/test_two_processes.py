@@ -36,7 +36,7 @@ def test_mixcyclegan(launch, tmp_path):
     for name, generator in generators.named_children():
         load_weights(folder / "weights" / "last" / f"{name}.safetensors", generator)
     accelerator = make_accelerator(settings)
-    expected = TestSet(domains_to_test(settings), bundled_features(), accelerator, batch_size=3).metrics(generators)
+    expected = TestSet(domains_to_test(settings), [bundled_features()], accelerator, batch_size=3).metrics(generators)
     for key, value in expected.items():
         assert summary[key] == (pytest.approx(value, rel=1e-4, abs=1e-6) if isinstance(value, float) else value), key
 
@@ -60,7 +60,7 @@ def test_classify(launch, tmp_path):
 def test_many_cases_in_one_launch(launch):
     launch.recipes = Path(__file__).parent
     printed = launch("two_ranks.py", processes=2)
-    assert printed.count("passed: ") == 11, printed
+    assert printed.count("passed: ") == 12, printed
 
 
 def test_two_machines_give_what_one_machine_with_two_processes_gives(launch, tmp_path):

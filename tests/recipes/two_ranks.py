@@ -15,9 +15,9 @@ from mixgan.engine.config import CommonSettings
 from mixgan.engine.interrupt import Interrupt
 from mixgan.engine.run import Run
 from mixgan.evaluate import FrechetDistance, compare
-from mixgan.evaluate.distances import FeatureStatistics, frechet_distance, frechet_distance_from_features
-from mixgan.evaluate.feature_set import KeptFeatures, measure
-from mixgan.evaluate.features import bundled_features
+from mixgan.evaluate.distances import frechet_distance, frechet_distance_from_features
+from mixgan.evaluate.feature_set import FeatureStatistics, KeptFeatures, measure
+from mixgan.evaluate.features import bundled_features, module_features
 from mixgan.evaluate.sources import folder_source
 from mixgan.gan import MixCycleGAN, PatchDiscriminator, ResnetGenerator
 from mixgan.gan.config import GanSettings
@@ -89,6 +89,23 @@ def comparisons_and_distances_are_those_of_one_process():
     assert distance.compute() == pytest.approx(expected, rel=1e-5)
 
 
+class Colours(nn.Module):
+    """Three features: the mean of every channel."""
+
+    def forward(self, images):
+        return images.mean(dim=(2, 3))
+
+
+def several_feature_sets_are_those_of_one_process():
+    images = torch.rand(13, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    fakes, extractors = images.square()[:9], [bundled_features(), module_features("colours", Colours(), dims=3)]
+    found = compare(images, fakes, features=extractors, batch_size=2, accelerator=accelerator)
+    for extractor, one in zip(extractors, (found, found.others["colours"]), strict=True):
+        expected = frechet_distance_from_features(extractor(images), extractor(fakes))
+        assert (one.features, one.n_real, one.n_fake) == (extractor.name, 13, 9)
+        assert one.fd == pytest.approx(expected, rel=1e-5)
+
+
 def a_broken_file_of_one_process_stops_both():
     with TemporaryDirectory() as folder:
         for broken in (0, 1):  # of the first and of the second process's share
@@ -96,7 +113,7 @@ def a_broken_file_of_one_process_stops_both():
                 Image.new("RGB", (32, 32)).save(Path(folder, f"{number}.png"))
             Path(folder, f"{broken}.png").write_bytes(b"no image")
             with pytest.raises(ValueError, match=f"{broken}.png' is not an image"):
-                measure(folder_source(folder), bundled_features(), accelerator=accelerator)
+                measure(folder_source(folder), [bundled_features()], accelerator=accelerator)
 
 
 def buffers_become_the_main_ones():
@@ -172,6 +189,7 @@ for case in (
     statistics_are_those_of_one_process,
     kept_features_are_those_of_one_process,
     comparisons_and_distances_are_those_of_one_process,
+    several_feature_sets_are_those_of_one_process,
     a_broken_file_of_one_process_stops_both,
     buffers_become_the_main_ones,
     the_best_evaluation_is_the_main_ones,

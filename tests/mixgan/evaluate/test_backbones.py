@@ -16,8 +16,7 @@ from mixgan.evaluate.backbones import BACKBONES, backbone_features, timm_feature
 from mixgan.evaluate.command import main
 from mixgan.evaluate.comparison import compare
 from mixgan.evaluate.distances import cmmd
-from mixgan.evaluate.feature_set import find_extractors
-from mixgan.evaluate.features import choose_features
+from mixgan.evaluate.features import choose_features, find_extractors
 
 IMAGENET = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 CLIP = (
@@ -211,12 +210,11 @@ def test_any_timm_model_with_its_own_size_and_statistics(tmp_path):
 
 
 def test_one_file_is_not_for_two_networks(dinov2):
-    from accelerate import Accelerator
 
     with pytest.raises(ValueError, match="is one file, but dinov2 and clip have a file each"):
-        find_extractors("bundled,dinov2,clip", dinov2, Accelerator(cpu=True))
+        find_extractors("bundled,dinov2,clip", dinov2)
     with pytest.raises(ValueError, match="each once, got bundled, bundled"):
-        find_extractors("bundled, bundled", None, Accelerator(cpu=True))
+        find_extractors("bundled, bundled", None)
 
 
 @pytest.mark.usefixtures("fresh_process")

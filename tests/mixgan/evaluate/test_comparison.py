@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from mixgan.evaluate.command import FidOptions, Readers, run
 from mixgan.evaluate.comparison import Comparison
 from mixgan.evaluate.distances import frechet_distance_from_features
-from mixgan.evaluate.feature_set import read_statistics
 from mixgan.evaluate.features import FeatureExtractor, module_features
+from mixgan.evaluate.npz import read_statistics
 
 pytestmark = pytest.mark.usefixtures("fresh_process")
 
@@ -209,7 +209,7 @@ def test_some_pairs_are_not_enough(evaluate, save, tiles, tmp_path):
 def test_features_that_cannot_be_had_are_refused(evaluate, tmp_path):
     with pytest.raises(ValueError, match="the mean-colour features of 5 out of 5 images in a batch are NaN"):
         evaluate("real", "fake", checkpoint=partial(mean_colour, factor=float("nan")))
-    with pytest.raises(ValueError, match="or a checkpoint of classify; there is no file or folder nowhere"):
+    with pytest.raises(ValueError, match="or a run of classify, but there is no file or folder nowhere"):
         evaluate("real", "fake", features="nowhere")
-    with pytest.raises(ValueError, match=r"timm:NAME, got .*; recipes/fid\.py takes checkpoints, too"):
+    with pytest.raises(ValueError, match=r"timm:NAME, got .*; recipes/fid\.py takes runs of classify, too"):
         evaluate("real", "fake", checkpoint=None)

@@ -56,9 +56,9 @@ def test_several_generated_sets_find_what_each_finds_alone(tiles, save, tmp_path
     """The real images are measured once; names, order and every number are those of single comparisons."""
     real = save("real", tiles.maps)
     sets = {"first": save("a", tiles.photos), "second": tiles.maps // 2, "third": tiles.photos[:9]}
-    measured, measure = [], comparison.measure_all
+    measured, measure = [], comparison.measure
     monkeypatch.setattr(
-        comparison, "measure_all", lambda source, *a, **k: measured.append(source.name) or measure(source, *a, **k)
+        comparison, "measure", lambda source, *a, **k: measured.append(source.name) or measure(source, *a, **k)
     )
     found = compare(real, sets, features="bundled")
     assert measured.count(str(real)) == 1
@@ -153,6 +153,17 @@ def test_a_diverged_generator_is_named(tiles):
     distance = FrechetDistance(module_features("mine", Diverged(), dims=3))
     with pytest.raises(ValueError, match=r"generated images: the mine features of 4 out of 4 images .* NaN"):
         distance.update(tiles.maps[:4], real=False)
+
+
+def test_equals_torchmetrics_on_the_same_features(tiles):
+    """Oracle: torchmetrics' FrechetInceptionDistance, where it is installed, with our features as its own."""
+    peer = pytest.importorskip("torchmetrics.image.fid").FrechetInceptionDistance(feature=bundled_features())
+    distance = FrechetDistance("bundled")
+    for images, real in ((tiles.maps, True), (tiles.photos, False)):
+        for batch in images.split(7):
+            peer.update(batch, real=real)
+            distance.update(batch, real=real)
+    assert distance.compute() == pytest.approx(float(peer.compute()), rel=1e-4)
 
 
 def test_importing_the_package_imports_little():

@@ -30,8 +30,8 @@ def test_statistics_are_of_all_images_and_the_sample_is_of_some(kind, tiles, sav
         "folder": lambda: folder_source(save("maps", images)),
     }
     extractor, done = bundled_features(), []
-    found = measure(
-        sources[kind](), extractor, accelerator=accelerator, batch_size=7, sample=10, seed=3, advance=done.append
+    (found,) = measure(
+        sources[kind](), [extractor], accelerator=accelerator, batch_size=7, sample=10, seed=3, advance=done.append
     )
     expected = torch.cat([extractor(image[None]) for image in images]).double().numpy()
     np.testing.assert_allclose(found.statistics.mean, expected.mean(axis=0), rtol=1e-5, atol=1e-7)
@@ -47,8 +47,8 @@ def test_tensors_and_loaders_can_be_compared_from_python(tiles, accelerator):
     """The lines at the head of the module. Oracle: the distance of features computed one by one."""
     extractor = bundled_features()
     loader = DataLoader(TensorDataset(tiles.photos / 255), batch_size=5)
-    real = measure(tensor_source(tiles.maps), extractor, accelerator=accelerator)
-    fake = measure(loader_source(loader), extractor, accelerator=accelerator)
+    real = measure(tensor_source(tiles.maps), [extractor], accelerator=accelerator)[0]
+    fake = measure(loader_source(loader), [extractor], accelerator=accelerator)[0]
     found = compare_sets(real, fake, extractor, bootstrap=0)
     alone = [torch.cat([extractor(image[None]) for image in images]) for images in (tiles.maps, tiles.photos)]
     assert found.fd == pytest.approx(frechet_distance_from_features(*alone), rel=1e-4)
@@ -61,7 +61,7 @@ def test_unreadable_files_are_left_out_and_named(tiles, save, accelerator):
         (folder / f"{number}.png").write_bytes(b"no image")
     source = folder_source(folder, on_bad_image="skip")
     with pytest.warns(UserWarning, match="skipped 7 of 24 image files"):
-        found = measure(source, bundled_features(), accelerator=accelerator)
+        (found,) = measure(source, [bundled_features()], accelerator=accelerator)
     assert found.n == 17
     (warning,) = found.warnings
     names = ", ".join(str(folder / f"{number}.png") for number in range(2, 7))
@@ -79,4 +79,4 @@ def test_features_that_are_not_numbers_are_told_with_their_source(tiles, acceler
     with pytest.raises(
         ValueError, match="samples: the spoilt features of 1 out of 12 images in a batch are NaN or infin"
     ):
-        measure(source, module_features("spoilt", Spoilt(), dims=3), accelerator=accelerator, batch_size=12)
+        measure(source, [module_features("spoilt", Spoilt(), dims=3)], accelerator=accelerator, batch_size=12)

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from mixgan.evaluate.distances import FeatureStatistics, frechet_distance
-from mixgan.evaluate.feature_set import FeatureSet, ReferenceCache, reference_key
+from mixgan.evaluate.distances import frechet_distance
+from mixgan.evaluate.feature_set import FeatureSet, FeatureStatistics, ReferenceCache, reference_key
 from mixgan.evaluate.features import module_features
 from mixgan.evaluate.sources import Preprocessing, folder_source
 

@@ -5,8 +5,9 @@ import pytest
 import torch
 from pytorch_fid.fid_score import compute_statistics_of_path
 
-from mixgan.evaluate.distances import FeatureStatistics, frechet_distance, frechet_distance_from_features
-from mixgan.evaluate.feature_set import MadeWith, read_made_with, read_statistics, write_statistics
+from mixgan.evaluate.distances import frechet_distance, frechet_distance_from_features
+from mixgan.evaluate.feature_set import FeatureStatistics
+from mixgan.evaluate.npz import MadeWith, read_made_with, read_statistics, write_statistics
 
 
 def features(n: int, dims: int, seed: int) -> torch.Tensor:

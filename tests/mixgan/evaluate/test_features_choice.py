@@ -81,6 +81,6 @@ def test_bundled_by_name_stays_bundled(hub):
 
 
 def test_unknown_names_are_told_the_known_ones():
-    assert FEATURE_NAMES[:3] == ("auto", "inception", "bundled")
-    with pytest.raises(ValueError, match="bundled, dinov2, dinov2-b, clip and timm:NAME, got 'vgg'"):
+    assert FEATURE_NAMES[:3] == ("auto", "bundled", "inception")
+    with pytest.raises(ValueError, match="bundled, inception, dinov2, dinov2-b, clip and timm:NAME, got 'vgg'"):
         choose_features("vgg")

@@ -7,7 +7,8 @@ import pytest
 import scipy.linalg
 import torch
 
-from mixgan.evaluate.distances import FeatureStatistics, frechet_distance, frechet_distance_from_features
+from mixgan.evaluate.distances import frechet_distance, frechet_distance_from_features
+from mixgan.evaluate.feature_set import FeatureStatistics
 
 
 def features(n: int, dims: int, *, seed: int, offset: float = 0.0) -> torch.Tensor:

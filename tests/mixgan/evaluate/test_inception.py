@@ -128,16 +128,29 @@ def test_only_the_published_features_are_called_fid(weights, extractors, monkeyp
 
 
 def test_clean_fids_protocol_is_its_resize_and_its_scaling(weights):
-    """clean-fid's make_resizer("PIL", False, "bicubic"): every channel resized by Pillow in float, then (x - 128) / 128."""
+    """clean-fid's make_resizer("PIL", False, "bicubic"): every channel resized by Pillow in float, clipped; (x - 128) / 128."""
     images = torch.randint(0, 256, (2, 3, 40, 330), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     channels = [
         [Image.fromarray(channel.numpy().astype(np.float32), mode="F") for channel in image] for image in images
     ]
-    resized = [[np.asarray(one.resize((299, 299), Image.BICUBIC)) for one in image] for image in channels]
+    resized = [[np.asarray(one.resize((299, 299), Image.BICUBIC)).clip(0, 255) for one in image] for image in channels]
     extractor = inception_features(weights, dims=64, protocol="clean-fid")
     expected = extractor.network.layers((torch.from_numpy(np.array(resized)) - 128) / 128).mean(dim=(2, 3))
     torch.testing.assert_close(extractor(images), expected, rtol=1e-4, atol=1e-4)
     assert extractor.name == "inception-64-clean"
+
+
+def test_the_resize_of_clean_fid_is_the_packages_own(weights):
+    """Oracle: the installed package's resizer, on images whose edges make bicubic overshoot."""
+    build_resizer = pytest.importorskip("cleanfid.resize").build_resizer
+    images = 255 * torch.randint(0, 2, (2, 3, 40, 330), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    extractor = inception_features(weights, dims=64, protocol="clean-fid")
+    seen = []
+    extractor.network.layers.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    extractor(images)
+    resized = np.stack([build_resizer("clean")(image.permute(1, 2, 0).numpy()) for image in images])
+    expected = (torch.from_numpy(resized).permute(0, 3, 1, 2) - 128) / 128
+    torch.testing.assert_close(seen[0].contiguous(), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", [NAME, "weights-inception-2015-12-05-6726825d.pth"])

@@ -90,3 +90,12 @@ def test_cmmd_of_equal_sets_rotations_orders_and_two_samples():
         cmmd(x1, x2.index_fill(0, torch.tensor([3]), torch.nan))
     with pytest.raises(ValueError, match="a sample of each set, got 1200 and 0"):
         cmmd(x1, x2[:0])
+
+
+def test_agrees_with_torch_fidelity():
+    """Oracle: torch-fidelity's KID, of all features at once, where nothing is drawn."""
+    kid = pytest.importorskip("torch_fidelity.metric_kid")
+    x, y = (torch.randn(30, 8, generator=torch.Generator().manual_seed(seed)).double() for seed in (0, 1))
+    how = {"kid_subsets": 1, "kid_subset_size": 30, "rng_seed": 0, "verbose": False}
+    expected = kid.kid_features_to_metric(x, y + 0.5, **how)["kernel_inception_distance_mean"]
+    assert kernel_distance(x, y + 0.5, subsets=1, subset_size=30).mean == pytest.approx(expected, rel=1e-9)

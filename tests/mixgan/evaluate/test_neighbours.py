@@ -7,8 +7,9 @@ import pytest
 import torch
 from scipy.stats import betabinom, mannwhitneyu
 
-from mixgan.evaluate import neighbours
-from mixgan.evaluate.neighbours import density_coverage, memorization, nearest, precision_recall
+from mixgan.evaluate import distances as module
+from mixgan.evaluate.distances import density_coverage, precision_recall
+from mixgan.evaluate.neighbours import memorization, nearest
 
 
 def distance(a: list[float], b: list[float]) -> float:
@@ -58,7 +59,7 @@ def test_double_loops(sets, k):
 def test_chunks_make_no_difference(monkeypatch):
     real, fake = two_sets(40, 30)
     whole = precision_recall(real, fake), density_coverage(real, fake), nearest(fake, real, k=4)
-    monkeypatch.setattr(neighbours, "_DISTANCES_AT_ONCE", 7 * 30)
+    monkeypatch.setattr(module, "_DISTANCES_AT_ONCE", 7 * 30)
     assert precision_recall(real, fake) == whole[0]
     assert density_coverage(real, fake) == whole[1]
     distances, indices = nearest(fake, real, k=4)

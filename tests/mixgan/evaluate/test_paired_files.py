@@ -5,6 +5,7 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
+from mixgan.evaluate.comparison import METRICS, matched_pairs
 from mixgan.evaluate.paired import find_pairs, match_pairs, measure_pairs, why_not_comparable
 from mixgan.evaluate.sources import FolderSource, Preprocessing, folder_source, tensor_source
 
@@ -66,16 +67,16 @@ def test_no_pairs_unless_each_generated_image_has_one_counterpart(real, fake, wa
 def test_equal_names_are_pairs_only_where_that_is_declared(folder):
     real, fake = folder("trainB", {"1.jpg": 0, "2.jpg": 0}), folder("trainA", {"1.jpg": 0, "2.jpg": 0})
     assert find_pairs(real, fake, "yes")[0].tolist() == [[0, 0], [1, 1]]
-    pairs, sentence = find_pairs(real, fake, "auto")
+    pairs, sentence = matched_pairs(real, fake, "auto", METRICS)
     assert pairs is None
     assert "--pairs yes computes paired metrics" in sentence
-    assert find_pairs(real, fake, "no") == (None, None)
+    assert matched_pairs(real, fake, "no", METRICS) == (None, None)
     side_by_side = folder(
         "maps", {"1.jpg": (0, (32, 16)), "2.jpg": (0, (32, 16))}, preprocessing=Preprocessing(16, "B")
     )
-    assert find_pairs(side_by_side, fake, "auto")[0].tolist() == [[0, 0], [1, 1]]
-    assert find_pairs(side_by_side, fake, "no") == (None, None)
-    assert find_pairs(real, folder("others", {"a.png": 0}), "auto") == (None, None)
+    assert matched_pairs(side_by_side, fake, "auto", METRICS)[0].tolist() == [[0, 0], [1, 1]]
+    assert matched_pairs(side_by_side, fake, "no", METRICS) == (None, None)
+    assert matched_pairs(real, folder("others", {"a.png": 0}), "auto", METRICS) == (None, None)
 
 
 def test_pairs_that_are_asked_for_and_not_there_are_refused(folder):

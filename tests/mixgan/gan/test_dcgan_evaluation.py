@@ -5,7 +5,7 @@ import torch
 from accelerate import Accelerator
 
 from mixgan.evaluate.distances import frechet_distance_from_features
-from mixgan.evaluate.features import bundled_features
+from mixgan.evaluate.features import bundled_features, module_features
 from mixgan.gan.dcgan import DCGAN, Discriminator, GeneratedSource, Generator, TestImages, generate
 from mixgan.gan.evaluation import PairwiseDistance, collapse_warning
 
@@ -19,6 +19,13 @@ def generator() -> Generator:
     for _ in range(20):
         generator(torch.randn(16, 6))
     return generator
+
+
+class Colours(torch.nn.Module):
+    """Three features: the mean of every channel."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.mean(dim=(2, 3))
 
 
 NOISE = torch.randn(9, 6, generator=torch.Generator().manual_seed(0))
@@ -50,7 +57,7 @@ def test_the_frechet_distance_is_of_test_images_and_generated_ones(generator):
     accelerator, extractor = Accelerator(cpu=True), bundled_features()
     images = torch.randint(256, (12, 1, 32, 32), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
     model = DCGAN(generator, Discriminator(size=32, channels=1, width=4), accelerator=accelerator)
-    metrics = TestImages(images, NOISE, extractor, accelerator).metrics(model)
+    metrics = TestImages(images, NOISE, [extractor], accelerator).metrics(model)
     fakes = generate(generator, NOISE, accelerator)
     expected = frechet_distance_from_features(extractor(images.expand(-1, 3, -1, -1)), extractor(fakes))
     assert metrics["fd"] == pytest.approx(expected, rel=1e-4)
@@ -58,7 +65,21 @@ def test_the_frechet_distance_is_of_test_images_and_generated_ones(generator):
     pairs = torch.pdist(fakes.flatten(1).double()) / (3 * 32 * 32) ** 0.5
     assert metrics["diversity"] == pytest.approx(pairs.square().mean().sqrt().item(), rel=1e-6)
     with pytest.raises(ValueError, match="an evaluation needs two images of each kind, got 1 and 9"):
-        TestImages(images[:1], NOISE, extractor, accelerator)
+        TestImages(images[:1], NOISE, [extractor], accelerator)
+
+
+def test_further_features_see_the_same_images(generator):
+    """The oracle: each extractor alone."""
+    accelerator = Accelerator(cpu=True)
+    extractors = [bundled_features(), module_features("colours", Colours(), dims=3)]
+    images = torch.randint(256, (12, 3, 32, 32), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    model = DCGAN(generator, Discriminator(size=32, channels=1, width=4), accelerator=accelerator)
+    together = TestImages(images, NOISE, extractors, accelerator).metrics(model)
+    first, second = (TestImages(images, NOISE, [one], accelerator).metrics(model) for one in extractors)
+    other = together.pop("others")["colours"]
+    assert {**together, "warnings": []} == {**first, "warnings": []}
+    assert (other["features"], other["distance"]) == ("colours", "FD (colours)")
+    assert other == {name: second[name] for name in other}
 
 
 def test_warns_of_a_collapse_below_a_tenth_of_the_real_distance():

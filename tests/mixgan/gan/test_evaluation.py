@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
 from mixgan.data.domains import Domains
 from mixgan.evaluate.distances import frechet_distance_from_features, kernel_distance
-from mixgan.evaluate.features import FeatureExtractor, bundled_features
+from mixgan.evaluate.features import FeatureExtractor, bundled_features, module_features
 from mixgan.gan.evaluation import TestSet
 
 IDENTITY = SimpleNamespace(G_A=lambda x: x, G_B=lambda x: x)
@@ -29,13 +29,14 @@ def domains(a: Tensor, b: Tensor, *, paired: bool = True) -> Domains:
 
 
 def metrics(generators: object, found: Domains, *, batch_size: int = 4) -> dict[str, float]:
-    return TestSet(found, bundled_features(), Accelerator(cpu=True), batch_size=batch_size).metrics(generators)
+    return TestSet(found, [bundled_features()], Accelerator(cpu=True), batch_size=batch_size).metrics(generators)
 
 
 def assert_close(found: dict[str, float], expected: dict[str, float]) -> None:
     """Equal to the 1e-4 that is promised for other numbers of processes."""
     assert found.keys() == expected.keys()
-    assert found.pop("features") == expected.pop("features")
+    for name in ("features", "distance"):
+        assert found.pop(name) == expected.pop(name)
     assert found == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
@@ -72,7 +73,7 @@ def test_unpaired_domains_have_no_paired_metrics():
     found = metrics(IDENTITY, domains(random_images(5, 5), random_images(8, 6), paired=False))
     names = ("fd", "kid", "diversity", "diversity_real", "luminance_correlation")
     distances = {f"{name}_{way}" for name in names for way in ("AtoB", "BtoA")}
-    assert set(found) == {"features", "n_real", "n_fake", *distances}
+    assert set(found) == {"features", "distance", "n_real", "n_fake", *distances}
     assert (found["n_real"], found["n_fake"]) == (8, 5)  # generated maps against real maps
 
 
@@ -86,7 +87,7 @@ def test_a_set_too_small_for_a_kernel_distance_has_none():
 @pytest.mark.parametrize(("distance", "named_fid"), [("FID", True), ("", False)])
 def test_a_distance_is_called_fid_only_by_the_published_weights(distance: str, named_fid: bool):
     extractor = FeatureExtractor("inception", bundled_features().network, dims=64, distance=distance)
-    test = TestSet(domains(random_images(5, 0), random_images(5, 1)), extractor, Accelerator(cpu=True), batch_size=5)
+    test = TestSet(domains(random_images(5, 0), random_images(5, 1)), [extractor], Accelerator(cpu=True), batch_size=5)
     found = test.metrics(IDENTITY)
     for way in ("AtoB", "BtoA"):
         assert found[f"fd_{way}"] > 0
@@ -105,6 +106,31 @@ def test_the_distance_from_a_single_image_is_that_of_a_point():
     assert any("single test image" in text for text in found["warnings"])
     with pytest.raises(ValueError, match="at least one a domain, got 0 and 5"):
         metrics(IDENTITY, domains(a[:0], b, paired=False))
+
+
+class Colours(nn.Module):
+    """Three features: the mean of every channel."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.mean(dim=(2, 3))
+
+
+def colours() -> FeatureExtractor:
+    return module_features("colours", Colours(), dims=3)
+
+
+def test_further_features_see_the_same_translations():
+    """Oracles: the first features alone, the second alone; every image is translated once."""
+    found, seen = domains(random_images(10, 1), random_images(9, 2), paired=False), []
+    generators = SimpleNamespace(G_A=lambda x: seen.append(len(x)) or x * 0.5, G_B=lambda x: -x)
+    together = TestSet(found, [bundled_features(), colours()], Accelerator(cpu=True), batch_size=4).metrics(generators)
+    assert sum(seen) == 10
+    other = together.pop("others")["colours"]
+    assert_close(together, metrics(generators, found))
+    alone = TestSet(found, [colours()], Accelerator(cpu=True), batch_size=4).metrics(generators)
+    assert other["distance"] == "FD (colours)"
+    assert other.keys() == {"features", "distance", "n_real", "n_fake", "fd_AtoB", "fd_BtoA", "kid_AtoB", "kid_BtoA"}
+    assert_close(other, {name: alone[name] for name in other})
 
 
 @dataclasses.dataclass
@@ -139,7 +165,10 @@ def test_several_processes_find_what_one_finds(count: int, world: int):
     found = domains(random_images(count, 9), random_images(count, 10))
     tape: dict[int, dict[int, Tensor]] = {}
     for rank in (*range(world), 0):
-        shared = TestSet(found, bundled_features(), PretendRank(rank, world, tape), batch_size=2).metrics(
+        shared = TestSet(found, [bundled_features(), colours()], PretendRank(rank, world, tape), batch_size=2).metrics(
             DARKER_AND_INVERTED
         )
+    other = shared.pop("others")["colours"]
+    alone = TestSet(found, [colours()], Accelerator(cpu=True), batch_size=3).metrics(DARKER_AND_INVERTED)
+    assert_close(other, {name: alone[name] for name in other})
     assert_close(shared, metrics(DARKER_AND_INVERTED, found))

@@ -102,6 +102,18 @@ def test_says_that_the_figures_are_of_averaged_weights(run: SimpleNamespace):
     assert "of a moving average of the generators' weights (decay 0.99)" in html_lib.unescape(written(run))
 
 
+def test_further_features_have_their_own_table_and_caveat(run: SimpleNamespace):
+    other = {"features": "timm:x", "distance": "FD (timm:x)", "fd_AtoB": 0.1234, "fd_BtoA": 5.0}
+    html = written(run, SUMMARY | {"others": {"timm:x": other}})
+    assert "Result, FD (bundled)" in html
+    assert html.count("not comparable with published FID.") == 2
+    assert "Result, FD (timm:x)" in html
+    assert "0.1234" in html
+    published = written(run, SUMMARY | {"others": {"dinov2": other | {"distance": "FD-DINOv2"}}})
+    assert "FD-DINOv2: 29 generated" in published
+    assert published.count("not comparable with published FID.") == 1
+
+
 def test_needs_nothing_from_outside(run: SimpleNamespace):
     html = written(run)
     addresses = re.findall(r"""(?:src|href)\s*=\s*["']?([^"'\s>]+)|url\(["']?([^"')]+)|@import\s+(\S+)""", html)

@@ -113,7 +113,7 @@ def test_best_json_points_at_the_lowest_mean_distance(train, tmp_path: Path, mon
     folder = train(tmp_path / "run", "--max-steps 4 --eval-every 1 --keep-checkpoints 1")
     best = json.loads((folder / "checkpoints" / "best.json").read_text())
     assert best == {
-        "checkpoint": "step-00000002", "step": 2, "metric": "mean of fd_AtoB and fd_BtoA", "value": 3.0
+        "checkpoint": "step-00000002", "step": 2, "metric": "mean of fd_AtoB and fd_BtoA: FD (bundled)", "value": 3.0
     }  # fmt: skip
     assert (folder / "checkpoints" / "step-00000002").is_dir()
 

@@ -433,9 +433,9 @@ def test_a_dry_run_lists_the_runs_and_writes_nothing(made, tmp_path: Path, capsy
 @pytest.mark.parametrize(
     ("features", "keys", "name"),
     [
-        ("bundled", ["fd"], "Frechet distance"),
+        ("bundled", ["fd"], "FD (bundled)"),
         ("inception", ["fd", "fid"], "FID"),
-        ("bundled", ["fid"], "Frechet distance"),  # as older runs wrote it
+        ("bundled", ["fid"], "FD (bundled)"),  # as older runs wrote it
         ("inception", ["fid"], "FID"),
     ],
 )
@@ -454,7 +454,16 @@ def test_distances_are_fid_on_inception_features_only(
     for way in ("photo to map (AtoB)", "map to photo (BtoA)"):
         assert f"Results, {way}" in page.text
     assert [row for row in page.rows if row[2:] == [name, "ssim"]] == [["variant", "runs", name, "ssim"]] * 2
-    assert ("Frechet" in page.text) == (features == "bundled")
+
+
+def test_further_features_have_their_own_columns(made, tmp_path: Path):
+    distances = {"fd_AtoB": 3.0, "fd_BtoA": 4.0, "kid_AtoB": 0.5, "kid_BtoA": 0.25}
+    other = {"features": "timm:x", "distance": "FD (timm:x)", "n_real": 9, **distances}
+    made["summary"] = {"features": "bundled", **distances, "others": {"timm:x": other}}
+    main(["--recipe", "mixcyclegan_maps", "--variants", "none,mixcyclegan", "--output-dir", "out"])
+    rows = Cells((tmp_path / "out" / "report.html").read_text()).rows
+    names = ["variant", "runs", "FD (bundled)", "kid", "FD (timm:x)", "kid (timm:x)"]
+    assert [row for row in rows if row[2:] == names[2:]] == [names] * 2
 
 
 def test_runs_that_should_be_alike_and_are_not_are_pointed_out(made, tmp_path: Path):
