@@ -204,12 +204,13 @@ def module_features(
     return FeatureExtractor(name, module, dims=dims, mean=mean, std=std, classifier=classifier)
 
 
-def check_names(features: str) -> list[str]:
-    """The names in a list with commas; ValueError for one that ``choose_features`` does not know."""
+def check_names(features: str, *, also: str = "") -> list[str]:
+    """The names in a list with commas; ValueError for one that ``choose_features`` does not know (``also``: what else could be)."""
     names = [name.strip() for name in features.split(",")]
     for name in names:
         if name not in (*FEATURE_NAMES, "embedded") and not name.startswith("timm:"):
-            raise ValueError(f"--features must be names among {', '.join(FEATURE_NAMES)} and timm:NAME, got {name!r}")
+            known = ", ".join(FEATURE_NAMES)
+            raise ValueError(f"--features must be names among {known} and timm:NAME, got {name!r}{also}")
     return names
 
 
@@ -236,16 +237,9 @@ def choose_features(
         ValueError: for another name, weights that are needed and missing or wrong, or timm's features without timm.
     """
     name = "bundled" if name == "embedded" else name
-    if name not in FEATURE_NAMES and not name.startswith("timm:"):
-        if checkpoint is not None and Path(name).exists():
-            return checkpoint(Path(name))
-        known = f"features must be one of {', '.join(FEATURE_NAMES)} and timm:NAME"
-        more = (
-            f", or a run of classify, but there is no file or folder {name}"
-            if checkpoint
-            else f", got {name!r}; recipes/fid.py takes runs of classify, too"
-        )
-        raise ValueError(known + more)
+    if checkpoint is not None and name not in FEATURE_NAMES and Path(name).exists():
+        return checkpoint(Path(name))
+    check_names(name, also=f", or a run of classify, but there is no file or folder {name}" if checkpoint else "")
     found = INCEPTION.find(weights) if name in ("auto", "inception") else None
     if name == "auto" and weights and not weights.is_dir() and not found:
         INCEPTION.fetch(weights)  # a file that was asked for and is missing: an error
