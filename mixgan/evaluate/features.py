@@ -205,7 +205,7 @@ def module_features(
 
 
 def check_names(features: str, *, also: str = "") -> list[str]:
-    """The names in a list with commas; ValueError for one that ``choose_features`` does not know (``also``: what else could be)."""
+    """The names in a list with commas; ValueError for one that is unknown (``also``: what else it could be)."""
     names = [name.strip() for name in features.split(",")]
     for name in names:
         if name not in (*FEATURE_NAMES, "embedded") and not name.startswith("timm:"):
