@@ -290,7 +290,7 @@ def compare(
                 work = partial(compare_sets, real_set, fake_set, extractor, progress=shown.advance, **options)
                 compared = on_main(accelerator, work)
             compared.warnings += input_warnings(real_side, side, extractor) + ([obstacle] if obstacle else [])
-            ours = {
+            ours: dict[str, Any] = {
                 "note": extractor.note,
                 "seconds": round(time.monotonic() - began, 1),
                 **({} if found else of_pairs),

@@ -150,7 +150,7 @@ def test_the_resize_of_clean_fid_is_the_packages_own(weights):
     extractor(images)
     resized = np.stack([build_resizer("clean")(image.permute(1, 2, 0).numpy()) for image in images])
     expected = (torch.from_numpy(resized).permute(0, 3, 1, 2) - 128) / 128
-    torch.testing.assert_close(seen[0].contiguous(), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(seen[0].contiguous(), expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", [NAME, "weights-inception-2015-12-05-6726825d.pth"])
