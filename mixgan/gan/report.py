@@ -42,7 +42,7 @@ ROWS = {
 #: Images of each domain on a grid.
 GRID_IMAGES = 4
 
-Curves = dict[str, tuple[str, Sequence[str]]]
+Curves = Mapping[str, tuple[str, Sequence[str]]]
 #: title -> label of the y axis and names in metrics.jsonl, logged every few steps
 CURVES = {
     "Adversarial losses": ("loss", ("G_A", "G_B", "D_A", "D_B")),
@@ -155,7 +155,7 @@ def write_page(
             page.figure("", best_grid, caption=f"The best weights, of step {best}.")
     smooth = max(1, len(records) // 50)
     heading = "Curves"
-    for name, (y_label, names) in (curves | over_evaluations).items():
+    for name, (y_label, names) in {**curves, **over_evaluations}.items():
         for distance, (one, own) in spaces.items():
             first, curve = one is summary, name in curves
             found = series_from_records(own, [key for key in names if first or (key in one and not curve)])
