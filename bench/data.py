@@ -35,13 +35,16 @@ from mixgan.engine.accelerator import make_accelerator  # noqa: E402
 from mixgan.engine.command import run_command  # noqa: E402
 from mixgan.engine.config import Settings, read_options  # noqa: E402
 
-CLASSES, FILES, STEPS = 10, 2000, 2  # beyond this many, files are hard links of the first ones
+CLASSES, FILES = 10, 2000  # beyond this many, files are hard links of the first ones
 GOAL = 0.97
+LEAST = 320  # images that the loader is timed on
+UNTIMED, TIMED = 3, 6  # steps a round; the first ones use up what the workers read meanwhile
 COLUMNS = (
     "command",
     "images",
     "from",
     "loader, images/s",
+    "images per CPU second",
     "peak memory, GB",
     "step, ms",
     "of the fixed batch's speed",
@@ -64,6 +67,8 @@ class Options(Settings):
     """Which commands."""
     side: int = 128
     """Side of the images in px."""
+    places: tuple[Literal["memory", "disk"], ...] = ("memory", "disk")
+    """Where the images are."""
     most_in_memory: int = 20_000
     """Larger sets are only read from disk."""
     workers: int | None = None
@@ -71,7 +76,7 @@ class Options(Settings):
     seconds: float = 10
     """How long the loader is timed."""
     rounds: int = 7
-    """Rounds of steps over which medians are taken."""
+    """Rounds of steps over which medians are taken; 0: no steps, and no networks in the memory."""
     markdown: Path | None = None
     """File for the table."""
 
@@ -84,15 +89,18 @@ class Row:
     images: int
     place: str
     rate: float
+    cpu_rate: float
     memory: float
-    step_ms: float
-    share: float
+    step_ms: float | None
+    share: float | None
 
     def cells(self) -> tuple[str, ...]:
         """The texts of COLUMNS."""
-        reached = "yes" if self.share >= GOAL else "no"
-        figures = f"{self.rate:.0f}", f"{self.memory:.2f}", f"{self.step_ms:.0f}", f"{100 * self.share:.1f} %"
-        return (self.command, f"{self.images:,}", self.place, *figures, reached)
+        steps = ("", "", "")
+        if self.share is not None:
+            steps = f"{self.step_ms:.0f}", f"{100 * self.share:.1f} %", "yes" if self.share >= GOAL else "no"
+        rates = f"{self.rate:.0f}", f"{self.cpu_rate:.0f}"
+        return (self.command, f"{self.images:,}", self.place, *rates, f"{self.memory:.2f}", *steps)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -111,7 +119,7 @@ def main(argv: Sequence[str]) -> None:
         for images in options.counts:
             make_images(Path(work), images, options.side)
             for command in options.commands:
-                for place in ("memory", "disk") if images <= options.most_in_memory else ("disk",):
+                for place in options.places if images <= options.most_in_memory else ("disk",):
                     print(f"{command}, {images:,} images from {place}", flush=True)
                     rows.append(measured(command, Path(work) / str(images), place, images, options))
                     print("  ".join(rows[-1].cells()), flush=True)
@@ -161,9 +169,9 @@ def measured(command: str, folder: Path, place: str, images: int, options: Optio
         peak = max(peak, proportional_bytes(process.pid))
         if not process.is_alive() and not ours.poll():
             raise RuntimeError(f"the run of {command} from {place} ended with code {process.exitcode}")
-    rate, step_ms, share = ours.recv()
+    rate, cpu_rate, step_ms, share = ours.recv()
     process.join()
-    return Row(command, images, place, rate, peak / 1e9, step_ms, share)
+    return Row(command, images, place, rate, cpu_rate, peak / 1e9, step_ms, share)
 
 
 def proportional_bytes(pid: int | None) -> int:
@@ -177,6 +185,12 @@ def proportional_bytes(pid: int | None) -> int:
     return total
 
 
+def cpu_seconds() -> float:
+    """Of this process and its workers."""
+    here = psutil.Process()
+    return sum(sum(process.cpu_times()[:2]) for process in (here, *here.children(recursive=True)))
+
+
 def run(command: str, folder: Path, place: str, options: Options, results: Connection) -> None:
     """In the fresh process: load, time the loader, then its batches' steps beside those of one fixed batch."""
     AcceleratorState._reset_state(True)
@@ -185,11 +199,11 @@ def run(command: str, folder: Path, place: str, options: Options, results: Conne
     epochs = (batch for epoch in count() for batch in batches(epoch))
     fixed = next(epochs)
     images = len(fixed[1]) if command == "classify" else 4 * len(fixed[0])
-    begun, done = time.perf_counter(), 0
-    while time.perf_counter() - begun < options.seconds:
+    begun, used, done = time.perf_counter(), cpu_seconds(), 0
+    while time.perf_counter() - begun < options.seconds or done < LEAST:
         next(epochs)
         done += images
-    rate = done / (time.perf_counter() - begun)
+    rates = done / (time.perf_counter() - begun), done / (cpu_seconds() - used)
 
     def steps(source: Iterator[Any], number: int) -> float:
         begun = time.perf_counter()
@@ -197,11 +211,15 @@ def run(command: str, folder: Path, place: str, options: Options, results: Conne
             step(batch)
         return (time.perf_counter() - begun) / number
 
+    if not options.rounds:
+        results.send((*rates, None, None))
+        return
     again = iter(lambda: fixed, None)
-    steps(epochs, STEPS)
-    steps(again, STEPS)
-    pairs = [(steps(epochs, STEPS), steps(again, STEPS)) for _ in range(options.rounds)]
-    results.send((rate, 1e3 * statistics.median(a for a, _ in pairs), statistics.median(b / a for a, b in pairs)))
+    pairs = []
+    for _ in range(options.rounds):
+        steps(epochs, UNTIMED)
+        pairs.append((steps(epochs, TIMED), steps(again, TIMED)))
+    results.send((*rates, 1e3 * statistics.median(a for a, _ in pairs), statistics.median(b / a for a, b in pairs)))
 
 
 def gan(

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,11 +23,9 @@ def load_cifar_folders(root: Path, split: Split, *, size: int, on_bad_image: OnB
     """CIFAR-10 from ``<root>/cifar10/{train,test}/<class>/*``, in memory."""
     classes = class_names(root / "cifar10" / "train")
     files = list_classes(root / "cifar10" / split, classes)
-    images, labels, skipped = read_labelled(*files, on_bad_image=on_bad_image, what=f"cifar10 {split}")
+    images, labels, skipped = read_labelled(*files, size=size, on_bad_image=on_bad_image, what=f"cifar10 {split}")
     spec = OFFICIAL["cifar10"]
-    return ImageSet(
-        "cifar10", resize(images, size, antialias=True), labels, classes, spec.mean, spec.std, spec.flip, skipped
-    )
+    return ImageSet("cifar10", images, labels, classes, spec.mean, spec.std, spec.flip, skipped)
 
 
 def load_image_folder(root: Path, split: Split, *, size: int, on_bad_image: OnBadImage) -> FolderSet:
@@ -77,19 +75,13 @@ def list_classes(folder: Path, classes: tuple[str, ...]) -> tuple[list[Path], li
     return paths, labels
 
 
-class Labelled(NamedTuple):
-    """Result of ``read_labelled``."""
-
-    images: Tensor  # (N,3,H,W) uint8
-    labels: Tensor  # (N,) int64
-    skipped: tuple[Path, ...]
-
-
-def read_labelled(paths: Sequence[Path], labels: Sequence[int], *, on_bad_image: OnBadImage, what: str) -> Labelled:
-    """Files of one size in memory, with the labels of those that could be read."""
-    loaded = read_images(paths, on_bad_image=on_bad_image, description=f"Reading {what}")
+def read_labelled(
+    paths: Sequence[Path], labels: Sequence[int], *, size: int, on_bad_image: OnBadImage, what: str
+) -> tuple[Tensor, Tensor, tuple[Path, ...]]:
+    """Files of one size in memory, resized to ``size``: images (N,3,S,S) uint8 and labels (N,) of the good ones, bad files."""
+    images, kept, skipped = read_images(paths, on_bad_image=on_bad_image, description=f"Reading {what}")
     label_of = dict(zip(paths, labels, strict=True))
-    return Labelled(loaded.images, torch.tensor([label_of[path] for path in loaded.kept]), loaded.skipped)
+    return resize(images, size, antialias=True), torch.tensor([label_of[path] for path in kept]), skipped
 
 
 def load_imagenet(root: Path, split: Split, *, size: int, on_bad_image: OnBadImage) -> FolderSet:
@@ -143,11 +135,10 @@ def load_tiny_imagenet(root: Path, split: Split, *, size: int, download: bool, o
     classes = tuple(sorted(read_lines("tiny-imagenet", folder / "wnids.txt")))
     wanted = _training_files(folder, classes) if split == "train" else _validation_files(folder, classes)
     paths, numbers = zip(*wanted, strict=True)
-    images, labels, skipped = read_labelled(paths, numbers, on_bad_image=on_bad_image, what=f"tiny-imagenet {split}")
+    how: dict[str, Any] = {"on_bad_image": on_bad_image, "what": f"tiny-imagenet {split}"}
+    images, labels, skipped = read_labelled(paths, numbers, size=size, **how)
     half = (0.5,) * 3
-    return ImageSet(
-        "tiny-imagenet", resize(images, size, antialias=True), labels, classes, mean=half, std=half, skipped=skipped
-    )
+    return ImageSet("tiny-imagenet", images, labels, classes, mean=half, std=half, skipped=skipped)
 
 
 def _training_files(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]:

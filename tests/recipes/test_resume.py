@@ -68,6 +68,7 @@ def results(folder):
 
 @pytest.mark.parametrize("job", ["gan", "classify", "classify streaming with 2 workers"])
 def test_killed_and_resumed_equals_uninterrupted(job, launch, tmp_path):
+    again = ()
     if job == "gan":
         command = ("mixcyclegan_maps.py", *GAN, *COMMON)
     elif job == "classify":
@@ -75,12 +76,12 @@ def test_killed_and_resumed_equals_uninterrupted(job, launch, tmp_path):
     else:
         data = class_folders(tmp_path / "data")
         streamed = ("--dataset", "imagefolder", "--data-root", data, "--image-size", 32, "--num-workers", 2)
-        command = ("classify.py", *CLASSIFY, *streamed, *COMMON)
+        command, again = ("classify.py", *CLASSIFY, *streamed, "--cache-gb", 0, *COMMON), ("--cache-gb", 1)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     launch(*command, "--output-dir", whole)
     launch.signalled(signal.SIGKILL, *command, "--output-dir", broken, folder=broken, after_step=6)
     assert not (broken / "summary.json").exists()
-    printed = launch(*command, "--output-dir", broken, "--resume")
+    printed = launch(*command, *again, "--output-dir", broken, "--resume")
     resumed = re.search(r"Resuming at step (\d+) of 12", printed)
     assert resumed, printed
     assert int(resumed[1]) in (4, 5)  # killed after step 6; classify saves at its evaluation, too

@@ -73,7 +73,7 @@ def test_flags_win_over_the_resumed_run_the_file_the_preset_and_defaults(tmp_pat
         names = ("epochs", "log_every", "threads", "seed", "keep_checkpoints", "num_workers")
         return [getattr(settings, name) for name in names]
 
-    assert values(settings_of(*flags, **preset)) == [1, 3, 3, 3, 4, 0]
+    assert values(settings_of(*flags, **preset)) == [1, 3, 3, 3, 4, None]
     resumed = ["--resume", "--output-dir", str(run), "--config", str(file), "--num-workers", "7"]
     assert values(settings_of(*resumed, **preset)) == [2, 2, 2, 0, 2, 7]
 
