@@ -31,7 +31,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:] = [str(HERE.parent)] + [path for path in sys.path if Path(path or ".").resolve() != HERE]
 
 from bench.timing import as_markdown, machine  # noqa: E402 - bench is in no installed package
-from mixgan.engine.accelerator import make_accelerator  # noqa: E402
+from mixgan.engine.accelerator import make_accelerator, set_threads  # noqa: E402
 from mixgan.engine.command import run_command  # noqa: E402
 from mixgan.engine.config import Settings, read_options  # noqa: E402
 
@@ -73,6 +73,8 @@ class Options(Settings):
     """Larger sets are only read from disk."""
     workers: int | None = None
     """Processes that read files (default: the command's own choice)."""
+    threads: int = 0
+    """CPU threads of the training process; 0: all cores."""
     seconds: float = 10
     """How long the loader is timed."""
     rounds: int = 7
@@ -194,6 +196,7 @@ def cpu_seconds() -> float:
 def run(command: str, folder: Path, place: str, options: Options, results: Connection) -> None:
     """In the fresh process: load, time the loader, then its batches' steps beside those of one fixed batch."""
     AcceleratorState._reset_state(True)
+    set_threads(options.threads)
     cache = 0.0 if place == "disk" else 1e3
     batches, step = (gan if command == "train-gan" else classifier)(folder, cache, options)
     epochs = (batch for epoch in count() for batch in batches(epoch))
@@ -232,7 +235,9 @@ def gan(
     from mixgan.gan.train import build_model
 
     sides = {f"domain_{side}": folder / side for side in "ab"}
-    settings = GanSettings(dataset="folders", image_size=options.side, width=32, blocks=6, test_share=0, **sides)
+    settings = GanSettings(
+        dataset="folders", image_size=options.side, width=32, blocks=6, test_share=0, threads=options.threads, **sides
+    )
     accelerator = make_accelerator(settings)
     how = {"workers": worker_count(options.workers), "device": accelerator.device}
     domains = training_domains(settings, cache_bytes=cache_bytes(cache_gb))

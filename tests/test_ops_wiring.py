@@ -63,7 +63,7 @@ def test_training_images_are_cropped_and_mirrored_by_the_ops(module, tmp_path, m
         assert torch.equal(images, normalize(whites, training.mean, training.std).expand_as(images))
     else:
         pictures = torch.zeros(4, 3, 40, 40, dtype=torch.uint8)
-        domains = Domains(pictures, pictures, paired=False, names=(), skipped=())
+        domains = Domains(pictures, pictures, paired=False)
         loader = mixgan.gan.data.DomainLoader(domains, size=32, batch_size=2, seed=0, device=torch.device("cpu"))
         assert (torch.stack(next(loader.epoch(0))) == 1).all()
 

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,9 +22,9 @@ def load_cifar_folders(root: Path, split: Split, *, size: int, on_bad_image: OnB
     """CIFAR-10 from ``<root>/cifar10/{train,test}/<class>/*``, in memory."""
     classes = class_names(root / "cifar10" / "train")
     files = list_classes(root / "cifar10" / split, classes)
-    images, labels, skipped = read_labelled(*files, size=size, on_bad_image=on_bad_image, what=f"cifar10 {split}")
+    images, labels = read_labelled(*files, size=size, on_bad_image=on_bad_image, what=f"cifar10 {split}")
     spec = OFFICIAL["cifar10"]
-    return ImageSet("cifar10", images, labels, classes, spec.mean, spec.std, spec.flip, skipped)
+    return ImageSet("cifar10", images, labels, classes, spec.mean, spec.std, spec.flip)
 
 
 def load_image_folder(root: Path, split: Split, *, size: int, on_bad_image: OnBadImage) -> FolderSet:
@@ -77,11 +76,11 @@ def list_classes(folder: Path, classes: tuple[str, ...]) -> tuple[list[Path], li
 
 def read_labelled(
     paths: Sequence[Path], labels: Sequence[int], *, size: int, on_bad_image: OnBadImage, what: str
-) -> tuple[Tensor, Tensor, tuple[Path, ...]]:
-    """Files of one size in memory, resized to ``size``: images (N,3,S,S) uint8 and labels (N,) of the good ones, bad files."""
-    images, kept, skipped = read_images(paths, on_bad_image=on_bad_image, description=f"Reading {what}")
+) -> tuple[Tensor, Tensor]:
+    """Files of one size in memory, resized to ``size``: images (N,3,S,S) uint8 and labels (N,) of the good ones."""
+    images, kept, _ = read_images(paths, on_bad_image=on_bad_image, description=f"Reading {what}")
     label_of = dict(zip(paths, labels, strict=True))
-    return resize(images, size, antialias=True), torch.tensor([label_of[path] for path in kept]), skipped
+    return resize(images, size, antialias=True), torch.tensor([label_of[path] for path in kept])
 
 
 def load_imagenet(root: Path, split: Split, *, size: int, on_bad_image: OnBadImage) -> FolderSet:
@@ -135,10 +134,9 @@ def load_tiny_imagenet(root: Path, split: Split, *, size: int, download: bool, o
     classes = tuple(sorted(read_lines("tiny-imagenet", folder / "wnids.txt")))
     wanted = _training_files(folder, classes) if split == "train" else _validation_files(folder, classes)
     paths, numbers = zip(*wanted, strict=True)
-    how: dict[str, Any] = {"on_bad_image": on_bad_image, "what": f"tiny-imagenet {split}"}
-    images, labels, skipped = read_labelled(paths, numbers, size=size, **how)
-    half = (0.5,) * 3
-    return ImageSet("tiny-imagenet", images, labels, classes, mean=half, std=half, skipped=skipped)
+    what, half = f"tiny-imagenet {split}", (0.5,) * 3
+    images, labels = read_labelled(paths, numbers, size=size, on_bad_image=on_bad_image, what=what)
+    return ImageSet("tiny-imagenet", images, labels, classes, mean=half, std=half)
 
 
 def _training_files(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]:

@@ -33,7 +33,6 @@ class ImageSet:
         labels: (N,) int64, positions in ``classes``.
         mean, std: per channel, of images in 0..1.
         flip: whether a mirrored image is still of its class (not so for digits).
-        skipped: unreadable files.
         boxes: (N,4) float32 x0, y0, x1, y1 of the object, in pixels of ``images``; edges, so that x1 - x0 is its width.
         true_labels: (N,) int64 where ``labels`` may be wrong (--label-noise), else None.
         redrawn: (N,) bool, whose labels were redrawn.
@@ -47,7 +46,6 @@ class ImageSet:
     mean: Moments
     std: Moments
     flip: bool = True
-    skipped: tuple[Path, ...] = ()
     boxes: Tensor | None = None
     true_labels: Tensor | None = None
     redrawn: Tensor | None = None

@@ -141,8 +141,6 @@ class Domains:
     a: Images  # (N,C,h,w) uint8, or float32 in [-1,1] of more than 8 bits; N times (C,h,w) where sizes differ
     b: Images  # (M,C,h,w) or M times (C,h,w)
     paired: bool  # N == M and b[i] is the partner of a[i]
-    names: tuple[str, ...]  # (N,) file names of A
-    skipped: tuple[str, ...]  # bad files that were skipped
     files: Paths | None = None  # all files of both, also the skipped ones
     bytes: int = 0  # of both in memory
 
@@ -215,25 +213,16 @@ def load_domains(
             images, rows = _read(group, on_bad_image=on_bad_image, description=what, keep=not on_disk)
             loaded += images
         good.append(rows)
-    whole = good[0]
     if files.b is not None and files.paired and good[0] != good[1]:  # a pair with a bad side is skipped as a whole
-        whole = sorted({*good[0]} & {*good[1]})
+        whole = {*good[0]} & {*good[1]}
         if not whole:
             raise ValueError(
                 f"no pair of {title} is left in {str(files.a[0].parent)!r}: each has a bad file on one side"
             )
-        loaded = [_take(images, rows, whole) for images, rows in zip(loaded, good, strict=True)]
-    every = [group[0].paths for group in groups.values()]
-    bad = [(paths, {*range(len(paths))} - {*rows}) for paths, rows in zip(every, good, strict=True)]
-    return Domains(
-        loaded[0],
-        loaded[1],
-        paired=files.b is None or files.paired,
-        names=tuple(a.paths[row].name for row in whole),
-        skipped=tuple(str(paths[row]) for paths, rows in bad for row in sorted(rows)),
-        files=Paths(path for paths in every for path in paths),
-        bytes=a.bytes + b.bytes,
-    )
+        places = [[place for place, row in enumerate(rows) if row in whole] for rows in good]
+        loaded = [_take(images, kept) for images, kept in zip(loaded, places, strict=True)]
+    every = Paths(path for group in groups.values() for path in group[0].paths)
+    return Domains(*loaded, paired=files.b is None or files.paired, files=every, bytes=a.bytes + b.bytes)
 
 
 def _headers(paths: Sequence[Path]) -> list[Header]:
@@ -287,10 +276,7 @@ def _channels_first(array: np.ndarray) -> Tensor:
     return torch.from_numpy(array.transpose(2, 0, 1).copy())
 
 
-def _take(images: Images, rows: Sequence[int], wanted: Sequence[int]) -> Images:
-    """Those of the images at ``rows`` of a set that are at ``wanted``."""
-    chosen = {*wanted}
-    places = [place for place, row in enumerate(rows) if row in chosen]
+def _take(images: Images, places: list[int]) -> Images:
     if isinstance(images, FileImages):
         return images.take(places)
     return images[places] if isinstance(images, Tensor) else [images[place] for place in places]

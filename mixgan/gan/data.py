@@ -97,8 +97,7 @@ def _load(
         # Tiles have at most 256 px: larger crops are refused, crops of nearly that size just have less room to move.
         size = min(size, max(LARGEST, settings.image_size))
         tiles = cached_tiles(count or TILES[split], size=size, seed=TILES_SEED, start=start)
-        names = tuple(f"tile {start + k}" for k in range(len(tiles.photos)))
-        return Domains(tiles.photos, tiles.maps, paired=True, names=names, skipped=())
+        return Domains(tiles.photos, tiles.maps, paired=True)
     is_maps = settings.dataset == "maps"
     splitting: dict[str, Any] = {"test_share": settings.test_share, "paired": settings.pairs}
     if is_maps:

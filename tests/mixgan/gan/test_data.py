@@ -27,7 +27,7 @@ def telling_images(count: int, first: int = 0) -> Tensor:
 
 
 def loader(count_a: int = 7, count_b: int = 3, *, batch_size: int = 2, seed: int = 0, **process: int) -> DomainLoader:
-    domains = Domains(telling_images(count_a), telling_images(count_b, 100), paired=False, names=(), skipped=())
+    domains = Domains(telling_images(count_a), telling_images(count_b, 100), paired=False)
     return DomainLoader(
         domains, size=CROP, batch_size=batch_size, seed=seed, device=torch.device("cpu"), **process
     )  # fmt: skip
@@ -124,7 +124,6 @@ class TestDomains:
         assert test.a.shape == test.b.shape == (2, 3, 32, 32)
         assert train.paired
         assert test.paired
-        assert not set(train.names) & set(test.names)
         assert not any(
             torch.equal(*pair) for pair in zip(training_domains(settings).a[:2, :, :32, :32], test.a, strict=True)
         )

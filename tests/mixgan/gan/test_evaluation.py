@@ -25,7 +25,7 @@ def random_images(count: int, seed: int) -> Tensor:
 
 
 def domains(a: Tensor, b: Tensor, *, paired: bool = True) -> Domains:
-    return Domains(a, b, paired=paired, names=(), skipped=())
+    return Domains(a, b, paired=paired)
 
 
 def metrics(generators: object, found: Domains, *, batch_size: int = 4) -> dict[str, float]:

@@ -77,7 +77,7 @@ def test_inverted_images_are_at_minus_one_and_flat_ones_at_nought():
 
 def test_metrics_say_how_diverse_generated_and_real_images_are_both_ways():
     photos, maps = random_images(6, 5), random_images(6, 6) // 4
-    domains = Domains(photos, maps, paired=False, names=(), skipped=())
+    domains = Domains(photos, maps, paired=False)
     generators = SimpleNamespace(G_A=lambda x: -x, G_B=lambda x: x * 0.5)
     test = TestSet(domains, [bundled_features()], Accelerator(cpu=True), batch_size=4)
     metrics = {name: value for name, value in test.metrics(generators).items() if name.startswith(("div", "lum"))}

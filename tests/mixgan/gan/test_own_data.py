@@ -82,7 +82,7 @@ class TestSettings:
 
 class TestLoader:
     def crops(self, images: list[torch.Tensor], **how: object) -> list[torch.Tensor]:
-        domains = Domains(images, images[:1], paired=False, names=(), skipped=())
+        domains = Domains(images, images[:1], paired=False)
         loader = DomainLoader(domains, size=8, batch_size=2, seed=0, device=torch.device("cpu"), **how)
         assert loader.steps_per_epoch == len(images) // 2  # the smaller domain is repeated
         return [crop for batch in loader.epoch(0) for crop in batch.a]

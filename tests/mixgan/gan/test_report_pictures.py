@@ -47,7 +47,7 @@ def cells(sheet: Image.Image) -> list[list[int]]:
 
 @pytest.mark.parametrize(("count_a", "count_b", "paired", "shown"), [(6, 6, True, 4), (2, 3, False, 2)])
 def test_translations_both_ways(count_a: int, count_b: int, paired: bool, shown: int):
-    domains = Domains(grey(PHOTO, count_a), grey(MAP, count_b), paired=paired, names=(), skipped=())
+    domains = Domains(grey(PHOTO, count_a), grey(MAP, count_b), paired=paired)
     sheet = translation_grid(stand_in, domains, Accelerator(cpu=True), title="a title")
     forth, back = [PHOTO, FAKE_B, CYCLED_A, SAME_A], [MAP, FAKE_A, CYCLED_B, SAME_B]
     if paired:
