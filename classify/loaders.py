@@ -6,9 +6,9 @@ workers, and torch's global random state is not touched.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -22,23 +22,41 @@ from mixgan.ops.transforms import Normalization, crop_flip, file_transform, rand
 
 Padding = Literal["zeros", "reflect"]
 Crop = Literal["padded", "resized"]
+S = TypeVar("S", ImageSet, FolderSet)
 Batches = Iterator[tuple[Tensor, Tensor]]  # images (B,C,H,W) float32 and labels (B,) int64
 
 
-class _Loader(ABC):
+@dataclass(kw_only=True)
+class _Loader(ABC, Generic[S]):
     """Base of both training loaders: divides the set among ranks and steps.
+
+    Args:
+        batch_size: of each rank; the ranks' batches are disjoint.
+        rank, world: this process and the number of processes.
 
     Attributes:
         steps_per_epoch: full batches of all ranks together; the remaining samples are not used in that epoch.
+
+    Raises:
+        ValueError: the set is smaller than one batch of all ranks.
     """
 
-    def __init__(self, count: int, *, batch_size: int, seed: int, rank: int, world: int) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        self.steps_per_epoch = count // (batch_size * world)
+    dataset: S = field(kw_only=False)
+    batch_size: int
+    seed: int
+    device: torch.device | str
+    rank: int = 0
+    world: int = 1
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+        self.count = len(self.dataset)
+        self.steps_per_epoch = self.count // (self.batch_size * self.world)
         if self.steps_per_epoch == 0:
-            raise ValueError(f"{count} images are fewer than one batch: {batch_size} on each of {world} processes")
-        self.count, self.batch_size, self.seed, self.rank, self.world = count, batch_size, seed, rank, world
+            batch = f"{self.batch_size} on each of {self.world} processes"
+            raise ValueError(f"{self.count} images are fewer than one batch: {batch}")
+        self.normalise = Normalization(self.dataset.mean, self.dataset.std).to(self.device)
 
     def epoch(self, epoch: int, *, first_step: int = 0) -> Batches:
         """The batches of one epoch from ``first_step`` on; the ones before are skipped without being computed.
@@ -60,7 +78,8 @@ class _Loader(ABC):
             yield rank_batch(order, step, batch_size=self.batch_size, rank=self.rank, world=self.world)
 
 
-class MemoryLoader(_Loader):
+@dataclass(kw_only=True)
+class MemoryLoader(_Loader[ImageSet]):
     """Training batches of a set that is kept on the device as one uint8 tensor and augmented there.
 
     Augmentation: pad by ``pad`` pixels, crop a random window of the original size, mirror half of the images; or with
@@ -69,34 +88,18 @@ class MemoryLoader(_Loader):
 
     Args:
         dataset: its images and labels are moved to ``device`` and stay there; images are mirrored only where its ``flip`` is set.
-        batch_size: of each rank; the ranks' batches are disjoint.
-        rank, world: this process and the number of processes.
         pad: 0 disables random cropping.
         padding: pad with ``zeros``, or ``reflect`` the image at its edges.
         crop: ``"padded"`` or ``"resized"``.
-
-    Raises:
-        ValueError: the set is smaller than one batch of all ranks.
     """
 
-    def __init__(
-        self,
-        dataset: ImageSet,
-        *,
-        batch_size: int,
-        seed: int,
-        device: torch.device | str,
-        rank: int = 0,
-        world: int = 1,
-        pad: int = 4,
-        padding: Padding = "zeros",
-        crop: Crop = "padded",
-    ) -> None:
-        super().__init__(len(dataset), batch_size=batch_size, seed=seed, rank=rank, world=world)
-        self.images, self.labels = dataset.images.to(device), dataset.labels.to(device)
-        self.pad, self.crop, self.flip = pad, crop, dataset.flip
-        self.padding = "reflect" if padding == "reflect" else "constant"  # torch's words
-        self.normalise = Normalization(dataset.mean, dataset.std).to(device)
+    pad: int = 4
+    padding: Padding = "zeros"
+    crop: Crop = "padded"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.images, self.labels = self.dataset.images.to(self.device), self.dataset.labels.to(self.device)
 
     def _batches(self, epoch: int, first_step: int) -> Batches:
         augmented = self._augmentation(epoch)
@@ -113,53 +116,37 @@ class MemoryLoader(_Loader):
             return lambda index: resized_crop(self.images[index], boxes[index], size, flip=mirrored[index])
         top, left = torch.randint(2 * self.pad + 1, (2, self.count), generator=generator).to(device)
         mirrored = self._mirrored(generator)
+        mode = "reflect" if self.padding == "reflect" else "constant"  # torch's words
 
         def padded(index: Tensor) -> Tensor:
-            images = F.pad(self.images[index], (self.pad,) * 4, mode=self.padding)
+            images = F.pad(self.images[index], (self.pad,) * 4, mode=mode)
             return crop_flip(images, top[index], left[index], mirrored[index], size)
 
         return padded
 
     def _mirrored(self, generator: torch.Generator) -> Tensor:
         """(N,) bool on the device."""
-        return (torch.rand(self.count, generator=generator) < 0.5).to(self.images.device) & self.flip
+        return (torch.rand(self.count, generator=generator) < 0.5).to(self.images.device) & self.dataset.flip
 
 
-class StreamLoader(_Loader):
+@dataclass(kw_only=True)
+class StreamLoader(_Loader[FolderSet]):
     """Training batches of a set of files: worker processes read (where they are not kept in memory), crop and resize them.
 
     Augmentation is torchvision's ``RandomResizedCrop`` and mirroring as the set allows, drawn from (seed, epoch, sample). If the
     set's ``on_bad_image`` is ``"skip"``, an unreadable file is replaced by the next readable sample.
 
     Args:
-        batch_size, seed, device, rank, world: as for ``MemoryLoader``.
         workers: processes that read; 0 reads in this process. The batches do not depend on it.
     """
 
-    def __init__(
-        self,
-        dataset: FolderSet,
-        *,
-        batch_size: int,
-        seed: int,
-        device: torch.device | str,
-        rank: int = 0,
-        world: int = 1,
-        workers: int = 2,
-    ) -> None:
-        super().__init__(len(dataset), batch_size=batch_size, seed=seed, rank=rank, world=world)
-        self.dataset, self.workers, self.device = dataset, workers, torch.device(device)
-        self.normalise = Normalization(dataset.mean, dataset.std).to(device)
+    workers: int = 2
 
     def _batches(self, epoch: int, first_step: int) -> Batches:
         reader = _Reader(self.dataset, draws=(self.seed, epoch))
         indices = list(self._indices(epoch, first_step))
-        how: dict[str, Any] = {
-            "workers": self.workers,
-            "device": self.device,
-            "on_bad_image": self.dataset.on_bad_image,
-        }
-        for images, labels in read_ahead(reader, indices, **how):
+        how: dict[str, Any] = {"workers": self.workers, "on_bad_image": self.dataset.on_bad_image}
+        for images, labels in read_ahead(reader, indices, device=self.device, **how):
             images, labels = (batch.to(self.device, non_blocking=True) for batch in (images, labels))
             yield self.normalise(images), labels
 
