@@ -4,11 +4,11 @@ import copy
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Annotated, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from classify.analysis.result import Result, Study
 from classify.analysis.trained_run import Runs, TrainedRun, each
@@ -200,23 +200,17 @@ def feature_layers(network: Any, *, size: int) -> list[dict[str, Any]]:
         gradients = torch.autograd.grad(features.sum(), parameters, allow_unused=True, retain_graph=True)
         used = [parameter for parameter, gradient in zip(parameters, gradients, strict=True) if gradient is not None]
         channels, height, width = features.shape[1:]
+        trained = *parameters, *MixBlock(channels).parameters(), *network.classifier.parameters()
         rows.append(
             {
                 "layer": str(number),
                 "features": f"{channels} × {height} × {width}",
                 "values an image": channels * height * width,
-                "parameters so far": size_of(used),
-                "AutoMix trains": size_of(
-                    (*parameters, *MixBlock(channels).parameters(), *network.classifier.parameters())
-                ),
+                "parameters so far": sum(parameter.numel() for parameter in used),
+                "AutoMix trains": sum(parameter.numel() for parameter in trained),
             }
         )
     return rows
-
-
-def size_of(parameters: Iterable[nn.Parameter]) -> int:
-    """Number of values in them."""
-    return sum(parameter.numel() for parameter in parameters)
 
 
 def layer_rows(run: TrainedRun, times: Mapping[Hashable, Sequence[float]], setting: Setting) -> list[dict[str, Any]]:

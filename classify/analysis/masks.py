@@ -42,7 +42,7 @@ def masks(
     result = Result(text=TEXT, warnings=warnings)
     if len(mixed) > 1:
         middle = min(range(len(lambdas)), key=lambda index: abs(lambdas[index] - 0.5))
-        sheet, missing = comparison_sheet(mixed, middle)
+        sheet, missing = comparison_sheet([run for run in runs if run.label in mixed], mixed, middle)
         result.warnings += missing
         caption = "Each mixed image above its mask: own blue, partner orange."
         result.pictures[f"Methods at lambda {lambdas[middle]:g}"] = (sheet, caption)
@@ -140,21 +140,17 @@ def mask_shares(run: TrainedRun, study: Study) -> tuple[list[float], list[float]
     return lambdas, [mix_at(run, images, labels, lam, seed=study.seed)[1].mean().item() for lam in lambdas]
 
 
-def comparison_sheet(mixed: dict[str, Pairs], at: int) -> tuple[Image.Image, list[str]]:
+def comparison_sheet(runs: Runs, mixed: dict[str, Pairs], at: int) -> tuple[Image.Image, list[str]]:
     """The same pairs, a column for each run, at the lambda of index ``at``; and sentences on runs of another data set."""
-    first_label, first = next(iter(mixed.items()))
-    same = {
-        label: pairs
-        for label, pairs in mixed.items()
-        if pairs.own.shape == first.own.shape and torch.allclose(pairs.own, first.own, atol=1e-3)
-    }
+    first, first_pairs = runs[0], mixed[runs[0].label]
+    same = [run.label for run in runs if run.image_source == first.image_source]
     missing = [
-        f"{label} has other test images than {first_label}, so the comparison leaves it out"
+        f"{label} has other test images than {first.label}, so the comparison leaves it out"
         for label in mixed
         if label not in same
     ]
-    by_run = (torch.stack([pairs[part][:, at] for pairs in same.values()], 1) for part in (2, 3))
-    return pair_sheet(Pairs(first.own, first.partner, *by_run), list(same)), missing
+    by_run = (torch.stack([mixed[label][part][:, at] for label in same], 1) for part in (2, 3))
+    return pair_sheet(Pairs(first_pairs.own, first_pairs.partner, *by_run), same), missing
 
 
 def pair_sheet(pairs: Pairs, names: Sequence[str]) -> Image.Image:

@@ -20,7 +20,7 @@ from mixgan.engine.command import sentence_of
 from mixgan.engine.config import read_config, run_settings
 from mixgan.engine.fingerprint import check_same_data
 from mixgan.engine.run_folder import RunFolder, load_weights, read_metrics, weights_folder
-from mixgan.ops.transforms import denormalize, normalize
+from mixgan.ops.transforms import Normalization
 
 T = TypeVar("T")
 
@@ -104,9 +104,9 @@ class TrainedRun:
 
     def new_method(self, name: str, *, mixer: dict[str, Any] | None = None, options: dict[str, Any]) -> Method:
         """A method with initial weights on a new network like the run's."""
-        classes, (mean, std) = len(self.classes), self.moments
-        network = build_network(self.metadata["network"], num_classes=classes, in_channels=len(mean))
-        method = build_method(name, network, num_classes=classes, mixer=mixer, options=options, mean=mean, std=std)
+        classes, moments = len(self.classes), {key: tuple(self.metadata[key]) for key in ("mean", "std")}
+        network = build_network(self.metadata["network"], num_classes=classes, in_channels=len(moments["mean"]))
+        method = build_method(name, network, num_classes=classes, mixer=mixer, options=options, **moments)
         return method.to(self.device)
 
     @cached_property
@@ -135,18 +135,14 @@ class TrainedRun:
             method.network.load_state_dict(self.trained_network.state_dict())
         return method.eval()
 
-    @property
-    def moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation of each channel, of images in 0..1."""
-        return tuple(self.metadata["mean"]), tuple(self.metadata["std"])
-
-    def normalise(self, images: Tensor) -> Tensor:
-        """(B,C,H,W) in 0..1, as the network takes them."""
-        return normalize(images, *self.moments)
+    @cached_property
+    def normalise(self) -> Normalization:
+        """Of images (B,C,H,W) in 0..1, as the network takes them; ``normalise.undo`` gives pictures again."""
+        return Normalization(self.metadata["mean"], self.metadata["std"]).to(self.device)
 
     def as_pictures(self, images: Tensor) -> Tensor:
         """Undo ``normalise``."""
-        return denormalize(images, *self.moments)
+        return self.normalise.undo(images)
 
     @property
     def image_source(self) -> tuple[object, ...]:

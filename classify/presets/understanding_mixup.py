@@ -2,18 +2,16 @@
 
 from classify.presets.table import Settings, Table
 
-#: V-A.
-CIFAR = {
-    "epochs": 200,
+SGD = {
     "batch_size": 128,
     "lr": 0.1,
     "momentum": 0.9,
     "nesterov": True,
     "weight_decay": 1e-4,
     "schedule": "steps",
-    "lr_drops": (0.5, 0.75),
-    "normalise": "mean",
 }
+#: V-A.
+CIFAR = {**SGD, "epochs": 200, "lr_drops": (0.5, 0.75), "normalise": "mean"}
 #: V-A: divided by 10 after 30, 60 and 80 of 90 epochs.
 IMAGENET = {"epochs": 90, "batch_size": 256, "lr_drops": (30 / 90, 60 / 90, 80 / 90), "normalise": "mean-std"}
 
@@ -50,16 +48,7 @@ MULTI_SAMPLE_TABLES = {
     "multi-sample-table1": Table(
         source="Multi-Sample, table 1",
         networks={"cifar10": ("resnet56",)},
-        common={
-            "epochs": 100,
-            "batch_size": 128,
-            "lr": 0.1,
-            "momentum": 0.9,
-            "nesterov": True,
-            "weight_decay": 1e-4,
-            "schedule": "steps",
-            "lr_drops": (0.4, 0.6, 0.8),
-        },
+        common={**SGD, "epochs": 100, "lr_drops": (0.4, 0.6, 0.8)},
         methods={
             "mixup-x": {"mixer": {"image_range": (0.0, 1.0)}},
             "mixup-l": {"mixer": {"label_range": (0.0, 1.0)}},
