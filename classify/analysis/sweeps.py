@@ -338,7 +338,8 @@ def accuracy_plot(rows: Sequence[Mapping[str, Any]], *, title: str, x_label: str
     axes = plot.axes[0]
     for line, own in zip(list(axes.lines), points.values(), strict=True):
         line.set_marker("o")
-        axes.errorbar(*zip(*own, strict=True), fmt="none", ecolor=line.get_color(), capsize=3)
+        x, y, deviations = zip(*own, strict=True)
+        axes.errorbar(x, y, deviations, fmt="none", ecolor=line.get_color(), capsize=3)
     axes.set_xticks(list(places.values()), [f"{value:g}" for value in values])
     axes.margins(x=0.05, y=0.12)
     return plot

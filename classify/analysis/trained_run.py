@@ -104,9 +104,9 @@ class TrainedRun:
 
     def new_method(self, name: str, *, mixer: dict[str, Any] | None = None, options: dict[str, Any]) -> Method:
         """A method with initial weights on a new network like the run's."""
-        classes, moments = len(self.classes), {key: tuple(self.metadata[key]) for key in ("mean", "std")}
-        network = build_network(self.metadata["network"], num_classes=classes, in_channels=len(moments["mean"]))
-        method = build_method(name, network, num_classes=classes, mixer=mixer, options=options, **moments)
+        classes, (mean, std) = len(self.classes), (tuple(self.metadata[key]) for key in ("mean", "std"))
+        network = build_network(self.metadata["network"], num_classes=classes, in_channels=len(mean))
+        method = build_method(name, network, num_classes=classes, mixer=mixer, options=options, mean=mean, std=std)
         return method.to(self.device)
 
     @cached_property
