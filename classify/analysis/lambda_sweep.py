@@ -39,7 +39,8 @@ def lambda_sweep(runs: Runs, study: Study, *, pairs: AtLeast1 = 500, steps: AtLe
     for label, sweep in sweeps.items():
         accuracies = {name: (lambdas, sweep[name]) for name in ACCURACIES}
         title = f"{label}: accuracy for either image and for both"
-        result.add_lines(title, accuracies, x_label=X_LABEL, y_label="share of the pairs")
+        plot = result.add_lines(title, accuracies, x_label=X_LABEL, y_label="share of the pairs")
+        plot.axes[0].set_ylim(0, 1)
     for name, (title, unit) in COMPARED.items():
         lines = {label: (lambdas, sweep[name]) for label, sweep in sweeps.items()}
         result.add_lines(title, lines, x_label=X_LABEL, y_label=unit)
