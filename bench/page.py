@@ -15,7 +15,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:] = [str(HERE.parent)] + [path for path in sys.path if Path(path or ".").resolve() != HERE]
 
-from bench.gpu_round import Stage, bench, run_stage  # noqa: E402 - bench is in no installed package
+from bench.gpu_round import PATIENCE, Stage, bench, run_stage  # noqa: E402 - bench is in no installed package
 from mixgan.engine.command import run_command  # noqa: E402
 from mixgan.engine.config import Settings, read_options  # noqa: E402
 
@@ -42,7 +42,7 @@ CHAPTERS = (
     ("fid", "Evaluation", 180, "--quick", "--quick --parts distance",
      "The commands as users run them, on the same folders and weights."),
     ("data", "Training images", 100, "--counts 1000 --seconds 3 --rounds 3",
-     "--counts 8 --side 64 --seconds 1 --rounds 1",
+     "--counts 300 --side 64 --seconds 1 --rounds 1 --commands classify",
      "From memory and from disk; larger sets and more machines are in [scaling.md](scaling.md)."),
     ("ops", "Image operations", 40, "--repeats 11", "--repeats 1 --least-ms 0.1",
      "torch's way beside Kornia's; [ops.md](ops.md) says which one is used where, and why."),
@@ -74,12 +74,13 @@ def stages(work: Path, *, tiny: bool) -> list[tuple[str, str, Stage]]:
 def main(argv: Sequence[str]) -> None:
     """The command."""
     options, _ = read_options(Options, argv, prog="bench/page.py")
-    end, page, failed = time.monotonic() + BUDGET, [HEAD], []
+    patience, page, failed = PATIENCE if options.tiny else 1, [HEAD], []
+    end = time.monotonic() + patience * BUDGET
     with tempfile.TemporaryDirectory() as folder:
         work, log = Path(folder), options.output.with_suffix(".log")
         for title, text, stage in stages(work, tiny=options.tiny):
             print(f"{title} ...", flush=True)
-            result = run_stage(stage, stage.seconds, end - time.monotonic(), log)
+            result = run_stage(stage, patience * stage.seconds, end - time.monotonic(), log)
             print(f"{result['outcome']}, {result['seconds']:.0f} s", flush=True)
             table = work / f"{stage.name}.md"
             page += [f"## {title}\n", f"{text}\n"]
