@@ -27,25 +27,23 @@ HEAD = """# Benchmarks
 date, commit and machine. mixgan and its peers take turns in one run; figures are medians, with ratios beside them, and a goal
 where there is one. `pip install -e '.[bench]'` installs the peers. `bench/gpu_round.py` measures on a GPU.
 """
-#: Script, title, time limit in seconds, flags, those of a rehearsal, and what to know about the table.
+#: Name, title, time limit in seconds, flags, those of a rehearsal (none: bench/gpu_round.py --check has it), and what to know.
 CHAPTERS = (
-    ("mixing", "Mixing", 270, "--repeats 5 --compile", "--methods mixup,cutmix --repeats 1 --least-ms 1 --batch-size 4",
+    ("mixing", "Mixing", 270, "--repeats 5 --compile", "",
      "Images and targets of a batch, with the methods' defaults."),
-    ("gan", "MixCycleGAN's step", 130, "--sizes 64 128 --repeats 3",
-     "--sizes 64 --variants none --precisions bf16 --repeats 1",
+    ("gan", "MixCycleGAN's step", 130, "--sizes 64 128 --repeats 3", "",
      "One pair of images a step. A CPU with AMX multiplies bfloat16 eight times as fast as float32, one with AVX-512 BF16 "
      "twice as fast: there the convolutions alone set a limit near 2 x."),
-    ("classify", "Classifiers' step", 190,
-     "--repeats 3 --variants fp32 bf16+channels-last --methods-variant bf16+channels-last",
-     "--parts methods --methods lamix --network conv9:width=8 --batch-size 4 --images 8 --repeats 1",
+    ("classify", "Classifiers' step", 180,
+     "--repeats 3 --variants fp32 bf16+channels-last --methods-variant bf16+channels-last", "",
      "PreAct ResNet-18. With a clean loss PuzzleMix's second pass is free; any clean loss doubles a step of `erm`."),
-    ("fid", "Evaluation", 180, "--quick", "--quick --parts distance",
+    ("fid", "Evaluation", 200, "--images 120", "",
      "The commands as users run them, on the same folders and weights."),
+    ("ops", "Image operations", 40, "--repeats 11", "--repeats 1 --least-ms 0.1",
+     "torch's way beside Kornia's; [ops.md](ops.md) says which one is used where, and why."),
     ("data", "Training images", 100, "--counts 1000 --seconds 3 --rounds 3",
      "--counts 300 --side 64 --seconds 1 --rounds 1 --commands classify",
      "From memory and from disk; larger sets and more machines are in [scaling.md](scaling.md)."),
-    ("ops", "Image operations", 40, "--repeats 11", "--repeats 1 --least-ms 0.1",
-     "torch's way beside Kornia's; [ops.md](ops.md) says which one is used where, and why."),
     ("gan-compiled", "MixCycleGAN's step, compiled", 170,
      "--compile --sizes 64 --precisions bf16 --variants mixcyclegan --repeats 3", "",
      "`--compile` on a CPU; the row names the seconds that the first step takes."),

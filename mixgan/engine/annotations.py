@@ -5,11 +5,11 @@ import json
 import math
 import operator
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ AtLeast1 = Annotated[int, Range(least=1)]
 Above0 = Annotated[float, Range(above=0)]
 Probability = Annotated[float, Range(least=0, most=1)]
 BelowOne = Annotated[float, Range(least=0, below=1)]
+Weight = Annotated[float, Range(least=0)]
 Seed = Annotated[int, Range(least=0, below=2**32)]  # numpy takes no others
 
 KINDS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text", Path: "a path"}
@@ -110,6 +111,13 @@ def _simple(value: Any, kind: type, flag: str) -> Any:
     except ValueError:  # a text that is not a number
         pass
     raise ValueError(f"{flag} must be {KINDS[kind]}, got {value!r}")
+
+
+def check_arguments(function: Callable[..., Any], given: Mapping[str, Any]) -> None:
+    """ValueError for an argument that does not fit its annotation, such as one out of range or not among the choices."""
+    for name, hint in get_type_hints(function, include_extras=True).items():
+        if name in given:
+            convert(given[name], hint, name)
 
 
 def convert_options(values: Mapping[str, Any], known: Mapping[str, inspect.Parameter], prefix: str) -> dict[str, Any]:

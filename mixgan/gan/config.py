@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from mixgan.data.domains import Preprocess
-from mixgan.engine.annotations import Above0, AtLeast0, AtLeast1, BelowOne, Probability, Range
+from mixgan.engine.annotations import Above0, AtLeast0, AtLeast1, BelowOne, Probability, Range, Weight
 from mixgan.engine.command import print_once
 from mixgan.engine.config import CommandLine, CommonSettings
 from mixgan.gan.losses import DReal, DTerm, GanKind, Mixing, check_pairs, form
 from mixgan.gan.networks import Norm, Patch, Upsample
 
 AtLeast2 = Annotated[int, Range(least=2)]  # test images: fewer have no covariance
-Weight = Annotated[float, Range(least=0)]
 
 
 @dataclass(kw_only=True)

@@ -8,7 +8,7 @@ Radford et al. 2015, in ``mixgan.gan.dcgan_networks``.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mixgan.engine.accelerator import main_first, on_main, seeded_generator, synchronise_buffers
+from mixgan.engine.annotations import Above0, BelowOne, check_arguments
 from mixgan.engine.checkpoint import read_trainer
 from mixgan.engine.config import run_settings, to_json
 from mixgan.engine.ema import MovingAverage
@@ -42,7 +43,7 @@ from mixgan.gan.evaluation import (
 from mixgan.gan.losses import DTerm, GanKind, check_pairs, discriminator_loss, gan_loss, generator_loss, realness
 from mixgan.gan.mixcyclegan import check_precision, update
 from mixgan.gan.report import write_page
-from mixgan.gan.train import Training
+from mixgan.gan.train import Training, arguments_of
 from mixgan.gan.weights import init_networks
 from mixgan.mixing import Plan, build_mixer
 from mixgan.ops.transforms import to_bytes, to_signed
@@ -87,16 +88,13 @@ class DCGAN:
         *,
         accelerator: Accelerator | None = None,
         mixing: DcganMixing = "mixup",
-        alpha: float = 1.0,
+        alpha: Above0 = 1.0,
         d_term: DTerm = "replace",
         gan_loss: GanKind = "bce",
-        ema: float = 0.0,
-        lr: float = 2e-4,
+        ema: BelowOne = 0.0,
+        lr: Above0 = 2e-4,
     ) -> None:
-        choices_of = (("mixing", mixing, DcganMixing), ("d_term", d_term, DTerm), ("gan_loss", gan_loss, GanKind))
-        for name, value, choices in choices_of:
-            if value not in get_args(choices):
-                raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(get_args(choices))}")
+        check_arguments(DCGAN.__init__, locals())
         check_pairs(gan_loss, mixing)
         self.accelerator = accelerator or Accelerator()
         check_precision(self.accelerator)
@@ -300,17 +298,7 @@ def train(settings: DcganSettings) -> dict[str, Any]:
     generator, discriminator = Generator(latent=settings.latent, **shape), Discriminator(**shape)
     if settings.init_from and not run.resumes:
         init_networks({"G": generator, "D": discriminator}, settings.init_from)
-    model = DCGAN(
-        generator,
-        discriminator,
-        accelerator=accelerator,
-        mixing=settings.mixing,
-        alpha=settings.alpha,
-        d_term=settings.d_term,
-        gan_loss=settings.gan_loss,
-        ema=settings.ema,
-        lr=settings.lr,
-    )
+    model = DCGAN(generator, discriminator, accelerator=accelerator, **arguments_of(DCGAN, settings))
     if model.average:
         run.register_for_checkpointing("average", model.average)
     extractors = main_first(

@@ -14,7 +14,7 @@ As in CycleGAN's code, G_A translates A to B, G_B translates B to A, D_A discrim
 
 from contextlib import ExitStack
 from functools import partial, reduce
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -23,6 +23,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
 from mixgan.engine.accelerator import seeded_generator
+from mixgan.engine.annotations import Above0, AtLeast0, AtLeast1, BelowOne, Probability, Weight, check_arguments
 from mixgan.engine.ema import MovingAverage
 from mixgan.gan.losses import (
     DReal,
@@ -178,71 +179,45 @@ class MixCycleGAN:
         *,
         accelerator: Accelerator | None = None,
         mixing: Mixing = "mixcyclegan",
-        alpha: float = 1.0,
-        d_alpha: float | None = None,
+        alpha: Above0 = 1.0,
+        d_alpha: Above0 | None = None,
         shared_lambda: bool = True,
-        h_prob: float = 0.5,
-        unstitched: float | None = None,
+        h_prob: Probability = 0.5,
+        unstitched: Probability | None = None,
         d_term: DTerm | None = None,
-        d_weight: float = 1.0,
+        d_weight: Weight = 1.0,
         d_layer: int | str = 0,
         d_real: DReal = "target",
         gan_loss: GanKind = "lsgan",
-        cycle_weight: float = 10.0,
-        identity_weight: float = 0.5,
-        r1: float = 0.0,
-        r2: float = 0.0,
-        r_every: int = 1,
-        pool_size: int = 50,
+        cycle_weight: Weight = 10.0,
+        identity_weight: Weight = 0.5,
+        r1: Weight = 0.0,
+        r2: Weight = 0.0,
+        r_every: AtLeast1 = 1,
+        pool_size: AtLeast0 = 50,
         seed: int = 0,
-        ema: float = 0.0,
-        clip_grad: float | None = None,
-        lr: float = 2e-4,
+        ema: BelowOne = 0.0,
+        clip_grad: Above0 | None = None,
+        lr: Above0 = 2e-4,
         optimizer_g: Optimizer | None = None,
         optimizer_d: Optimizer | None = None,
     ) -> None:
-        choices = (("mixing", mixing, Mixing), ("d_real", d_real, DReal), ("gan_loss", gan_loss, GanKind))
-        for name, value, allowed in (*choices, *([("d_term", d_term, DTerm)] if d_term else [])):
-            if value not in get_args(allowed):
-                raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(get_args(allowed))}")
+        check_arguments(MixCycleGAN.__init__, locals())
         d_term, unstitched = form(mixing, d_term, unstitched, d_real=d_real, d_layer=d_layer, gan_loss=gan_loss)
         if d_alpha is not None and shared_lambda:
             raise ValueError(f"d_alpha={d_alpha} is for the discriminators' own lambdas: use shared_lambda=False")
-        if not 0 <= unstitched <= 1:
-            raise ValueError(f"unstitched must be in [0, 1], got {unstitched}")
-        if not 0 <= ema < 1:
-            raise ValueError(f"ema must be in [0, 1), got {ema}")
-        if clip_grad is not None and not clip_grad > 0:
-            raise ValueError(f"clip_grad must be above 0 or None, got {clip_grad}")
-        self.clip_grad = clip_grad
-        if r_every < 1:
-            raise ValueError(f"r_every must be at least 1, got {r_every}")
-        weights = {
-            "cycle_weight": cycle_weight,
-            "identity_weight": identity_weight,
-            "d_weight": d_weight,
-            "r1": r1,
-            "r2": r2,
-        }
-        for name, weight in weights.items():
-            if not weight >= 0:
-                raise ValueError(f"{name} must not be negative, got {weight}")
 
         self.accelerator = accelerator or Accelerator()
         check_precision(self.accelerator)
         self.mixing, self.gan_loss, self.shared_lambda, self.unstitched = mixing, gan_loss, shared_lambda, unstitched
-        self.cycle_weight, self.identity_weight = cycle_weight, identity_weight
+        self.cycle_weight, self.identity_weight, self.clip_grad = cycle_weight, identity_weight, clip_grad
         self.d_weight, self.d_real, self.r1, self.r2, self.r_every = d_weight, d_real, r1, r2, r_every
         self.steps = 0
         self.alpha, self.d_alpha = alpha, alpha if d_alpha is None else d_alpha
         self.stitches, d_mixer = VARIANTS[mixing]
         self.stitcher = build_mixer("mixup-hv", num_classes=1, alpha=alpha, h_prob=h_prob)
-        mixers = {
-            None: None,
-            "mixup-hv": self.stitcher,
-            "mixup": build_mixer("mixup", num_classes=1, alpha=self.d_alpha),
-        }
-        self.d_mixer = mixers[d_mixer]
+        interpolation = build_mixer("mixup", num_classes=1, alpha=self.d_alpha)
+        self.d_mixer = {None: None, "mixup-hv": self.stitcher, "mixup": interpolation}[d_mixer]
         separate = self.d_mixer is None or mixing == "consistency" or d_term == "add"
         #: the parts of a discriminator's batch
         self.d_parts = (["mixed"] if self.d_mixer else []) + (["real", "fake"] if separate else [])

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any, get_args
 
 from accelerate import Accelerator
@@ -152,32 +153,12 @@ def build_model(settings: GanSettings, accelerator: Accelerator, *, initialise: 
     if settings.compile:
         for network in (*generators, *discriminators):
             network.compile()
-    return MixCycleGAN(
-        *generators,
-        *discriminators,
-        accelerator=accelerator,
-        mixing=settings.mixing,
-        alpha=settings.alpha,
-        d_alpha=settings.d_alpha,
-        shared_lambda=settings.shared_lambda,
-        h_prob=settings.h_prob,
-        unstitched=settings.unstitched,
-        d_term=settings.d_term,
-        d_real=settings.d_real,
-        d_weight=settings.d_weight,
-        d_layer=settings.d_layer,
-        gan_loss=settings.gan_loss,
-        cycle_weight=settings.cycle_weight,
-        identity_weight=settings.identity_weight,
-        r1=settings.r1,
-        r2=settings.r2,
-        r_every=settings.r_every,
-        clip_grad=settings.clip_grad,
-        pool_size=settings.pool_size,
-        seed=settings.seed,
-        ema=settings.ema,
-        lr=settings.lr,
-    )
+    return MixCycleGAN(*generators, *discriminators, accelerator=accelerator, **arguments_of(MixCycleGAN, settings))
+
+
+def arguments_of(method: type, settings: GanSettings | DcganSettings) -> dict[str, Any]:
+    """The settings that a GAN takes as keywords of the same name."""
+    return {name: getattr(settings, name) for name in signature(method).parameters if name in settings.field_names()}
 
 
 def decay(optimizer: Optimizer, loader: DomainLoader, settings: GanSettings) -> LambdaLR:

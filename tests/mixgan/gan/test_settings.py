@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from inspect import signature
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +11,9 @@ import torch
 from PIL import Image
 
 from mixgan.engine.config import to_json
-from mixgan.gan.config import PAPER, QUICK, GanSettings, settings_from
+from mixgan.gan.config import PAPER, QUICK, DcganSettings, GanSettings, settings_from
+from mixgan.gan.dcgan import DCGAN
+from mixgan.gan.mixcyclegan import MixCycleGAN
 from mixgan.gan.train import decay
 
 
@@ -178,3 +181,20 @@ class TestSchedule:
 
     def test_accumulated_batches_make_an_epoch_shorter(self):
         assert self.rates(7, epochs=2, accumulation_steps=3) == [1.0, 1.0, 0.5, 0.5]
+
+
+@pytest.mark.parametrize(("method", "settings"), [(MixCycleGAN, GanSettings), (DCGAN, DcganSettings)])
+def test_every_option_of_a_gan_is_a_flag_of_its_command(method: type, settings: type):
+    own = {
+        "self",
+        "G_A",
+        "G_B",
+        "D_A",
+        "D_B",
+        "generator",
+        "discriminator",
+        "accelerator",
+        "optimizer_g",
+        "optimizer_d",
+    }
+    assert set(signature(method.__init__).parameters) - own <= set(settings.field_names())
