@@ -26,7 +26,7 @@ from torch import Tensor, nn
 HERE = Path(__file__).resolve().parent
 sys.path[:] = [str(HERE.parent)] + [path for path in sys.path if Path(path or ".").resolve() != HERE]
 
-from bench.timing import as_markdown, in_words, machine  # noqa: E402 - bench is in no installed package
+from bench.timing import NOT_INSTALLED, as_markdown, in_words, machine  # noqa: E402 - bench is in no installed package
 from mixgan.data.tiles import make_tiles  # noqa: E402
 from mixgan.engine.accelerator import available_cores, set_threads  # noqa: E402
 from mixgan.engine.command import run_command  # noqa: E402
@@ -36,6 +36,7 @@ from mixgan.evaluate.features import INCEPTION  # noqa: E402
 
 COLUMNS = ("what", "value", "off", "images/s", "without start-up", "start-up", "peak memory", "mixgan is", "goal")
 SIZE, BATCH = 256, 50
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 NOTES = (
     "Weights are random (He-initialised), in the published file's place; images are synthetic tiles. No cache is used.",
     "images/s are of both folders and the whole process. Start-up is the same with two images a folder. A process runs once.",
@@ -55,6 +56,10 @@ class Options(Settings):
     """Images in both folders together."""
     threads: int = 0
     """CPU threads of each side; 0: all cores."""
+    parts: str = "peers,distance"
+    """peers: the table; distance: the distance and its interval alone."""
+    dims: int = 2048
+    """Features of the part distance; half as many of each set."""
     markdown: Path | None = None
     """A file to write the table to."""
     peer: str | None = None
@@ -70,15 +75,20 @@ def _pytorch_fid(folders: Sequence[Path], weights: Path) -> float:
     from pytorch_fid.fid_score import get_activations
     from pytorch_fid.inception import InceptionV3
 
-    network = InceptionV3([3])
-    features = [get_activations(sorted(folder.iterdir()), network, BATCH, num_workers=0) for folder in folders]
+    network = InceptionV3([3]).to(DEVICE)
+    features = [get_activations(sorted(folder.iterdir()), network, BATCH, 2048, DEVICE, 0) for folder in folders]
     return frechet_distance_from_features(*map(torch.from_numpy, features))
 
 
 def _torch_fidelity(folders: Sequence[Path], weights: Path) -> float:
     from torch_fidelity import calculate_metrics
 
-    how = {"feature_extractor_weights_path": str(weights), "batch_size": BATCH, "cuda": False, "cache": False}
+    how = {
+        "feature_extractor_weights_path": str(weights),
+        "batch_size": BATCH,
+        "cuda": DEVICE.type == "cuda",
+        "cache": False,
+    }
     first, second = map(str, folders)
     return calculate_metrics(input1=first, input2=second, fid=True, verbose=False, **how)["frechet_inception_distance"]
 
@@ -86,12 +96,12 @@ def _torch_fidelity(folders: Sequence[Path], weights: Path) -> float:
 def _torchmetrics(folders: Sequence[Path], weights: Path) -> float:
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    metric = FrechetInceptionDistance(feature=2048, feature_extractor_weights_path=str(weights))
+    metric = FrechetInceptionDistance(feature=2048, feature_extractor_weights_path=str(weights)).to(DEVICE)
     for folder, real in zip(folders, (True, False), strict=True):
         files = sorted(folder.iterdir())
         for start in range(0, len(files), BATCH):
             images = np.stack([np.asarray(Image.open(path)) for path in files[start : start + BATCH]])
-            metric.update(torch.from_numpy(images).permute(0, 3, 1, 2), real=real)
+            metric.update(torch.from_numpy(images).permute(0, 3, 1, 2).to(DEVICE), real=real)
     return float(metric.compute())
 
 
@@ -99,7 +109,7 @@ def _clean_fid(folders: Sequence[Path], weights: Path) -> float:
     from cleanfid.fid import get_folder_features
     from cleanfid.inception_pytorch import InceptionV3
 
-    cpu, network = torch.device("cpu"), InceptionV3([3], resize_input=False).eval()
+    network = InceptionV3([3], resize_input=False).eval().to(DEVICE)
 
     def features_of(pixels: Tensor) -> Tensor:  # 2 * (x / 256) - 1 is the (x - 128) / 128 of its TorchScript network
         return network(pixels / 256)[0].flatten(1)
@@ -108,7 +118,7 @@ def _clean_fid(folders: Sequence[Path], weights: Path) -> float:
         "model": features_of,
         "num_workers": 0,
         "batch_size": BATCH,
-        "device": cpu,
+        "device": DEVICE,
         "mode": "clean",
         "verbose": False,
     }
@@ -170,15 +180,19 @@ def measure(home: Path, images: int, threads: int) -> tuple[dict[str, tuple[Proc
     weights = home / "torch" / "hub" / "checkpoints" / INCEPTION.names[0]
     write_random_weights(weights)
     environment = os.environ | {"TORCH_HOME": str(home / "torch"), "OMP_NUM_THREADS": str(threads)}
-    missing = [name for name, (module, *_) in PEERS.items() if importlib.util.find_spec(module) is None]
-    found = {}
-    for name in [*OURS, *(name for name in PEERS if name not in missing)]:
+    absent = [name for name, (module, *_) in PEERS.items() if importlib.util.find_spec(module) is None]
+    found, missing = {}, [f"{name}: {NOT_INSTALLED}" for name in absent]
+    for name in [*OURS, *(name for name in PEERS if name not in absent)]:
         print(f"measuring {name}", file=sys.stderr, flush=True)
-        runs = []
-        for paths in (few, folders):
-            result = home / "result.json"
-            runs.append(run_process(command(name, paths, result, threads), environment, result))
-        found[name] = runs[0], runs[1]
+        runs, result = [], home / "result.json"
+        try:
+            for paths in (few, folders):
+                runs.append(run_process(command(name, paths, result, threads), environment, result))
+            found[name] = runs[0], runs[1]
+        except ValueError as error:
+            if name in OURS:
+                raise
+            missing.append(f"{name}: {str(error).splitlines()[-1]}")
     return found, missing
 
 
@@ -202,7 +216,7 @@ def rows_of(found: dict[str, tuple[Process, Process]], missing: Sequence[str], i
             f"≥ {in_words(goal)}" if (goal := OURS.get(name)) and fastest else "",
         ]
         rows.append(Cells(tuple(cells)))
-    return rows + [Cells((f"{name}: not installed", *[""] * (len(COLUMNS) - 1))) for name in missing]
+    return rows + [Cells((text, *[""] * (len(COLUMNS) - 1))) for text in missing]
 
 
 @dataclass(frozen=True)
@@ -215,10 +229,11 @@ class Cells:
         return self.texts
 
 
-def distance_lines(count: int = 1000, dims: int = 2048) -> list[str]:
+def distance_lines(dims: int) -> list[str]:
     """Seconds of the distance alone beside scipy's matrix root, and of the interval."""
     from scipy.linalg import sqrtm
 
+    count = dims // 2
     spread = torch.rand(dims, generator=torch.Generator().manual_seed(0))
     draws = [torch.randn(5 * count, dims, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2)]
     real, fake = ((draw * spread + 0.1).relu() for draw in draws)
@@ -236,8 +251,9 @@ def distance_lines(count: int = 1000, dims: int = 2048) -> list[str]:
     interval = timed(lambda: frechet_interval(real, fake, estimate=1.0))
     return [
         f"The distance of {count} and {count} features, {dims} dims: {ours:.3g} s, scipy's matrix root {root:.3g} s: "
-        f"{in_words(root / ours)} (goal: 100 x)",
-        f"The default interval of {5 * count} and {5 * count} features: {interval:.3g} s (goal: 20 s)",
+        f"{in_words(root / ours)}" + " (goal: 100 x)" * (dims == 2048),
+        f"The default interval of {5 * count} and {5 * count} features: {interval:.3g} s"
+        + " (goal: 20 s)" * (dims == 2048),
     ]
 
 
@@ -285,14 +301,19 @@ def main(argv: Sequence[str]) -> None:
         value = PEERS[options.peer][1]([Path(folder) for folder in (options.folders or "").split(",")], weights)
         options.markdown.write_text(json.dumps({"fd": value}))
         return
+    parts = options.parts.split(",")
+    if unknown := {*parts} - {"peers", "distance"}:
+        raise ValueError(f"--parts must be peers, distance or both, got {', '.join(unknown)}")
     if options.images < 20:
         raise ValueError(f"--images must be at least 20, got {options.images}")
-    with TemporaryDirectory() as home:
-        found, missing = measure(Path(home), options.images, options.threads or available_cores())
-    rows = rows_of(found, missing, options.images)
-    print("measuring the distance", file=sys.stderr, flush=True)
-    head = [f"python bench/fid.py {shlex.join(argv)}".strip(), *machine(torch.device("cpu"))]
-    text = as_markdown(head, rows, [*distance_lines(), *NOTES], columns=COLUMNS)
+    rows: list[Cells] = []
+    if "peers" in parts:
+        with TemporaryDirectory() as home:
+            found, missing = measure(Path(home), options.images, options.threads or available_cores())
+        rows = rows_of(found, missing, options.images)
+    head = [f"python bench/fid.py {shlex.join(argv)}".strip(), *machine(DEVICE)]
+    lines = distance_lines(options.dims) if "distance" in parts else []
+    text = as_markdown(head, rows, [*lines, *(NOTES if rows else ())], columns=COLUMNS)
     print(text)
     if options.markdown is not None:
         options.markdown.write_text(text)

@@ -88,7 +88,7 @@ def first_part(options: Options, work: Path, tiny: bool) -> list[Stage]:
         mixers = {"mixers": "--methods mixup,cutmix --repeats 1 --least-ms 1 --batch-size 4"}
         training = "--network conv9:width=8 --max-steps 2 --batch-size 8 --train-count 16 --eval-count 50"
         methods = "--methods lamix --network conv9:width=8 --batch-size 4 --images 8 --repeats 1"
-        evaluation = "--images 20 --threads 1"
+        evaluation = "--parts distance --dims 64"
     else:
         common = "--device cuda --compile --repeats 7 --methods mixup,cutmix,fmix,resizemix"
         mixers = {  # PuzzleMix's peers take float32 only
@@ -101,7 +101,7 @@ def first_part(options: Options, work: Path, tiny: bool) -> list[Stage]:
             "--weight-decay 5e-4 --warmup 0.1 --schedule cosine --eval-every-epochs 20 --eval-batch-size 1000"
         )
         methods = "--methods-variant bf16+channels-last --images 1000"
-        evaluation = "--images 400"
+        evaluation = "--parts peers --images 400"
     data = "cifar10" if (options.data_root / "cifar10").is_dir() else "tiles"
     small, *large = (bench("mixing", name, work, 70, flags) for name, flags in mixers.items())
     training = f"--dataset {data} --method cutmix --mix-prob 0.5 {training}"

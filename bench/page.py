@@ -38,7 +38,7 @@ CHAPTERS = (
      "--repeats 3 --variants fp32 bf16+channels-last --methods-variant bf16+channels-last", "",
      "PreAct ResNet-18. With a clean loss PuzzleMix's second pass is free; any clean loss doubles a step of `erm`."),
     ("fid", "Evaluation", 200, "--images 120", "",
-     "The commands as users run them, on the same folders and weights."),
+     "The commands as users run them, on the same folders and weights; `--images 1000`, the default, takes ten minutes."),
     ("ops", "Image operations", 40, "--repeats 11", "--repeats 1 --least-ms 0.1",
      "torch's way beside Kornia's; [ops.md](ops.md) says which one is used where, and why."),
     ("data", "Training images", 100, "--counts 1000 --seconds 3 --rounds 3",

@@ -28,7 +28,7 @@ def test_rows_name_the_peers_that_are_missing_and_judge_against_the_fastest(monk
         "torch-fidelity": (few, Process(1.001, 12.0, 2**31)),
     }
     monkeypatch.setattr(fid, "version", lambda name: "1.2")
-    rows = [row.cells() for row in fid.rows_of(found, ["clean-fid"], 24)]
+    rows = [row.cells() for row in fid.rows_of(found, ["clean-fid: not installed"], 24)]
     assert {len(row) for row in rows} == {len(fid.COLUMNS)}
     assert rows[0] == ("mixgan", "1", "0.0e+00", "4", "5", "2 s", "1024 MiB", "2 x faster", "≥ 2 x faster")
     assert rows[1][7:] == ("3 x faster", "≥ 5 x faster")
@@ -68,3 +68,25 @@ def test_a_process_is_measured_and_a_failure_quoted(tmp_path):
 def test_wrong_options_are_quoted():
     with pytest.raises(ValueError, match="--images must be at least 20, got 3"):
         fid.main(["--images", "3"])
+
+
+def test_the_distance_alone_and_a_peer_that_fails(tmp_path, capsys, monkeypatch):
+    path = tmp_path / "table.md"
+    fid.main(["--parts", "distance", "--dims", "16", "--threads", "1", "--markdown", str(path)])
+    assert path.read_text() in capsys.readouterr().out
+    assert "The distance of 8 and 8 features, 16 dims" in path.read_text()
+    with pytest.raises(ValueError, match="--parts must be peers, distance or both, got speed"):
+        fid.main(["--parts", "speed"])
+    monkeypatch.setattr(fid, "SIZE", 32)
+    monkeypatch.setattr(fid, "write_random_weights", lambda path: None)
+    monkeypatch.setattr(fid, "PEERS", {"one": ("json", None, "mixgan"), "two": ("no_such_module", None, "mixgan")})
+
+    def run(words, environment, result):
+        if "one" in words:
+            raise ValueError("python failed: long\nout of luck")
+        return Process(1.0, 2.0, 3)
+
+    monkeypatch.setattr(fid, "run_process", run)
+    found, missing = fid.measure(tmp_path, 20, 1)
+    assert [*found] == [*fid.OURS]
+    assert missing == ["two: not installed: pip install '.[bench]'", "one: out of luck"]
