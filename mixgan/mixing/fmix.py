@@ -3,7 +3,16 @@
 import torch
 from torch import Tensor
 
-from mixgan.mixing.mixer import BetaMixer, Fidelity, Plan, check_fidelity, check_positive, image_size, paired_plan
+from mixgan.mixing.mixer import (
+    BetaMixer,
+    Fidelity,
+    Plan,
+    check_fidelity,
+    check_positive,
+    image_size,
+    is_eager_cpu,
+    paired_plan,
+)
 from mixgan.mixing.sampling import Draws
 
 
@@ -15,6 +24,7 @@ class FMix(BetaMixer):
     Args:
         alpha: lambda ~ Beta(alpha, alpha), above 0.
         decay: how fast high frequencies fade; larger makes smoother edges.
+        shared_field: one field for the batch, which every sample cuts at its own lambda; much faster on large images.
         fidelity: "formula", or "published" for the masks of the authors' code: it takes the noise's rows 0 and 1 for the real
             and imaginary parts, so its fields have only the frequencies 0 and 1 along the rows. (That code also rounds
             lam*H*W up or down at random and weighs labels with lambda as drawn; here both go by the nearest pixel count.)
@@ -28,19 +38,21 @@ class FMix(BetaMixer):
         num_classes: int,
         alpha: float = 1.0,
         decay: float = 3.0,
+        shared_field: bool = False,
         fidelity: Fidelity = "formula",
         per_batch: bool = False,
     ) -> None:
         super().__init__(num_classes=num_classes, alpha=alpha, per_batch=per_batch)
         self.decay, self.fidelity = check_positive("decay", decay), check_fidelity(fidelity)
+        self.shared_field = shared_field
 
     def build_plan(self, images: Tensor, saliency: Tensor | None, lam: Tensor | None, draws: Draws) -> Plan:
         """The largest values of the field are own."""
         size, count = image_size(images), len(images)
         field = inverse_real(self.spectrum(size, draws), size)
-        masks = count if lam is not None else len(field)  # with a drawn and shared lambda one mask serves all
+        shared = self.per_batch and lam is None  # with a drawn and shared lambda one mask serves all
         lam = self.draw_lambda(draws) if lam is None else lam
-        mask, share = top_share(field, lam[:masks])
+        mask, share = top_share(field, lam[:1] if shared else lam)
         return paired_plan(lam, draws.partner(), share.expand(count), mask.expand(count, -1, -1, -1))
 
     def spectrum(self, size: tuple[int, int], draws: Draws) -> Tensor:
@@ -48,11 +60,12 @@ class FMix(BetaMixer):
         vertical = torch.fft.fftfreq(size[0], device=draws.device)
         if self.fidelity == "formula":
             horizontal = torch.fft.rfftfreq(size[1], device=draws.device)
-            amplitude = amplitudes(vertical, horizontal, size, self.decay)
-            return torch.view_as_complex(draws.normal(*amplitude.shape, 2) * amplitude[..., None])
-        horizontal = torch.fft.fftfreq(size[1], device=draws.device)[: size[1] // 2 + 1 + size[1] % 2]
-        amplitude = amplitudes(vertical[:2], horizontal, size, self.decay)
-        return torch.complex(*(draws.normal(*amplitude.shape, 2) * amplitude[..., None]).unbind(1))
+        else:
+            vertical = vertical[:2]
+            horizontal = torch.fft.fftfreq(size[1], device=draws.device)[: size[1] // 2 + 1 + size[1] % 2]
+        amplitude = amplitudes(vertical, horizontal, size, self.decay)[..., None]
+        noise = draws.normal(*amplitude.shape[:2], 2, shared=self.shared_field).mul_(amplitude)
+        return torch.view_as_complex(noise) if self.fidelity == "formula" else torch.complex(*noise.unbind(1))
 
 
 def amplitudes(vertical: Tensor, horizontal: Tensor, size: tuple[int, int], decay: float) -> Tensor:
@@ -77,11 +90,18 @@ def top_share(field: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
     """
     size = field.shape[-2:]
     pixels = size[0] * size[1]
-    count = torch.round(share * pixels)
-    # Half of a sort will do: pick the largest values, or where these are the most, the smallest for the partner.
-    few = (count <= pixels / 2)[:, None]
-    picked = torch.where(few, count[:, None], pixels - count[:, None])
-    order = (field.flatten(1) * torch.where(few, 1.0, -1.0)).topk(pixels // 2, 1).indices
-    inside = (torch.arange(pixels // 2, device=order.device) < picked).float()  # by rank: ties cannot change the count
-    mask = torch.zeros(len(order), pixels, device=order.device).scatter(1, order, inside)
-    return torch.where(few, mask, 1.0 - mask).view(-1, 1, *size), count / pixels
+    least = ranked(field.flatten(1), torch.round(share * pixels).long())
+    mask = field.new_empty(len(share), *size)
+    torch.ge(field, least.view(-1, 1, 1), out=mask)  # as numbers: a third of the time of a bool mask and its conversion
+    return mask[:, None], mask.mean((1, 2))
+
+
+def ranked(values: Tensor, rank: Tensor) -> Tensor:
+    """(B,): the rank-th largest, for ranks (B,) in 0..N, of the values of each row (B,N) or of one row for all; infinite for 0."""
+    if is_eager_cpu(values) and len(values) == len(rank):
+        # The host may see the ranks: a selection for each row takes a tenth of a sort.
+        infinite = values.new_full((), torch.inf)
+        picks = zip(values, (values.shape[1] + 1 - rank).tolist(), strict=True)
+        return torch.stack([row.kthvalue(place).values if place <= len(row) else infinite for row, place in picks])
+    ordered = torch.nn.functional.pad(values.sort(1, descending=True).values, (1, 0), value=torch.inf)
+    return ordered.expand(len(rank), -1).gather(1, rank[:, None])[:, 0]

@@ -44,7 +44,9 @@ class Plan:
         sources: (B,M) int64, the samples that go into each mixed sample; column 0 is the sample itself.
         weights: (B,M) float32, the label weights of the sources; rows sum to 1.
         mask: (B,1,H,W) float32 in [0,1], the share of the own image at every pixel, or None where no mask exists.
-        geometry: where pixels come from, for the methods that move them (their docstrings give the shape), else None.
+        geometry: where pixels come from, for the methods that move them (their docstrings give the shape); the box (B,4) int64
+            of the methods that paste one, top, bottom, left, right, bottom and right exclusive, which the mask shows too (who
+            changes the mask of a plan sets it to None); else None.
         choice: what a method chose on the host (a composite's method, a block count), else None.
     """
 
@@ -259,7 +261,7 @@ class Mixer(nn.Module):
 
     def mix_pixels(self, images: Tensor, plan: Plan, others: Tensor | None) -> Tensor:
         """``mix_images`` on checked tensors (B,C,h,w) or (B,C,D,h,w); methods that are more than a mask override this."""
-        partner = images[plan.partner] if others is None else others
+        partner = take_samples(images, plan.partner) if others is None else others
         if self.moves_pixels:
             images, partner = self.move_pixels(images, partner, plan)
         # A partner taken from the batch is a new tensor of the batch's pixels.
@@ -388,15 +390,32 @@ def blend(own: Tensor, partner: Tensor, mask: Tensor, *, reuse: bool = False) ->
     """
     if not own.is_floating_point():
         return mix_label_map(own, partner, mask)
-    if mask.shape[-2:] != own.shape[-2:]:
+    constant = mask.stride()[-2:] == (0, 0)  # as constant_mask makes it
+    if constant:
+        mask = mask[..., :1, :1]
+    elif mask.shape[-2:] != own.shape[-2:]:
         mask = resize(mask, image_size(own), mode="area")  # keeps the mean where the sizes divide
     mask = spread_over_slices(mask.to(own.dtype), own)
     if mask.requires_grad:
         return torch.lerp(partner, own, mask)  # the gradient of a learned mask needs both images at every pixel
     # On a CPU selecting takes ten times as long as mixing, so look first; lerp copies finite pixels exactly.
-    if is_eager_cpu(own) and all_finite(own) and (reuse or all_finite(partner)):
+    if is_eager_cpu(own) and (
+        (constant and bool(((mask > 0) & (mask < 1)).all())) or (all_finite(own) and (reuse or all_finite(partner)))
+    ):
         return partner.lerp_(own, mask) if reuse else torch.lerp(partner, own, mask)
-    return torch.where(mask == 1, own, torch.where(mask == 0, partner, torch.lerp(partner, own, mask)))
+    mixed = torch.lerp(partner, own, mask)
+    if is_traced() or mixed.requires_grad:
+        return torch.where(mask == 1, own, torch.where(mask == 0, partner, mixed))
+    torch.where(mask == 0, partner, mixed, out=mixed)  # in place: no third batch
+    return torch.where(mask == 1, own, mixed, out=mixed)
+
+
+def take_samples(images: Tensor, index: Tensor) -> Tensor:
+    """images[index] for (B,C,...) in their memory format; copying whole images is much faster than indexing on a CPU."""
+    channels_last = images.movedim(1, -1)
+    if images.is_contiguous() or not channels_last.is_contiguous():
+        return images.index_select(0, index)
+    return channels_last.index_select(0, index).movedim(-1, 1)
 
 
 def constant_mask(lam: Tensor, size: tuple[int, int]) -> Tensor:
@@ -411,13 +430,19 @@ def image_size(images: Tensor) -> tuple[int, int]:
 
 def is_eager_cpu(values: Tensor) -> bool:
     """Whether values can be looked at without waiting for a device and without breaking a graph that is being traced."""
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._functorch.maybe_current_level()
-    return type(values) is Tensor and values.device.type == "cpu" and not traced
+    return type(values) is Tensor and values.device.type == "cpu" and not is_traced()
+
+
+def is_traced() -> bool:
+    """Whether torch.compile, a trace or a function transform is at work, which cannot look at values or write to given memory."""
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return traced or torch._C._functorch.maybe_current_level() is not None
 
 
 def all_finite(values: Tensor) -> bool:
     """Whether a CPU tensor has no NaN and no inf; a sum is the fastest look. False for finite values that overflow it."""
-    return math.isfinite(values.detach().sum(dtype=torch.promote_types(values.dtype, torch.float32)).item())
+    dtype = values.dtype if values.dtype == torch.bfloat16 else torch.promote_types(values.dtype, torch.float32)
+    return math.isfinite(values.detach().sum(dtype=dtype).item())
 
 
 def checked_lambda(lam: Tensor, count: int) -> Tensor:

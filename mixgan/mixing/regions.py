@@ -14,6 +14,7 @@ from mixgan.mixing.mixer import (
     check_range,
     constant_mask,
     image_size,
+    is_eager_cpu,
     paired_plan,
 )
 from mixgan.mixing.sampling import Draws
@@ -22,7 +23,36 @@ from mixgan.mixing.sampling import Draws
 Box = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
-class CutMix(BetaMixer):
+#: image size in numbers from which on an eager CPU copies the boxes of a batch one by one: about 100 x 100 RGB pixels
+LARGE = 2**15
+
+
+class BoxMixer(BetaMixer):
+    """Base of the methods that paste a box of the partner: a subclass defines ``box``.
+
+    Where the host sees the boxes, in eager calls on a CPU, large images are copied once and only the boxes written; elsewhere
+    the mask selects. Both give the same bits.
+    """
+
+    def box(self, lam: Tensor, size: tuple[int, int], draws: Draws) -> Box:
+        """The boxes for lambda (B,), or one box for all where draws are shared."""
+        raise NotImplementedError(f"{type(self).__name__} defines no box()")
+
+    def build_plan(self, images: Tensor, saliency: Tensor | None, lam: Tensor | None, draws: Draws) -> Plan:
+        """All but the box is own."""
+        lam = self.draw_lambda(draws) if lam is None else lam
+        size = image_size(images)
+        box = self.box(lam, size, draws)
+        return boxed_plan(lam, draws.partner(), box, size)
+
+    def mix_pixels(self, images: Tensor, plan: Plan, others: Tensor | None) -> Tensor:
+        """The partner inside the box."""
+        if plan.geometry is None or not can_paste(images, plan, others):
+            return super().mix_pixels(images, plan, others)
+        return paste(images, plan, others)
+
+
+class CutMix(BoxMixer):
     """Pastes a box of the partner: area 1-lam around a uniform centre, clipped; labels by the clipped area.
 
     Args:
@@ -31,9 +61,44 @@ class CutMix(BetaMixer):
 
     source = "Yun et al. 2019; AutoMix 2"
 
-    def draw(self, lam: Tensor, size: tuple[int, int], draws: Draws) -> tuple[Tensor, Tensor]:
+    def box(self, lam: Tensor, size: tuple[int, int], draws: Draws) -> Box:
         """r_x ~ U(0, W), r_y ~ U(0, H), r_w = W sqrt(1 - lam), r_h = H sqrt(1 - lam)."""
-        return outside_box(centred_box(1.0 - lam, *random_centre(size, draws), size), size)
+        return centred_box(1.0 - lam, *random_centre(size, draws), size)
+
+
+def boxed_plan(
+    lam: Tensor, partner: Tensor, box: Box, size: tuple[int, int], *, own_weight: Tensor | None = None
+) -> Plan:
+    """The plan of pairs whose partners (B,) show in a box; own labels weigh what it leaves of the area, or ``own_weight`` (B,)."""
+    mask, share = outside_box(box, size)
+    return paired_plan(lam, partner, share if own_weight is None else own_weight, mask, geometry=torch.stack(box, 1))
+
+
+def can_paste(images: Tensor, plan: Plan, others: Tensor | None) -> bool:
+    """Whether copying the boxes (B,4) of a plan one by one is possible and faster than selecting by its mask."""
+    assert plan.mask is not None
+    learned = torch.is_grad_enabled() and (images.requires_grad or (others is not None and others.requires_grad))
+    same_size = image_size(images) == image_size(plan.mask)
+    return is_eager_cpu(images) and not learned and same_size and images[0].numel() >= LARGE
+
+
+def paste(images: Tensor, plan: Plan, others: Tensor | None, *, scaled: bool = False) -> Tensor:
+    """A copy of images (B,C,...,H,W) with the partners' pixels in the plan's boxes, or the whole partners ``scaled`` into them."""
+    assert plan.geometry is not None
+    height, width = image_size(images)
+    sources, mixed = images if others is None else others, images.clone()
+    partners = plan.partner.tolist() if others is None else range(len(images))
+    for image, partner, (top, bottom, left, right) in zip(mixed, partners, plan.geometry.tolist(), strict=True):
+        if bottom <= top or right <= left:
+            continue
+        shown = sources[partner]
+        if scaled:
+            rows, columns = (torch.arange(side) for side in (bottom - top, right - left))
+            shown = shown.index_select(-2, rows * height // (bottom - top))
+            image[..., top:bottom, left:right] = shown.index_select(-1, columns * width // (right - left))
+        else:
+            image[..., top:bottom, left:right] = shown[..., top:bottom, left:right]
+    return mixed
 
 
 def random_centre(size: tuple[int, int], draws: Draws) -> tuple[Tensor, Tensor]:
@@ -74,11 +139,11 @@ def outside_box(box: Box, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     # A product of lines is much faster than comparing every pixel.
     in_rows = ((rows >= top[:, None]) & (rows < bottom[:, None])).float()
     in_columns = ((columns >= left[:, None]) & (columns < right[:, None])).float()
-    mask = 1.0 - in_rows[:, None, :, None] * in_columns[:, None, None, :]
+    mask = torch.addcmul(in_rows.new_ones(()), in_rows[:, None, :, None], in_columns[:, None, None, :], value=-1)
     return mask, 1.0 - (bottom - top) * (right - left) / float(size[0] * size[1])
 
 
-class MixupH(BetaMixer):
+class MixupH(BoxMixer):
     """Stitches two images side by side: the left P = floor(lam*W) columns are own (Eq. 2).
 
     Args:
@@ -96,10 +161,13 @@ class MixupH(BetaMixer):
         self.fidelity = check_fidelity(fidelity)
         self.label_follows_mask = fidelity == "formula"
 
-    def draw(self, lam: Tensor, size: tuple[int, int], draws: Draws) -> tuple[Tensor, Tensor]:
+    def build_plan(self, images: Tensor, saliency: Tensor | None, lam: Tensor | None, draws: Draws) -> Plan:
         """Cut every sample in its direction."""
-        mask, share = stitch_mask(lam, self.horizontal(draws), size)
-        return mask, share if self.fidelity == "formula" else lam
+        size = image_size(images)
+        lam = self.draw_lambda(draws) if lam is None else lam
+        box, share = stitch_box(lam, self.horizontal(draws), size)
+        weight = share if self.fidelity == "formula" else lam
+        return boxed_plan(lam, draws.partner(), box, size, own_weight=weight)
 
     def horizontal(self, draws: Draws) -> Tensor:
         """(B,) bool: which samples are stitched side by side; here all."""
@@ -156,28 +224,29 @@ class MixupHC(MixupHV):
         alpha, h_prob, fidelity: as in ``MixupHV``.
     """
 
-    def draw(self, lam: Tensor, size: tuple[int, int], draws: Draws) -> tuple[Tensor, Tensor]:
+    def build_plan(self, images: Tensor, saliency: Tensor | None, lam: Tensor | None, draws: Draws) -> Plan:
         """The stitch with probability h_prob, else the constant mask."""
+        size = image_size(images)
+        lam = self.draw_lambda(draws) if lam is None else lam
         stitched = self.horizontal(draws)
-        mask, share = stitch_mask(lam, torch.ones_like(stitched), size)
-        mask = torch.where(stitched.view(-1, 1, 1, 1), mask, constant_mask(lam, size))
-        return mask, torch.where(stitched, share, lam) if self.fidelity == "formula" else lam
+        box, share = stitch_box(lam, torch.ones_like(stitched), size)
+        mask = torch.where(stitched.view(-1, 1, 1, 1), outside_box(box, size)[0], constant_mask(lam, size))
+        weight = torch.where(stitched, share, lam) if self.fidelity == "formula" else lam
+        return paired_plan(lam, draws.partner(), weight, mask)
 
 
-def stitch_mask(lam: Tensor, horizontal: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Masks (B,1,H,W) of 0 and 1 for lambda (B,), and their means (B,), P/W or P/H (Understanding Mixup, Eq. 2).
+def stitch_box(lam: Tensor, horizontal: Tensor, size: tuple[int, int]) -> tuple[Box, Tensor]:
+    """The partner's part for lambda (B,), and the share left to the own image (B,), P/W or P/H (Understanding Mixup, Eq. 2).
 
     Where ``horizontal`` (B,) the left P = floor(lam * W) columns are own; elsewhere the upper P = floor(lam * H) rows are.
     """
     length = torch.where(horizontal, size[1], size[0])
     cut = torch.floor(lam * length).long()
-    # One of the two is the whole side.
-    rows = torch.arange(size[0], device=lam.device) < torch.where(horizontal, size[0], cut)[:, None]
-    columns = torch.arange(size[1], device=lam.device) < torch.where(horizontal, cut, size[1])[:, None]
-    return rows.float()[:, None, :, None] * columns.float()[:, None, None, :], cut / length
+    bottom, right = (torch.full_like(cut, side) for side in size)
+    return (torch.where(horizontal, 0, cut), bottom, torch.where(horizontal, cut, 0), right), cut / length
 
 
-class StitchRect(BetaMixer):
+class StitchRect(BoxMixer):
     """Pastes a rectangle of the partner, of area about 1-lam and random shape, at the same place fully inside the image.
 
     The paper draws it (Fig. 4c) without a formula. Here: height (1-lam)^u * H and width (1-lam)^(1-u) * W with u ~ U(0, 1),
@@ -189,12 +258,12 @@ class StitchRect(BetaMixer):
 
     source = "Understanding Mixup IV-A, Fig. 4c"
 
-    def draw(self, lam: Tensor, size: tuple[int, int], draws: Draws) -> tuple[Tensor, Tensor]:
-        """All but a random rectangle is own."""
+    def box(self, lam: Tensor, size: tuple[int, int], draws: Draws) -> Box:
+        """A random rectangle of the partner."""
         area, u = 1.0 - lam, draws.uniform()
         height = torch.round(area**u * size[0]).long()
         width = torch.round(area ** (1.0 - u) * size[1]).long()
-        return outside_box(random_box(height, width, size, draws), size)
+        return random_box(height, width, size, draws)
 
 
 class ResizeMix(Mixer):
@@ -233,9 +302,13 @@ class ResizeMix(Mixer):
         else:
             height, width = (torch.floor(tau * side).long() for side in size)
             box = random_box(height, width, size, draws)
-        mask, share = outside_box(box, size)
-        drawn = 1.0 - tau**2 if lam is None else lam
-        return paired_plan(drawn, draws.partner(), share, mask, geometry=torch.stack(box, 1))
+        return boxed_plan(1.0 - tau**2 if lam is None else lam, draws.partner(), box, size)
+
+    def mix_pixels(self, images: Tensor, plan: Plan, others: Tensor | None) -> Tensor:
+        """The whole partner inside the box."""
+        if can_paste(images, plan, others):
+            return paste(images, plan, others, scaled=True)
+        return super().mix_pixels(images, plan, others)
 
     def move_pixels(self, own: Tensor, partner: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
         """The partners, resized into their boxes."""

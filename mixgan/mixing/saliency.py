@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from mixgan.mixing.mixer import BetaMixer, Plan, image_size, paired_plan
-from mixgan.mixing.regions import centred_box, outside_box
+from mixgan.mixing.mixer import Plan, image_size
+from mixgan.mixing.regions import BoxMixer, boxed_plan, centred_box
 from mixgan.mixing.sampling import Draws
 from mixgan.ops.filters import binomial_blur, box_sums, integral_image
 from mixgan.ops.transforms import gray_levels
@@ -148,7 +148,7 @@ def _scaled_to_255(values: Tensor) -> Tensor:
     return torch.floor(255 * values / values.amax((2, 3), keepdim=True).clamp(min=1))
 
 
-class SaliencyMix(BetaMixer):
+class SaliencyMix(BoxMixer):
     """Pastes a box of the partner at the same place: area 1-lam around the partner's most salient pixel, clipped.
 
     Labels by the clipped area. Needs ``saliency=`` (B,H,W) of the images, e.g. ``static_saliency`` as in the paper; a partner
@@ -169,8 +169,7 @@ class SaliencyMix(BetaMixer):
         lam = self.draw_lambda(draws) if lam is None else lam
         partner = draws.partner()
         row, column = peak(saliency[partner[:1] if self.per_batch else partner])
-        mask, share = outside_box(centred_box(1.0 - lam, row, column, size), size)
-        return paired_plan(lam, partner, share, mask)
+        return boxed_plan(lam, partner, centred_box(1.0 - lam, row, column, size), size)
 
 
 def peak(saliency: Tensor) -> tuple[Tensor, Tensor]:

@@ -54,9 +54,9 @@ class Draws:
         """(B,*shape) int64: independent random permutations of 0..n-1 along the last axis, of length n."""
         return self._spread(self._unit(*shape).argsort(-1))
 
-    def normal(self, *shape: int) -> Tensor:
+    def normal(self, *shape: int, shared: bool = False) -> Tensor:
         """(B,*shape) float32 from N(0, 1); (1,*shape) where shared, so that what is made of it is computed only once."""
-        return torch.randn(self._drawn_count(), *shape, device=self.device, **self._source)
+        return torch.randn(1 if shared else self._drawn_count(), *shape, device=self.device, **self._source)
 
     def beta(self, alpha: float) -> Tensor:
         """(B,) float32 from Beta(alpha, alpha), safe for any alpha > 0.

@@ -1,11 +1,14 @@
 """FMix. Oracles: the inverse Fourier sum written as cosines, and the published construction in numpy, on the same noise."""
 
+import itertools
+import math
+
 import numpy as np
 import pytest
 import torch
 
 from mixgan.mixing import build_mixer
-from mixgan.mixing.fmix import inverse_real, top_share
+from mixgan.mixing.fmix import inverse_real, ranked, top_share
 from mixgan.mixing.sampling import Draws
 
 SIZES = [(16, 16), (12, 10), (9, 7), (10, 15)]
@@ -76,10 +79,37 @@ def test_only_published_fields_are_limited_to_two_frequencies_along_the_rows():
         assert ((above < 1e-4) == limited).all()
 
 
-def test_ties_do_not_change_the_count():
-    mask, share = top_share(torch.zeros(1, 5, 4), torch.tensor([0.3, 0.9]))
-    assert mask.sum((1, 2, 3)).tolist() == [6, 18]
-    torch.testing.assert_close(share, torch.tensor([0.3, 0.9]))
+def test_pixels_that_tie_with_the_last_count_all():
+    field = torch.tensor([[0.0, 3.0, 1.0, 1.0, 2.0, -1.0]]).view(1, 2, 3)
+    mask, share = top_share(field.expand(3, -1, -1), torch.tensor([0.0, 0.5, 1.0]))
+    assert mask.flatten(1).tolist() == [[0.0] * 6, [0.0, 1.0, 1.0, 1.0, 1.0, 0.0], [1.0] * 6]
+    torch.testing.assert_close(share, torch.tensor([0.0, 4 / 6, 1.0]))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_selected_ranks_are_those_of_a_sort(compiled):
+    values = torch.randn(6, 50, generator=torch.Generator().manual_seed(0))
+    rank = torch.tensor([0, 1, 25, 26, 49, 50])
+    found = torch.compile(ranked, backend="eager")(values, rank) if compiled else ranked(values, rank)
+    expected = [math.inf if k == 0 else sorted(row.tolist())[-k] for row, k in zip(values, rank.tolist(), strict=True)]
+    assert found.tolist() == expected
+
+
+def test_a_shared_field_is_cut_at_each_samples_lambda():
+    mixer = build_mixer("fmix", num_classes=2, shared_field=True)
+    plan = mixer.plan(torch.zeros(6, 1, 16, 16), generator=torch.Generator().manual_seed(0))
+    assert plan.drawn.unique().numel() == 6
+    torch.testing.assert_close(plan.lam, torch.round(plan.drawn * 256) / 256)
+    # masks of one field are nested, and with one sample they are those of the ordinary form
+    for first, second in itertools.pairwise(plan.mask[plan.drawn.argsort()]):
+        assert (second >= first).all()
+    alone = [
+        build_mixer("fmix", num_classes=2, shared_field=shared).plan(
+            torch.zeros(1, 1, 16, 16), generator=torch.Generator().manual_seed(0)
+        )
+        for shared in (False, True)
+    ]
+    assert torch.equal(alone[0].mask, alone[1].mask)
 
 
 def test_per_batch_shares_the_mask():

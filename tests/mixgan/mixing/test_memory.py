@@ -1,0 +1,73 @@
+"""How much memory mixing takes: the mixed batch and at most one more. Oracle: the storages that every operation leaves alive."""
+
+import math
+import weakref
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from mixgan.mixing import build_mixer, list_mixers
+
+# Methods that move pixels one by one, and how many int64 indices of every pixel they hold.
+INDICES = {"resizemix": 1.1, "patchshuffle": 3}
+# Its table of moves has a fixed size, many times these few small images.
+WITHOUT_LIMIT = {"puzzlemix"}
+
+
+class PeakBytes(TorchDispatchMode):
+    """The most bytes that tensors made inside it, and still alive, hold at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.made, self.peak = [], 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        given = storages(tree_leaves((args, kwargs)))
+        result = func(*args, **(kwargs or {}))
+        views = given.keys() - self.alive().keys()  # of what was made before
+        self.made += [weakref.ref(t) for pointer, t in tensors(tree_leaves(result)) if pointer not in views]
+        self.peak = max(self.peak, sum(self.alive().values()))
+        return result
+
+    def alive(self):
+        return storages(ref() for ref in self.made)
+
+
+def tensors(values):
+    return [(value.untyped_storage().data_ptr(), value) for value in values if isinstance(value, torch.Tensor)]
+
+
+def storages(values):
+    """Bytes by address."""
+    return {pointer: value.untyped_storage().nbytes() for pointer, value in tensors(values)}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", [name for name in list_mixers() if name not in WITHOUT_LIMIT])
+def test_a_mixed_batch_takes_at_most_one_more_and_its_masks(name, dtype):
+    mixer = build_mixer(name, num_classes=8)
+    saliency = {"saliency": torch.rand(8, 128, 128)} if mixer.saliency_kind else {}
+    labels, pixels = torch.arange(8), 8 * 128 * 128
+    # small images, on which the mask selects; large ones, into which boxes are copied; with a NaN, which is to stay in its place
+    for shape, bad in (((8, 1, 128, 128), 0.5), ((8, 3, 128, 128), 0.5), ((8, 3, 128, 128), math.nan)):
+        images = torch.rand(shape).to(dtype)
+        images[0, 0, 0, 0] = bad
+        with PeakBytes() as memory:
+            mixer.mix(images, labels, **saliency)
+        masks = pixels * (4 + images.element_size() + 1)  # the plan's, that of the images' type, one of booleans
+        more = MORE.get(name, 0.02) * 3 * pixels * 4
+        assert memory.peak <= 2 * images.nbytes + masks + more
+        assert memory.peak >= images.nbytes or mixer.mix_images(images, mixer.plan(images, **saliency)) is images
+
+
+def test_the_counter_counts_what_is_alive():
+    with PeakBytes() as memory:
+        first = torch.zeros(100)
+        first[:50].add_(1)
+        second = first + 1
+        del first
+        third = second + torch.ones(100)
+    assert memory.peak == 1200
+    assert third.sum() == 250
