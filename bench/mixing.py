@@ -20,10 +20,9 @@ HERE = Path(__file__).resolve().parent
 sys.path[:] = [str(HERE.parent)] + [path for path in sys.path if Path(path or ".").resolve() != HERE]
 
 from bench import published_mixing as published  # noqa: E402 - bench is in no installed package
-from bench.timing import Comparison, Peer, as_markdown, compare, machine  # noqa: E402
-from mixgan.engine.accelerator import set_threads  # noqa: E402
+from bench.timing import Comparison, Peer, TimingOptions, as_markdown, compare, machine  # noqa: E402
 from mixgan.engine.command import run_command  # noqa: E402
-from mixgan.engine.config import Settings, read_options  # noqa: E402
+from mixgan.engine.config import read_options  # noqa: E402
 from mixgan.mixing import build_mixer, list_mixers, static_saliency  # noqa: E402
 from mixgan.mixing.comixup import assign_blocks, assignment_objective  # noqa: E402
 from mixgan.mixing.puzzle_solver import solve_labels  # noqa: E402
@@ -45,39 +44,33 @@ NOTES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Settings):
+class Options(TimingOptions):
     """Time mixgan's mixing methods side by side with installed peers."""
 
     batch_size: int = 128
     """Images a batch; even, as timm needs it."""
     image_size: int = 32
     """Side of the square images in pixels; a multiple of 16, as the published PuzzleMix needs it."""
-    threads: int = 0
-    """CPU threads; 0: all cores."""
-    repeats: int = 15
-    """Turns over which medians are taken."""
-    least_ms: float = 20.0
-    """A call that is shorter is repeated within a turn until this time is reached."""
     methods: str = "all"
     """all, or names separated by commas."""
     compile: bool = False
     """Time mixup and CutMix through torch.compile too."""
-    device: Literal["cpu", "cuda"] = "cpu"
-    """Where images are."""
+    quick: bool = False
+    """Few and short turns, and PuzzleMix with 8 x 8 blocks only: all of it in at most three minutes on two idle cores."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Data type of the images; bfloat16 works for mixup, cutmix, fmix, resizemix and the methods without peers."""
-    markdown: Path | None = None
-    """A file to write the table to."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What every row mixes: images (B,3,S,S) in [0,1], labels (B,) int64, saliency (B,S,S), and whether to compile too."""
+    """What every row mixes: images (B,3,S,S) in [0,1], labels (B,) int64, saliency (B,S,S); whether to compile too; PuzzleMix's
+    block counts."""
 
     images: Tensor
     labels: Tensor
     saliency: Tensor
     compile: bool
+    block_counts: tuple[int, ...] = BLOCK_COUNTS
 
     @property
     def goal_ms(self) -> float | None:
@@ -91,8 +84,9 @@ def make_batch(options: Options) -> Batch:
     coarse = torch.rand(options.batch_size, 4, 8, 8, generator=generator)
     smooth = F.interpolate(coarse, options.image_size, mode="bicubic").clamp(0, 1).to(options.device)
     labels = torch.randint(CLASSES, (options.batch_size,), generator=generator).to(options.device)
+    counts = (8,) if options.quick else BLOCK_COUNTS
     images = smooth[:, :3].contiguous().to(getattr(torch, options.dtype))
-    return Batch(images, labels, smooth[:, 3].clamp(min=0.1) ** 4, options.compile)
+    return Batch(images, labels, smooth[:, 3].clamp(min=0.1) ** 4, options.compile, counts)
 
 
 def ours(name: str, batch: Batch, *, compiled: bool = False, **settings: object) -> Callable[[], object]:
@@ -174,11 +168,13 @@ def mixup_or_cutmix(name: str, batch: Batch) -> Iterator[Comparison]:
 
 
 def fmix(batch: Batch) -> Iterator[Comparison]:
-    """Against one published mask a batch, and one a sample."""
-    for form, masks, goal in (("batch", 1, 1 / 1.5), ("sample", len(batch.images), 3)):
+    """Against one published mask a batch, and one a sample, of one field for all and of their own."""
+    forms = (("per batch", {"per_batch": True}, 1, 1 / 1.5), ("per sample", {}, len(batch.images), 4))
+    for form, settings, masks, goal in forms:
         text = f"masks drawn: {masks}"
         peer = written_anew(text, "numpy", goal, published.fmix, batch.images, batch.labels, masks=masks)
-        yield Comparison(f"fmix, per {form}", ours("fmix", batch, per_batch=masks == 1), (peer,), batch.goal_ms)
+        yield Comparison(f"fmix, {form}", ours("fmix", batch, **settings), (peer,), batch.goal_ms)
+    yield Comparison("fmix, per sample, shared field", ours("fmix", batch, shared_field=True), goal_ms=batch.goal_ms)
 
 
 def resizemix(batch: Batch) -> Iterator[Comparison]:
@@ -208,11 +204,11 @@ def saliencymix(batch: Batch) -> Iterator[Comparison]:
 def puzzlemix(batch: Batch) -> Iterator[Comparison]:
     """The whole method, and its labels alone, for every block count."""
     data, function = (batch.images, batch.labels, batch.saliency), published.puzzlemix
-    for n in BLOCK_COUNTS:
-        peer = written_anew("a cut for every sample", "gco-wrapper", 20 if n == 16 else 5, function, *data, n=n)
+    for n in batch.block_counts:
+        peer = written_anew("a cut for every sample", "gco-wrapper", {8: 15, 16: 20}.get(n, 5), function, *data, n=n)
         yield Comparison(f"puzzlemix, {n} x {n} blocks", ours("puzzlemix", batch, blocks=(n,)), (peer,))
     partner = torch.randperm(len(batch.images), device=batch.images.device)
-    for n in BLOCK_COUNTS:
+    for n in batch.block_counts:
         beta = published.PUZZLE_BETA / n / 16
         settings = {"lam": 0.5, "beta": beta, "eta": published.PUZZLE_ETA, "n_labels": published.PUZZLE_N_LABELS}
         smoothness = beta * published.PUZZLE_GAMMA
@@ -226,7 +222,7 @@ def comixup(batch: Batch) -> Iterator[Comparison]:
     """Against published rounds over each group, on the same problem and with the published half-and-half blocks."""
     data, function = (batch.images, batch.labels, batch.saliency), published.comixup
     peers = [
-        written_anew(form, "gco-wrapper", 5, function, *data, half_blocks=half)
+        written_anew(form, "gco-wrapper", 10, function, *data, half_blocks=half)
         for form, half in (("one image a block", False), ("half-and-half blocks too", True))
     ]
     yield Comparison("comixup, in groups of 20", ours("comixup", batch), peers, batch.goal_ms)
@@ -284,18 +280,12 @@ def chosen_methods(methods: str) -> list[str]:
 
 
 def check(options: Options) -> None:
-    """ValueError for settings that the peers or this machine cannot do."""
+    """ValueError for settings that the peers cannot do."""
     size = options.image_size
     if options.batch_size < 2 or options.batch_size % 2:
         raise ValueError(f"--batch-size must be even and at least 2, as timm needs it, got {options.batch_size}")
     if size < 16 or size % 16:
         raise ValueError(f"--image-size must be a multiple of 16, as PuzzleMix's 16 blocks need it, got {size}")
-    if options.repeats < 1:
-        raise ValueError(f"--repeats must be at least 1, got {options.repeats}")
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda: torch finds no GPU on this machine")
-    if options.markdown is not None and not options.markdown.parent.is_dir():
-        raise ValueError(f"the folder of --markdown {options.markdown} does not exist")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -303,20 +293,17 @@ def main(argv: Sequence[str]) -> None:
     options, _ = read_options(Options, argv, prog="bench/mixing.py")
     check(options)
     names = chosen_methods(options.methods)
-    set_threads(options.threads)
-    torch.manual_seed(0)
-    device, batch = torch.device(options.device), make_batch(options)
+    device, batch = options.begin(), make_batch(options)
+    turns = {"repeats": min(options.repeats, 3), "least_ms": min(options.least_ms, 5.0)} if options.quick else {}
+    turns = {"repeats": options.repeats, "least_ms": options.least_ms, **turns}
     rows = []
     for name in names:
         for comparison in comparisons(name, batch):
             print(f"timing {comparison.what}", file=sys.stderr, flush=True)
-            rows += compare(comparison, repeats=options.repeats, least_ms=options.least_ms, device=device)
+            rows += compare(comparison, device=device, **turns)
     head = [f"python bench/mixing.py {shlex.join(argv)}", *machine(device)]
     notes = [*NOTES, *([comixup_objectives(batch)] if "comixup" in names else [])]
-    text = as_markdown(head, rows, notes)
-    print(text)
-    if options.markdown is not None:
-        options.markdown.write_text(text)
+    options.finish(as_markdown(head, rows, notes))
 
 
 if __name__ == "__main__":

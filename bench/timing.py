@@ -14,14 +14,49 @@ from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 
-from mixgan.engine.accelerator import available_cores
+from mixgan.engine.accelerator import available_cores, set_threads
+from mixgan.engine.config import Settings
 
 NOT_INSTALLED = "not installed: pip install '.[bench]'"
 COLUMNS = ("what", "mixgan ms", "peer", "peer ms", "mixgan is", "goal", "reached")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimingOptions(Settings):
+    """What benchmarks of single calls have in common."""
+
+    threads: int = 0
+    """CPU threads; 0: all cores."""
+    repeats: int = 15
+    """Turns over which medians are taken."""
+    least_ms: float = 20.0
+    """A call that is shorter is repeated within a turn until this time is reached."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where images are."""
+    markdown: Path | None = None
+    """A file to write the table to."""
+
+    def begin(self) -> torch.device:
+        """The device, after threads and seed are set; ValueError for settings that this machine cannot do."""
+        if self.repeats < 1:
+            raise ValueError(f"--repeats must be at least 1, got {self.repeats}")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("--device cuda: torch finds no GPU on this machine")
+        if self.markdown is not None and not self.markdown.parent.is_dir():
+            raise ValueError(f"the folder of --markdown {self.markdown} does not exist")
+        set_threads(self.threads)
+        torch.manual_seed(0)
+        return torch.device(self.device)
+
+    def finish(self, text: str) -> None:
+        """Print the table, and write it where it is wanted."""
+        print(text)
+        if self.markdown is not None:
+            self.markdown.write_text(text)
 
 
 @dataclass(frozen=True)

@@ -291,16 +291,16 @@ class PottsGrid:
         inside[0, 0], inside[1, -1], inside[2, :, 0], inside[3, :, -1] = 0, 0, 0, 0
         self.neighbours = neighbour.flatten()
         self.tie = beta * inside.flatten()  # (4*n*n,), 0 where there is no neighbour
-        # Whole copies: broadcast along the middle, as they could be, they cost ten times what the arithmetic takes.
-        self.source = neighbour[:, None, None].expand(4, *like.shape).contiguous()
+        # A whole copy: broadcast along the middle, as it could be, it costs ten times what the arithmetic takes.
         self.bound = self.tie.view(4, 1, 1, -1).expand(4, *like.shape).contiguous()
+        self.steps = (n, -n, 1, -1)
         odd = ((place // n + place % n) % 2).flatten().bool().expand(len(like), -1)
         self.colours = (odd.contiguous(), (~odd).contiguous())
 
     def solve(self, cost: Tensor, current: Tensor) -> Tensor:
         """The cheapest of: the labels that message passing finds, one label everywhere, the current ones."""
-        found = self.settle(cost, self.marginals(cost).argmin(1))
-        same = cost.sum(2).argmin(1)[:, None].expand_as(found)
+        found = self.settle(cost, self.marginals(cost).min(1).indices)
+        same = cost.sum(2).min(1).indices[:, None].expand_as(found)
         candidates = torch.stack((found, same, current), 1)  # (G,3,n*n)
         best = self.energies(cost, candidates).argmin(1)
         return candidates.gather(1, best[:, None, None].expand(-1, 1, found.shape[1]))[:, 0]
@@ -308,11 +308,20 @@ class PottsGrid:
     def marginals(self, cost: Tensor) -> Tensor:
         """(G,m,n*n): cost of each label with the messages of the neighbours, by parallel min-sum."""
         messages = torch.zeros_like(self.bound)
+        # A neighbour's place is a step away in memory. Over an edge of the grid the step leads anywhere, but nothing is bound
+        # there and all that is sent is at least 0, so that 0 comes in.
+        most, size = self.steps[0], messages[0].numel()
+        memory = messages.new_zeros(4, size + 2 * most)
+        sent = memory[:, most:-most].view_as(messages)
+        arriving = [part[most - step :][:size] for part, step in zip(memory, self.steps, strict=True)]
+        received = torch.empty_like(messages)
         for _ in range(MESSAGES):
             # A message to a neighbour leaves out the message from it, which is that of the opposite direction.
-            sent = (cost + messages.sum(0)) - messages.unflatten(0, (2, 2)).flip(1).flatten(0, 1)
-            sent -= sent.amin(2, keepdim=True)
-            messages = torch.minimum(sent.gather(3, self.source), self.bound).lerp_(messages, DAMPING)
+            torch.sub(cost + messages.sum(0), messages.unflatten(0, (2, 2)).flip(1).flatten(0, 1), out=sent)
+            sent -= sent.min(2, keepdim=True).values
+            for parts in zip(arriving, self.bound.view(4, -1), received.view(4, -1), strict=True):
+                torch.minimum(*parts[:2], out=parts[2])
+            messages.lerp_(received, 1 - DAMPING)
         return cost + messages.sum(0)
 
     def settle(self, cost: Tensor, labels: Tensor) -> Tensor:
@@ -320,7 +329,8 @@ class PottsGrid:
         for colour in 2 * self.colours:
             around = labels.index_select(1, self.neighbours).unflatten(1, (4, -1))
             reward = self.tie.view(4, -1).expand_as(around)
-            labels = torch.where(colour, cost.scatter_add(1, around, -reward).argmin(1), labels)
+            # min finds the same places as argmin in a third of the time
+            labels = torch.where(colour, cost.scatter_add(1, around, -reward).min(1).indices, labels)
         return labels
 
     def energies(self, cost: Tensor, labels: Tensor) -> Tensor:

@@ -97,7 +97,7 @@ def top_share(field: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def ranked(values: Tensor, rank: Tensor) -> Tensor:
-    """(B,): the rank-th largest, for ranks (B,) in 0..N, of the values of each row (B,N) or of one row for all; infinite for 0."""
+    """(B,): the rank-th largest of the values of each row (B,N), or of one row for all; ranks (B,) in 0..N, infinity for 0."""
     if is_eager_cpu(values) and len(values) == len(rank):
         # The host may see the ranks: a selection for each row takes a tenth of a sort.
         infinite = values.new_full((), torch.inf)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mixgan.mixing.mixer import BetaMixer, Plan, check_probability, image_size, paired_plan
 from mixgan.mixing.puzzle_solver import solve_labels
-from mixgan.mixing.regions import take_pixels
+from mixgan.mixing.regions import same_format, take_pixels
 from mixgan.mixing.sampling import Draws
 from mixgan.ops.transforms import denormalize
 
@@ -246,6 +246,11 @@ def enlarge_blocks(values: Tensor, size: tuple[int, int]) -> Tensor:
 def move_blocks(images: Tensor, source: Tensor) -> Tensor:
     """Images (B,C,H,W) that show at every block the pixels of block source (B,m,n) int64, row * n + column, of the same image."""
     (height, width), (m, n) = images.shape[-2:], source.shape[-2:]
+    if height % m == 0 and width % n == 0:  # blocks of one size are copied whole, in half the time
+        count = torch.arange(len(images), device=images.device)[:, None] * (m * n)
+        blocks = images.unflatten(3, (n, -1)).unflatten(2, (m, -1)).permute(0, 2, 4, 1, 3, 5)  # (B,m,n,C,h,w)
+        moved = blocks.flatten(0, 2).index_select(0, (source.flatten(1) + count).flatten()).view(blocks.shape)
+        return same_format(moved.permute(0, 3, 1, 4, 2, 5).reshape(images.shape), images)
     row_of, column_of = block_of(height, m, images.device), block_of(width, n, images.device)
     # Where blocks differ in size by a pixel, a smaller one repeats its last row or column.
     row = _pixel((source // n).index_select(1, row_of), row_of[:, None], height, m)  # (B,H,n)

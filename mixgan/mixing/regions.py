@@ -69,7 +69,7 @@ class CutMix(BoxMixer):
 def boxed_plan(
     lam: Tensor, partner: Tensor, box: Box, size: tuple[int, int], *, own_weight: Tensor | None = None
 ) -> Plan:
-    """The plan of pairs whose partners (B,) show in a box; own labels weigh what it leaves of the area, or ``own_weight`` (B,)."""
+    """The plan of pairs whose partners (B,) show in a box; own labels weigh the area it leaves, or ``own_weight`` (B,)."""
     mask, share = outside_box(box, size)
     return paired_plan(lam, partner, share if own_weight is None else own_weight, mask, geometry=torch.stack(box, 1))
 
@@ -83,7 +83,7 @@ def can_paste(images: Tensor, plan: Plan, others: Tensor | None) -> bool:
 
 
 def paste(images: Tensor, plan: Plan, others: Tensor | None, *, scaled: bool = False) -> Tensor:
-    """A copy of images (B,C,...,H,W) with the partners' pixels in the plan's boxes, or the whole partners ``scaled`` into them."""
+    """A copy of images (B,C,...,H,W) with the partners' pixels in the plan's boxes, or whole partners ``scaled`` into them."""
     assert plan.geometry is not None
     height, width = image_size(images)
     sources, mixed = images if others is None else others, images.clone()

@@ -10,8 +10,8 @@ from torch.utils._pytree import tree_leaves
 
 from mixgan.mixing import build_mixer, list_mixers
 
-# Methods that move pixels one by one, and how many int64 indices of every pixel they hold.
-INDICES = {"resizemix": 1.1, "patchshuffle": 3}
+# What methods hold for every pixel beside images and masks, in units of an int64 index: indices, fmix's complex field.
+INDICES = {"resizemix": 1.1, "patchshuffle": 3, "comixup": 3, "fmix": 0.2}
 # Its table of moves has a fixed size, many times these few small images.
 WITHOUT_LIMIT = {"puzzlemix"}
 
@@ -57,8 +57,8 @@ def test_a_mixed_batch_takes_at_most_one_more_and_its_masks(name, dtype):
         with PeakBytes() as memory:
             mixer.mix(images, labels, **saliency)
         masks = pixels * (4 + images.element_size() + 1)  # the plan's, that of the images' type, one of booleans
-        more = MORE.get(name, 0.02) * 3 * pixels * 4
-        assert memory.peak <= 2 * images.nbytes + masks + more
+        indices = INDICES.get(name, 0.05) * 8 * pixels
+        assert memory.peak <= 2 * images.nbytes + masks + indices
         assert memory.peak >= images.nbytes or mixer.mix_images(images, mixer.plan(images, **saliency)) is images
 
 
