@@ -385,19 +385,16 @@ def _add_settings(page: Page, runs: Sequence[PlannedRun]) -> None:
 
 def plot_of_runs(runs: Sequence[PlannedRun], metric: str, title: str) -> "Figure":
     """A line per variant: its runs as points, their mean as a tick, its 95 % interval as a bar."""
-    from mixgan.report.plots import INK, PALETTE, line_plot
+    from mixgan.report.plots import INK, PALETTE, blank, styled
 
     values: dict[str, list[float]] = {}
     for run in runs:
-        value = run.summary().get(metric)
-        if value is not None and is_metric(metric, value):
+        if is_metric(metric, value := run.summary().get(metric)):
             values.setdefault(run.variant, []).append(value)
     spreads = [spread(own) for own in values.values()]
-    means = ([one.mean for one in spreads], range(len(spreads)))
-    plot = line_plot({"mean": means}, title=title, x_label="", y_label="")
-    plot.set_size_inches(5.6, max(2.2, 1.1 + 0.36 * len(values)))
-    for axes in plot.axes if values else ():
-        axes.lines[0].set(linestyle="", marker="|", markersize=18, markeredgewidth=2, color=INK)
+    with styled():
+        plot, axes = blank(title, "", "", size=(5.6, max(2.2, 1.1 + 0.36 * len(values))))
+        axes.plot([one.mean for one in spreads], range(len(spreads)), "|", markersize=18, markeredgewidth=2, color=INK)
         for row, (own, one) in enumerate(zip(values.values(), spreads, strict=True)):
             color, half = PALETTE[row % len(PALETTE)], one.ci95 or 0
             axes.hlines(row, one.mean - half, one.mean + half, color=color, alpha=0.35, linewidth=7)
@@ -405,12 +402,11 @@ def plot_of_runs(runs: Sequence[PlannedRun], metric: str, title: str) -> "Figure
         axes.set_yticks(range(len(values)), list(values))
         axes.set_ylim(len(values) - 0.4, -0.6)
         axes.margins(x=0.05)
-        points = [value for own in values.values() for value in own]
+        axes.grid(True, axis="x")
+        points = [value for own in values.values() for value in own] or [0.0]
         room = max(points) - min(points) or abs(points[0]) or 1.0
         (left, right), low, high = axes.get_xlim(), min(points) - room, max(points) + room
         axes.set_xlim(max(left, low), min(right, high))  # the interval of two seeds is nine deviations long
-        axes.grid(True, axis="x")
-        axes.grid(False, axis="y")
     return plot
 
 
