@@ -227,3 +227,14 @@ def test_links_lead_somewhere(page):
     targets = re.findall(r"\]\(([^)#]+)\)", page.read_text())
     missing = [target for target in targets if "://" not in target and not (page.parent / target).exists()]
     assert not missing
+
+
+def test_the_stated_floors_are_those_of_pyproject():
+    project = (ROOT / "pyproject.toml").read_text()
+    page = (ROOT / "docs" / "commands.md").read_text()
+    for package in ("torch", "torchvision"):
+        (floor,) = re.findall(rf'"{package}>=([\d.]+)"', project)
+        assert f"{package} {floor} and newer" in page
+    (python,) = re.findall(r'requires-python = ">=([\d.]+)"', project)
+    assert f"Python {python} and newer" in page
+    assert f"Python >= {python} (with torch >= " in (ROOT / "README.md").read_text()
