@@ -10,7 +10,8 @@ from setups import TRAINING, Case, Result, judged, pictures, spread, trained
 from zygote import run
 
 from classify.analysis import FIGURES
-from classify.analysis.command import AnalyzeOptions, figure_options
+from classify.analysis import options_of as figure_options
+from classify.analysis.command import AnalyzeOptions
 from classify.config import ClassifySettings, options_of
 from classify.methods import list_methods
 from mixgan.engine.annotations import Positional, Range, core, flag_of
@@ -226,7 +227,7 @@ def cases(work: Path, number: int | None) -> list[Case]:
     lines += [
         (f"analyze {{work}}/trained-classify --figures {name} --output-dir out {shlex.join(bad.words)}", bad.names)
         for name, figure in FIGURES.items()
-        for bad in of_options(figure_options([name]), seen)
+        for bad in of_options({name: figure_options(name)} if figure_options(name) else {}, seen)
         if not figure.trains or bad.words[1] not in wrong(str)  # checked by the runs that it trains
     ]
     lines += [(shlex.join(bad.words), bad.names) for bad in by_hand(ALONE)]
