@@ -12,7 +12,6 @@ from mixgan.mixing.mixer import (
     check_fidelity,
     check_probability,
     check_range,
-    constant_mask,
     image_size,
     is_eager_cpu,
     paired_plan,
@@ -70,8 +69,8 @@ def boxed_plan(
     lam: Tensor, partner: Tensor, box: Box, size: tuple[int, int], *, own_weight: Tensor | None = None
 ) -> Plan:
     """The plan of pairs whose partners (B,) show in a box; own labels weigh the area it leaves, or ``own_weight`` (B,)."""
-    mask, share = outside_box(box, size)
-    return paired_plan(lam, partner, share if own_weight is None else own_weight, mask, geometry=torch.stack(box, 1))
+    weight = share_outside(box, size) if own_weight is None else own_weight
+    return paired_plan(lam, partner, weight, outside_box(box, size), geometry=torch.stack(box, 1))
 
 
 def can_paste(images: Tensor, plan: Plan, others: Tensor | None) -> bool:
@@ -132,15 +131,20 @@ def random_box(height: Tensor, width: Tensor, size: tuple[int, int], draws: Draw
     return top, top + height, left, left + width
 
 
-def outside_box(box: Box, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Masks (B,1,H,W) float32, 0 inside the boxes and 1 outside, and the area share outside (B,), the mean of the mask."""
+def outside_box(box: Box, size: tuple[int, int]) -> Tensor:
+    """Masks (B,1,H,W) float32, 0 inside the boxes and 1 outside."""
     top, bottom, left, right = box
     rows, columns = (torch.arange(side, device=top.device) for side in size)
     # A product of lines is much faster than comparing every pixel.
     in_rows = ((rows >= top[:, None]) & (rows < bottom[:, None])).float()
     in_columns = ((columns >= left[:, None]) & (columns < right[:, None])).float()
-    mask = torch.addcmul(in_rows.new_ones(()), in_rows[:, None, :, None], in_columns[:, None, None, :], value=-1)
-    return mask, 1.0 - (bottom - top) * (right - left) / float(size[0] * size[1])
+    return torch.addcmul(in_rows.new_ones(()), in_rows[:, None, :, None], in_columns[:, None, None, :], value=-1)
+
+
+def share_outside(box: Box, size: tuple[int, int]) -> Tensor:
+    """(B,): the share of the image's area outside the boxes, the mean of ``outside_box``."""
+    top, bottom, left, right = box
+    return 1.0 - (bottom - top) * (right - left) / float(size[0] * size[1])
 
 
 class MixupH(BoxMixer):
@@ -229,8 +233,10 @@ class MixupHC(MixupHV):
         size = image_size(images)
         lam = self.draw_lambda(draws) if lam is None else lam
         stitched = self.horizontal(draws)
-        box, share = stitch_box(lam, torch.ones_like(stitched), size)
-        mask = torch.where(stitched.view(-1, 1, 1, 1), outside_box(box, size)[0], constant_mask(lam, size))
+        (_, _, cut, _), share = stitch_box(lam, torch.ones_like(stitched), size)
+        own_columns = (torch.arange(size[1], device=lam.device) < cut[:, None]).float()
+        line = torch.where(stitched[:, None], own_columns, lam[:, None])
+        mask = line[:, None, None].expand(-1, 1, *size)  # all rows are alike
         weight = torch.where(stitched, share, lam) if self.fidelity == "formula" else lam
         return paired_plan(lam, draws.partner(), weight, mask)
 
