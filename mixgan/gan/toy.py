@@ -1,7 +1,7 @@
 """Mixup's GAN experiment in two dimensions: does mixing real and generated points help a GAN to reach every mode?
 
-The toy of mixup (Zhang et al. 2018, "Stabilization of generative adversarial networks") and the smallest example of this library:
-two small networks, the losses of ``mixgan.gan.losses`` and a mixer. The variants differ in the loss of the discriminator D:
+The experiment of mixup (Zhang et al. 2018, "Stabilization of generative adversarial networks") and the smallest example of this
+library: two perceptrons, the losses of ``mixgan.gan.losses`` and a mixer. The variants differ in the discriminator's loss:
 
     none           L(D(real), 1) + L(D(fake), 0), halved
     replace        L(D(lam real + (1 - lam) fake), lam) instead: mixup's GAN, Eq. 3 of MixCycleGAN
@@ -11,6 +11,7 @@ two small networks, the losses of ``mixgan.gan.losses`` and a mixer. The variant
     relativistic   R3GAN: softplus(D(fake) - D(real)) + gamma/2 |grad D|^2 on real and on generated points
 
 L is the cross-entropy. A run is measured by the modes it reaches, the share of its points near one, and how even they are.
+All runs of a variant train at once, as networks side by side in batched matrix products.
 """
 
 import json
@@ -26,10 +27,10 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from mixgan.engine.annotations import Above0, AtLeast1, Seed
+from mixgan.engine.annotations import Above0, AtLeast1, BelowOne, Seed
 from mixgan.engine.config import Settings, read_options
 from mixgan.gan.losses import discriminator_loss, gan_loss, generator_loss, gradient_penalty
-from mixgan.mixing import build_mixer
+from mixgan.mixing import Mixup
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,7 +41,7 @@ Data = Literal["ring", "grid"]
 SIGMA, NEAR = 0.05, 4.0
 #: Generated points that are evaluated; a mode is reached by a tenth of its fair share of them.
 POINTS, REACHED = 2500, 0.1
-LATENT, HIDDEN = 2, 512
+LATENT = 2
 #: Evaluations over a run; metrics are means of the last five, as a GAN's samples move from step to step.
 EVALUATIONS, LAST = 20, 5
 
@@ -55,33 +56,37 @@ class ToyOptions(Settings):
     """all, or names separated by commas: none, replace, add, hidden, r1, relativistic."""
     data: str = "ring,grid"
     """ring, grid, or both."""
-    seeds: AtLeast1 = 2
-    """How many seeds, from --seed on; ten give narrow intervals."""
+    seeds: AtLeast1 = 5
+    """Runs of a variant, each with its own weights and points; they train at once."""
     seed: Seed = 0
-    """The first seed."""
-    steps: AtLeast1 = 600
-    """Steps of both networks."""
-    batch_size: AtLeast1 = 64
+    """Of all random numbers."""
+    steps: AtLeast1 = 4000
+    """Steps of the discriminator."""
+    d_steps: AtLeast1 = 1
+    """Steps of the discriminator for each one of the generator; 5 in mixup's paper."""
+    batch_size: AtLeast1 = 128
     """Real points, and generated ones, in a step."""
-    lr: Above0 = 5e-4
-    """Learning rate of both Adam optimizers (betas 0.5 and 0.999)."""
-    alpha: Above0 = 1.0
+    lr: Above0 = 1e-3
+    """Learning rate of both Adam optimizers."""
+    beta1: BelowOne = 0.5
+    """Adam's average of gradients; 0.9 in mixup's paper."""
+    alpha: Above0 = 0.2
     """lambda ~ Beta(alpha, alpha)."""
     gamma: Above0 = 1.0
     """Weight of the gradient penalties of r1 and relativistic."""
-    width: AtLeast1 = HIDDEN
-    """Units in each of the three hidden layers of both networks."""
+    width: AtLeast1 = 64
+    """Units in each of the three hidden layers of both networks; 512 in mixup's paper."""
     jobs: AtLeast1 = 2
-    """Runs at the same time, with one thread each."""
+    """Variants at the same time, with one thread each."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """One run. Metrics are those of ``measure``, means of the last evaluations; points: step -> (POINTS,2), of the first seed."""
+    """One run. Metrics are those of ``measure``, means of the last evaluations; points: step -> (POINTS,2), of the first run."""
 
     data: Data
     variant: Variant
-    seed: int
+    run: int
     metrics: dict[str, float]
     points: dict[int, Tensor]
 
@@ -110,28 +115,28 @@ def measure(points: Tensor, centres: Tensor) -> dict[str, float]:
     return {"modes": float(reached.sum()), "near": float(near.double().mean()), "kl": float(kl)}
 
 
-class Discriminator(nn.Module):
-    """Points (B,2) to logits (B,1): a first layer, whose features can be mixed, and the rest."""
+class Linear(nn.Module):
+    """S linear layers side by side, initialised as ``nn.Linear``: (S*B, inputs) to (S*B, outputs), the first B by the first."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, seeds: int, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.first = nn.Sequential(nn.Linear(2, width), nn.LeakyReLU(0.2))
-        self.rest = mlp(width, width, 2, 1)
+        self.weight, self.bias = (
+            nn.Parameter(torch.empty(seeds, rows, outputs).uniform_(-1, 1) / math.sqrt(inputs)) for rows in (inputs, 1)
+        )
 
     def forward(self, points: Tensor) -> Tensor:
-        logits: Tensor = self.rest(self.first(points))
-        return logits
+        return torch.baddbmm(self.bias, points.unflatten(0, (len(self.bias), -1)), self.weight).flatten(0, 1)
 
 
-def mlp(inputs: int, width: int, layers: int, outputs: int) -> nn.Sequential:
-    """A perceptron with ``layers`` hidden layers of ``width`` units."""
-    sizes = [inputs, *[width] * layers]
-    hidden = [part for size in sizes[:-1] for part in (nn.Linear(size, width), nn.LeakyReLU(0.2))]
-    return nn.Sequential(*hidden, nn.Linear(sizes[-1], outputs))
+def perceptron(seeds: int, inputs: int, width: int, outputs: int) -> nn.Sequential:
+    """Three hidden layers of ``width`` units; ``[:2]`` is the first one, ``[2:]`` the rest."""
+    sizes = [inputs, width, width, width]
+    hidden = [part for size in sizes[:-1] for part in (Linear(seeds, size, width), nn.ReLU())]
+    return nn.Sequential(*hidden, Linear(seeds, width, outputs))
 
 
-def d_loss(D: Discriminator, real: Tensor, fake: Tensor, variant: Variant, *, alpha: float, gamma: float) -> Tensor:
-    """The discriminator's loss on real and generated points (B,2); see the head of this file."""
+def d_loss(D: nn.Sequential, real: Tensor, fake: Tensor, variant: Variant, *, alpha: float, gamma: float) -> Tensor:
+    """The discriminator's loss on real and generated points (N,2); see the head of this file."""
     if variant == "relativistic":
         penalty = gradient_penalty(D, real) + gradient_penalty(D, fake)
         return discriminator_loss(D(real), D(fake), kind="relativistic") + gamma * penalty
@@ -139,51 +144,59 @@ def d_loss(D: Discriminator, real: Tensor, fake: Tensor, variant: Variant, *, al
     if variant == "r1":
         loss = loss + gamma * gradient_penalty(D, real)
     if variant in ("replace", "add", "hidden"):
-        if variant == "hidden":
-            real, fake = D.first(real), D.first(fake)
-        mixer = build_mixer("mixup", num_classes=1, alpha=alpha)
-        real, fake = real[:, :, None, None], fake[:, :, None, None]  # to a mixer points are images of one pixel
-        plan = mixer.plan(real)
-        mixed = mixer.mix_images(real, plan, others=fake).flatten(1)
-        loss = loss + gan_loss(D.rest(mixed) if variant == "hidden" else D(mixed), plan.lam, kind="bce")
+        first, rest = (D[:2], D[2:]) if variant == "hidden" else (nn.Identity(), D)
+        mixer = Mixup(num_classes=1, alpha=alpha)
+        real, fake = first(real)[:, :, None, None], first(fake)[:, :, None, None]  # to a mixer, images of one pixel
+        plan = mixer.plan(real, partner=torch.arange(len(real)))  # each real point with the fake of its number
+        mixed = mixer.mix_images(real, plan, others=fake)
+        loss = loss + gan_loss(rest(mixed.flatten(1)), plan.lam, kind="bce")
     return loss
 
 
-def train(data: Data, variant: Variant, seed: int, options: ToyOptions) -> Result:
-    """One run on one thread: a step of D, then one of the generator G, on fresh points each."""
+def train(data: Data, variant: Variant, options: ToyOptions) -> list[Result]:
+    """All runs of a variant on one thread: d_steps of D, then one of the generator G, on fresh points each."""
     torch.set_num_threads(1)
-    torch.manual_seed(seed)
-    G, D, centres = mlp(LATENT, options.width, 3, 2), Discriminator(options.width), modes(data)
-    adam_g, adam_d = (torch.optim.Adam(n.parameters(), lr=options.lr, betas=(0.5, 0.999), fused=True) for n in (G, D))
+    torch.manual_seed(options.seed)
+    seeds, count, centres = options.seeds, options.seeds * options.batch_size, modes(data)
+    G, D = perceptron(seeds, LATENT, options.width, 2), perceptron(seeds, 2, options.width, 1)
+    adam_g, adam_d = (
+        torch.optim.Adam(n.parameters(), lr=options.lr, betas=(options.beta1, 0.999), fused=True) for n in (G, D)
+    )
     kind: Literal["relativistic", "bce"] = "relativistic" if variant == "relativistic" else "bce"
-    count, every = options.batch_size, max(1, options.steps // EVALUATIONS)
+    latent = torch.randn(seeds * POINTS, LATENT)
     metrics, points = [], {}
 
     def sample_real() -> Tensor:
         return centres[torch.randint(len(centres), (count,))] + SIGMA * torch.randn(count, 2)
 
     for step in range(1, options.steps + 1):
-        real, fake = sample_real(), G(torch.randn(count, LATENT))
-        loss = d_loss(D, real, fake.detach(), variant, alpha=options.alpha, gamma=options.gamma)
+        real = sample_real()
+        with torch.no_grad():
+            fake = G(torch.randn(count, LATENT))
+        loss = d_loss(D, real, fake, variant, alpha=options.alpha, gamma=options.gamma)
         adam_d.zero_grad()
-        loss.backward()
+        (loss * seeds).backward()  # a mean over all runs' points: each network's gradient is that of training alone
         adam_d.step()
 
-        D.requires_grad_(False)
-        loss = generator_loss(D(fake), D(sample_real()) if kind == "relativistic" else None, kind=kind)
-        adam_g.zero_grad()
-        loss.backward()
-        adam_g.step()
-        D.requires_grad_(True)
+        if step % options.d_steps == 0:
+            D.requires_grad_(False)
+            fake = G(torch.randn(count, LATENT))
+            loss = generator_loss(D(fake), D(sample_real()) if kind == "relativistic" else None, kind=kind)
+            adam_g.zero_grad()
+            (loss * seeds).backward()
+            adam_g.step()
+            D.requires_grad_(True)
 
-        if step % every == 0 or step == options.steps:
-            with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                generated = G(torch.randn(POINTS, LATENT, generator=torch.Generator().manual_seed(seed)))
-            metrics.append(measure(generated, centres))
-            if seed == options.seed:
-                points[step] = generated
-    last = {name: sum(m[name] for m in metrics[-LAST:]) / len(metrics[-LAST:]) for name in metrics[0]}
-    return Result(data, variant, seed, last, points)
+        if step % max(1, options.steps // EVALUATIONS) == 0 or step == options.steps:
+            with torch.no_grad():
+                generated = G(latent).unflatten(0, (seeds, POINTS))
+            metrics.append([measure(own, centres) for own in generated])
+            points[step] = generated[0]
+    results = []
+    for number, last in enumerate(zip(*metrics[-LAST:], strict=True)):
+        means = {name: sum(m[name] for m in last) / len(last) for name in last[0]}
+        results.append(Result(data, variant, number, means, points if number == 0 else {}))
+    return results
 
 
 def main(argv: Sequence[str]) -> None:
@@ -191,28 +204,25 @@ def main(argv: Sequence[str]) -> None:
     options, _ = read_options(ToyOptions, argv, prog="mixgan toy-gan")
     variants, sets = _names("variants", options.variants, Variant), _names("data", options.data, Data)
     options.output_dir.mkdir(parents=True, exist_ok=True)
-    seeds = range(options.seed, options.seed + options.seeds)
-    runs = [(data, variant, seed, options) for data in sets for variant in variants for seed in seeds]
+    runs = [(data, variant, options) for data in sets for variant in variants]
     jobs = min(options.jobs, len(runs), os.cpu_count() or 1)
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         futures = [pool.submit(train, *run) for run in runs]
         for number, future in enumerate(as_completed(futures), 1):
-            done = future.result()
-            reached = f"{done.metrics['modes']:.1f} of {len(modes(done.data))} modes"
-            print(f"{number}/{len(runs)}  {done.data} {done.variant} seed {done.seed}: {reached}", flush=True)
-        results = [future.result() for future in futures]
+            print(f"{number}/{len(runs)}\n{table_of(future.result())}", flush=True)
+        results = [result for future in futures for result in future.result()]
     for data in sets:
         draw([result for result in results if result.data == data]).savefig(options.output_dir / f"{data}.png", dpi=80)
     table = table_of(results)
     (options.output_dir / "table.md").write_text(table)
-    records = [{"data": r.data, "variant": r.variant, "seed": r.seed, **r.metrics} for r in results]
+    records = [{"data": r.data, "variant": r.variant, "run": r.run, **r.metrics} for r in results]
     settings = {name: str(value) for name, value in asdict(options).items()}
     (options.output_dir / "results.json").write_text(json.dumps({"settings": settings, "runs": records}, indent=1))
     print(f"{table}\nPictures and results: {options.output_dir}")
 
 
 def table_of(results: Sequence[Result]) -> str:
-    """Markdown: mean and 95 % interval over the seeds, for every data set and variant."""
+    """Markdown: mean and 95 % interval over the runs, for every data set and variant."""
     rows = [
         "| data | variant | modes reached | points within 4 sigma | KL of mode counts |\n| --- | --- | --- | --- | --- |"
     ]
@@ -236,7 +246,7 @@ def interval(values: Sequence[float], digits: int) -> str:
 
 
 def draw(results: Sequence[Result]) -> "Figure":
-    """The first seed's points over time: one row per variant, five columns of steps, real modes in orange."""
+    """The first run's points over time: one row per variant, five columns of steps, real modes in orange."""
     from matplotlib.figure import Figure
 
     shown = [result for result in results if result.points]
