@@ -42,6 +42,8 @@ SIGMA, NEAR = 0.05, 4.0
 #: Generated points that are evaluated; a mode is reached by a tenth of its fair share of them.
 POINTS, REACHED = 2500, 0.1
 LATENT = 2
+#: Steps by default, in which most losses learn the set.
+STEPS = {"ring": 4000, "grid": 8000}
 #: Evaluations over a run; metrics are means of the last five, as a GAN's samples move from step to step.
 EVALUATIONS, LAST = 20, 5
 
@@ -60,8 +62,8 @@ class ToyOptions(Settings):
     """Runs of a variant, each with its own weights and points; they train at once."""
     seed: Seed = 0
     """Of all random numbers."""
-    steps: AtLeast1 = 4000
-    """Steps of the discriminator."""
+    steps: AtLeast1 | None = None
+    """Steps of the discriminator; by default 4,000 on the ring and 8,000 on the grid."""
     d_steps: AtLeast1 = 1
     """Steps of the discriminator for each one of the generator; 5 in mixup's paper."""
     batch_size: AtLeast1 = 128
@@ -164,12 +166,13 @@ def train(data: Data, variant: Variant, options: ToyOptions) -> list[Result]:
     )
     kind: Literal["relativistic", "bce"] = "relativistic" if variant == "relativistic" else "bce"
     latent = torch.randn(seeds * POINTS, LATENT)
+    steps = options.steps or STEPS[data]
     metrics, points = [], {}
 
     def sample_real() -> Tensor:
         return centres[torch.randint(len(centres), (count,))] + SIGMA * torch.randn(count, 2)
 
-    for step in range(1, options.steps + 1):
+    for step in range(1, steps + 1):
         real = sample_real()
         with torch.no_grad():
             fake = G(torch.randn(count, LATENT))
@@ -187,7 +190,7 @@ def train(data: Data, variant: Variant, options: ToyOptions) -> list[Result]:
             adam_g.step()
             D.requires_grad_(True)
 
-        if step % max(1, options.steps // EVALUATIONS) == 0 or step == options.steps:
+        if step % max(1, steps // EVALUATIONS) == 0 or step == steps:
             with torch.no_grad():
                 generated = G(latent).unflatten(0, (seeds, POINTS))
             metrics.append([measure(own, centres) for own in generated])

@@ -116,6 +116,13 @@ def test_runs_depend_on_the_seed_and_differ_from_each_other():
     assert first[0].metrics != first[1].metrics
 
 
+def test_each_set_has_its_own_number_of_steps_unless_a_flag_gives_one(monkeypatch):
+    monkeypatch.setattr("mixgan.gan.toy.STEPS", {"ring": 2, "grid": 3})
+    options = ToyOptions(seeds=1, batch_size=4, width=4)
+    found = [max(train(data, "none", options)[0].points) for data in ("ring", "grid")]
+    assert [*found, max(train("grid", "none", replace(options, steps=4))[0].points)] == [2, 3, 4]
+
+
 def test_d_steps_is_how_often_the_generator_waits():
     """In five steps with --d-steps 3 the generator moves once: after step 3."""
     options = ToyOptions(seeds=1, steps=5, d_steps=3, batch_size=4, width=4)
