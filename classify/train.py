@@ -24,7 +24,7 @@ from mixgan.engine.config import to_json
 from mixgan.engine.ema import MovingAverage
 from mixgan.engine.fingerprint import check_same_data
 from mixgan.engine.run import Run
-from mixgan.engine.run_folder import copy_folder, export_networks, write_json
+from mixgan.engine.run_folder import export_networks, write_json
 
 Batches = Callable[[], Iterator[tuple[Tensor, Tensor]]]
 
@@ -94,7 +94,7 @@ def train(settings: ClassifySettings) -> dict[str, Any]:
             metrics = evaluate_epoch(run, method, measure)
         else:
             run.export(record)  # weights/last may be of a later step, whose checkpoint is damaged, or missing
-            keep_best(run, record["test_accuracy"])
+            run.track_best("test_accuracy", record["test_accuracy"], higher_is_better=True)
     for images, labels in run.batches(loader, description=f"{settings.method} on {settings.dataset}"):
         method.before_step(run.epoch, min(1.0, run.step / max(1, horizon)))
         with accelerator.accumulate(trained):
@@ -174,16 +174,8 @@ def evaluate_epoch(run: Run, method: Method, measure: Callable[[], dict[str, Any
         run.export(metrics)
     run.record({"epoch": run.epoch, **metrics, **method.epoch_records()})
     run.print(f"epoch {run.epoch}: test accuracy {metrics['test_accuracy']:.4f}, loss {metrics['test_loss']:.4f}")
-    keep_best(run, metrics["test_accuracy"])
+    run.track_best("test_accuracy", metrics["test_accuracy"], higher_is_better=True)
     return metrics
-
-
-def keep_best(run: Run, accuracy: float) -> None:
-    """Keep checkpoint and weights of this step if they have the best accuracy so far."""
-    run.track_best("test_accuracy", accuracy, higher_is_better=True)
-    if run.best and run.best["step"] == run.step and not run.settings.dry_run:
-        last, best = run.folder.weights / "last", run.folder.weights / "best"
-        on_main(run.accelerator, lambda: copy_folder(last, best))
 
 
 def test_metrics(

@@ -33,6 +33,7 @@ from mixgan.engine.run_folder import (
     FolderLock,
     MetricsLog,
     RunFolder,
+    copy_folder,
     default_folder,
     drop_records_after,
     read_metrics,
@@ -88,9 +89,8 @@ class Run:
         self._shared: dict[str, Stateful] = {}
         self._own: dict[str, Stateful] = {}
         self.export: Callable[[Mapping[str, Any]], object] = lambda metrics: None
-        self._diverged_at: Tensor | None = (
-            None  # on the device: the first step with a value that is not finite, -1 before
-        )
+        # On the device: the first step with a value that is not finite, -1 before.
+        self._diverged_at = torch.full((), -1, device=accelerator.device)
         self._saved_step = self._resumed_step = -1
         self._saved_at = self._epoch_began = time.monotonic()
         self._progress = Progress("", total=0, enabled=False)
@@ -274,7 +274,7 @@ class Run:
             self._saved_step, self._saved_at = self.step, time.monotonic()
 
     def track_best(self, metric: str, value: float, *, higher_is_better: bool) -> bool:
-        """Save a checkpoint of this step and keep it as the best if ``value`` beats all before; returns whether it does."""
+        """Save a checkpoint of this step; keep it and weights/last as the best if ``value`` beats all before, and return that."""
         value = on_main(self.accelerator, lambda: value)  # the same on all processes, whatever their rounding
         best = None if self.best is None else self.best["value"]
         better = math.isfinite(value) and (best is None or (value > best if higher_is_better else value < best))
@@ -283,6 +283,9 @@ class Run:
         self.save()
         if better and not self.settings.dry_run:
             self.checkpoints.mark_best(self.step, metric=metric, value=value)
+        last, dry = self.folder.weights / "last", self.settings.dry_run
+        if self.best and self.best["step"] == self.step and not dry:  # also where a kill came before the copy
+            on_main(self.accelerator, lambda: copy_folder(last, last.with_name("best")) if last.is_dir() else None)
         return better
 
     def speed(self) -> dict[str, float]:
@@ -350,10 +353,8 @@ class Run:
 
     def _read(self, values: Mapping[str, Tensor | float]) -> dict[str, float]:
         device = self.accelerator.device
-        diverged = torch.zeros((), device=device) if self._diverged_at is None else self._diverged_at >= 0
-        stacked = torch.stack(
-            [torch.as_tensor(v, dtype=torch.float32, device=device).detach() for v in (*values.values(), diverged)]
-        )
+        scalars = (*values.values(), self._diverged_at >= 0)
+        stacked = torch.stack([torch.as_tensor(v, dtype=torch.float32, device=device).detach() for v in scalars])
         *own, diverged_earlier = stacked.tolist()
         numbers = dict(zip(values, own, strict=True))
         if self.accelerator.num_processes > 1:
@@ -376,8 +377,6 @@ class Run:
         """Note on the device, without waiting for it, the first step that has a value which is not finite."""
         tensors = [value.detach().float() for value in values.values() if isinstance(value, Tensor)]
         if tensors:
-            if self._diverged_at is None:
-                self._diverged_at = torch.full((), -1, dtype=torch.int64, device=tensors[0].device)
             finite = torch.stack(tensors).isfinite().all()
             self._diverged_at = torch.where(finite | (self._diverged_at >= 0), self._diverged_at, self.step)
 
@@ -386,8 +385,8 @@ class Run:
         device = self.accelerator.device
         weights = [tensor for model in self.accelerator._models for tensor in model.state_dict().values()]
         finite = [tensor.isfinite().all().to(device) for tensor in weights if tensor.is_floating_point()]
-        step = torch.full((), -1, device=device) if self._diverged_at is None else self._diverged_at.to(device)
-        bad = torch.stack([step >= 0, ~torch.stack(finite).all() if finite else torch.zeros_like(step >= 0)]).float()
+        in_values = self._diverged_at >= 0
+        bad = torch.stack([in_values, ~torch.stack(finite).all() if finite else torch.zeros_like(in_values)]).float()
         in_values, in_weights = self.accelerator.reduce(bad, reduction="sum").tolist()
         if in_values:
             raise self._divergence("a loss or gradient was not finite")
@@ -396,7 +395,7 @@ class Run:
 
     def _divergence(self, what: str) -> ValueError:
         """The error of a diverged training, which names the newest intact checkpoint."""
-        if self._diverged_at is not None and (first := int(self._diverged_at)) >= 0:
+        if (first := int(self._diverged_at)) >= 0:
             what += f" (first at step {first})" if first < self.step else ""
         found = self.checkpoints.newest_intact()
         back = f"the newest intact checkpoint is {found}" if found else "no checkpoint was saved before"

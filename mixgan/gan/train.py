@@ -16,7 +16,7 @@ from mixgan.data.stream import cache_bytes, where_images_are, worker_count
 from mixgan.engine.accelerator import log_picture, main_first, on_main
 from mixgan.engine.config import to_json
 from mixgan.engine.run import Loader, Run
-from mixgan.engine.run_folder import copy_folder, distance_name, export_networks, write_picture
+from mixgan.engine.run_folder import distance_name, export_networks, write_picture
 from mixgan.gan.card import model_card
 from mixgan.gan.config import (
     DcganSettings,
@@ -315,9 +315,6 @@ class Training:
         mean = sum(metrics[name] for name in names) / len(names)
         metric = names[0] if len(names) == 1 else f"mean of {' and '.join(names)}"
         run.track_best(f"{metric}: {distance_name(metrics)}", mean, higher_is_better=False)
-        if run.best and run.best["step"] == run.step and not self.settings.dry_run:
-            last, best = run.folder.weights / "last", run.folder.weights / "best"
-            on_main(run.accelerator, lambda: copy_folder(last, best))
 
     def export(self, metrics: Mapping[str, Any]) -> None:
         """Write the networks and their model card into weights/last."""
