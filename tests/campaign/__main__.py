@@ -21,8 +21,8 @@ import flags
 import folders
 import kills
 import torch
+from forked import import_everything
 from setups import Case, Result, only_for_speed
-from zygote import import_everything
 
 from mixgan.engine.accelerator import available_cores
 from mixgan.engine.run_folder import git_commit

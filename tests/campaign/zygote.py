@@ -3,10 +3,7 @@
 The parent computes nothing, so that no thread of torch exists when it forks.
 """
 
-import faulthandler
-import importlib
 import os
-import pkgutil
 import re
 import resource
 import signal
@@ -20,19 +17,16 @@ from typing import Any, NamedTuple
 
 os.environ.update(OMP_NUM_THREADS="1", MPLBACKEND="agg", HF_HUB_OFFLINE="1", COLUMNS="1000")
 
+sys.path.append(str(Path(__file__).parents[1] / "support"))
+
 import accelerate.utils.other
 import torch
+from forked import take_over
 
-import classify
-import mixgan
 import mixgan.engine.run_folder
 from mixgan.cli import main
 
-torch.set_num_threads(1)
 LIMIT_SECONDS, LIMIT_BYTES = 300.0, 8 << 30  # of one command; it takes one or two seconds, unless the machine is busy
-#: What importing the package leaves to the first use.
-LAZY = "jinja2 kornia matplotlib.pyplot rich.table scipy.linalg sklearn.manifold torch.optim.adam torchvision.transforms.v2 yaml"
-
 Operation = Callable[
     [str], object
 ]  # called before every file operation of a child in its run folder, with its description
@@ -60,16 +54,6 @@ class Outcome(NamedTuple):
     def last_line(self) -> str:
         """The last line that it printed, which is the sentence of a refusal."""
         return self.text.rstrip().rpartition("\n")[2]
-
-
-def import_everything() -> None:
-    """Import all modules once, before the first fork."""
-    for package in (mixgan, classify):
-        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            if not module.name.endswith("__main__"):
-                importlib.import_module(module.name)
-    for name in LAZY.split():
-        importlib.import_module(name)
 
 
 def run(
@@ -105,14 +89,10 @@ def _child(argv: Sequence[str], folder: Path, hook: Any, command: Any, printed: 
     """In the child; never returns."""
     code = 99
     try:
-        os.setsid()
-        for number, target in ((os.open(os.devnull, os.O_RDONLY), 0), (printed, 1), (printed, 2), (notes, NOTES)):
-            os.dup2(number, target)
-        sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
-        faulthandler.enable(sys.stderr)
+        os.dup2(notes, NOTES)
+        take_over(folder, printed, printed)
         resource.setrlimit(resource.RLIMIT_AS, (LIMIT_BYTES, LIMIT_BYTES))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        os.chdir(folder)
         sys.argv = ["mixgan", *argv]
         if hook:
             hook()

@@ -5,18 +5,16 @@ import shlex
 import subprocess
 import sys
 
-SMALL = ("--train-count", "64", "--batch-size", "32", "--max-steps", "2", "--threads", "1")
+import forked
+
+SMALL = ("--train-count", "64", "--batch-size", "32", "--eval-count", "50", "--max-steps", "2", "--threads", "1")
 
 
 def test_two_variants_of_the_classify_recipe(launch):
     recipe = str(launch.recipes / "compare.py")
     words = ("--recipe", "classify", "--variants", "erm,cutmix[--mixer.alpha 0.2]", "--output-dir", "out", *SMALL)
 
-    def compare(*more: str) -> subprocess.CompletedProcess:
-        command = [sys.executable, recipe, *words, *more]
-        return subprocess.run(command, cwd=launch.cwd, capture_output=True, text=True, timeout=900)
-
-    done = compare()
+    done = subprocess.run([sys.executable, recipe, *words], cwd=launch.cwd, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     out = launch.cwd / "out"
     runs = {"erm-seed0": 1.0, "cutmix-mixer.alpha-0.2-seed0": 0.2}
@@ -31,9 +29,9 @@ def test_two_variants_of_the_classify_recipe(launch):
     assert "Report: out/report.html" in done.stdout
 
     times = {path: path.stat().st_mtime_ns for path in out.glob("*/summary.json")}
-    assert compare("--resume").returncode == 0
+    assert forked.run([recipe, *words, "--resume"], cwd=launch.cwd).returncode == 0
     assert {path: path.stat().st_mtime_ns for path in out.glob("*/summary.json")} == times
-    refused = compare("--resume", "--lr", "0.2")
+    refused = forked.run([recipe, *words, "--resume", "--lr", "0.2"], cwd=launch.cwd)
     assert refused.returncode == 2
     assert refused.stderr == "error: cannot resume out/erm-seed0 with other settings: --lr is 0.2, was not given\n"
     assert "Traceback" not in done.stderr

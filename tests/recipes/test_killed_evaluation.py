@@ -23,7 +23,7 @@ from mixgan.gan.config import GanSettings
 
 def classify(folder: Path, **more: Any) -> None:
     values = {"dataset": "tiles", "method": "mixup", "network": "lenet", "epochs": 3, "image_size": 32}
-    values |= {"train_count": 16, "batch_size": 8, "eval_batch_size": 500}
+    values |= {"train_count": 16, "batch_size": 8, "eval_count": 40}
     classify_train.train(ClassifySettings(**values, threads=1, log_every=1, output_dir=folder, **more))
 
 

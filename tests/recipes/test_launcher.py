@@ -18,7 +18,7 @@ def test_a_wish_reaches_accelerator_schedules_and_record(launch, tmp_path, monke
     )
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "2")
     launch.wishes = ["--config_file", str(file)]
-    printed = launch("mixcyclegan_maps.py", *TINY.split(), "--epochs", 1, "--output-dir", tmp_path / "run")
+    printed = launch.really("mixcyclegan_maps.py", *TINY.split(), "--epochs", 1, "--output-dir", tmp_path / "run")
     assert "Training in 1 process on the CPU, 1 thread, in bf16.\n" in printed
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     used = {name: config["settings"][name] for name in ("mixed_precision", "accumulation_steps", "cpu")}

@@ -11,7 +11,7 @@ TINY_GAN = ("--image-size", 32, "--width", 4, "--blocks", 1, "--train-count", 12
 
 
 def test_mixcyclegan_leaves_a_complete_run_folder(launch):
-    printed = launch("mixcyclegan_maps.py", *TINY_GAN, "--batch-size", 2, "--epochs", 1, "--eval-every", 3)
+    printed = launch.really("mixcyclegan_maps.py", *TINY_GAN, "--batch-size", 2, "--epochs", 1, "--eval-every", 3)
     assert "No Google Maps under data: using the synthetic tiles" in printed
     (folder,) = (launch.cwd / "runs").glob("mixcyclegan_maps-*")
     assert str(folder.relative_to(launch.cwd) / "report.html") in printed
@@ -43,7 +43,9 @@ def test_mixcyclegan_leaves_a_complete_run_folder(launch):
 
 
 def test_classify_leaves_a_complete_run_folder(launch):
-    printed = launch("classify.py", "--method", "cutmix", "--mixer.alpha", 0.5, "--train-count", 200, "--epochs", 2)
+    printed = launch.really(
+        "classify.py", "--method", "cutmix", "--mixer.alpha", 0.5, "--train-count", 200, "--epochs", 2
+    )
     assert "No CIFAR-10 under data: using the synthetic tiles" in printed
     (folder,) = (launch.cwd / "runs").glob("classify-*")
     summary = json.loads((folder / "summary.json").read_text())

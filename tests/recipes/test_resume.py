@@ -12,34 +12,8 @@ import torch
 from PIL import Image
 
 COMMON = ("--max-steps", 12, "--checkpoint-every", 4, "--log-every", 1)
-GAN = (
-    "--image-size",
-    64,
-    "--width",
-    24,
-    "--blocks",
-    4,
-    "--train-count",
-    16,
-    "--eval-count",
-    4,
-    "--pool-size",
-    3,
-    "--batch-size",
-    2,
-)
-CLASSIFY = (
-    "--method",
-    "mixup-hv",
-    "--network",
-    "resnet56",
-    "--batch-size",
-    16,
-    "--eval-batch-size",
-    100,
-    "--epochs",
-    3,
-)
+GAN = "--image-size 32 --width 4 --blocks 1 --train-count 16 --eval-count 4 --pool-size 3 --batch-size 2"
+CLASSIFY = "--method mixup-hv --network bundled --image-size 32 --batch-size 16 --eval-count 8 --epochs 3"
 
 
 def class_folders(root):
@@ -70,13 +44,13 @@ def results(folder):
 def test_killed_and_resumed_equals_uninterrupted(job, launch, tmp_path):
     again = ()
     if job == "gan":
-        command = ("mixcyclegan_maps.py", *GAN, *COMMON)
+        command = ("mixcyclegan_maps.py", *GAN.split(), *COMMON)
     elif job == "classify":
-        command = ("classify.py", *CLASSIFY, "--image-size", 32, "--train-count", 80, *COMMON)
+        command = ("classify.py", *CLASSIFY.split(), "--train-count", 80, *COMMON)
     else:
         data = class_folders(tmp_path / "data")
-        streamed = ("--dataset", "imagefolder", "--data-root", data, "--image-size", 32, "--num-workers", 2)
-        command, again = ("classify.py", *CLASSIFY, *streamed, "--cache-gb", 0, *COMMON), ("--cache-gb", 1)
+        streamed = ("--dataset", "imagefolder", "--data-root", data, "--num-workers", 2)
+        command, again = ("classify.py", *CLASSIFY.split(), *streamed, "--cache-gb", 0, *COMMON), ("--cache-gb", 1)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     launch(*command, "--output-dir", whole)
     launch.signalled(signal.SIGKILL, *command, "--output-dir", broken, folder=broken, after_step=6)
@@ -98,9 +72,9 @@ def test_sigterm_to_the_process_group_saves_and_prints_how_to_resume(launch, tmp
     data = ("--train-count", 80)
     if workers:  # which get the signal too
         data = ("--dataset", "imagefolder", "--data-root", class_folders(tmp_path / "data"), "--num-workers", workers)
-    command = ("classify.py", *CLASSIFY, "--image-size", 32, *data, "--log-every", 1, "--max-steps", 12)
+    command = ("classify.py", *CLASSIFY.split(), *data, "--log-every", 1, "--max-steps", 12)
     command = (*command, "--output-dir", folder)
-    printed = launch.signalled(signal.SIGTERM, *command, folder=folder, after_step=2)
+    printed = launch.signalled(signal.SIGTERM, *command, folder=folder, after_step=2, really=workers == 2)
     assert "saved. Resume with:" in printed
     assert "--resume" in printed
     stopped = json.loads((folder / "checkpoints" / "last.json").read_text())["step"]

@@ -25,7 +25,9 @@ PLAIN = ("--ema", 0, "--upsample", "transposed", "--no-skip")
 def test_mixcyclegan(launch, tmp_path):
     words = ("--image-size", 32, "--width", 4, "--blocks", 1, "--train-count", 13, "--eval-count", 7, "--batch-size", 2)
     folder = tmp_path / "run"
-    launch("mixcyclegan_maps.py", *words, *PLAIN, "--epochs", 1, "--output-dir", folder, "--log-every", 1, processes=2)
+    launch.really(
+        "mixcyclegan_maps.py", *words, *PLAIN, "--epochs", 1, "--output-dir", folder, "--log-every", 1, processes=2
+    )
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["steps"] == 13 // 4
     assert summary["n_real"] == summary["n_fake"] == 7
@@ -43,14 +45,14 @@ def test_mixcyclegan(launch, tmp_path):
 
 def test_classify(launch, tmp_path):
     folder = tmp_path / "run"
-    words = ("--train-count", 130, "--batch-size", 16, "--epochs", 2, "--eval-batch-size", 77, "--log-every", 1)
-    launch("classify.py", "--method", "mixup", *words, "--output-dir", folder, processes=2)
+    words = "--train-count 130 --eval-count 201 --batch-size 16 --epochs 2 --eval-batch-size 77 --log-every 1"
+    launch("classify.py", "--method", "mixup", *words.split(), "--output-dir", folder, processes=2)
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["steps"] == 2 * (130 // 32)
-    assert summary["n_test"] == 1000
+    assert summary["n_test"] == 201
     network = build_network("bundled", num_classes=10)
     load_weights(folder / "weights" / "last" / "network.safetensors", network)
-    test = load_dataset("tiles", tmp_path, split="test", size=32)
+    test = load_dataset("tiles", tmp_path, split="test", size=32, count=201)
     accelerator = make_accelerator(CommonSettings())
     figures = evaluate(network, eval_batches(test, batch_size=500, device="cpu"), accelerator=accelerator)
     for key in ("test_accuracy", "test_loss", "ece"):
