@@ -2,10 +2,10 @@
 
 import importlib
 import itertools
-import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -45,8 +45,7 @@ def has(module):
 
 def test_command_makes_a_row_for_every_method(tmp_path):
     tiny = ["--batch-size", "4", "--image-size", "16", "--repeats", "1", "--least-ms", "0", "--threads", "1"]
-    command = [sys.executable, str(ROOT / "bench" / "mixing.py"), *tiny, "--markdown", "table.md"]
-    run = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, timeout=900)
+    run = forked.run([ROOT / "bench" / "mixing.py", *tiny, "--markdown", "table.md"], cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     lines = (tmp_path / "table.md").read_text().splitlines()
     assert "CPU:" in lines[1]

@@ -34,7 +34,7 @@ class Process:
     """A command in a fork, leader of its own process group.
 
     Args:
-        words: a script or ``-m`` and a module, and the words after it.
+        words: a script, ``-m`` and a module, or ``-c`` and code; and the words after it.
         env: the whole environment; default: this process's.
         together: what it prints to stderr is taken with stdout, as in a terminal.
     """
@@ -186,7 +186,10 @@ if __name__ == "__main__":
     gc.freeze()
     first, *words = next_command(socket.socket(fileno=int(sys.argv[1])))
     try:
-        if first == "-m":
+        if first == "-c":
+            sys.argv, sys.path[0] = [first, *words[1:]], ""
+            exec(words[0], {"__name__": "__main__"})
+        elif first == "-m":
             sys.argv, sys.path[0] = words, str(Path.cwd())
             runpy.run_module(words[0], run_name="__main__", alter_sys=True)
         else:

@@ -3,11 +3,10 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 from accelerate import Accelerator
@@ -111,7 +110,7 @@ for act in (
     except SystemExit as ended:
         assert ended.code == 2
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
+    done = forked.run(["-c", code], cwd=tmp_path)
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr

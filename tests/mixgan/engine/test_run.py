@@ -2,13 +2,12 @@ import json
 import os
 import shlex
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import forked
 import pytest
 import torch
 from accelerate.tracking import GeneralTracker, on_main_process
@@ -542,7 +541,7 @@ def test_a_dry_run_that_fails_leaves_no_folder(tmp_path: Path):
         "run = Run.start(CommonSettings(dry_run=True, accumulation_steps=3), recipe='test');"
         "print(run.folder.path, run.folder.path.is_dir()); run.begin(2)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
+    done = forked.run(["-c", code], cwd=tmp_path)
     assert "ValueError: --accumulation-steps 3 exceeds the 2 batches of an epoch" in done.stderr
     folder, was_there = done.stdout.split()[-2:]
     assert was_there == "True"

@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import numpy as np
@@ -130,35 +131,43 @@ def test_pictures_of_one_size_make_full_batches_however_many(monkeypatch):
     assert [len(batch.images) for batch in sources._group_by_size(pictures, 10)] == [10] * 20
 
 
-def test_decoding_runs_only_a_little_ahead(tmp_path, monkeypatch):
+@pytest.fixture
+def tasks(monkeypatch) -> list[Future]:
+    """What is given to threads to decode."""
+    given: list[Future] = []
+
+    class Recording(ThreadPoolExecutor):
+        def submit(self, *what: object) -> Future:
+            given.append(super().submit(*what))
+            return given[-1]
+
+    monkeypatch.setattr(images_module, "ThreadPoolExecutor", Recording)
+    return given
+
+
+def test_decoding_runs_only_a_little_ahead(tmp_path, monkeypatch, tasks):
     for i in range(200):
         picture(i, 2, 2).save(tmp_path / f"{i}.png")
     opened, decode = [], images_module.decode
     monkeypatch.setattr(images_module, "decode", lambda path, *how: opened.append(path) or decode(path, *how))
     batches = folder_source(tmp_path).batches(1)
     next(batches)
-    time.sleep(0.2)  # long enough for threads that nothing holds back to open all
+    wait(tasks)
     assert 1 < len(opened) <= 17 * sources.FILES_PER_TASK
     batches.close()
 
 
-def test_decoding_ends_with_the_consumer(tmp_path, monkeypatch):
+def test_decoding_ends_with_the_consumer(tmp_path, monkeypatch, tasks):
     for i in range(100):
         picture(i, 2, 2).save(tmp_path / f"{i}.png")
-    opened, decode = [], images_module.decode
-
-    def slowly(path: Path, *how: object) -> object:
-        opened.append(path)
-        time.sleep(0.01)
-        return decode(path, *how)
-
-    monkeypatch.setattr(images_module, "decode", slowly)
+    decode = images_module.decode
+    # Slowly, so that threads are at work when it ends.
+    monkeypatch.setattr(images_module, "decode", lambda path, *how: time.sleep(0.01) or decode(path, *how))
     batches = folder_source(tmp_path).batches(1)
     next(batches)
     batches.close()
-    until_closed = len(opened)
-    time.sleep(0.1)
-    assert len(opened) == until_closed
+    assert all(task.done() for task in tasks)
+    assert len(tasks) < 100 / sources.FILES_PER_TASK
 
 
 def test_a_bad_file_is_an_error_or_skipped_and_named(folder):
