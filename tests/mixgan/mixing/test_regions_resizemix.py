@@ -69,6 +69,14 @@ def test_the_side_is_uniform_in_the_range_and_lambda_gives_the_side():
     assert torch.equal(plan.lam, lam)
 
 
+def test_sides_are_rounded_down():
+    # By hand: 0.6 of 33 x 29 px is 19.8 x 17.4.
+    plan = build_mixer("resizemix", num_classes=2).plan(torch.zeros(1, 1, 33, 29), lam=torch.tensor([0.64]))
+    top, bottom, left, right = plan.geometry[0].tolist()
+    assert (bottom - top, right - left) == (19, 17)
+    assert plan.lam.item() == pytest.approx(1 - 19 * 17 / (33 * 29))
+
+
 def test_places_are_uniform_including_the_edges():
     torch.manual_seed(0)
     count = 20_000
