@@ -19,6 +19,13 @@ import mixgan.gan.train as gan_train
 from classify.config import ClassifySettings
 from mixgan.engine.run import Run
 from mixgan.gan.config import GanSettings
+from mixgan.report import page
+
+
+@pytest.fixture(autouse=True)
+def pages_without_plots(monkeypatch):
+    """Most of a tiny run's time goes into the plots of its page."""
+    monkeypatch.setattr(page, "_inline_svg", lambda *_, **__: "")
 
 
 def classify(folder: Path, **more: Any) -> None:
