@@ -29,8 +29,7 @@ from mixgan.engine.run_folder import (
 )
 from mixgan.evaluate.backbones import backbone_features, timm_features
 from mixgan.evaluate.inception import inception_features
-from mixgan.evaluate.npz import read_statistics
-from mixgan.evaluate.sources import array_source
+from mixgan.evaluate.npz import array_source, read_statistics
 from mixgan.gan.weights import read_network
 
 
