@@ -17,7 +17,7 @@ from mixgan.engine.config import run_settings
 from mixgan.engine.run import Run
 from mixgan.evaluate.comparison import KID, enough
 from mixgan.evaluate.distances import frechet_distance_from_features, kernel_distance
-from mixgan.evaluate.features import FeatureExtractor, find_extractors, is_published_fid
+from mixgan.evaluate.features import FeatureExtractor, check_names, find_extractors, is_published_fid
 from mixgan.evaluate.paired import PairedMeans
 from mixgan.evaluate.sources import BatchSource
 from mixgan.gan.config import GanSettings
@@ -39,7 +39,8 @@ LOW_LOSS, LONG = 0.01, 200
 def test_features(dataset: str, features: str, weights: Path | None) -> list[FeatureExtractor]:
     """The features that a run's metrics use: by default on tiles the bundled ones, whose network was trained on them."""
     tiles = dataset == "tiles"
-    found = find_extractors("bundled" if tiles and features == "auto" else features, weights)
+    names = ["bundled" if tiles and name == "auto" else name for name in check_names(features)]
+    found = find_extractors(names, weights)
     for extractor in found:
         if tiles and extractor.name == "bundled":
             extractor.note = "features: bundled, whose network was trained on tiles"

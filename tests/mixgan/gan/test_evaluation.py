@@ -14,6 +14,7 @@ from mixgan.data.domains import Domains
 from mixgan.evaluate.distances import frechet_distance_from_features, kernel_distance
 from mixgan.evaluate.features import FeatureExtractor, bundled_features, module_features
 from mixgan.gan.evaluation import TestSet
+from mixgan.gan.evaluation import test_features as chosen_features
 
 IDENTITY = SimpleNamespace(G_A=lambda x: x, G_B=lambda x: x)
 #: Two generators that differ, so that metrics of the wrong one show.
@@ -131,6 +132,19 @@ def test_further_features_see_the_same_translations():
     assert other["distance"] == "FD (colours)"
     assert other.keys() == {"features", "distance", "n_real", "n_fake", "fd_AtoB", "fd_BtoA", "kid_AtoB", "kid_BtoA"}
     assert_close(other, {name: alone[name] for name in other})
+
+
+def test_on_tiles_the_bundled_features_are_the_default(tmp_path, monkeypatch):
+    """Whatever weights of Inception are here: a file in their place would be looked at, and refused, with ``auto``."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    file = tmp_path / "hub" / "checkpoints" / "pt_inception-2015-12-05-6726825d.pth"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"no weights")
+    for features in ("auto", "bundled", " auto"):
+        (extractor,) = chosen_features("tiles", features, None)
+        assert extractor.note == "features: bundled, whose network was trained on tiles"
+    with pytest.raises(ValueError, match="does not contain the weights of pytorch-fid's Inception network"):
+        chosen_features("maps", "auto", None)
 
 
 @dataclasses.dataclass
