@@ -418,7 +418,8 @@ def write_npz(path: Path, statistics: FeatureStatistics, others: dict[str, Any])
     """Write statistics and more entries, atomically; ValueError where that is impossible."""
     entries = {"mu": statistics.mean.cpu().numpy(), "sigma": statistics.covariance.cpu().numpy(), **others}
     entries |= {} if statistics.n is None else {"n": statistics.n}
-    partial = path.with_name(f".{os.getpid()}-{path.name}.partial")  # several processes may fill one cache
+    # Several processes may fill one cache; a name has at most 255 bytes, and a character up to four.
+    partial = path.with_name(f".{os.getpid()}-{path.name[:40]}.partial")
     try:
         with partial.open("wb") as file:
             np.savez(file, **entries)
