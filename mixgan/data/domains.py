@@ -222,7 +222,8 @@ def load_domains(
         places = [[place for place, row in enumerate(rows) if row in whole] for rows in good]
         loaded = [_take(images, kept) for images, kept in zip(loaded, places, strict=True)]
     every = Paths(path for group in groups.values() for path in group[0].paths)
-    return Domains(*loaded, paired=files.b is None or files.paired, files=every, bytes=a.bytes + b.bytes)
+    paired = files.b is None or files.paired
+    return Domains(loaded[0], loaded[1], paired=paired, files=every, bytes=a.bytes + b.bytes)
 
 
 def _headers(paths: Sequence[Path]) -> list[Header]:
