@@ -185,8 +185,8 @@ def test_a_run_is_not_resumed_on_other_pictures_unless_told_to(train, tmp_path: 
     folder = train(tmp_path / "run", "--max-steps 1")
     original = train_module.training_domains
 
-    def mirrored(settings: GanSettings) -> Domains:
-        domains = original(settings)
+    def mirrored(settings: GanSettings, *, cache_bytes: int | None) -> Domains:
+        domains = original(settings, cache_bytes=cache_bytes)
         return replace(domains, b=domains.b.flip(3))
 
     monkeypatch.setattr(train_module, "training_domains", mirrored)
