@@ -133,15 +133,11 @@ def second_part(options: Options, work: Path, tiny: bool) -> list[Stage]:
         flags = f"--dataset {data} --mixing {mixing} {training}"
         return train("mixcyclegan_maps", f"maps-{mixing}", work, 60, options, flags)
 
+    trainings = [maps("none"), maps("mixcyclegan-plus")]
+    if tiny:
+        return [steps(1, 30), *trainings]
     # Compiling may take longer than all the rest, so it gets what is left.
-    return [
-        steps(1, 30),
-        steps(4, 30),
-        maps("none"),
-        maps("mixcyclegan-plus"),
-        steps(16, 45),
-        steps(4, 70, "--compile"),
-    ]
+    return [steps(1, 30), steps(4, 30), *trainings, steps(16, 45), steps(4, 70, "--compile")]
 
 
 def bench(script: str, name: str, work: Path, seconds: float, flags: str) -> Stage:
