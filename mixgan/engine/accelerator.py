@@ -34,16 +34,15 @@ T = TypeVar("T")
 
 
 def make_accelerator(settings: CommonSettings) -> Accelerator:
-    """An Accelerator for these settings: GPUs where there are any, else CPU (several processes through gloo).
+    """An Accelerator for these settings: on CUDA, MPS or XPU where there are any, else CPU (several processes through gloo).
 
     The settings count, whatever the launcher's variables say: a command has weighed them already (``engine.command``).
 
     Raises:
         ValueError: fp16 without a GPU; the launcher wants more processes than the Accelerator uses.
     """
-    cpu = (
-        settings.cpu or not torch.cuda.is_available()
-    )  # without it torchrun on CPU starts independent one-process runs
+    # Without cpu=True torchrun on a CPU starts independent runs of one process.
+    cpu = settings.cpu or not torch.accelerator.is_available()
     if cpu and settings.mixed_precision == "fp16":  # accelerate would silently train in float32
         raise ValueError("--mixed-precision fp16 needs a GPU and there is none; bf16 works on CPUs too")
     with patch_environment(ACCELERATE_USE_CPU=cpu):
@@ -73,8 +72,9 @@ def describe_processes(accelerator: Accelerator, settings: CommonSettings) -> st
     each = " each" if count > 1 else ""
     threads = torch.get_num_threads()
     where = f"the CPU, {threads} thread{'s' * (threads > 1)}{each}"
-    if device.type == "cuda":
-        where = f"{count if count > 1 else 'one'} GPU{'s' * (count > 1)} ({torch.cuda.get_device_name(device)})"
+    if device.type != "cpu":
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+        where = f"{count if count > 1 else 'one'} GPU{'s' * (count > 1)} ({name})"
     precision = {"no": "float32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
     processes = "1 process" if count == 1 else f"{count} processes"
     return f"Training in {processes} on {where}, in {precision}{unmet(to_json(settings))}."

@@ -256,7 +256,7 @@ def default_accelerator() -> "Accelerator":
     """A new one, on the GPU if there is one."""
     from accelerate import Accelerator
 
-    return Accelerator(cpu=not torch.cuda.is_available())
+    return Accelerator(cpu=not torch.accelerator.is_available())
 
 
 class KeptFeatures:

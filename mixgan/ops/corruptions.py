@@ -195,11 +195,11 @@ def _pixelate(images: Tensor, share: float, draws: _Draws) -> Tensor:
 def _box_means(side: int, smaller: int, device: torch.device) -> Tensor:
     """(smaller, side) matrix: each row averages the pixels whose centres are in one larger pixel, as PIL's BOX does."""
     width = side / smaller
-    edges = torch.arange(smaller + 1, device=device, dtype=torch.float64) * width
+    edges = torch.arange(smaller + 1, dtype=torch.float64) * width
     first, last = (edges[:-1] + 0.5).floor(), (edges[1:] + 0.5).floor()
-    places = torch.arange(side, device=device)
+    places = torch.arange(side)
     inside = ((places >= first[:, None]) & (places < last[:, None])).float()
-    return inside / inside.sum(1, keepdim=True)
+    return (inside / inside.sum(1, keepdim=True)).to(device)
 
 
 def _jpeg_compression(images: Tensor, quality: int, draws: _Draws) -> Tensor:

@@ -213,11 +213,12 @@ def random_boxes(
     if not (0 < scale[0] <= scale[1] and 0 < ratio[0] <= ratio[1]):
         raise ValueError(f"scale and ratio must be (least, most) above 0, got {scale} and {ratio}")
     height, width = size
-    area, log_ratio, *place = torch.rand(4, count, 10, generator=generator, device=device, dtype=torch.float64)
+    real = torch.float32 if torch.device(device).type == "mps" else torch.float64  # MPS has no float64
+    area, log_ratio, *place = torch.rand(4, count, 10, generator=generator, device=device, dtype=real)
     area = height * width * (scale[0] + (scale[1] - scale[0]) * area)
     aspect = (math.log(ratio[0]) + (math.log(ratio[1]) - math.log(ratio[0])) * log_ratio).exp()
     sides = torch.stack(((area / aspect).sqrt(), (area * aspect).sqrt())).round()  # (2,count,10): height, width
-    whole = torch.tensor((height, width), dtype=torch.float64, device=device)
+    whole = torch.tensor((height, width), dtype=real, device=device)
     fits = ((sides >= 1) & (sides <= whole[:, None, None])).all(0)
     corners = (torch.stack(place) * (whole[:, None, None] - sides + 1)).floor()
     boxes = torch.cat((corners, sides)).gather(2, fits.int().argmax(1)[None, :, None].expand(4, count, 1))[..., 0].T

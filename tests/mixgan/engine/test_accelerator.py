@@ -21,6 +21,29 @@ def test_settings_reach_the_accelerator_and_the_seed_every_draw():
     assert torch.equal(draws[0], draws[1])
 
 
+@pytest.mark.parametrize(("found", "wish", "cpu"), [(True, False, False), (True, True, True), (False, False, True)])
+def test_the_device_is_the_one_accelerate_chooses_unless_the_cpu_is_asked_for(
+    monkeypatch, found: bool, wish: bool, cpu: bool
+):
+    """Whatever kind of accelerator torch sees, MPS and XPU as well as CUDA; a recorder stands for accelerate."""
+    asked = []
+
+    def recorder(**options):
+        asked.append(options["cpu"])
+        return Accelerator(**{**options, "cpu": True})
+
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: found)
+    monkeypatch.setattr(room, "Accelerator", recorder)
+    make_accelerator(CommonSettings(threads=1, cpu=wish))
+    assert asked == [cpu]
+
+
+def test_a_run_on_another_device_than_cuda_names_it(monkeypatch):
+    on_mps = SimpleNamespace(num_processes=1, device=torch.device("mps"), mixed_precision="no")
+    said = room.describe_processes(on_mps, CommonSettings())
+    assert said == "Training in 1 process on one GPU (mps), in float32."
+
+
 def test_processes_that_did_not_find_each_other_are_an_error(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     check_processes(2)
