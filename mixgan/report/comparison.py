@@ -389,7 +389,7 @@ def plot_of_runs(runs: Sequence[PlannedRun], metric: str, title: str) -> "Figure
 
     values: dict[str, list[float]] = {}
     for run in runs:
-        if is_metric(metric, value := run.summary().get(metric)):
+        if (value := run.summary().get(metric)) is not None and is_metric(metric, value):
             values.setdefault(run.variant, []).append(value)
     spreads = [spread(own) for own in values.values()]
     with styled():
