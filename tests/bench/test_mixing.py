@@ -48,8 +48,7 @@ def test_command_makes_a_row_for_every_method(tmp_path):
     run = forked.run([ROOT / "bench" / "mixing.py", *tiny, "--markdown", "table.md"], cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     lines = (tmp_path / "table.md").read_text().splitlines()
-    assert "CPU:" in lines[1]
-    assert "1 threads" in lines[1]
+    assert any("CPU:" in line and "1 threads" in line for line in lines[:4])
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")][2:]
     assert {row[0].replace(",", " ").split()[0] for row in rows} >= set(list_mixers())
     needs = {"timm": "timm", "published, one image a block": "gco", "OpenCV": "cv2.saliency", "torchvision": "torch"}

@@ -99,8 +99,7 @@ def test_weights_of_lost_steps_are_exported_again(tmp_path: Path, monkeypatch, t
         kept.append((int(first.name[5:]), {p.name: p.read_bytes() for p in source.glob("*.safetensors")}))
         raise KeyboardInterrupt
 
-    module = classify_train if train is classify else gan_train
-    monkeypatch.setattr(module, "copy_folder", keep)
+    monkeypatch.setattr("mixgan.engine.run.copy_folder", keep)
     with pytest.raises(KeyboardInterrupt):
         train(folder, keep_checkpoints=9, resume=True)
     assert len(kept) == 1

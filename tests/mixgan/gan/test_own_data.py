@@ -133,7 +133,7 @@ class TestTraining:
         run = run_command(main, TINY, tmp_path / "run", f"{folders} --preprocess scale-crop")
         printed = capsys.readouterr().out
         assert "horse: 18 training and 2 test images; zebra: 5 training and 2 test images" in printed
-        assert "fd horse to zebra" in printed
+        assert "FD (bundled) horse to zebra" in printed
         texts = [(run / "report.html").read_text(), (run / "weights" / "last" / "README.md").read_text(), printed]
         assert f"<code>mixgan translate {run} INPUT_DIR OUTPUT_DIR</code>" in texts[0]
         assert 'href="weights/last/README.md"' in texts[0]
