@@ -45,8 +45,8 @@ class Plan:
         weights: (B,M) float32, the label weights of the sources; rows sum to 1.
         mask: (B,1,H,W) float32 in [0,1], the share of the own image at every pixel, or None where no mask exists.
         geometry: where pixels come from, for the methods that move them (their docstrings give the shape); the box (B,4) int64
-            of the methods that paste one, top, bottom, left, right, bottom and right exclusive, which the mask shows too (who
-            changes the mask of a plan sets it to None); else None.
+            of the methods that paste one, top, bottom, left, right, bottom and right exclusive, which the mask shows too; else
+            None. Where the two differ the mask counts.
         choice: what a method chose on the host (a composite's method, a block count), else None.
     """
 

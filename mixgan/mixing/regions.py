@@ -78,7 +78,20 @@ def can_paste(images: Tensor, plan: Plan, others: Tensor | None) -> bool:
     assert plan.mask is not None
     learned = torch.is_grad_enabled() and (images.requires_grad or (others is not None and others.requires_grad))
     same_size = image_size(images) == image_size(plan.mask)
-    return is_eager_cpu(images) and not learned and same_size and images[0].numel() >= LARGE
+    fast = is_eager_cpu(images) and not learned and same_size and images[0].numel() >= LARGE
+    return fast and mask_is_of_boxes(plan)
+
+
+def mask_is_of_boxes(plan: Plan) -> bool:
+    """Whether a plan's mask is still that of its boxes, 0 in the box and 1 elsewhere: it may have been replaced."""
+    assert plan.mask is not None
+    assert plan.geometry is not None
+    top, bottom, left, right = plan.geometry.unbind(1)
+    covered = (bottom - top).clamp_min(0) * (right - left).clamp_min(0)
+    if not torch.equal(plan.mask.sum((1, 2, 3)), float(plan.mask[0].numel()) - covered.float()):
+        return False
+    boxes = zip(plan.mask[:, 0], plan.geometry.tolist(), strict=True)
+    return not torch.stack([mask[top:bottom, left:right].sum() for mask, (top, bottom, left, right) in boxes]).any()
 
 
 def paste(images: Tensor, plan: Plan, others: Tensor | None, *, scaled: bool = False) -> Tensor:

@@ -36,6 +36,22 @@ def test_copied_boxes_are_the_masks_bits(name, monkeypatch):
     assert not torch.equal(mixed[0], form)
 
 
+@pytest.mark.parametrize("name", BOXES)
+def test_a_mask_that_was_replaced_counts(name, monkeypatch):
+    """The boxes of the plan are then of another mask; oracle: the formula where the images stay in place."""
+    mixer, images = build_mixer(name, num_classes=2), torch.rand(5, 3, 16, 20)
+    saliency = {"saliency": torch.rand(5, 16, 20)} if mixer.saliency_kind else {}
+    plan = mixer.plan(images, lam=torch.full((5,), 0.4), **saliency)
+    for mask in (torch.full_like(plan.mask, 0.25), 1 - plan.mask, plan.mask.flip(3).roll(1, 2)):
+        mixed = []
+        for least in (0, 2**40):
+            monkeypatch.setattr(regions, "LARGE", least)
+            mixed.append(mixer.mix_images(images, dataclasses.replace(plan, mask=mask)))
+        assert torch.equal(*mixed)
+        if name != "resizemix":
+            torch.testing.assert_close(mixed[0], mask * images + (1 - mask) * images[plan.partner])
+
+
 def test_volumes_get_the_same_box_in_every_slice(monkeypatch):
     monkeypatch.setattr(regions, "LARGE", 0)
     mixer, volumes = build_mixer("cutmix", num_classes=2), torch.rand(4, 2, 3, 12, 10)
