@@ -169,6 +169,9 @@ def checked_entries(
     if missing := [name for name in needed if name not in content]:
         raise ValueError(f"{where} is damaged: it has no {', '.join(missing)}")
     hints = {**needed, **{name: hint for name, hint in (optional or {}).items() if name in content}}
+    for name, hint in hints.items():  # on a command line one word is a list of one, in a file it is not
+        if get_origin(hint) is tuple and not isinstance(content[name], list):
+            raise ValueError(f"{where} is damaged: {name} must be a list, got {content[name]!r}")
     values = {name: convert(content[name], hint, f"{where} is damaged: {name}") for name, hint in hints.items()}
     return content | {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 

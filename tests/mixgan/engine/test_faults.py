@@ -50,6 +50,11 @@ from mixgan.gan.weights import read_network
         ),
         (
             "config.json",
+            '{"recipe": "test", "settings": {}, "data": {"test": {"classes": "abc"}}}',
+            r"config\.json: data\.test is damaged: classes must be a list, got 'abc'",
+        ),
+        (
+            "config.json",
             '{"recipe": "test", "settings": {}, "threads": "all"}',
             "threads must be a whole number, got 'all'",
         ),
