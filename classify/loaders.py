@@ -54,7 +54,7 @@ class _Loader(ABC, Generic[S]):
         self.count = len(self.dataset)
         self.steps_per_epoch = self.count // (self.batch_size * self.world)
         if self.steps_per_epoch == 0:
-            batch = f"{self.batch_size} on each of {self.world} processes"
+            batch = f"{self.batch_size} on each of {self.world} processes; lower --batch-size"
             raise ValueError(f"{self.count} images are fewer than one batch: {batch}")
         self.normalise = Normalization(self.dataset.mean, self.dataset.std).to(self.device)
 

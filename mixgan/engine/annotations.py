@@ -99,6 +99,8 @@ def _simple(value: Any, kind: type, flag: str) -> Any:
     is_bool = isinstance(value, bool)
     if kind in (str, Path) and value == "":
         raise ValueError(f"{flag} is empty: give {KINDS[kind]}, or leave it out")
+    if kind is Path and "\0" in str(value):
+        raise ValueError(f"{flag} must be a path, got {value!r}")
     try:
         if is_bool if kind is bool else isinstance(value, str) and kind is str:
             return value

@@ -457,7 +457,7 @@ def read_settings_file(path: Path, settings_type: type[Settings]) -> dict[str, A
 
     try:
         values = yaml.safe_load(path.read_text())  # JSON is YAML
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"--config {path} is not YAML or JSON: {error}") from None
     if not isinstance(values, dict):
         raise ValueError(f"--config {path} must hold settings by name, got {type(values).__name__}")

@@ -56,7 +56,8 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
         of_torch = re.search("inline_container|PytorchStreamWriter", str(error))  # torch.save's errors have no type
-        if (isinstance(error, RuntimeError) and not of_torch) or getattr(error, "filename", None):
+        named = getattr(error, "filename", None) not in (None, str(partial_file(path)))
+        if (isinstance(error, RuntimeError) and not of_torch) or named:
             raise
         reason = getattr(error, "strerror", None) or (f"is the disk full? {error}" if of_torch else str(error))
         raise OSError(

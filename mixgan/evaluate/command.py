@@ -87,8 +87,8 @@ class FidOptions(Settings):
     def check(self) -> None:
         """ValueError for values out of range and for files that could not be written in the end."""
         super().check()
-        if self.resize not in ("auto", "none") and not (self.resize.isdigit() and int(self.resize) > 0):
-            raise ValueError(f"--resize must be auto, none or a number of pixels, got {self.resize}")
+        if self.resize not in ("auto", "none") and not (self.resize.isdigit() and 0 < int(self.resize) <= 2**14):
+            raise ValueError(f"--resize must be auto, none or a number of pixels up to {2**14}, got {self.resize}")
         if self.bootstrap == 1:
             raise ValueError(f"--bootstrap must be 0 or at least 2, got {self.bootstrap}")
         for flag, path in (("--json", self.json), ("--html", self.html), ("--save-statistics", self.save_statistics)):

@@ -138,7 +138,8 @@ RIGHT = {
     "16-bit colours": Hostile("x.png", put(deep(3)), False),
     "16-bit gray": Hostile("x.png", put(deep(1)), False),
     "16-bit gray TIFF": Hostile("x.tif", saved(GRAY.astype(np.uint16) * 257), False),
-    "32-bit integers up to 255": Hostile("x.tif", saved(GRAY.astype(np.int32)), False),
+    # Of 8 bits where images are; a GAN, which keeps their depth, asks for their range.
+    "32-bit integers up to 255": Hostile("x.tif", saved(GRAY.astype(np.int32)), None),
     "EXIF: upright": Hostile("x.jpg", put(exif(1)), False),
     "EXIF: nonsense": Hostile("x.jpg", put(exif(77)), False),
     "gray": Hostile("x.png", put(encoded(mode="L")), False),
@@ -470,9 +471,7 @@ SETTINGS = {
 def settings(data: bytes, folder: Path) -> Result:
     """A --config file."""
     (folder / "x.yaml").write_bytes(data)
-    words = (
-        f"{'classify'} --config x.yaml --dataset tiles --image-size 32 --train-count 8 --epochs 1 --dry-run --threads 1"
-    )
+    words = f"{'classify'} --config x.yaml --dataset tiles --image-size 32 --train-count 8 --batch-size 4 --dry-run --threads 1"
     refused = None if data == b"" else True
     return judged(run(words.split(), folder=folder), names=["x.yaml", "--"], refused=refused)
 

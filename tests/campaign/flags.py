@@ -154,7 +154,7 @@ ALONE = """ nope | nope
     fid {work}/pictures/0.png {work}/pictures | 0.png
     fid {work}/trained-train-gan {work}/pictures | trained-train-gan
     fid '' {work}/pictures | REAL real
-    fid {work}/pictures {work}/pictures {work}/pictures extra | word
+    fid {work}/pictures {work}/pictures {work}/pictures extra | extra
     translate | RUN
     translate {work}/trained-train-gan | INPUT
     translate /dev/null/x {work}/pictures out | /dev/null/x

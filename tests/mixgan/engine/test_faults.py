@@ -16,7 +16,7 @@ import mixgan
 from mixgan.data.images import BadImageError, read_image
 from mixgan.engine.checkpoint import pointed
 from mixgan.engine.command import run_command
-from mixgan.engine.config import CommonSettings, check_same_settings, read_config
+from mixgan.engine.config import CommandLine, CommonSettings, check_same_settings, read_config
 from mixgan.engine.run import Run
 from mixgan.engine.run_folder import (
     MetricsLog,
@@ -71,6 +71,26 @@ def test_json_of_another_form_is_named(tmp_path: Path, file: str, text: str, mes
     (tmp_path / file).write_text(text)
     with pytest.raises(ValueError, match=message):
         read_config(tmp_path) if file == "config.json" else read_metrics(tmp_path / file)
+
+
+def test_a_file_that_cannot_be_begun_is_named_as_the_user_knows_it():
+    """Not as it is called while it is written."""
+    with pytest.raises(OSError, match=r"^cannot write /proc/x\.html: "):
+        write_text(Path("/proc/x.html"), "text")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lr: " + "[" * 20_000, "x.yaml is not YAML or JSON"),
+        ('output_dir: "a\\0b"', r"--output-dir must be a path, got 'a\\x00b'"),
+        ("epochs: true", "--epochs must be a whole number, got True"),
+    ],
+)
+def test_settings_files_that_settings_cannot_be(tmp_path: Path, text: str, message: str):
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        CommandLine(CommonSettings, ["--config", str(tmp_path / "x.yaml")], prog="test").settings({})
 
 
 def test_a_full_disk_is_one_sentence_that_names_the_file(tmp_path: Path):

@@ -205,7 +205,7 @@ def test_the_old_name_of_bundled_features_is_an_alias_with_a_notice(folders, cap
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"resize": "-3"}, "--resize must be auto, none or a number of pixels, got -3"),
+        ({"resize": "-3"}, "--resize must be auto, none or a number of pixels up to 16384, got -3"),
         ({"batch_size": 0}, "--batch-size must be at least 1, got 0"),
         ({"sample": 0}, "--sample must be at least 1, got 0"),
         ({"bootstrap": 1}, "--bootstrap must be 0 or at least 2, got 1"),
