@@ -29,8 +29,12 @@ where there is one. `pip install -e '.[bench]'` installs the peers. `bench/gpu_r
 """
 #: Name, title, time limit in seconds, flags, those of a rehearsal (none: bench/gpu_round.py --check has it), and what to know.
 CHAPTERS = (
-    ("mixing", "Mixing", 270, "--repeats 5 --compile", "",
+    ("mixing", "Mixing", 270, "--quick --compile", "",
      "Images and targets of a batch, with the methods' defaults."),
+    ("mixing-large", "Mixing images of 224 pixels", 60,
+     "--quick --methods mixup,cutmix,resizemix,fmix --image-size 224", "", "128 images in float32."),
+    ("mixing-bfloat16", "Mixing images of 224 pixels in bfloat16", 40,
+     "--quick --methods mixup,cutmix,resizemix,fmix --image-size 224 --batch-size 32 --dtype bfloat16", "", "32 images."),
     ("gan", "MixCycleGAN's step", 130, "--sizes 64 128 --repeats 3", "",
      "One pair of images a step. A CPU with AMX multiplies bfloat16 eight times as fast as float32, one with AVX-512 BF16 "
      "twice as fast: there the convolutions alone set a limit near 2 x."),
