@@ -29,21 +29,21 @@ where there is one. `pip install -e '.[bench]'` installs the peers. `bench/gpu_r
 """
 #: Name, title, time limit in seconds, flags, those of a rehearsal (none: bench/gpu_round.py --check has it), and what to know.
 CHAPTERS = (
-    ("mixing", "Mixing", 270, "--quick --compile", "",
+    ("mixing", "Mixing", 90, "--quick --compile", "",
      "Images and targets of a batch, with the methods' defaults."),
-    ("mixing-large", "Mixing images of 224 pixels", 60,
+    ("mixing-large", "Mixing images of 224 pixels", 50,
      "--quick --methods mixup,cutmix,resizemix,fmix --image-size 224", "", "128 images in float32."),
-    ("mixing-bfloat16", "Mixing images of 224 pixels in bfloat16", 40,
+    ("mixing-bfloat16", "Mixing images of 224 pixels in bfloat16", 30,
      "--quick --methods mixup,cutmix,resizemix,fmix --image-size 224 --batch-size 32 --dtype bfloat16", "", "32 images."),
-    ("gan", "MixCycleGAN's step", 130, "--sizes 64 128 --repeats 3", "",
+    ("gan", "MixCycleGAN's step", 90, "--sizes 64 128 --repeats 3", "",
      "One pair of images a step. A CPU with AMX multiplies bfloat16 eight times as fast as float32, one with AVX-512 BF16 "
      "twice as fast: there the convolutions alone set a limit near 2 x."),
-    ("classify", "Classifiers' step", 330,
+    ("classify", "Classifiers' step", 300,
      "--repeats 2 --variants fp32 bf16+channels-last --methods-variant bf16+channels-last", "",
      "PreAct ResNet-18. With a clean loss PuzzleMix's second pass is free; any clean loss doubles a step of `erm`."),
     ("fid", "Evaluation", 200, "--images 120", "",
      "The commands as users run them, on the same folders and weights; `--images 1000`, the default, takes ten minutes."),
-    ("ops", "Image operations", 40, "--repeats 11", "--repeats 1 --least-ms 0.1",
+    ("ops", "Image operations", 30, "--repeats 11", "--repeats 1 --least-ms 0.1",
      "torch's way beside Kornia's; [ops.md](ops.md) says which one is used where, and why."),
     ("data", "Training images", 150, "--counts 1000 --seconds 2 --rounds 2",
      "--counts 300 --side 64 --seconds 1 --rounds 1 --commands classify",

@@ -75,7 +75,7 @@ def test_other_files_are_errors(tmp_path: Path):
             r"network\.safetensors: its metadata is damaged: num_classes must be a whole number, got",
         ),
         ({"classes": [1, 2, 3, 4]}, "classes must be a text, got 1"),
-        ({"mean": "grey"}, "mean must be a finite number, got 'grey'"),
+        ({"mean": "grey"}, "mean must be a list, got 'grey'"),
         ({"network": None}, "network must be a text, got None"),
     ],
 )
