@@ -38,10 +38,10 @@ CHAPTERS = (
     ("gan", "MixCycleGAN's step", 90, "--sizes 64 128 --repeats 3", "",
      "One pair of images a step. A CPU with AMX multiplies bfloat16 eight times as fast as float32, one with AVX-512 BF16 "
      "twice as fast: there the convolutions alone set a limit near 2 x."),
-    ("classify", "Classifiers' step", 300,
+    ("classify", "Classifiers' step", 240,
      "--repeats 2 --variants fp32 bf16+channels-last --methods-variant bf16+channels-last", "",
      "PreAct ResNet-18. With a clean loss PuzzleMix's second pass is free; any clean loss doubles a step of `erm`."),
-    ("fid", "Evaluation", 200, "--images 120", "",
+    ("fid", "Evaluation", 230, "--images 120", "",
      "The commands as users run them, on the same folders and weights; `--images 1000`, the default, takes ten minutes."),
     ("ops", "Image operations", 30, "--repeats 11", "--repeats 1 --least-ms 0.1",
      "torch's way beside Kornia's; [ops.md](ops.md) says which one is used where, and why."),
