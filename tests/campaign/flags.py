@@ -105,7 +105,7 @@ PAIRS = {
         --domain A | --domain --resize
         --json /dev/null/x/x.json | --json
         --json {work} | --json
-        --html /proc/x.html | --html
+        --html /proc/x.html | x.html
         --save-statistics x.txt | --save-statistics
         --features inception --feature-weights /dev/null/x | /dev/null/x
         --features inception --feature-weights {work}/pictures/0.png | 0.png
