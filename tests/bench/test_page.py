@@ -15,7 +15,8 @@ from mixgan.engine.config import read_options
 def test_benchmarks_know_the_flags_that_they_are_called_with(tiny):
     for _, _, stage in page.stages(Path("work"), tiny=tiny):
         script, *flags = stage.command[1:]
-        read_options(import_module(f"bench.{Path(script).stem}").Options, flags, prog=script)
+        options, _ = read_options(import_module(f"bench.{Path(script).stem}").Options, flags, prog=script)
+        assert options.markdown == Path("work") / f"{stage.name}.md"  # where the page looks for its table
 
 
 def test_the_benchmarks_fit_into_their_quarter_of_an_hour():

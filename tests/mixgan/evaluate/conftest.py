@@ -2,16 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
 from PIL import Image
-from pytorch_fid.inception import fid_inception_v3
-from torch import Tensor, nn
-from torchvision.models import Inception3
+from torch import Tensor
 
+from bench.fid import write_random_weights
 from mixgan.data.tiles import Tiles, make_tiles
 
 
@@ -57,22 +55,7 @@ def save(tmp_path) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def inception_weights(tmp_path_factory) -> Iterator[Path]:
     """A file as pytorch-fid looks for, from its own network; He-initialised, or all features would be alike."""
-    with (
-        patch("pytorch_fid.inception.load_state_dict_from_url", return_value={}),
-        patch.object(Inception3, "load_state_dict"),
-    ):
-        network = fid_inception_v3()
-    generator = torch.Generator().manual_seed(0)
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, generator=generator)
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
-            nn.init.normal_(module.bias, 0, 0.1, generator=generator)
-            module.running_mean.normal_(0, 0.1, generator=generator)
-            module.running_var.uniform_(0.5, 1.5, generator=generator)
     path = tmp_path_factory.mktemp("torch") / "hub" / "checkpoints" / "pt_inception-2015-12-05-6726825d.pth"
-    path.parent.mkdir(parents=True)
-    torch.save(network.state_dict(), path)
+    write_random_weights(path)
     yield path
     path.unlink()  # 100 MB that pytest would keep
