@@ -27,22 +27,11 @@ LARGE = 2**15
 
 
 class BoxMixer(BetaMixer):
-    """Base of the methods that paste a box of the partner: a subclass defines ``box``.
+    """Base of the methods that paste a box of the partner, whose plans ``boxed_plan`` makes.
 
     Where the host sees the boxes, in eager calls on a CPU, large images are copied once and only the boxes written; elsewhere
     the mask selects. Both give the same bits.
     """
-
-    def box(self, lam: Tensor, size: tuple[int, int], draws: Draws) -> Box:
-        """The boxes for lambda (B,), or one box for all where draws are shared."""
-        raise NotImplementedError(f"{type(self).__name__} defines no box()")
-
-    def build_plan(self, images: Tensor, saliency: Tensor | None, lam: Tensor | None, draws: Draws) -> Plan:
-        """All but the box is own."""
-        lam = self.draw_lambda(draws) if lam is None else lam
-        size = image_size(images)
-        box = self.box(lam, size, draws)
-        return boxed_plan(lam, draws.partner(), box, size)
 
     def mix_pixels(self, images: Tensor, plan: Plan, others: Tensor | None) -> Tensor:
         """The partner inside the box."""
@@ -60,9 +49,12 @@ class CutMix(BoxMixer):
 
     source = "Yun et al. 2019; AutoMix 2"
 
-    def box(self, lam: Tensor, size: tuple[int, int], draws: Draws) -> Box:
+    def build_plan(self, images: Tensor, saliency: Tensor | None, lam: Tensor | None, draws: Draws) -> Plan:
         """r_x ~ U(0, W), r_y ~ U(0, H), r_w = W sqrt(1 - lam), r_h = H sqrt(1 - lam)."""
-        return centred_box(1.0 - lam, *random_centre(size, draws), size)
+        lam = self.draw_lambda(draws) if lam is None else lam
+        size = image_size(images)
+        box = centred_box(1.0 - lam, *random_centre(size, draws), size)
+        return boxed_plan(lam, draws.partner(), box, size)
 
 
 def boxed_plan(
@@ -277,12 +269,15 @@ class StitchRect(BoxMixer):
 
     source = "Understanding Mixup IV-A, Fig. 4c"
 
-    def box(self, lam: Tensor, size: tuple[int, int], draws: Draws) -> Box:
+    def build_plan(self, images: Tensor, saliency: Tensor | None, lam: Tensor | None, draws: Draws) -> Plan:
         """A random rectangle of the partner."""
+        lam = self.draw_lambda(draws) if lam is None else lam
+        size = image_size(images)
         area, u = 1.0 - lam, draws.uniform()
         height = torch.round(area**u * size[0]).long()
         width = torch.round(area ** (1.0 - u) * size[1]).long()
-        return random_box(height, width, size, draws)
+        box = random_box(height, width, size, draws)
+        return boxed_plan(lam, draws.partner(), box, size)
 
 
 class ResizeMix(Mixer):
