@@ -1,7 +1,7 @@
 """Synthetic tiles: random aerial photos with their street maps, generated from a seed without files or downloads.
 
-A scene (scene.py) is one of seven landscapes (landscapes.py, streets.py), perhaps crossed by a river, a coast or a motorway,
-with a landmark (landmarks.py) and a neighbour; paint.py paints it as photo and as map.
+A scene (scene.py) is one of seven landscapes (landscapes.py), perhaps crossed by a river, a coast or a motorway, with a
+landmark and a neighbour; paint.py paints it as photo and as map.
 """
 
 import hashlib
@@ -55,7 +55,12 @@ def make_tiles(count: int, *, size: int = 64, seed: int = 0, start: int = 0) -> 
     Raises:
         ValueError: a value outside its range.
     """
-    _check(count, size, seed, start)
+    if not SMALLEST <= size <= LARGEST:
+        raise ValueError(f"tiles measure {SMALLEST} to {LARGEST} pixels a side, got size={size}")
+    if count < 1:
+        raise ValueError(f"count must be at least 1, got count={count}")
+    if seed < 0 or start < 0:
+        raise ValueError(f"seed and start count from 0, got seed={seed}, start={start}")
     canvas = size * max(2, -(-CANVAS // size))
     photos, maps = (np.empty((count, 3, size, size), np.uint8) for _ in range(2))
     labels, boxes = np.empty(count, np.int64), np.empty((count, 4), np.int64)
@@ -64,7 +69,8 @@ def make_tiles(count: int, *, size: int = 64, seed: int = 0, start: int = 0) -> 
         photos[row] = paint_photo(scene, size, canvas, default_rng([seed, number, 2])).transpose(2, 0, 1)
         maps[row] = paint_map(scene, size, canvas).transpose(2, 0, 1)
         labels[row] = scene.label
-        boxes[row] = _pixel_box(scene.layout.landmark, size)
+        first, end = scene.layout.landmark.min(0) * size, scene.layout.landmark.max(0) * size
+        boxes[row] = np.concatenate([np.floor(first), np.ceil(end) - 1]).clip(0, size - 1)
     return Tiles(*(torch.from_numpy(column) for column in (photos, maps, labels, boxes)))
 
 
@@ -74,7 +80,6 @@ def cached_tiles(count: int, *, size: int = 64, seed: int = 0, start: int = 0) -
     A file's name holds the hash of this package's code and of the libraries that draw, so it can never be older than they are.
     A damaged file is rendered again; where the cache cannot be written, tiles are rendered every time.
     """
-    _check(count, size, seed, start)
     file = user_cache("tiles") / f"{count}-{size}-{seed}-{start}-{_code_hash()}.npz"
     if count < CACHED_FROM:
         return make_tiles(count, size=size, seed=seed, start=start)
@@ -105,19 +110,3 @@ def _code_hash() -> str:
     """16 hex digits that change with anything tiles depend on."""
     code = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
     return hashlib.sha256(b"".join([*code, np.__version__.encode(), PIL.__version__.encode()])).hexdigest()[:16]
-
-
-def _check(count: int, size: int, seed: int, start: int) -> None:
-    if not SMALLEST <= size <= LARGEST:
-        raise ValueError(f"tiles measure {SMALLEST} to {LARGEST} pixels a side, got size={size}")
-    if count < 1:
-        raise ValueError(f"count must be at least 1, got count={count}")
-    if seed < 0 or start < 0:
-        raise ValueError(f"seed and start count from 0, got seed={seed}, start={start}")
-
-
-def _pixel_box(outline: np.ndarray, size: int) -> np.ndarray:
-    """First and last pixel x0, y0, x1, y1 that an outline (K,2) in tile sides touches."""
-    first = np.floor(outline.min(0) * size)
-    last = np.ceil(outline.max(0) * size) - 1
-    return np.concatenate([first, last]).clip(0, size - 1)

@@ -102,47 +102,18 @@ def pick_colours(rng: Generator, palette: np.ndarray, count: int, jitter: float 
     return np.clip(chosen + rng.normal(0, jitter, (count, 1)), 12, 250)
 
 
-class Ground(IntEnum):
-    """Surfaces; paint.py has the appearance of each in the photo and its colour in the map."""
-
-    YARD = 0
-    LAWN = 1
-    MEADOW = 2
-    FOREST = 3
-    GREEN_CROP = 4
-    GREEN_CROP_ACROSS = 5
-    WHEAT = 6
-    WHEAT_ACROSS = 7
-    SOIL = 8
-    SOIL_ACROSS = 9
-    PAVING = 10
-    CONCRETE = 11
-    GRAVEL = 12
-    ASPHALT = 13
-    SAND = 14
-    WATER = 15
-    SHALLOW = 16
-    AIRFIELD = 17
-    TARMAC = 18
-    PITCH = 19
-    DECK = 20
-    WHITE_LINE = 21
-    YELLOW_LINE = 22
-    STEEL = 23
-
-
-class RoadKind(IntEnum):
-    """Kinds of road in painting order: later ones cross over earlier ones."""
-
-    PATH = 0
-    TRACK = 1
-    RAIL = 2
-    TAXIWAY = 3
-    RUNWAY = 4
-    STREET = 5
-    AVENUE = 6
-    RAMP = 7
-    HIGHWAY = 8
+#: Surfaces; paint.py has the appearance of each in the photo and its colour in the map.
+Ground = IntEnum(
+    "Ground",
+    "YARD LAWN MEADOW FOREST GREEN_CROP GREEN_CROP_ACROSS WHEAT WHEAT_ACROSS SOIL SOIL_ACROSS PAVING CONCRETE GRAVEL ASPHALT "
+    "SAND WATER SHALLOW AIRFIELD TARMAC PITCH DECK WHITE_LINE YELLOW_LINE STEEL",
+    start=0,
+)
+#: Kinds of road in painting order: later ones cross over earlier ones.
+RoadKind = IntEnum("RoadKind", "PATH TRACK RAIL TAXIWAY RUNWAY STREET AVENUE RAMP HIGHWAY", start=0)
+#: Kinds of four-cornered object; FLAT and later are buildings, which the map shows too. A STOREY is on a flat roof; the ridge
+#: of a GABLE is parallel to the side from corner 0 to corner 1.
+BlockKind = IntEnum("BlockKind", "PAINT CAR STOREY FLAT GABLE", start=0)
 
 
 class Area(NamedTuple):
@@ -167,16 +138,6 @@ class Road(NamedTuple):
         return np.concatenate([left, right[::-1]])
 
 
-class BlockKind(IntEnum):
-    """Kinds of four-cornered object; FLAT and later are buildings, which the map shows too."""
-
-    PAINT = 0
-    CAR = 1
-    STOREY = 2  # on a flat roof
-    FLAT = 3
-    GABLE = 4  # the ridge is parallel to the side from corner 0 to corner 1
-
-
 class Blocks(NamedTuple):
     """Many four-cornered objects, in painting order."""
 
@@ -194,8 +155,7 @@ class Blocks(NamedTuple):
         return (self.corners[:, 0] + self.corners[:, 2]) / 2
 
 
-def _no_blocks() -> Blocks:
-    return Blocks(np.zeros(0, np.int64), np.zeros((0, 4, 2)), np.zeros((0, 3)), np.zeros(0))
+NO_BLOCKS = Blocks(np.zeros(0, np.int64), np.zeros((0, 4, 2)), np.zeros((0, 3)), np.zeros(0))
 
 
 class Shape(NamedTuple):
@@ -221,7 +181,7 @@ class Layout:
 
     base: Ground
     stages: list[Stage] = field(default_factory=lambda: [Stage()])
-    blocks: Blocks = field(default_factory=_no_blocks)
+    blocks: Blocks = NO_BLOCKS
     shapes: list[Shape] = field(default_factory=list)
     trees: np.ndarray = field(default_factory=lambda: np.zeros((0, 4)))  # x, y, radius, tone -1..1
     landmark: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))  # (K,2) outline
@@ -237,15 +197,23 @@ class Layout:
         return road
 
     def add_boxes(
-        self, kind: BlockKind, centres: np.ndarray, halves: np.ndarray, colour: np.ndarray, height: np.ndarray | float
+        self,
+        kind: BlockKind,
+        centres: np.ndarray,
+        halves: Point,
+        colour: np.ndarray | float,
+        height: np.ndarray | float,
     ) -> None:
-        """Axis-parallel boxes: centres (N,2), half sizes (N,2), colour (N,3), height (N,) or one number."""
-        self.add_blocks(kind, centres[:, None] + halves[:, None] * UNIT_CORNERS, colour, height)
+        """Axis-parallel boxes: centres and half sizes, both (N,2) or the half size (2,); the rest as ``add_blocks``."""
+        corners = centres[:, None] + np.broadcast_to(halves, centres.shape)[:, None] * UNIT_CORNERS
+        self.add_blocks(kind, corners, colour, height)
 
-    def add_blocks(self, kind: BlockKind, corners: np.ndarray, colour: np.ndarray, height: np.ndarray | float) -> None:
-        """Objects with corners (N,4,2), colour (N,3), height (N,) or one number."""
+    def add_blocks(
+        self, kind: BlockKind, corners: np.ndarray, colour: np.ndarray | float, height: np.ndarray | float
+    ) -> None:
+        """Objects with corners (N,4,2), colour (N,3) or one gray, height (N,) or one number."""
         count = len(corners)
-        new = (np.full(count, kind), corners, colour, np.full(count, height))
+        new = (np.full(count, kind), corners, np.broadcast_to(colour, (count, 3)), np.full(count, height))
         self.blocks = Blocks(*(np.concatenate(columns) for columns in zip(self.blocks, new, strict=True)))
 
     def add_trees(self, rng: Generator, places: np.ndarray, radius: float) -> None:
@@ -282,10 +250,14 @@ class Layout:
 
     def crop(self) -> None:
         """Remove the blocks and trees outside the unit square."""
+
+        def near(middle: np.ndarray, reach: np.ndarray) -> np.ndarray:
+            return (np.abs(middle - 0.5) < 0.5 + reach).all(1)
+
         middle = self.blocks.middle()
         reach = np.abs(self.blocks.corners[:, :2] - middle[:, None]).max(1)  # corners 2 and 3 are opposite
-        self.blocks = self.blocks.chosen(_near(middle, reach))
-        self.trees = self.trees[_near(self.trees[:, :2], self.trees[:, 2:3])]
+        self.blocks = self.blocks.chosen(near(middle, reach))
+        self.trees = self.trees[near(self.trees[:, :2], self.trees[:, 2:3])]
 
     def place(self, angle: float, at: tuple[float, float] = (0.5, 0.5)) -> "Layout":
         """Turn by ``angle`` radians about the centre and move the centre to ``at``; returns itself."""
@@ -302,11 +274,6 @@ class Layout:
 
 def _lengths(vectors: np.ndarray) -> np.ndarray:
     return np.sqrt((vectors * vectors).sum(1))
-
-
-def _near(middle: np.ndarray, reach: np.ndarray) -> np.ndarray:
-    near = np.abs(middle - 0.5) < 0.5 + reach
-    return near[:, 0] & near[:, 1]
 
 
 # From tile sides to canvas pixels, the same for photo and map, so that they are registered.

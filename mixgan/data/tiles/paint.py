@@ -1,29 +1,30 @@
-"""Paints a scene as an aerial photo (textures, heights, shadows, noise) and as a street map in Google Maps' style."""
+"""Paints a scene as an aerial photo (textures, heights, shadows, haze, noise) and as a street map in Google Maps' style."""
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.random import Generator
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
 from mixgan.data.tiles.elements import (
     BlockKind,
     Blocks,
     Ground,
     Layout,
-    Road,
     RoadKind,
-    Shape,
     border_mask,
     quads_to_pixels,
     road_tiers,
     to_pixels,
 )
-from mixgan.data.tiles.light import HEIGHT_UNIT, Light, light_up, photograph, stripes, texture_window
-from mixgan.data.tiles.scene import Scene
+from mixgan.data.tiles.scene import Light, Scene
 
 TONES = 64
+MASTER = 512  # pixels per tile side in which the textures are made
+HEIGHT_UNIT = 0.25 / 255  # tile sides per level of a painting's height channel
+AIRLIGHT = 150.0
 
 
 class Surface(NamedTuple):
@@ -105,7 +106,11 @@ def paint_photo(scene: Scene, size: int, canvas: int, rng: Generator) -> np.ndar
     pen = ImageDraw.Draw(image)
     for layout in (scene.neighbour, scene.layout):
         if layout is not None:
-            _paint_objects(pen, layout, scene.light, canvas)
+            _paint_blocks(pen, layout.blocks, scene.light, canvas)
+            outlines = to_pixels([shape.outline for shape in layout.shapes], canvas)
+            for shape, points in zip(layout.shapes, outlines, strict=True):
+                pen.polygon(points, fill=(*shape.colour, int(shape.height / HEIGHT_UNIT)))
+            _paint_trees(pen, layout.trees, scene.light, canvas)
     return photograph(light_up(np.asarray(image), scene.light, rng), scene.light, rng, size)
 
 
@@ -173,17 +178,6 @@ def _colour_table(light: Light, rng: Generator) -> np.ndarray:
     return table.reshape(-1, 4)
 
 
-def _paint_objects(pen: ImageDraw.ImageDraw, layout: Layout, light: Light, canvas: int) -> None:
-    _paint_blocks(pen, layout.blocks, light, canvas)
-    _paint_shapes(pen, layout.shapes, canvas)
-    _paint_trees(pen, layout.trees, light, canvas)
-
-
-def _paint_shapes(pen: ImageDraw.ImageDraw, shapes: list[Shape], canvas: int) -> None:
-    for shape, points in zip(shapes, to_pixels([shape.outline for shape in shapes], canvas), strict=True):
-        pen.polygon(points, fill=(*shape.colour, int(shape.height / HEIGHT_UNIT)))
-
-
 def _paint_blocks(pen: ImageDraw.ImageDraw, blocks: Blocks, light: Light, canvas: int) -> None:
     """Paint boxes; a gabled roof is brighter on the side that faces the sun."""
     gabled = blocks.kind == BlockKind.GABLE
@@ -219,6 +213,128 @@ def _paint_trees(pen: ImageDraw.ImageDraw, trees: np.ndarray, light: Light, canv
     for crown, top, dark, bright in zip(crowns, tops, base, lit, strict=True):
         pen.ellipse(crown, fill=tuple(dark))
         pen.ellipse(top, fill=tuple(bright))
+
+
+# Textures of the ground, and light.
+
+
+@lru_cache(maxsize=4)
+def texture_bank(canvas: int) -> dict[str, np.ndarray]:
+    """Textures (2*canvas, 2*canvas) float32 of period ``canvas``, mean 0, deviation 1; the same ones at every ``canvas``."""
+
+    def resized(texture: np.ndarray) -> np.ndarray:
+        return np.asarray(Image.fromarray(texture).resize((canvas, canvas), Image.Resampling.BOX), dtype=np.float32)
+
+    return {name: np.tile(resized(texture), (2, 2)) for name, texture in _masters().items()}
+
+
+def texture_window(name: str, canvas: int, rng: Generator) -> np.ndarray:
+    """A random window (canvas, canvas) of a texture."""
+    left, top = (rng.random(2) * canvas).astype(int)
+    return texture_bank(canvas)[name][top : top + canvas, left : left + canvas]
+
+
+def stripes(canvas: int, heading: float, cycles: float) -> np.ndarray:
+    """Phase in radians, (canvas, canvas) float32, of straight rows, ``cycles`` per tile side."""
+    steps = np.arange(canvas, dtype=np.float32) * np.float32(2 * np.pi * cycles / canvas)
+    return steps * np.float32(np.cos(heading)) + (steps * np.float32(np.sin(heading)))[:, None]
+
+
+@lru_cache(maxsize=1)
+def _masters() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(20240229)
+    return {
+        "grain": band_noise(rng, 110, 0.5),
+        "patch": band_noise(rng, 22, 0.6),
+        "broad": band_noise(rng, 4, 0.5),
+        "canopy": _tree_crowns(rng),
+        "ripple": band_noise(rng, 60, 0.4, stretch=3.5),
+    }
+
+
+def band_noise(rng: Generator, cycles: float, spread: float, *, stretch: float = 1.0) -> np.ndarray:
+    """Periodic noise (MASTER, MASTER) around ``cycles`` per tile side, ``stretch`` times as long as wide."""
+    spectrum = np.fft.rfft2(rng.standard_normal((MASTER, MASTER)))
+    x, y = np.fft.rfftfreq(MASTER, 1 / MASTER), np.fft.fftfreq(MASTER, 1 / MASTER)[:, None]
+    frequency = np.sqrt((x * stretch) ** 2 + y**2)
+    frequency[0, 0] = 1e-9
+    noise = np.fft.irfft2(spectrum * np.exp(-0.5 * (np.log(frequency / cycles) / spread) ** 2))
+    return ((noise - noise.mean()) / noise.std()).astype(np.float32)
+
+
+def _tree_crowns(rng: Generator) -> np.ndarray:
+    """A closed canopy: the upper surface of domes at random places, periodic."""
+    surface = np.zeros((MASTER, MASTER))
+    for _ in range(2600):
+        radius, top = rng.uniform(5, 12), rng.uniform(0.5, 1.0)
+        x, y = rng.integers(0, MASTER, 2)
+        reach = np.arange(-int(radius), int(radius) + 1)
+        dome = top * (1 - (reach[:, None] ** 2 + reach**2) / radius**2)
+        window = np.ix_((y + reach) % MASTER, (x + reach) % MASTER)
+        surface[window] = np.maximum(surface[window], dome)
+    return ((surface - surface.mean()) / surface.std()).astype(np.float32)
+
+
+def light_up(painted: np.ndarray, light: Light, rng: Generator) -> np.ndarray:
+    """Light a painting: skylight, sunlight by slope and shadow, then haze and contrast.
+
+    Args:
+        painted: (C,C,4) uint8, colour and height in HEIGHT_UNITs.
+
+    Returns:
+        (C,C,3) uint8.
+    """
+    canvas = len(painted)
+    height = painted[..., 3] * np.float32(HEIGHT_UNIT)
+    step = np.rint(light.heading() * max(1.0, canvas / 128)).astype(int)
+    facing = shifted(height, step) - shifted(height, -step)
+    sun = (facing * np.float32(6 * light.sun_slope) + 1).clip(0.5, 1.5)
+    sun *= 1 - cast_shadow(height, light.heading(), light.sun_slope)
+    sun *= 1 + np.float32(0.05) * (texture_window("grain", canvas, rng) + texture_window("broad", canvas, rng))
+    gain = (1 - light.haze) * light.contrast
+    offset = np.float32(AIRLIGHT * light.haze + 70 * (1 - light.contrast))
+    photo = np.empty((canvas, canvas, 3), np.uint8)
+    for channel in range(3):
+        plane = sun * np.float32(light.sun[channel] * gain) + np.float32(light.sky[channel] * gain)
+        plane *= painted[..., channel]
+        plane += offset
+        photo[..., channel] = plane.clip(0, 255, out=plane)
+    return photo
+
+
+def cast_shadow(height: np.ndarray, heading: np.ndarray, slope: float) -> np.ndarray:
+    """Shadows (C,C) float32, 1 in full shadow: points below a sunbeam over something taller towards the sun.
+
+    A sunbeam loses ``slope`` per tile side; every round doubles the distance over which higher points are searched.
+    """
+    canvas = len(height)
+    farthest = height.max() / slope * canvas
+    horizon, reach = height, 1
+    while reach <= farthest:
+        step = np.rint(heading * reach).astype(int)
+        horizon = np.maximum(horizon, shifted(horizon, step) - np.float32(np.hypot(*step) / canvas * slope))
+        reach *= 2
+    return ((horizon - height) * np.float32(160)).clip(0, 1)
+
+
+def shifted(image: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """The image (H,W) moved by ``step`` = (x, y) pixels, filled with zeros."""
+    x, y = (int(s) for s in step)
+    rows, columns = image.shape
+    moved = np.zeros_like(image)
+    moved[max(y, 0) : rows + min(y, 0), max(x, 0) : columns + min(x, 0)] = image[
+        max(-y, 0) : rows + min(-y, 0), max(-x, 0) : columns + min(-x, 0)
+    ]
+    return moved
+
+
+def photograph(lit: np.ndarray, light: Light, rng: Generator, size: int) -> np.ndarray:
+    """Reduce (C,C,3) to (size, size, 3) uint8, with the lens' blur and the sensor's noise."""
+    image = Image.fromarray(lit).reduce(len(lit) // size).filter(ImageFilter.BoxBlur(light.blur * size))
+    noisy = rng.standard_normal((size, size, 3), np.float32)
+    noisy *= np.float32(light.noise)
+    noisy += np.asarray(image)
+    return noisy.clip(0, 255, out=noisy).astype(np.uint8)
 
 
 # The map.
@@ -275,7 +391,12 @@ def _map_of(layout: Layout, canvas: int) -> Image.Image:
     for stage in layout.stages:
         for area, points in zip(stage.areas, to_pixels([area.outline for area in stage.areas], canvas), strict=True):
             pen.polygon(points, fill=GROUND_FILLS.get(area.ground, LAND))
-        _paint_roads(pen, stage.roads, canvas)
+        for tier in road_tiers(stage.roads):
+            cased = [road for road in tier if ROADS[road.kind][0]]
+            layers = [(road, 0, 1 + CASING / road.width) for road in cased] + [(road, 1, 1.0) for road in tier]
+            outlines = to_pixels([road.outline(factor) for road, _, factor in layers], canvas)
+            for (road, layer, _), points in zip(layers, outlines, strict=True):
+                pen.polygon(points, fill=ROADS[road.kind][layer])
     pen_width = max(1, round(canvas / 200))
     inside, outline = OBJECT_FILLS["building"]
     for points in quads_to_pixels(layout.blocks.corners[layout.blocks.kind >= BlockKind.FLAT], canvas):
@@ -285,14 +406,3 @@ def _map_of(layout: Layout, canvas: int) -> Image.Image:
         inside, outline = OBJECT_FILLS[str(shape.map_fill)]
         pen.polygon(points, fill=inside, outline=outline, width=pen_width)
     return image
-
-
-def _paint_roads(pen: ImageDraw.ImageDraw, roads: list[Road], canvas: int) -> None:
-    for tier in road_tiers(roads):
-        cased = [road for road in tier if ROADS[road.kind][0]]
-        for road, points in zip(
-            cased, to_pixels([r.outline(1 + CASING / r.width) for r in cased], canvas), strict=True
-        ):
-            pen.polygon(points, fill=ROADS[road.kind][0])
-        for road, points in zip(tier, to_pixels([road.outline() for road in tier], canvas), strict=True):
-            pen.polygon(points, fill=ROADS[road.kind][1])

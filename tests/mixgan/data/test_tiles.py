@@ -10,8 +10,7 @@ import torch.nn.functional as F
 import mixgan.data.tiles as tiles_module
 from mixgan.data.tiles import CLASSES, cached_tiles, make_tiles
 from mixgan.data.tiles.elements import Ground
-from mixgan.data.tiles.light import cast_shadow
-from mixgan.data.tiles.paint import BLUE, POINT, paint_ground, paint_map
+from mixgan.data.tiles.paint import BLUE, POINT, cast_shadow, paint_ground, paint_map
 from mixgan.data.tiles.scene import make_scene
 
 
