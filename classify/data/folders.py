@@ -9,7 +9,8 @@ from torch import Tensor
 
 from classify.data.official import OFFICIAL, Archive, damaged_line, locate, read_lines
 from classify.data.sets import FolderSet, ImageSet, OnBadImage, Split
-from mixgan.data.images import list_images, read_images
+from mixgan.data.images import list_images
+from mixgan.data.stream import read_images
 from mixgan.ops.transforms import resize
 
 

@@ -9,9 +9,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from mixgan.data.images import BadImageError, OnBadImage, image_size, read_image, stream_views
-from mixgan.data.pixels import read_header
-from mixgan.data.stream import Album, Paths
+from mixgan.data.images import BadImageError, OnBadImage, image_size, read_header, read_image
+from mixgan.data.stream import Album, Paths, stream_views
 from mixgan.engine.fingerprint import describe_files, describe_tensors
 from mixgan.engine.progress import Progress
 

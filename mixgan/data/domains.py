@@ -1,9 +1,16 @@
-"""Images of two domains, A and B, for image-to-image translation, in memory or read from disk when a batch needs them."""
+"""Images of two domains, A and B, for image-to-image translation: where they are, and in memory or read from disk when needed.
 
+They are folders of CycleGAN's or pix2pix's layout, or any two.
+CycleGAN: root/trainA/1.jpg, root/trainB/7.jpg ... and testA, testB (or valA, valB).
+pix2pix:  root/train/1.jpg ... and root/test (or val), each file one of A on the left and its partner of B on the right.
+Google Maps (A = aerial photo, B = map) are such a set, in either layout.
+"""
+
+import hashlib
 import math
-import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,22 +22,188 @@ from PIL import Image
 from torch import Tensor
 
 from mixgan.data.images import (
-    PER_TASK,
+    ARRAYS,
+    EXTENSIONS,
     BadImageError,
+    Bands,
+    Header,
     OnBadImage,
-    decode,
+    Pixels,
+    list_images,
     pair_boxes,
-    read_views,
-    skipped_text,
-    stream_views,
+    read_as,
+    read_header,
+    to_array,
+    walk_images,
 )
-from mixgan.data.layouts import Files
-from mixgan.data.pixels import Header, Pixels, read_as, read_header, to_array
-from mixgan.data.stream import Paths
+from mixgan.data.stream import PER_TASK, Paths, decode, report_skipped, stream_views
 from mixgan.engine.fingerprint import describe_files, describe_tensors
+from mixgan.engine.progress import Progress
 
 Preprocess = Literal["resize-crop", "scale-crop", "crop", "none"]
-Bands = list[Image.Image]
+# As in the download scripts of pix2pix and of pytorch-CycleGAN-and-pix2pix; it unpacks to maps/train and maps/val.
+MAPS_URL = "http://efrosgans.eecs.berkeley.edu/pix2pix/datasets/maps.tar.gz"
+
+Split = Literal["train", "val"]
+
+KINDS = EXTENSIONS | ARRAYS
+_FOLDERS = {"train": ("train",), "val": ("val", "test")}
+#: The test share of two folders is at least this many images, where that many can be spared.
+LEAST_HELD_OUT = 2
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of one split.
+
+    Attributes:
+        a, b: of the domains; b is None where each file of a shows both, side by side.
+        paired: b[i] is the partner of a[i].
+    """
+
+    a: list[Path]
+    b: list[Path] | None
+    paired: bool
+
+
+def find_maps(data_root: Path) -> Path | None:
+    """The folder with the maps: ``data_root/maps`` or ``data_root`` itself; None where neither contains pictures."""
+    for folder in (data_root / "maps", data_root):
+        if any(_has_images(folder / (name + side)) for name in ("train", "val", "test") for side in ("", "A", "B")):
+            return folder
+    return None
+
+
+def count_pairs(folder: Path) -> dict[str, int]:
+    """Number of pictures of A in each split of a maps folder, by file names alone: {"train": ..., "val": ...}."""
+    splits: tuple[Split, ...] = ("train", "val")
+    return {split: len(found.a) if (found := find_files(folder, split)) else 0 for split in splits}
+
+
+def find_maps_files(data_root: Path, split: Split, *, paired: bool | None = None) -> Files:
+    """The files of one split of Google Maps in ``data_root/maps`` or ``data_root``; ``paired`` as in ``find_files``.
+
+    Raises:
+        ValueError: they are missing.
+    """
+    folder = find_maps(data_root)
+    files = find_files(folder, split, paired=paired) if folder else None
+    if files is None:
+        raise ValueError(
+            f"no Google Maps pictures of the {split} split: searched for {_layouts(split)} in {str(data_root / 'maps')!r}"
+            f" and {str(data_root)!r}; pass --download, or unpack {MAPS_URL} in {str(data_root)!r} by hand"
+        )
+    return files
+
+
+def find_files(folder: Path, split: Split, *, paired: bool | None = None) -> Files | None:
+    """The files of a split in CycleGAN's or pix2pix's layout; None where the folder has neither.
+
+    Args:
+        paired: whether files of equal names, but for a trailing ``_A`` or ``_B``, are pairs; None: where all have
+            partners and are called 1_A and 1_B as in CycleGAN's set, which is known to be paired, not for 1 and 1 by chance.
+
+    Raises:
+        ValueError: one of CycleGAN's two folders is missing or empty; ``paired`` files without partners.
+    """
+    source = _find_split(folder, split)
+    if source is None:
+        return None
+    a, *rest = (list_images(part, recursive=False, extensions=KINDS) for part in source)
+    return _pair(Files(a, rest[0] if rest else None, paired=not rest), paired)
+
+
+def find_folders(root: Path, split: Split, *, test_share: float, paired: bool = False) -> Files:
+    """The files of a split of a folder in CycleGAN's or pix2pix's layout; without a test split, a share of the training images.
+
+    Raises:
+        ValueError: the folder has neither layout; ``paired`` files without partners.
+    """
+    tested = _find_split(root, "val")
+    files = find_files(root, split if tested else "train", paired=paired)
+    if files is None:
+        raise ValueError(
+            f"no images of the {split} split: searched for {_layouts(split)} in {str(root)!r}; --data-root names the folder that"
+            " contains them, --domain-a and --domain-b name any two folders"
+        )
+    return files if tested else hold_out(files, split, test_share)
+
+
+def find_two_folders(a: Path, b: Path, split: Split, *, test_share: float, paired: bool = False) -> Files:
+    """The files of any two folders, also in their subfolders, ``test_share`` of each held out for the test split.
+
+    Raises:
+        ValueError: a folder without images; ``paired`` files without partners.
+    """
+    files_a, files_b = (list_images(folder, extensions=KINDS) for folder in (a, b))
+    return hold_out(_pair(Files(files_a, files_b, paired=False), paired), split, test_share)
+
+
+def hold_out(files: Files, split: Split, share: float) -> Files:
+    """The files of a split: the test set are those with the lowest hashes of their names, so that most stay when others come in.
+
+    Both sides of a pair go together. A domain of so few images that none can be spared is tested on what it is trained on.
+    """
+
+    def of_split(paths: list[Path]) -> list[Path]:
+        count = max(LEAST_HELD_OUT, round(share * len(paths))) if share else 0
+        if count == 0 or len(paths) <= count:
+            return paths
+        by_hash = sorted(paths, key=lambda path: hashlib.sha256(_stem(path).encode()).digest())
+        held = set(by_hash[:count])
+        return [path for path in paths if (path in held) == (split == "val")]
+
+    return replace(files, a=of_split(files.a), b=None if files.b is None else of_split(files.b))
+
+
+def _pair(files: Files, wanted: bool | None) -> Files:
+    """Two folders whose names match, with the partners in the order of A."""
+    named = all(path.stem.endswith("_A") for path in files.a) and all(
+        path.stem.endswith("_B") for path in files.b or ()
+    )
+    if files.b is None or wanted is False or (wanted is None and not named):
+        return files
+    b_of = {_stem(path): path for path in files.b}
+    stems = [_stem(path) for path in files.a]
+    if len(files.a) != len(files.b) or set(stems) != b_of.keys():
+        if wanted:
+            raise ValueError(
+                f"--pairs needs files of the same names in both domains: {str(files.a[0].parent)!r} has {len(files.a)},"
+                f" {str(files.b[0].parent)!r} {len(files.b)}, {len(set(stems) & b_of.keys())} of them in common"
+            )
+        return files
+    return Files(files.a, [b_of[stem] for stem in stems], paired=True)
+
+
+def _has_images(folder: Path) -> bool:
+    return next(walk_images(folder, recursive=False, extensions=KINDS), None) is not None
+
+
+def _find_split(folder: Path, split: str) -> tuple[Path] | tuple[Path, Path] | None:
+    """The folder of a split in pix2pix's layout, or its two folders in CycleGAN's, or None."""
+    for name in _FOLDERS[split]:
+        if _has_images(folder / name):
+            return (folder / name,)
+        a, b = folder / f"{name}A", folder / f"{name}B"
+        in_a, in_b = _has_images(a), _has_images(b)
+        if in_a and in_b:
+            return a, b
+        if in_a or in_b:
+            full, empty = (a, b) if in_a else (b, a)
+            raise ValueError(f"{str(full)!r} contains images, but {str(empty)!r} is missing or empty")
+    return None
+
+
+def _layouts(split: str) -> str:
+    return " or ".join(f"{name}/ or {name}A/ + {name}B/" for name in _FOLDERS[split])
+
+
+def _stem(path: Path) -> str:
+    """1_A.jpg and 1_B.jpg -> 1"""
+    return path.stem.removesuffix("_A").removesuffix("_B")
+
+
+# From files to images.
 
 
 @dataclass(frozen=True)
@@ -54,9 +227,7 @@ class Geometry:
         if self.mode == "crop" and min(width, height) < self.size:
             raise ValueError(f"is {width}x{height}, smaller than {self.size} px: --preprocess scale-crop enlarges it")
         new = self.resized(width, height)
-        bands = [
-            band.resize(new, Image.Resampling.BICUBIC) for band in bands
-        ]  # Pillow's antialiases, as CycleGAN's code
+        bands = [band.resize(new, Image.Resampling.BICUBIC) for band in bands]  # antialiased, as in CycleGAN's code
         if not self.cuts:
             return bands
         left, top = (new[0] - self.size) // 2, (new[1] - self.size) // 2
@@ -125,6 +296,12 @@ class FileImages(Sequence[Tensor]):
     def bytes(self) -> int:
         """Of all images in memory."""
         return int(self.shapes.prod(1).sum()) * self.pixels.channels * (4 if self.pixels.deep else 1)
+
+    def allocate(self) -> Tensor:
+        """Room for all images in memory, where they have one size."""
+        ((height, width),) = image_sizes(self)
+        dtype = torch.float32 if self.pixels.deep else torch.uint8
+        return torch.empty(len(self), self.pixels.channels, height, width, dtype=dtype)
 
     def take(self, rows: Sequence[int]) -> "FileImages":
         """The images at these positions."""
@@ -239,29 +416,34 @@ def _read(
     Args:
         keep: in memory; else they are decoded to find the bad ones, and left on disk.
     """
-    paths, geometry = group[0].paths, group[0].geometry
-    cut, read = partial(_cut, group), partial(read_as, ways=[view.pixels for view in group])
-    if keep and (geometry.mode == "resize-crop" or geometry.centre):
-        images, _, skipped = read_views(paths, cut, on_bad_image=on_bad_image, description=description, read=read)
-        return [*images], [row for row, path in enumerate(paths) if path not in {*skipped}]
-    views: list[list[Tensor]] = [[] for _ in group]
-    rows: list[int] = []
+    paths, rows = group[0].paths, []
     bad: list[BadImageError] = []
-    for row, result in enumerate(stream_views(paths, cut, on_bad_image=on_bad_image, read=read)):
-        if isinstance(result, BadImageError):
-            bad.append(result)
-            continue
-        rows.append(row)
-        for view, array in zip(views, result if keep else (), strict=keep):
-            view.append(_channels_first(array))
-    if not rows:
-        raise ValueError(f"none of the {len(paths)} image files could be read; the first one: {bad[0]}")
-    if bad:
-        warnings.warn(skipped_text(bad, len(paths)), stacklevel=2)
+    one_size = all(
+        len(image_sizes(view)) == 1 for view in group
+    )  # then allocated once: stacking needs the memory twice
+    images: list[Any] = [view.allocate() if keep and one_size else [] for view in group]
+    read = partial(read_as, ways=[view.pixels for view in group])
+    with (
+        Progress(description, total=len(paths), unit="images", stderr=True) as bar,
+        closing(stream_views(paths, partial(_cut, group), on_bad_image=on_bad_image, read=read)) as results,
+    ):
+        for row, result in enumerate(results):
+            bar.advance()
+            if isinstance(result, BadImageError):
+                bad.append(result)
+                continue
+            for view, array in zip(images, result if keep else (), strict=keep):
+                if one_size:
+                    view[len(rows)] = _channels_first(array)
+                else:
+                    view.append(_channels_first(array))
+            rows.append(row)
+    report_skipped(bad, len(paths))
     if not keep:
         return [view.take(rows) for view in group], rows
-    same = [len({image.shape for image in view}) == 1 for view in views]
-    return [torch.stack(view) if all(same) else view for view in views], rows
+    if one_size or all(len({image.shape for image in view}) == 1 for view in images):
+        return [view[: len(rows)] if one_size else torch.stack(view) for view in images], rows
+    return images, rows
 
 
 def _cut(group: Sequence[FileImages], pictures: Sequence[Bands]) -> list[np.ndarray]:
@@ -284,9 +466,9 @@ def _take(images: Images, places: list[int]) -> Images:
 
 
 def image_sizes(images: Images) -> set[tuple[int, int]]:
-    """All (h, w) of a domain's images."""
+    """All (h, w) of a domain's images; on disk, of those whose headers can be read."""
     if isinstance(images, FileImages):
-        return {(height, width) for height, width in images.shapes.unique(dim=0).tolist()}
+        return {(height, width) for height, width in images.shapes.unique(dim=0).tolist() if height}
     return {(image.shape[-2], image.shape[-1]) for image in ([images] if isinstance(images, Tensor) else images)}
 
 

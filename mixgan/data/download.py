@@ -20,7 +20,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from mixgan import __version__
-from mixgan.data.layouts import MAPS_URL, count_pairs, find_maps
+from mixgan.data.domains import MAPS_URL, count_pairs, find_maps
 from mixgan.engine.progress import Progress
 
 MAPS_PAIRS = {"train": 1096, "val": 1098}

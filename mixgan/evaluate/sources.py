@@ -16,16 +16,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler
 
-from mixgan.data.images import (
-    BadImageError,
-    Box,
-    image_size,
-    list_images,
-    pair_boxes,
-    resize_to,
-    skipped_text,
-    stream_views,
-)
+from mixgan.data.images import BadImageError, Box, image_size, list_images, pair_boxes
+from mixgan.data.stream import skipped_text, stream_views
 
 # Files per task of a decoding thread: few, so that photographs of many megapixels do not fill the memory.
 FILES_PER_TASK = 4
@@ -56,7 +48,7 @@ class Preprocessing:
         """The preprocessed picture; with ``domain`` ValueError for one that is not a side-by-side pair."""
         if self.domain is not None:
             image = image.crop(self.box(*image.size))
-        return image if self.size is None else resize_to(self.size)(image)
+        return image if self.size is None else image.resize((self.size, self.size), Image.Resampling.BICUBIC)
 
     def box(self, width: int, height: int) -> Box:
         """The part of a picture of this size that is used: (left, upper, right, lower)."""

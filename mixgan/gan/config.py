@@ -338,7 +338,7 @@ def settings_from(argv: Sequence[str]) -> GanSettings:
     Raises:
         ValueError: an unknown flag or preset, a value that does not fit, nothing to resume, a resumed run's setting changed.
     """
-    from mixgan.data.layouts import find_maps
+    from mixgan.data.domains import find_maps
 
     line = CommandLine(GanSettings, argv, prog="mixgan train-gan")
     own = {"epochs": 200} if line.get("mixing") == "none" else {}  # MixCycleGAN needs 150 (Understanding Mixup V-B)

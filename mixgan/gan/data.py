@@ -10,12 +10,22 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from mixgan.data.domains import Domains, FileImages, Geometry, Images, image_sizes, load_domains, one_size
+from mixgan.data.domains import (
+    Domains,
+    FileImages,
+    Geometry,
+    Images,
+    find_folders,
+    find_maps,
+    find_maps_files,
+    find_two_folders,
+    image_sizes,
+    load_domains,
+    one_size,
+)
 from mixgan.data.download import download_maps
-from mixgan.data.images import BadImageError, list_images, read_images
-from mixgan.data.layouts import find_folders, find_maps, find_maps_files, find_two_folders
-from mixgan.data.pixels import Pixels
-from mixgan.data.stream import read_ahead
+from mixgan.data.images import BadImageError, Pixels, list_images
+from mixgan.data.stream import read_ahead, read_images
 from mixgan.data.tiles import LARGEST, cached_tiles
 from mixgan.engine.accelerator import epoch_order, rank_batch, seeded_generator
 from mixgan.gan.config import GanSettings, unet_depth

@@ -14,8 +14,18 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from mixgan.data.images import ARRAYS, EXTENSIONS, BadImageError, image_size, list_images, pair_boxes
-from mixgan.data.pixels import Pixels, is_deep, save_picture, to_array
+from mixgan.data.images import (
+    ARRAYS,
+    EXTENSIONS,
+    BadImageError,
+    Pixels,
+    image_size,
+    list_images,
+    pair_boxes,
+    read_header,
+    save_picture,
+    to_array,
+)
 from mixgan.engine.accelerator import available_cores, one_device, set_pixel_limit, set_threads
 from mixgan.engine.annotations import AtLeast0, AtLeast1, Positional
 from mixgan.engine.config import Settings, read_options
@@ -244,7 +254,7 @@ def _read(
 ) -> Tensor | BadImageError:
     """(C,H,W) uint8, or float32 in [-1,1] of more than 8 bits; a bad image is a value, as only some callers want it raised."""
     try:
-        deep = formats.deep or is_deep(path)
+        deep = formats.deep or read_header(path).deep
         bands = Pixels(formats.channels, drop_alpha=True, value_range=formats.value_range, deep=deep).read(path)
         if options.pairs:
             bands = [band.crop(pair_boxes(*band.size)[side == "right"]) for band in bands]

@@ -6,10 +6,8 @@ import torch
 from PIL import Image
 from torchvision.transforms import InterpolationMode, Resize
 
-from mixgan.data.domains import Domains, Geometry, load_domains
-from mixgan.data.images import BadImageError
-from mixgan.data.layouts import MAPS_URL, count_pairs, find_maps, find_maps_files
-from mixgan.data.pixels import Pixels
+from mixgan.data.domains import MAPS_URL, Domains, Geometry, count_pairs, find_maps, find_maps_files, load_domains
+from mixgan.data.images import BadImageError, Pixels
 
 
 def load_maps(root: Path, split: str, *, size: int, paired: bool | None = None, **how: object) -> Domains:

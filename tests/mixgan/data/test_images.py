@@ -9,16 +9,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch._utils import ExceptionWrapper
 
-from mixgan.data.images import (
-    BadImageError,
-    image_size,
-    list_images,
-    open_image,
-    read_image,
-    read_images,
-    read_views,
-    resize_to,
-)
+from mixgan.data.images import BadImageError, image_size, list_images, open_image, read_image
+from mixgan.data.stream import read_images, stream_views
 
 
 def pixels(seed: int, height: int = 6, width: int = 9) -> np.ndarray:
@@ -254,34 +246,32 @@ def test_read_images_stops_at_the_first_bad_file_in_the_order_given(tmp_path):
         read_images([good, bad["truncated png"], bad["zero bytes"]])
 
 
-def test_transform_may_refuse_a_picture(tmp_path):
+def test_a_cut_may_refuse_a_picture(tmp_path):
     paths = [save_png(tmp_path / "wide.png", pixels(0, 6, 9)), save_png(tmp_path / "high.png", pixels(0, 9, 6))]
 
-    def only_wide(image: Image.Image) -> Image.Image:
+    def only_wide(image: Image.Image) -> list[Image.Image]:
         if image.height > image.width:
             raise ValueError("is higher than wide")
-        return image
+        return [image]
 
     with pytest.raises(BadImageError, match=r"high\.png' is higher than wide"):
-        read_images(paths, transform=only_wide)
-    with pytest.warns(UserWarning, match=r"high\.png' is higher than wide"):
-        assert read_images(paths, transform=only_wide, on_bad_image="skip").kept == (paths[0],)
+        list(stream_views(paths, only_wide))
+    (wide,), refused = stream_views(paths, only_wide, on_bad_image="skip")
+    assert wide.shape == (6, 9, 3)
+    assert isinstance(refused, BadImageError)
 
 
-def test_read_views_gives_one_contiguous_stack_per_view(tmp_path):
+def test_several_views_of_one_file(tmp_path):
     paths = [save_png(tmp_path / f"{i}.png", pixels(i, 4, 8)) for i in range(3)]
-    (left, right), _, _ = read_views(paths, lambda image: (image.crop((0, 0, 4, 4)), image.crop((4, 0, 8, 4))))
-    for i in range(3):
-        assert torch.equal(torch.cat([left[i], right[i]], dim=-1), as_tensor(pixels(i, 4, 8)))
-    assert left.is_contiguous()
-    assert right.is_contiguous()
+    halves = list(stream_views(paths, lambda image: (image.crop((0, 0, 4, 4)), image.crop((4, 0, 8, 4)))))
+    for i, (left, right) in enumerate(halves):
+        assert (np.concatenate([left, right], 1) == pixels(i, 4, 8)).all()
 
 
-def test_different_sizes_need_a_transform(tmp_path):
+def test_different_sizes_cannot_share_a_tensor(tmp_path):
     paths = [save_png(tmp_path / "1.png", pixels(0, 6, 9)), save_png(tmp_path / "2.png", pixels(0, 5, 9))]
     with pytest.raises(ValueError, match=r"2\.png' is 9x5, .* 9x6"):
         read_images(paths)
-    assert read_images(paths, transform=resize_to(4)).images.shape == (2, 3, 4, 4)
 
 
 def test_settings_that_cannot_work_are_errors(tmp_path):
@@ -290,8 +280,6 @@ def test_settings_that_cannot_work_are_errors(tmp_path):
         read_images([path], on_bad_image="ignore")
     with pytest.raises(ValueError, match="no image files"):
         read_images([])
-    with pytest.raises(ValueError, match="size must be at least 1, got 0"):
-        resize_to(0)
     empty = bad_files(tmp_path)["zero bytes"]
     with pytest.raises(ValueError, match=r"none of the 1 image files could be read.*a\.jpg' is empty"):
         read_images([empty], on_bad_image="skip")

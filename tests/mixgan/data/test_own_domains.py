@@ -8,10 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from mixgan.data.domains import Geometry, load_domains, one_size
-from mixgan.data.images import BadImageError
-from mixgan.data.layouts import find_folders, find_two_folders
-from mixgan.data.pixels import Pixels, is_deep, save_picture, to_array
+from mixgan.data.domains import Geometry, find_folders, find_two_folders, load_domains, one_size
+from mixgan.data.images import BadImageError, Pixels, read_header, save_picture, to_array
 
 RGB = (Pixels(), Pixels())
 
@@ -127,7 +125,7 @@ class TestPixels:
     def test_16_bits_survive_reading_and_writing(self, tmp_path, channels):
         values = noise(0, 6, 5, channels, most=65536)
         save_picture(tmp_path / "1.png", values)
-        assert is_deep(tmp_path / "1.png")
+        assert read_header(tmp_path / "1.png").deep
         signed = to_array(Pixels(channels, deep=True).read(tmp_path / "1.png"))
         assert signed.dtype == np.float32
         assert (np.round((signed.astype(np.float64) + 1) * 32767.5) == values).all()
@@ -175,7 +173,7 @@ def test_a_pipe_is_a_bad_image(tmp_path: Path, name: str):
     """Opening it would wait for ever."""
     os.mkfifo(tmp_path / name)
     if name == "a.png":
-        assert not is_deep(tmp_path / name)
+        assert not read_header(tmp_path / name).deep
     with pytest.raises(BadImageError, match=f"{name}' is not a regular file$"):
         Pixels(3, deep=True).read(tmp_path / name)
 

@@ -15,11 +15,9 @@ from pytorch_fid.fid_score import ImagePathDataset
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from torchvision.transforms.functional import to_tensor
 
-from mixgan.data import images as images_module
-from mixgan.data.domains import Geometry, load_domains
-from mixgan.data.images import BadImageError, read_image
-from mixgan.data.layouts import find_maps_files
-from mixgan.data.pixels import Pixels
+from mixgan.data import stream as stream_module
+from mixgan.data.domains import Geometry, find_maps_files, load_domains
+from mixgan.data.images import BadImageError, Pixels, read_image
 from mixgan.evaluate import sources
 from mixgan.evaluate.sources import Preprocessing, folder_source, loader_source, tensor_source
 from mixgan.ops.transforms import to_float
@@ -141,15 +139,15 @@ def tasks(monkeypatch) -> list[Future]:
             given.append(super().submit(*what))
             return given[-1]
 
-    monkeypatch.setattr(images_module, "ThreadPoolExecutor", Recording)
+    monkeypatch.setattr(stream_module, "ThreadPoolExecutor", Recording)
     return given
 
 
 def test_decoding_runs_only_a_little_ahead(tmp_path, monkeypatch, tasks):
     for i in range(200):
         picture(i, 2, 2).save(tmp_path / f"{i}.png")
-    opened, decode = [], images_module.decode
-    monkeypatch.setattr(images_module, "decode", lambda path, *how: opened.append(path) or decode(path, *how))
+    opened, decode = [], stream_module.decode
+    monkeypatch.setattr(stream_module, "decode", lambda path, *how: opened.append(path) or decode(path, *how))
     batches = folder_source(tmp_path).batches(1)
     next(batches)
     wait(tasks)
@@ -160,9 +158,9 @@ def test_decoding_runs_only_a_little_ahead(tmp_path, monkeypatch, tasks):
 def test_decoding_ends_with_the_consumer(tmp_path, monkeypatch, tasks):
     for i in range(100):
         picture(i, 2, 2).save(tmp_path / f"{i}.png")
-    decode = images_module.decode
+    decode = stream_module.decode
     # Slowly, so that threads are at work when it ends.
-    monkeypatch.setattr(images_module, "decode", lambda path, *how: time.sleep(0.01) or decode(path, *how))
+    monkeypatch.setattr(stream_module, "decode", lambda path, *how: time.sleep(0.01) or decode(path, *how))
     batches = folder_source(tmp_path).batches(1)
     next(batches)
     batches.close()

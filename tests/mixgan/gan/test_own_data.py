@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from mixgan.data.domains import Domains
-from mixgan.data.pixels import save_picture
+from mixgan.data.images import save_picture
 from mixgan.gan.config import GanSettings, domain_names, settings_from
 from mixgan.gan.data import DomainLoader, crop_size, training_domains
 from mixgan.gan.train import main

@@ -10,8 +10,7 @@ from PIL import Image
 
 from mixgan.data import domains as domains_module
 from mixgan.data.domains import FileImages
-from mixgan.data.images import BadImageError
-from mixgan.data.pixels import save_picture
+from mixgan.data.images import BadImageError, save_picture
 from mixgan.gan.config import GanSettings
 from mixgan.gan.data import DomainBatch, DomainLoader, crop_size, training_domains
 from mixgan.gan.train import main

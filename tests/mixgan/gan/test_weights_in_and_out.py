@@ -11,7 +11,7 @@ from PIL import Image
 
 import mixgan
 from mixgan.cli import dispatch
-from mixgan.data.pixels import save_picture
+from mixgan.data.images import save_picture
 from mixgan.engine.run_folder import save_weights
 from mixgan.gan.config import GanSettings
 from mixgan.gan.dcgan import main as dcgan
@@ -105,9 +105,9 @@ class TestOwnData:
         expected = mixgan.load(run)(signed)[0].permute(1, 2, 0).double().numpy()
         array = np.load(tmp_path / "out" / "array.npy")
         np.testing.assert_allclose(array, (expected + 1) * 2000 - 1000, atol=0.1)
-        from mixgan.data.pixels import Pixels, is_deep, to_array
+        from mixgan.data.images import Pixels, read_header, to_array
 
-        assert is_deep(tmp_path / "out" / "deep.png")  # with the range that was declared for it
+        assert read_header(tmp_path / "out" / "deep.png").deep  # with the range that was declared for it
         again = to_array(Pixels(deep=True).read(tmp_path / "out" / "deep.png"))
         assert len(np.unique(again)) > 1000
 
