@@ -1,6 +1,7 @@
 """How well class activation maps find objects: MaxBoxAcc and MaxBoxAccV2 (AutoMix table 4; Choe et al. 2020)."""
 
 from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from classify.analysis.activation_maps import Kind, class_maps, enlarged, in_col
 from classify.analysis.result import Result, Study
 from classify.analysis.trained_run import Runs, TrainedRun, each
 from classify.data import evaluation_boxes
+from mixgan.mixing.mixer import Fidelity
 from mixgan.ops.transforms import resize
 from mixgan.report.grid import image_grid
 
@@ -20,7 +22,9 @@ TEXT = """The map of the true class, enlarged to 224 px and scaled to 0..1, is c
 connected component gives a box. MaxBoxAccV2 (Choe et al. 2020): the share of images where some box overlaps the true one
 enough, at the best threshold for the whole set, averaged over the overlaps 0.3, 0.5 and 0.7; MaxBoxAcc: of the largest
 component only, overlap 0.5. The row "centre" is a map that knows nothing but the middle of the image. Components are joined at
-corners too; boxes are inclusive pixels (the published code makes them one pixel wider)."""
+corners too; boxes are inclusive pixels."""
+TEXT_PUBLISHED = """ Boxes are those of the published code: of maps of 8 bits, of components and of their holes, one pixel wider
+and higher; the largest component is that whose outline encloses most."""
 SIZE = 224
 THRESHOLDS = 1000
 OVERLAPS = (0.3, 0.5, 0.7)
@@ -83,6 +87,49 @@ def component_boxes(heat: Tensor) -> Boxes:
     return Boxes(torch.cat(thresholds), torch.cat(edges), largest)
 
 
+def published_boxes(heat: Tensor) -> Boxes:
+    """Boxes of a map (H,W) in 0..1 as Choe et al.'s code has them, which takes OpenCV's contours.
+
+    Maps have 8 bits. A hole has a box too, that of the pixels around it. Boxes reach one pixel further to the right and down,
+    inside the map. The largest component is that whose outline, through the centres of its pixels, encloses the largest area.
+    """
+    values = (heat.float().cpu().numpy() * 255).astype(np.uint8)
+    cuts = (np.arange(0, 1, 1 / THRESHOLDS) * values.max()).astype(np.int64)
+    end = np.array(values.shape[::-1]) - 1
+    largest = torch.tensor([0, 0, -1, -1]).repeat(THRESHOLDS, 1)
+    thresholds, edges = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, 4, dtype=torch.int64)]
+    for cut in np.unique(cuts):
+        above = values > cut
+        labels, count = ndimage.label(above, structure=np.ones((3, 3)))
+        if count == 0:
+            continue
+        around = np.pad(~above, 1, constant_values=True)  # joins what touches the border; a hole's box includes its rim
+        holes = [place for place in ndimage.find_objects(ndimage.label(around)[0]) if place[0].start > 0]
+        components = ndimage.find_objects(labels)
+        corners = [(x.start, y.start, x.stop, y.stop) for y, x in components]
+        corners += [(x.start - 2, y.start - 2, x.stop, y.stop) for y, x in holes]
+        boxes = np.array(corners)
+        boxes[:, 2:] = np.minimum(boxes[:, 2:], end)
+        areas = [enclosed_area(labels[place] == number) for number, place in enumerate(components, 1)]
+        at = torch.from_numpy(np.flatnonzero(cuts == cut))
+        largest[at] = torch.from_numpy(boxes[int(np.argmax(areas))])
+        thresholds.append(at.repeat_interleave(len(boxes)))
+        edges.append(torch.from_numpy(boxes).repeat(len(at), 1))
+    return Boxes(torch.cat(thresholds), torch.cat(edges), largest)
+
+
+def enclosed_area(component: np.ndarray) -> float:
+    """The area inside the outline through the centres of a component's pixels (H,W): OpenCV's contourArea of it."""
+    filled = ndimage.binary_fill_holes(component).astype(np.int64)
+    corners = (
+        filled[:-1, :-1] + filled[:-1, 1:] + filled[1:, :-1] + filled[1:, 1:]
+    )  # of each square between four centres
+    return float((corners == 4).sum() + (corners == 3).sum() / 2)
+
+
+BOXES_BY: dict[Fidelity, Callable[[Tensor], Boxes]] = {"formula": component_boxes, "published": published_boxes}
+
+
 def intersection_over_union(boxes: Tensor, others: Tensor) -> Tensor:
     """Of boxes (...,4) x0, y0, x1, y1 in inclusive pixels, broadcast against each other: (...), float32."""
     first, last = torch.maximum(boxes[..., :2], others[..., :2]), torch.minimum(boxes[..., 2:], others[..., 2:])
@@ -108,23 +155,28 @@ class Found:
     heat: Tensor
 
 
-def localization(runs: Runs, study: Study, *, kind: Kind = "cam", stage: int = 0) -> Result:
+def localization(
+    runs: Runs, study: Study, *, kind: Kind = "cam", stage: int = 0, fidelity: Fidelity = "formula"
+) -> Result:
     """MaxBoxAcc and MaxBoxAccV2 of class activation maps, on sets with boxes (cub-200, tiles).
 
     Args:
         kind: cam or grad-cam, as of the figure cam.
         stage: whose feature maps, from 1; 0 is the last.
+        fidelity: formula, or published for the boxes of the published code.
     """
-    found, warnings = each(runs, lambda run: found_boxes(run, study, kind=kind, stage=stage))
+    boxes_of = BOXES_BY[fidelity]
+    found, warnings = each(runs, lambda run: found_boxes(run, study, kind=kind, stage=stage, boxes_of=boxes_of))
     first = next(run for run in runs if run.label in found)
-    with_centre = {**found, "centre": centre_boxes(true_boxes(first, study))}
+    with_centre = {**found, "centre": centre_boxes(true_boxes(first, study), boxes_of)}
     rows = {label: localization_metrics(scores) for label, scores in with_centre.items()}
     thresholds = [step / THRESHOLDS for step in range(THRESHOLDS)]
     curves = {
         label: (thresholds, (scores.best >= 0.5).float().mean(0).tolist()) for label, scores in with_centre.items()
     }
     metrics = {"figures": rows, "thresholds": thresholds, "found": {label: y for label, (_, y) in curves.items()}}
-    result = Result(text=TEXT, warnings=warnings, metrics=metrics)
+    text = TEXT + (TEXT_PUBLISHED if fidelity == "published" else "")
+    result = Result(text=text, warnings=warnings, metrics=metrics)
     result.add_table("Localization", rows)
     result.add_lines("Boxes found by threshold", curves, x_label="threshold", y_label="share of images, overlap 0.5")
     for run in runs:
@@ -151,7 +203,7 @@ def is_visible(box: Tensor) -> bool:
     return bool((box[2:] >= box[:2]).all())
 
 
-def found_boxes(run: TrainedRun, study: Study, *, kind: Kind, stage: int) -> Found:
+def found_boxes(run: TrainedRun, study: Study, *, kind: Kind, stage: int, boxes_of: Callable[[Tensor], Boxes]) -> Found:
     """A run's maps of the true classes against the true boxes."""
     network, truth = run.network, iter(true_boxes(run, study))
     scores: list[tuple[Tensor, Tensor]] = []
@@ -159,7 +211,7 @@ def found_boxes(run: TrainedRun, study: Study, *, kind: Kind, stage: int) -> Fou
     heat: list[Tensor] = []
     for images, labels in study.batches(run, progress="localization"):
         for one in enlarged(class_maps(network, images, labels, kind, stage), SIZE):
-            found, box = component_boxes(one), next(truth)
+            found, box = boxes_of(one), next(truth)
             if is_visible(box):
                 scores.append(found.scores(box))
             if len(heat) < SHOWN:
@@ -169,11 +221,11 @@ def found_boxes(run: TrainedRun, study: Study, *, kind: Kind, stage: int) -> Fou
     return Found(best, largest, torch.stack(boxes), torch.stack(heat))
 
 
-def centre_boxes(truth: Tensor) -> Found:
+def centre_boxes(truth: Tensor, boxes_of: Callable[[Tensor], Boxes] = component_boxes) -> Found:
     """What a map that falls with the distance from the middle finds of true boxes (N,4)."""
     places = torch.linspace(-1, 1, SIZE)
     middle = 1 - (places[:, None] ** 2 + places**2).sqrt() / 2**0.5
-    found = component_boxes(middle)
+    found = boxes_of(middle)
     scores = [found.scores(box) for box in truth if is_visible(box)]
     best, largest = (torch.stack(values) for values in zip(*scores, strict=True))
     return Found(best, largest, found.largest[None], middle[None])

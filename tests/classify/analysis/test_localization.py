@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from kornia.contrib import connected_components
 
 from classify.analysis.localization import (
+    BOXES_BY,
     centre_boxes,
     component_boxes,
     framed,
@@ -14,6 +16,7 @@ from classify.analysis.localization import (
     localization,
     localization_metrics,
     max_box_acc,
+    published_boxes,
     true_boxes,
 )
 from classify.analysis.result import Study
@@ -124,3 +127,50 @@ def test_one_threshold_serves_all_maps():
     scores = torch.tensor([[0.9, 0.6, 0.0], [0.0, 0.5, 0.9]])
     assert max_box_acc(scores, 0.5) == (1.0, 1)
     assert max_box_acc(scores, 0.7) == (0.5, 0)
+
+
+def test_published_boxes_of_a_ring_and_a_block_by_hand():
+    """A hole's box includes its rim; every box reaches one pixel further, inside the map; thresholds are of 8 bits."""
+    image = torch.zeros(12, 20)
+    image[1:6, 1:6] = 0.5
+    image[3, 3] = 0  # the hole, inside the rim of 3 x 3
+    image[8:12, 14:20] = 1  # 4 x 6 pixels in the corner
+    boxes = published_boxes(image)
+    at = {t: boxes.edges[boxes.threshold == t].tolist() for t in (0, 498, 499, 999)}
+    # 0.5 has level 127: the cut int(0.498 * 255) = 126 is below it, int(0.499 * 255) = 127 is not.
+    assert at[0] == at[498] == [[1, 1, 6, 6], [14, 8, 19, 11], [2, 2, 5, 5]]
+    assert at[499] == at[999] == [[14, 8, 19, 11]]
+    # Between centres the ring encloses 4 x 4, the block 3 x 5.
+    assert boxes.largest[[0, 498, 499, 999]].tolist() == [[1, 1, 6, 6], [1, 1, 6, 6], [14, 8, 19, 11], [14, 8, 19, 11]]
+    best, largest = boxes.scores(torch.tensor([2, 2, 5, 5]))
+    assert best[0] == 1  # the hole's
+    assert largest[0].item() == pytest.approx(16 / 36)
+    assert published_boxes(torch.zeros(5, 5)).edges.shape == (0, 4)
+
+
+@pytest.mark.parametrize("size", [9, 40])
+def test_published_boxes_are_opencvs_contours(size):
+    cv2 = pytest.importorskip("cv2", reason="extra bench")
+    torch.manual_seed(0)
+    smooth = torch.nn.functional.interpolate(torch.rand(1, 1, 5, 6), (size, size - 3), mode="bilinear")[0, 0]
+    heat = smooth + 0.3 * torch.rand_like(smooth)
+    heat = (heat - heat.min()) / (heat.max() - heat.min())
+    found = published_boxes(heat)
+    image = (heat.numpy() * 255).astype(np.uint8)
+    for step in range(0, 1000, 37):
+        _, above = cv2.threshold(image, int(step / 1000 * image.max()), 255, cv2.THRESH_BINARY)
+        contours = cv2.findContours(above, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[-2]
+        boxes = [(x, y, min(x + w, size - 4), min(y + h, size - 1)) for x, y, w, h in map(cv2.boundingRect, contours)]
+        areas = [cv2.contourArea(contour) for contour in contours]
+        assert sorted(map(tuple, found.edges[found.threshold == step].tolist())) == sorted(boxes)
+        most = [box for box, area in zip(boxes, areas, strict=True) if area == max(areas)]
+        assert tuple(found.largest[step].tolist()) in most
+
+
+def test_the_published_form_of_the_figure_takes_these_boxes_and_says_so(cutmix_run, monkeypatch):
+    maps = []
+    monkeypatch.setitem(BOXES_BY, "published", lambda heat: maps.append(heat) or published_boxes(heat))
+    formula, published = (localization([cutmix_run], STUDY, fidelity=name) for name in ("formula", "published"))
+    assert len(maps) == STUDY.count + 1  # and the centre
+    assert published.text.startswith(formula.text)
+    assert "published code" in published.text[len(formula.text) :]
