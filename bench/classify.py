@@ -25,7 +25,7 @@ from bench.published_mixing import mixup_step  # noqa: E402 - bench is in no ins
 from bench.timing import Comparison, Peer, as_markdown, compare, machine  # noqa: E402
 from classify.config import ClassifySettings  # noqa: E402
 from classify.data import ImageSet  # noqa: E402
-from classify.loaders import Batches, MemoryLoader  # noqa: E402
+from classify.loaders import Batches, TrainingLoader  # noqa: E402
 from classify.methods import Method, build_method, list_methods  # noqa: E402
 from classify.methods.automix import AutoMix  # noqa: E402
 from classify.networks import build_network, check_network  # noqa: E402
@@ -172,7 +172,7 @@ class Bench:
         self.accelerator: Accelerator = make_accelerator(self.settings)
         self.device = self.accelerator.device
         dataset = ImageSet("benchmark", *data, tuple(map(str, range(CLASSES))), **MOMENTS)
-        self.loader = MemoryLoader(dataset, batch_size=options.batch_size, seed=0, device=self.device)
+        self.loader = TrainingLoader(dataset, batch_size=options.batch_size, seed=0, device=self.device)
 
     def against_published(self) -> Comparison:
         """Mixup by mixgan's loop and by the published one."""
@@ -192,7 +192,7 @@ class Bench:
         idle = self.step(self.method("erm"), repeat(one))
         peer = Peer("the same batch again and again", "torch", lambda: idle, goal=INPUT_GOAL)
         return Comparison(
-            f"step with MemoryLoader, {self.variant}", self.step(self.method("erm"), self.batches()), [peer]
+            f"step with TrainingLoader, {self.variant}", self.step(self.method("erm"), self.batches()), [peer]
         )
 
     def against_erm(self, name: str) -> Iterator[Comparison]:

@@ -257,7 +257,7 @@ def classifier(
 ) -> tuple[Callable[[int], Iterator[Any]], Callable[[Any], object]]:
     """Batches of an epoch, and a step of mixup with a ResNet-18 in its ImageNet form."""
     from classify.data import FolderSet, load_dataset
-    from classify.loaders import training_loader
+    from classify.loaders import TrainingLoader
     from classify.methods import build_method
     from classify.networks import build_network
     from mixgan.data.stream import worker_count
@@ -266,7 +266,7 @@ def classifier(
     assert isinstance(dataset, FolderSet)
     dataset = dataset.in_memory() if cache_gb else dataset
     how = {"workers": worker_count(options.workers), "device": "cpu"}
-    loader = training_loader(dataset, batch_size=16, seed=0, **how)
+    loader = TrainingLoader(dataset, batch_size=16, seed=0, **how)
     network = build_network("resnet18-imagenet", num_classes=CLASSES)
     method = build_method("mixup", network, num_classes=CLASSES, mean=dataset.mean, std=dataset.std)
     optimizer = torch.optim.SGD(method.parameters(), 0.01)

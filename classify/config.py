@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from classify.data import NoiseKind, resolve_dataset
 from classify.methods import METHODS, list_methods, method_options
-from classify.methods.mixed_samples import MixSchedule
+from classify.methods.method import MixSchedule
 from classify.presets import TABLES, preset_values
 from mixgan.engine.annotations import Above0, AtLeast0, AtLeast1, BelowOne, Probability, Range, convert_options
 from mixgan.engine.command import print_once

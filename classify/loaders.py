@@ -4,11 +4,10 @@ A training batch depends on (seed, epoch, step, rank) only, so that an epoch can
 workers, and torch's global random state is not touched.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,41 +21,68 @@ from mixgan.ops.transforms import Normalization, crop_flip, file_transform, rand
 
 Padding = Literal["zeros", "reflect"]
 Crop = Literal["padded", "resized"]
-S = TypeVar("S", ImageSet, FolderSet)
 Batches = Iterator[tuple[Tensor, Tensor]]  # images (B,C,H,W) float32 and labels (B,) int64
 
 
 @dataclass(kw_only=True)
-class _Loader(ABC, Generic[S]):
-    """Base of both training loaders: divides the set among ranks and steps.
+class TrainingLoader:
+    """Training batches of a set, normalised and mirrored as it asks for, divided among ranks and steps.
+
+    A set in memory is kept on the device as one uint8 tensor and augmented there: padded by ``pad`` pixels, cropped to a random
+    window of the original size, half of the images mirrored; or with ``crop="resized"`` torchvision's ``RandomResizedCrop`` to
+    the original size in place of padding and cropping. It is drawn on the CPU once per epoch, for every sample of the set.
+
+    Files are read (where they are not kept in memory), cropped and resized by worker processes. Augmentation is
+    ``RandomResizedCrop`` and mirroring, drawn from (seed, epoch, sample). If the set's ``on_bad_image`` is ``"skip"``, an
+    unreadable file is replaced by the next readable sample.
 
     Args:
         batch_size: of each rank; the ranks' batches are disjoint.
         rank, world: this process and the number of processes.
+        workers: processes that read files; 0 reads in this process. The batches do not depend on it.
+        pad: of sets in memory; 0 disables random cropping.
+        padding: pad with ``zeros``, or ``reflect`` the image at its edges.
+        crop: ``"padded"`` (sets in memory only, and their default) or ``"resized"``.
 
     Attributes:
         steps_per_epoch: full batches of all ranks together; the remaining samples are not used in that epoch.
 
     Raises:
-        ValueError: the set is smaller than one batch of all ranks.
+        ValueError: the set is smaller than one batch of all ranks, ``padding`` is given for resized crops, which need none, or
+            ``crop`` is ``"padded"`` for files.
     """
 
-    dataset: S = field(kw_only=False)
+    dataset: ImageSet | FolderSet = field(kw_only=False)
     batch_size: int
     seed: int
     device: torch.device | str
     rank: int = 0
     world: int = 1
+    workers: int = 2
+    pad: int = 4
+    padding: Padding = "zeros"
+    crop: Crop | None = None
 
     def __post_init__(self) -> None:
+        dataset, streamed = self.dataset, isinstance(self.dataset, FolderSet)
+        if self.padding != "zeros" and (streamed or self.crop == "resized"):
+            raise ValueError(
+                f"--crop-padding is for padded crops of sets in memory; resized ones, as of {dataset.name}, pad nothing"
+            )
+        if streamed and self.crop == "padded":
+            raise ValueError(
+                f"--crop padded is for sets in memory; the images of {dataset.name} are always --crop resized"
+            )
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
-        self.count = len(self.dataset)
+        self.count = len(dataset)
         self.steps_per_epoch = self.count // (self.batch_size * self.world)
         if self.steps_per_epoch == 0:
             batch = f"{self.batch_size} on each of {self.world} processes; lower --batch-size"
             raise ValueError(f"{self.count} images are fewer than one batch: {batch}")
-        self.normalise = Normalization(self.dataset.mean, self.dataset.std).to(self.device)
+        self.normalise = Normalization(dataset.mean, dataset.std).to(self.device)
+        if isinstance(dataset, ImageSet):
+            self.images, self.labels = dataset.images.to(self.device), dataset.labels.to(self.device)
 
     def epoch(self, epoch: int, *, first_step: int = 0) -> Batches:
         """The batches of one epoch from ``first_step`` on; the ones before are skipped without being computed.
@@ -66,10 +92,9 @@ class _Loader(ABC, Generic[S]):
         """
         if not 0 <= first_step <= self.steps_per_epoch:
             raise ValueError(f"first_step must be within 0..{self.steps_per_epoch}, got {first_step}")
-        return self._batches(epoch, first_step)
-
-    @abstractmethod
-    def _batches(self, epoch: int, first_step: int) -> Batches: ...
+        if isinstance(self.dataset, FolderSet):
+            return self._from_files(self.dataset, epoch, first_step)
+        return self._from_memory(epoch, first_step)
 
     def _indices(self, epoch: int, first_step: int, device: torch.device | str = "cpu") -> Iterator[Tensor]:
         """Sample indices (B,) int64 of this rank's batches."""
@@ -77,31 +102,14 @@ class _Loader(ABC, Generic[S]):
         for step in range(first_step, self.steps_per_epoch):
             yield rank_batch(order, step, batch_size=self.batch_size, rank=self.rank, world=self.world)
 
+    def _from_files(self, dataset: FolderSet, epoch: int, first_step: int) -> Batches:
+        reader, indices = _Reader(dataset, draws=(self.seed, epoch)), list(self._indices(epoch, first_step))
+        how: dict[str, Any] = {"workers": self.workers, "on_bad_image": dataset.on_bad_image}
+        for images, labels in read_ahead(reader, indices, device=self.device, **how):
+            images, labels = (batch.to(self.device, non_blocking=True) for batch in (images, labels))
+            yield self.normalise(images), labels
 
-@dataclass(kw_only=True)
-class MemoryLoader(_Loader[ImageSet]):
-    """Training batches of a set that is kept on the device as one uint8 tensor and augmented there.
-
-    Augmentation: pad by ``pad`` pixels, crop a random window of the original size, mirror half of the images; or with
-    ``crop="resized"`` torchvision's ``RandomResizedCrop`` to the original size in place of padding and cropping. It is drawn on
-    the CPU once per epoch, for every sample of the set, and done on the device.
-
-    Args:
-        dataset: its images and labels are moved to ``device`` and stay there; images are mirrored only where its ``flip`` is set.
-        pad: 0 disables random cropping.
-        padding: pad with ``zeros``, or ``reflect`` the image at its edges.
-        crop: ``"padded"`` or ``"resized"``.
-    """
-
-    pad: int = 4
-    padding: Padding = "zeros"
-    crop: Crop = "padded"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.images, self.labels = self.dataset.images.to(self.device), self.dataset.labels.to(self.device)
-
-    def _batches(self, epoch: int, first_step: int) -> Batches:
+    def _from_memory(self, epoch: int, first_step: int) -> Batches:
         augmented = self._augmentation(epoch)
         for index in self._indices(epoch, first_step, self.images.device):
             yield self.normalise(augmented(index)), self.labels[index]
@@ -112,75 +120,18 @@ class MemoryLoader(_Loader[ImageSet]):
         size = (self.images.shape[-2], self.images.shape[-1])
         if self.crop == "resized":
             boxes = random_boxes(self.count, size, generator=generator).to(device)
-            mirrored = self._mirrored(generator)
-            return lambda index: resized_crop(self.images[index], boxes[index], size, flip=mirrored[index])
-        top, left = torch.randint(2 * self.pad + 1, (2, self.count), generator=generator).to(device)
-        mirrored = self._mirrored(generator)
+        else:
+            top, left = torch.randint(2 * self.pad + 1, (2, self.count), generator=generator).to(device)
+        mirrored = (torch.rand(self.count, generator=generator) < 0.5).to(device) & self.dataset.flip
         mode = "reflect" if self.padding == "reflect" else "constant"  # torch's words
 
-        def padded(index: Tensor) -> Tensor:
+        def augmented(index: Tensor) -> Tensor:
+            if self.crop == "resized":
+                return resized_crop(self.images[index], boxes[index], size, flip=mirrored[index])
             images = F.pad(self.images[index], (self.pad,) * 4, mode=mode)
             return crop_flip(images, top[index], left[index], mirrored[index], size)
 
-        return padded
-
-    def _mirrored(self, generator: torch.Generator) -> Tensor:
-        """(N,) bool on the device."""
-        return (torch.rand(self.count, generator=generator) < 0.5).to(self.images.device) & self.dataset.flip
-
-
-@dataclass(kw_only=True)
-class StreamLoader(_Loader[FolderSet]):
-    """Training batches of a set of files: worker processes read (where they are not kept in memory), crop and resize them.
-
-    Augmentation is torchvision's ``RandomResizedCrop`` and mirroring as the set allows, drawn from (seed, epoch, sample). If the
-    set's ``on_bad_image`` is ``"skip"``, an unreadable file is replaced by the next readable sample.
-
-    Args:
-        workers: processes that read; 0 reads in this process. The batches do not depend on it.
-    """
-
-    workers: int = 2
-
-    def _batches(self, epoch: int, first_step: int) -> Batches:
-        reader = _Reader(self.dataset, draws=(self.seed, epoch))
-        indices = list(self._indices(epoch, first_step))
-        how: dict[str, Any] = {"workers": self.workers, "on_bad_image": self.dataset.on_bad_image}
-        for images, labels in read_ahead(reader, indices, device=self.device, **how):
-            images, labels = (batch.to(self.device, non_blocking=True) for batch in (images, labels))
-            yield self.normalise(images), labels
-
-
-def training_loader(
-    dataset: ImageSet | FolderSet,
-    *,
-    batch_size: int,
-    seed: int,
-    device: torch.device | str,
-    rank: int = 0,
-    world: int = 1,
-    workers: int = 2,
-    padding: Padding = "zeros",
-    crop: Crop | None = None,
-) -> MemoryLoader | StreamLoader:
-    """The training loader of a set, in memory or streaming, with the set's own normalisation and mirroring.
-
-    Raises:
-        ValueError: the set is smaller than one batch, ``padding`` is given for resized crops, which need none, or ``crop`` is
-            ``"padded"`` for a streamed set.
-    """
-    common: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "device": device, "rank": rank, "world": world}
-    if padding != "zeros" and (isinstance(dataset, FolderSet) or crop == "resized"):
-        raise ValueError(
-            f"--crop-padding is for padded crops of sets in memory; resized ones, as of {dataset.name}, pad nothing"
-        )
-    if isinstance(dataset, FolderSet):
-        if crop == "padded":
-            raise ValueError(
-                f"--crop padded is for sets in memory; the images of {dataset.name} are always --crop resized"
-            )
-        return StreamLoader(dataset, workers=workers, **common)
-    return MemoryLoader(dataset, padding=padding, crop=crop or "padded", **common)
+        return augmented
 
 
 def eval_batches(

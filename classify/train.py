@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from classify.config import ClassifySettings
 from classify.data import FolderSet, ImageSet, describe, label_record, load_dataset
 from classify.evaluation import confusion_matrix, evaluate, training_accuracy
-from classify.loaders import eval_batches, training_loader
+from classify.loaders import TrainingLoader, eval_batches
 from classify.methods import Method, build_method
 from classify.networks import build_network
 from classify.networks.contract import Network, first_convolution, linear_classifier
@@ -42,7 +42,7 @@ def train(settings: ClassifySettings) -> dict[str, Any]:
     device, workers = accelerator.device, worker_count(settings.num_workers)
     share: dict[str, Any] = {"rank": accelerator.process_index, "world": accelerator.num_processes}
     share |= {"device": device, "workers": workers}
-    loader = training_loader(
+    loader = TrainingLoader(
         training,
         batch_size=settings.batch_size,
         seed=settings.seed,
@@ -113,7 +113,21 @@ def train(settings: ClassifySettings) -> dict[str, Any]:
                 metrics = evaluate_epoch(run, method, measure)
     if metrics is None:  # a resumed run that was complete
         metrics = measure()
-    return finish(settings, run, method, metrics, training, test_batches, average)
+    summary = summarise(settings, run, metrics)
+    if settings.dry_run:
+        run.print("Dry run: settings resolve, everything builds, one batch trained and evaluated.")
+    else:
+        run.export(metrics)
+        run.write_summary(summary)
+        picture_mixing(run, method, training)  # again: saliency and learned masks have changed
+        with averaged(method, average):
+            confusion = confusion_matrix(
+                method.predictor(), test_batches(), classes=len(training.classes), accelerator=accelerator
+            )
+        on_main(accelerator, lambda: write_report(settings, run, summary, confusion, training.classes))
+        run.print(f"Test accuracy {summary['test_accuracy']:.4f}. Report: {run.folder.report}")
+    run.finish()
+    return summary
 
 
 def compile_networks(method: Method) -> None:
@@ -199,32 +213,6 @@ def test_metrics(
             found = training_accuracy(method.predictor(), training_batches(), accelerator=run.accelerator)
             metrics |= dict(zip(names, found, strict=True))
     return {**metrics, "weights": "plain" if average is None else "ema"}
-
-
-def finish(
-    settings: ClassifySettings,
-    run: Run,
-    method: Method,
-    metrics: dict[str, Any],
-    training: ImageSet | FolderSet,
-    test_batches: Batches,
-    average: MovingAverage | None,
-) -> dict[str, Any]:
-    """Write weights, summary and report; returns the summary."""
-    summary = summarise(settings, run, metrics)
-    if settings.dry_run:
-        run.print("Dry run: settings resolve, everything builds, one batch trained and evaluated.")
-    else:
-        run.export(metrics)
-        run.write_summary(summary)
-        picture_mixing(run, method, training)  # again: saliency and learned masks have changed
-        how: dict[str, Any] = {"classes": len(training.classes), "accelerator": run.accelerator}
-        with averaged(method, average):
-            confusion = confusion_matrix(method.predictor(), test_batches(), **how)
-        on_main(run.accelerator, lambda: write_report(settings, run, summary, confusion, training.classes))
-        run.print(f"Test accuracy {summary['test_accuracy']:.4f}. Report: {run.folder.report}")
-    run.finish()
-    return summary
 
 
 def export_weights(

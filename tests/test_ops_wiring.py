@@ -13,7 +13,7 @@ from torch import nn
 import classify.loaders
 import mixgan.gan.data
 from classify.data import load_dataset
-from classify.loaders import eval_batches, training_loader
+from classify.loaders import TrainingLoader, eval_batches
 from mixgan.data.domains import Domains
 from mixgan.evaluate.features import FeatureExtractor
 from mixgan.evaluate.inception import InceptionEmbedding
@@ -45,7 +45,7 @@ def calls(monkeypatch):
 
 def test_training_and_test_images_are_normalised_by_kornia(calls, tmp_path):
     training = load_dataset("tiles", tmp_path, split="train", size=32, count=8)
-    images, _ = next(training_loader(training, batch_size=4, seed=0, device="cpu").epoch(0))
+    images, _ = next(TrainingLoader(training, batch_size=4, seed=0, device="cpu").epoch(0))
     assert calls["normalize"] == 1
     assert images.shape == (4, 3, 32, 32)
     list(eval_batches(training, batch_size=4, device="cpu"))
@@ -58,7 +58,7 @@ def test_training_images_are_cropped_and_mirrored_by_the_ops(module, tmp_path, m
     monkeypatch.setattr(module, "crop_flip", lambda images, *_: torch.full((2, 3, 32, 32), 255, dtype=torch.uint8))
     if module is classify.loaders:
         training = load_dataset("tiles", tmp_path, split="train", size=32, count=4)
-        images, _ = next(training_loader(training, batch_size=2, seed=0, device="cpu").epoch(0))
+        images, _ = next(TrainingLoader(training, batch_size=2, seed=0, device="cpu").epoch(0))
         whites = training.images.new_full((1, 3, 1, 1), 255)
         assert torch.equal(images, normalize(whites, training.mean, training.std).expand_as(images))
     else:

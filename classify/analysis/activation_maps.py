@@ -1,21 +1,28 @@
-"""Where in an image a network sees a class: class activation maps (LaMix Fig. 7), and accuracy with hidden patches."""
+"""Where in an image a network sees a class: class activation maps (LaMix Fig. 7), and how well they find objects.
 
+Localization: MaxBoxAcc and MaxBoxAccV2 (AutoMix table 4; Choe et al. 2020).
+"""
+
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import matplotlib as mpl
+import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor, nn
+from scipy import ndimage
+from torch import Tensor
 
 from classify.analysis.masks import pairs_of_two_classes
 from classify.analysis.result import Result, Study
 from classify.analysis.trained_run import Runs, TrainedRun, each
-from mixgan.engine.annotations import AtLeast0, AtLeast1
+from classify.data import evaluation_boxes
+from mixgan.engine.annotations import AtLeast1
 from mixgan.mixing import build_mixer
+from mixgan.mixing.mixer import Fidelity
 from mixgan.ops.transforms import resize
 from mixgan.report.grid import image_grid
 
@@ -156,16 +163,6 @@ classes: their maps show whether a network finds each of them where it is. The t
 map of the true class is above half of its range: the narrower the regions that a network uses, the smaller."""
 
 
-@dataclass(frozen=True)
-class Maps:
-    """A run's maps: of plain images (N,h,w), of mixed ones for the own and the partner's class (P,h,w); and the mean area."""
-
-    plain: Tensor
-    own: Tensor
-    partner: Tensor
-    area: float
-
-
 def cam(
     runs: Runs, study: Study, *, kind: Kind = "cam", stage: int = 0, images: AtLeast1 = 8, mixed_by: MixedBy = "mixup"
 ) -> Result:
@@ -183,7 +180,8 @@ def cam(
     mixed = mix_halves(batch, pairs, mixed_by, seed=study.seed)
     plain, partners, blends = (first.as_pictures(x) for x in (batch[pairs[:, 0]], batch[pairs[:, 1]], mixed))
 
-    def maps_of(run: TrainedRun) -> Maps:
+    def maps_of(run: TrainedRun) -> tuple[Tensor, Tensor, Tensor, float]:
+        """Of the plain images (P,h,w), of the mixed ones for the own and the partner's class; and the mean area."""
         if run.image_source != first.image_source:
             raise ValueError(
                 f"{run.label} was trained on other images than {first.label}, so it is not compared with it"
@@ -191,24 +189,24 @@ def cam(
         network = run.network
         own, partner = (class_maps(network, run.normalise(blends), labels[side], kind, stage) for side in pairs.T)
         alone = class_maps(network, run.normalise(plain), labels[pairs[:, 0]], kind, stage)
-        return Maps(alone, own, partner, mean_area(run, study, kind, stage))
+        return alone, own, partner, mean_area(run, study, kind, stage)
 
     found, warnings = each(runs, maps_of)
+    areas = {label: area for label, (*_, area) in found.items()}
     names = [[first.classes[label] for label in labels[side].tolist()] for side in pairs.T]
     plain, partners, blends = (in_colour(pictures.clamp(0, 1).cpu()) for pictures in (plain, partners, blends))
     result = Result(text=CAM_TEXT, warnings=warnings)
-    rows = [plain, *(overlay(plain, own.plain) for own in found.values())]
+    rows = [plain, *(overlay(plain, alone) for alone, *_ in found.values())]
     sheet = image_grid(rows, row_labels=["image", *found], column_labels=names[0], cell_size=96)
     result.pictures["Plain images"] = (sheet, "Maps of the true class.")
     rows, sides = [plain, partners, blends], ["own", "partner", "mixed"]
-    for label, maps in found.items():
-        rows += [overlay(blends, maps.own), overlay(blends, maps.partner)]
+    for label, (_, of_own, of_partner, _) in found.items():
+        rows += [overlay(blends, of_own), overlay(blends, of_partner)]
         sides += [f"{label}: own class", f"{label}: partner's class"]
     both = [f"{own}\n{partner}" for own, partner in zip(*names, strict=True)]
     caption = f"Mixed by {mixed_by} at lambda 0.5; maps of the own and of the partner's class."
     sheet = image_grid(rows, row_labels=sides, column_labels=both, cell_size=96)
     result.pictures["Mixed images"] = (sheet, caption)
-    areas = {label: maps.area for label, maps in found.items()}
     result.add_table("Area of the maps", {label: {"share above half": area} for label, area in areas.items()})
     result.metrics = {"kind": kind, "stage": stage, "area": areas}
     return result
@@ -232,110 +230,242 @@ def mean_area(run: TrainedRun, study: Study, kind: Kind, stage: int) -> float:
     return float(torch.cat(areas).mean())
 
 
-# ---- The figure occlusion: accuracy by the hidden share, and which places matter
+# ---- The figure localization: boxes found by the maps (AutoMix table 4)
 
-OCCLUSION_TEXT = """To the right of the plot, more and more square patches are hidden at random, filled with the data set's mean
-colour; the same ones for all runs, and those hidden at one share stay hidden at the next. The sheet is the sensitivity of
-Zeiler and Fergus (2014): the brighter a place, the more hiding it takes from the probability of the true class; each map has
-its own range."""
-SHARES = tuple(step / 10 for step in range(10))
+LOCALIZATION_TEXT = """The map of the true class, enlarged to 224 px and scaled to 0..1, is cut at thresholds 0, 0.001, ...
+0.999; each connected component gives a box. MaxBoxAccV2 (Choe et al. 2020): the share of images where some box overlaps the true
+one enough, at the best threshold for the whole set, averaged over the overlaps 0.3, 0.5 and 0.7; MaxBoxAcc: of the largest
+component only, overlap 0.5. The row "centre" is a map that knows nothing but the middle of the image. Components are joined at
+corners too; boxes are inclusive pixels."""
+TEXT_PUBLISHED = """ Boxes are those of the published code: of maps of 8 bits, of components and of their holes, one pixel wider
+and higher; the largest component is that whose outline encloses most."""
+SIZE = 224
+THRESHOLDS = 1000
+OVERLAPS = (0.3, 0.5, 0.7)
+SHOWN = 6
+TRUE_COLOUR, FOUND_COLOUR = (1.0, 1.0, 1.0), (0.34, 0.71, 0.91)
 
 
-def occlusion(runs: Runs, study: Study, *, patch: AtLeast0 = 0, images: AtLeast1 = 6) -> Result:
-    """Accuracy against the share of the image that is hidden, and which places matter.
+@dataclass(frozen=True)
+class Boxes:
+    """The boxes of a map's components, at all thresholds.
+
+    Attributes:
+        threshold: (n,) int64, the index of each component's threshold, ascending.
+        edges: (n,4), first and last pixel x0, y0, x1, y1 of its box.
+        largest: (T,4), the box of the component with the most pixels; 0, 0, -1, -1 where nothing is above the threshold.
+    """
+
+    threshold: Tensor
+    edges: Tensor
+    largest: Tensor
+
+    def scores(self, truth: Tensor) -> tuple[Tensor, Tensor]:
+        """Overlap with a true box (4,): of the best component at every threshold (T,), and of the largest one (T,)."""
+        best = torch.zeros(THRESHOLDS)
+        best.scatter_reduce_(0, self.threshold, intersection_over_union(self.edges, truth), "amax")
+        return best, intersection_over_union(self.largest, truth)
+
+
+def component_boxes(heat: Tensor) -> Boxes:
+    """Boxes of the components of ``heat > threshold`` for a map (H,W) in 0..1, at the thresholds 0, 0.001, ... 0.999.
+
+    Components are labelled only where a threshold makes one vanish, above its highest pixel, or split: between such thresholds
+    they keep their labels and lose pixels.
+    """
+    values = heat.float().cpu().numpy()
+    levels = np.ceil(values * THRESHOLDS).astype(np.int64) - 1  # a pixel is above the thresholds 0..level
+    peaks = np.unique(levels[values == ndimage.maximum_filter(values, 3)])
+    pixels = torch.cartesian_prod(*map(torch.arange, heat.shape)).flip(1)
+    largest = torch.tensor([0, 0, -1, -1]).repeat(THRESHOLDS, 1)
+    thresholds, edges = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, 4, dtype=torch.int64)]
+    start = 0
+    while start <= peaks[-1]:
+        labels, count = ndimage.label(levels >= start, structure=np.ones((3, 3)))
+        last = int(peaks[np.searchsorted(peaks, start)])  # up to here no component vanishes, so the number only grows
+        stop = start + bisect_right(
+            range(start, last + 1), count, key=lambda t: ndimage.label(levels >= t, structure=np.ones((3, 3)))[1]
+        )
+        above = torch.from_numpy(labels.ravel() > 0)
+        place = torch.from_numpy(levels.clip(max=stop - 1) - start).view(-1)[above]
+        place = place * count + torch.from_numpy(labels.astype(np.int64)).view(-1)[above] - 1
+        corners = torch.cat((-pixels[above], pixels[above]), 1)
+        boxes = torch.full(((stop - start) * count, 4), -max(heat.shape))
+        boxes = boxes.scatter_reduce(0, place[:, None].expand(-1, 4), corners, "amax").view(-1, count, 4)
+        boxes = boxes.flip(0).cummax(0).values.flip(0) * torch.tensor([-1, -1, 1, 1])
+        sizes = place.bincount(minlength=(stop - start) * count).view(-1, count).flip(0).cumsum(0).flip(0)
+        largest[start:stop] = boxes[torch.arange(stop - start), sizes.argmax(1)]
+        thresholds.append(torch.arange(start, stop).repeat_interleave(count))
+        edges.append(boxes.flatten(0, 1))
+        start = stop
+    return Boxes(torch.cat(thresholds), torch.cat(edges), largest)
+
+
+def published_boxes(heat: Tensor) -> Boxes:
+    """Boxes of a map (H,W) in 0..1 as Choe et al.'s code has them, which takes OpenCV's contours.
+
+    Maps have 8 bits. A hole has a box too, that of the pixels around it. Boxes reach one pixel further to the right and down,
+    inside the map. The largest component is that whose outline, through the centres of its pixels, encloses the largest area.
+    """
+    values = (heat.float().cpu().numpy() * 255).astype(np.uint8)
+    cuts = (np.arange(0, 1, 1 / THRESHOLDS) * values.max()).astype(np.int64)
+    end = np.array(values.shape[::-1]) - 1
+    largest = torch.tensor([0, 0, -1, -1]).repeat(THRESHOLDS, 1)
+    thresholds, edges = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, 4, dtype=torch.int64)]
+    for cut in np.unique(cuts):
+        above = values > cut
+        labels, count = ndimage.label(above, structure=np.ones((3, 3)))
+        if count == 0:
+            continue
+        around = np.pad(~above, 1, constant_values=True)  # joins what touches the border; a hole's box includes its rim
+        holes = [place for place in ndimage.find_objects(ndimage.label(around)[0]) if place[0].start > 0]
+        components = ndimage.find_objects(labels)
+        corners = [(x.start, y.start, x.stop, y.stop) for y, x in components]
+        corners += [(x.start - 2, y.start - 2, x.stop, y.stop) for y, x in holes]
+        boxes = np.array(corners)
+        boxes[:, 2:] = np.minimum(boxes[:, 2:], end)
+        areas = [enclosed_area(labels[place] == number) for number, place in enumerate(components, 1)]
+        at = torch.from_numpy(np.flatnonzero(cuts == cut))
+        largest[at] = torch.from_numpy(boxes[int(np.argmax(areas))])
+        thresholds.append(at.repeat_interleave(len(boxes)))
+        edges.append(torch.from_numpy(boxes).repeat(len(at), 1))
+    return Boxes(torch.cat(thresholds), torch.cat(edges), largest)
+
+
+def enclosed_area(component: np.ndarray) -> float:
+    """The area inside the outline through the centres of a component's pixels (H,W): OpenCV's contourArea of it."""
+    filled = ndimage.binary_fill_holes(component).astype(np.int64)
+    corners = (
+        filled[:-1, :-1] + filled[:-1, 1:] + filled[1:, :-1] + filled[1:, 1:]
+    )  # of each square between four centres
+    return float((corners == 4).sum() + (corners == 3).sum() / 2)
+
+
+BOXES_BY: dict[Fidelity, Callable[[Tensor], Boxes]] = {"formula": component_boxes, "published": published_boxes}
+
+
+def intersection_over_union(boxes: Tensor, others: Tensor) -> Tensor:
+    """Of boxes (...,4) x0, y0, x1, y1 in inclusive pixels, broadcast against each other: (...), float32."""
+    first, last = torch.maximum(boxes[..., :2], others[..., :2]), torch.minimum(boxes[..., 2:], others[..., 2:])
+    shared = (last - first + 1).clamp(min=0).prod(-1)
+    areas = [(some[..., 2:] - some[..., :2] + 1).clamp(min=0).prod(-1) for some in (boxes, others)]
+    return (shared / (areas[0] + areas[1] - shared)).float()
+
+
+def max_box_acc(scores: Tensor, overlap: float) -> tuple[float, int]:
+    """The share of maps whose overlap (N,T) is at least ``overlap``, at the one threshold where most are, and which one."""
+    shares = (scores >= overlap).float().mean(0)
+    best = int(shares.argmax())
+    return float(shares[best]), best
+
+
+@dataclass(frozen=True)
+class Found:
+    """Overlaps (N,T) of a run's best and largest boxes; of the first images the largest boxes (n,T,4) and maps (n,224,224)."""
+
+    best: Tensor
+    largest: Tensor
+    boxes: Tensor
+    heat: Tensor
+
+
+def localization(
+    runs: Runs, study: Study, *, kind: Kind = "cam", stage: int = 0, fidelity: Fidelity = "formula"
+) -> Result:
+    """MaxBoxAcc and MaxBoxAccV2 of class activation maps, on sets with boxes (cub-200, tiles).
 
     Args:
-        patch: side of the hidden squares in px; 0 for an eighth of the image.
-        images: how many sensitivity maps are shown.
+        kind: cam or grad-cam, as of the figure cam.
+        stage: whose feature maps, from 1; 0 is the last.
+        fidelity: formula, or published for the boxes of the published code.
     """
-    accuracies, warnings = each(runs, lambda run: hidden_accuracies(run, study, patch=patch))
-    result = Result(text=OCCLUSION_TEXT, warnings=warnings, metrics={"hidden": list(SHARES), "accuracy": accuracies})
-    lines = {label: (SHARES, values) for label, values in accuracies.items()}
-    result.add_lines("Accuracy when parts are hidden", lines, x_label="hidden share", y_label="accuracy")
-    groups: dict[object, list[TrainedRun]] = {}
+    boxes_of = BOXES_BY[fidelity]
+    found, warnings = each(runs, lambda run: found_boxes(run, study, kind=kind, stage=stage, boxes_of=boxes_of))
+    first = next(run for run in runs if run.label in found)
+    with_centre = {**found, "centre": centre_boxes(true_boxes(first, study), boxes_of)}
+    rows = {label: localization_metrics(scores) for label, scores in with_centre.items()}
+    thresholds = [step / THRESHOLDS for step in range(THRESHOLDS)]
+    curves = {
+        label: (thresholds, (scores.best >= 0.5).float().mean(0).tolist()) for label, scores in with_centre.items()
+    }
+    metrics = {"figures": rows, "thresholds": thresholds, "found": {label: y for label, (_, y) in curves.items()}}
+    text = LOCALIZATION_TEXT + (TEXT_PUBLISHED if fidelity == "published" else "")
+    result = Result(text=text, warnings=warnings, metrics=metrics)
+    result.add_table("Localization", rows)
+    result.add_lines("Boxes found by threshold", curves, x_label="threshold", y_label="share of images, overlap 0.5")
     for run in runs:
-        if run.label in accuracies:
-            groups.setdefault(run.image_source, []).append(run)
-    for group in groups.values():
-        title = f"Sensitive places, {', '.join(run.label for run in group)}"
-        sheet = sensitivity_sheet(group, study, patch=patch, count=images)
-        result.pictures[title] = (sheet, "How much hiding a place takes from the true class.")
-    rows = {label: dict(zip(map(str, SHARES), values, strict=True)) for label, values in accuracies.items()}
-    result.add_table("Accuracy by hidden share", rows)
+        if run.label in found:
+            caption = f"{run.label}: the true box white, the largest component's blue, at the threshold of MaxBoxAcc."
+            result.pictures[f"{run.label}: boxes"] = (box_sheet(run, found[run.label], study), caption)
     return result
 
 
-def hidden_accuracies(run: TrainedRun, study: Study, *, patch: int) -> list[float]:
-    """A run's accuracy on test images at every share of ``SHARES``."""
-    generator = torch.Generator().manual_seed(study.seed)
-
-    def hidden(images: Tensor, labels: Tensor) -> Iterator[Tensor]:
-        order = patch_order(images, patch_side(images, patch), generator=generator)
-        return (hide(images, order, share) for share in SHARES)
-
-    return study.accuracies(run, hidden)
+def localization_metrics(found: Found) -> dict[str, float]:
+    """MaxBoxAccV2, its parts by overlap, and MaxBoxAcc, all 0..1."""
+    parts = {f"overlap {overlap:g}": max_box_acc(found.best, overlap)[0] for overlap in OVERLAPS}
+    return {"MaxBoxAccV2": sum(parts.values()) / len(parts), **parts, "MaxBoxAcc": max_box_acc(found.largest, 0.5)[0]}
 
 
-def patch_side(images: Tensor, patch: int) -> int:
-    """The side of a patch in px; 0 is an eighth of the image; ValueError for one larger than the image."""
-    size = min(images.shape[-2:])
-    if patch > size:
-        raise ValueError(f"--occlusion.patch {patch} is larger than the images of {size} px")
-    return patch or max(1, size // 8)
+def true_boxes(run: TrainedRun, study: Study) -> Tensor:
+    """(N,4) first and last pixel of the boxes of the study's test images, at 224 px; ValueError for a set without boxes."""
+    edges = evaluation_boxes(run.sample(study.count)) * (SIZE / run.metadata["image_size"])
+    return torch.cat((edges[:, :2], edges[:, 2:] - 1), 1)
 
 
-def patch_order(images: Tensor, patch: int, *, generator: torch.Generator) -> Tensor:
-    """(B,1,H,W) in [0,1): from which share on each pixel is hidden: one value for a square patch, in random order."""
-    height, width = images.shape[-2:]
-    rows, columns = -(-height // patch), -(-width // patch)
-    place = torch.rand(len(images), rows * columns, generator=generator).argsort(1).argsort(1)
-    grid = (place / (rows * columns)).view(-1, 1, rows, columns)
-    large = grid.repeat_interleave(patch, 2).repeat_interleave(patch, 3)
-    return large[..., :height, :width].to(images.device)
+def is_visible(box: Tensor) -> bool:
+    """Whether the image shows something of its box; images that do not are left out."""
+    return bool((box[2:] >= box[:2]).all())
 
 
-def hide(images: Tensor, order: Tensor, share: float) -> Tensor:
-    """Normalised images with ``share`` of their patches at 0, the mean colour; ``order`` is from ``patch_order``."""
-    return images.masked_fill(order < share, 0)
+def found_boxes(run: TrainedRun, study: Study, *, kind: Kind, stage: int, boxes_of: Callable[[Tensor], Boxes]) -> Found:
+    """A run's maps of the true classes against the true boxes."""
+    network, truth = run.network, iter(true_boxes(run, study))
+    scores: list[tuple[Tensor, Tensor]] = []
+    boxes: list[Tensor] = []
+    heat: list[Tensor] = []
+    for images, labels in study.batches(run, progress="localization"):
+        for one in enlarged(class_maps(network, images, labels, kind, stage), SIZE):
+            found, box = boxes_of(one), next(truth)
+            if is_visible(box):
+                scores.append(found.scores(box))
+            if len(heat) < SHOWN:
+                boxes.append(found.largest)
+                heat.append(one.cpu())
+    best, largest = (torch.stack(values) for values in zip(*scores, strict=True))
+    return Found(best, largest, torch.stack(boxes), torch.stack(heat))
 
 
-@torch.no_grad()
-def sensitivity(network: nn.Module, images: Tensor, labels: Tensor, *, patch: int, stride: int) -> Tensor:
-    """How much the probability of the true class falls when a patch hides each place (Zeiler and Fergus 2014, 4.2).
-
-    Args:
-        network: in eval mode, normalised images (B,C,H,W) -> logits.
-        patch: side of the square in px; ``stride``: px from one to the next.
-
-    Returns:
-        (B,h,w), one value for each position of the patch, in -1..1.
-    """
-
-    def probability(batch: Tensor) -> Tensor:
-        return network(batch).softmax(1).gather(1, labels[:, None])[:, 0]
-
-    tops, lefts = (range(0, side - patch + 1, stride) for side in images.shape[-2:])
-    before, drops = probability(images), []
-    for top in tops:
-        for left in lefts:
-            hidden = images.clone()
-            hidden[..., top : top + patch, left : left + patch] = 0
-            drops.append(before - probability(hidden))
-    return torch.stack(drops, 1).view(len(images), len(tops), len(lefts))
+def centre_boxes(truth: Tensor, boxes_of: Callable[[Tensor], Boxes] = component_boxes) -> Found:
+    """What a map that falls with the distance from the middle finds of true boxes (N,4)."""
+    places = torch.linspace(-1, 1, SIZE)
+    middle = 1 - (places[:, None] ** 2 + places**2).sqrt() / 2**0.5
+    found = boxes_of(middle)
+    scores = [found.scores(box) for box in truth if is_visible(box)]
+    best, largest = (torch.stack(values) for values in zip(*scores, strict=True))
+    return Found(best, largest, found.largest[None], middle[None])
 
 
-def sensitivity_sheet(runs: Runs, study: Study, *, patch: int, count: int) -> Image.Image:
-    """Images of a data set, then a row of sensitivity maps for each run on it."""
-    first = runs[0]
-    images, labels = next(first.batches(count=min(count, study.count), batch_size=count))
-    side = patch_side(images, patch)
-    stride = max(1, side // 2)
-    unnormalised = first.as_pictures(images)
-    pictures = unnormalised.clamp(0, 1).cpu()
-    rows = [in_colour(pictures)]
-    for run in runs:
-        drops = sensitivity(run.network, run.normalise(unnormalised), labels, patch=side, stride=stride)
-        # To the size of the image: the centre of the patch never reaches the edge.
-        rows.append(overlay(pictures, F.pad(drops[:, None], (round(side / 2 / stride),) * 4, mode="replicate")[:, 0]))
-    names = [first.classes[label] for label in labels.tolist()]
-    return image_grid(rows, row_labels=["image", *(run.label for run in runs)], column_labels=names, cell_size=96)
+def box_sheet(run: TrainedRun, found: Found, study: Study) -> Image.Image:
+    """The first images with their true boxes, and their maps with the boxes found."""
+    count = len(found.heat)
+    images, labels = next(run.batches(count=study.count, batch_size=count))
+    large = resize(run.as_pictures(images).clamp(0, 1).cpu(), SIZE, mode="nearest")
+    truth = true_boxes(run, study)[:count]
+    chosen = found.boxes[:, max_box_acc(found.largest, 0.5)[1]]
+    heat = framed(framed(overlay(large, found.heat), truth, TRUE_COLOUR), chosen, FOUND_COLOUR)
+    rows = [framed(in_colour(large), truth, TRUE_COLOUR), heat]
+    names = [run.classes[label] for label in labels.tolist()]
+    return image_grid(rows, row_labels=["image", run.label], column_labels=names, cell_size=96)
+
+
+def framed(pictures: Tensor, boxes: Tensor, colour: tuple[float, float, float], *, line: int = 4) -> Tensor:
+    """Pictures (B,3,H,W) with boxes (B,4) drawn into them, in lines of this many px."""
+    rows, columns = (torch.arange(side) for side in pictures.shape[-2:])
+    x0, y0, x1, y1 = (edge.view(-1, 1) for edge in boxes.round().T)
+
+    def inside(margin: int) -> Tensor:
+        in_rows = (rows >= y0 + margin) & (rows <= y1 - margin)
+        in_columns = (columns >= x0 + margin) & (columns <= x1 - margin)
+        return (in_rows[:, :, None] & in_columns[:, None])[:, None]
+
+    return torch.where(inside(0) & ~inside(line), torch.tensor(colour).view(3, 1, 1), pictures)

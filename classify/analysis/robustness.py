@@ -1,20 +1,22 @@
-"""Accuracy on perturbed test images: adversarial attacks (FGSM, PGD) and corruptions (AutoMix table 2)."""
+"""Accuracy on perturbed test images: adversarial attacks (FGSM, PGD), corruptions (AutoMix table 2), hidden patches."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
+from classify.analysis.activation_maps import in_colour, overlay
 from classify.analysis.result import Result, Study
 from classify.analysis.trained_run import Runs, TrainedRun, each
 from classify.data import EXTRA_CORRUPTIONS, load_corrupted
 from classify.data.official import CORRUPTED
-from mixgan.engine.annotations import Above0, AtLeast1
+from classify.data.sets import spread_evenly
+from mixgan.engine.annotations import Above0, AtLeast0, AtLeast1
 from mixgan.ops.corruptions import SEVERITIES, corrupt, list_corruptions
 from mixgan.ops.transforms import to_float, to_levels
 from mixgan.report.grid import image_grid
@@ -147,64 +149,43 @@ other, but not with published ones. The relative error is the mean over the 15 c
 run's (their mCE, with the first run for AlexNet)."""
 
 
-@dataclass(frozen=True)
-class Errors:
-    """Of one run, all 0..1: the clean error, those by corruption and severity (15,5), or (19,5) with the archive's four other
-    corruptions, and where the images came from."""
-
-    clean: float
-    all: Tensor
-    source: str
-
-    @property
-    def corrupted(self) -> Tensor:
-        """(15,5), those of the benchmark."""
-        return self.all[:15]
-
-
 def corruption(runs: Runs, study: Study) -> Result:
     """Accuracy and mean corruption error under 15 corruptions: CIFAR-C where it is, else generated ones."""
-    errors, warnings = each(runs, lambda run: corruption_errors(run, study))
+    found, warnings = each(runs, lambda run: corruption_errors(run, study))
     result = Result(text=CORRUPTION_TEXT, warnings=warnings)
-    names = [*list_corruptions(), *EXTRA_CORRUPTIONS][: min(len(own.all) for own in errors.values())]
-    means = {
-        label: dict(zip(map(spoken, names), own.all.mean(1).tolist(), strict=False)) for label, own in errors.items()
-    }
+    names = [*list_corruptions(), *EXTRA_CORRUPTIONS][: min(len(own["errors"]) for own in found.values())]
+    words = [name.replace("_", " ") for name in names]
+    of_benchmark = {label: own["errors"][: len(list_corruptions())] for label, own in found.items()}
+    means = {label: dict(zip(words, own["errors"].mean(1).tolist(), strict=False)) for label, own in found.items()}
     result.add_bars("Error by corruption", means, x_label="", y_label="error, mean of severities")
-    severities = list(range(SEVERITIES + 1))
     lines = {
-        label: (severities, [1 - own.clean, *(1 - own.corrupted.mean(0)).tolist()]) for label, own in errors.items()
+        label: (range(SEVERITIES + 1), [1 - found[label]["clean_error"], *(1 - errors.mean(0)).tolist()])
+        for label, errors in of_benchmark.items()
     }
     result.add_lines(
         "Accuracy by severity", lines, x_label="severity (0: clean)", y_label="accuracy, mean of corruptions"
     )
-    first = next(run for run in runs if run.label in errors)
-    baseline = errors[first.label]
-    if baseline.source == "generated":
+    first = next(run for run in runs if run.label in found)
+    if found[first.label]["source"] == "generated":
         result.pictures["The corruptions"] = (corruption_sheet(first, study), "One test image at severity 1 to 5.")
     rows = {
         label: {
-            "images": own.source,
-            "clean accuracy": 1 - own.clean,
-            "corrupted accuracy": 1 - float(own.corrupted.mean()),
-            "mean corruption error": float(own.corrupted.mean()),
-            f"relative to {first.label}": relative_error(own.corrupted, baseline.corrupted),
+            "images": found[label]["source"],
+            "clean accuracy": 1 - found[label]["clean_error"],
+            "corrupted accuracy": 1 - float(errors.mean()),
+            "mean corruption error": float(errors.mean()),
+            f"relative to {first.label}": relative_error(errors, of_benchmark[first.label]),
         }
-        for label, own in errors.items()
+        for label, errors in of_benchmark.items()
     }
     if len(names) > len(list_corruptions()):
-        rows = {label: row | {"mean of all 19": float(errors[label].all.mean())} for label, row in rows.items()}
+        rows = {label: row | {"mean of all 19": float(found[label]["errors"].mean())} for label, row in rows.items()}
     result.add_table("Mean corruption error", rows)
     result.tables["Error by corruption"] = [
-        {"corruption": spoken(name), **{label: own[spoken(name)] for label, own in means.items()}} for name in names
+        {"corruption": word, **{label: own[word] for label, own in means.items()}} for word in words
     ]
     result.metrics = {
-        label: {
-            "source": own.source,
-            "clean_error": own.clean,
-            "errors": dict(zip(names, own.all.tolist(), strict=False)),
-        }
-        for label, own in errors.items()
+        label: {**own, "errors": dict(zip(names, own["errors"].tolist(), strict=False))} for label, own in found.items()
     }
     return result
 
@@ -214,8 +195,13 @@ def relative_error(errors: Tensor, baseline: Tensor) -> float:
     return float((errors.sum(1) / baseline.sum(1).clamp(min=1e-12)).mean())
 
 
-def corruption_errors(run: TrainedRun, study: Study) -> Errors:
-    """A run's errors on at most ``study.count`` test images, which runs on the same set get corrupted alike."""
+def corruption_errors(run: TrainedRun, study: Study) -> dict[str, Any]:
+    """A run's errors on at most ``study.count`` test images, which runs on the same set get corrupted alike.
+
+    Returns:
+        ``source``, where the images came from; ``clean_error``, 0..1; ``errors`` by corruption and severity, (15,5), or (19,5)
+        with the archive's four other corruptions.
+    """
     folder, names = corrupted_folder(run), list_corruptions()
     if folder and all((folder / f"{name}.npy").is_file() for name in EXTRA_CORRUPTIONS):
         names += EXTRA_CORRUPTIONS
@@ -234,7 +220,7 @@ def corruption_errors(run: TrainedRun, study: Study) -> Errors:
         batches = (read_batches(run, name, severity, study) for name, severity in sets)
         accuracies = [study.accuracies(run, lambda images, _: [images], batches=one)[0] for one in batches]
     errors = 1 - torch.tensor(accuracies, dtype=torch.float64).view(-1, SEVERITIES)
-    return Errors(1 - clean, errors, folder.name if folder else "generated")
+    return {"source": folder.name if folder else "generated", "clean_error": 1 - clean, "errors": errors}
 
 
 def corrupted_folder(run: TrainedRun) -> Path | None:
@@ -249,9 +235,9 @@ def corrupted_folder(run: TrainedRun) -> Path | None:
 def read_batches(run: TrainedRun, name: str, severity: int, study: Study) -> Iterator[tuple[Tensor, Tensor]]:
     """Normalised images of CIFAR-C, spread evenly over the set, with labels; ValueError for damaged files."""
     dataset = load_corrupted(f"{run.settings.dataset}-c", run.data_folder, corruption=name, severity=severity)
-    index = torch.linspace(0, len(dataset) - 1, min(study.count, len(dataset))).round().long()
-    for part in index.split(study.batch_size):
-        yield run.normalise(dataset.images[part].to(run.device)), dataset.labels[part].to(run.device)
+    chosen = spread_evenly(dataset, study.count)
+    for images, labels in zip(*(part.split(study.batch_size) for part in (chosen.images, chosen.labels)), strict=True):
+        yield run.normalise(images.to(run.device)), labels.to(run.device)
 
 
 def corruption_sheet(run: TrainedRun, study: Study) -> Image.Image:
@@ -264,9 +250,115 @@ def corruption_sheet(run: TrainedRun, study: Study) -> Image.Image:
         corrupted = [corrupt(clean, name, severity=severity, generator=generator) for severity in severities]
         rows.append(torch.cat((clean, *corrupted)).cpu())
     columns = ["clean", *(f"severity {severity}" for severity in severities)]
-    return image_grid(rows, row_labels=list(map(spoken, list_corruptions())), column_labels=columns, cell_size=64)
+    return image_grid(
+        rows, row_labels=[name.replace("_", " ") for name in list_corruptions()], column_labels=columns, cell_size=64
+    )
 
 
-def spoken(name: str) -> str:
-    """A corruption's name without underscores."""
-    return name.replace("_", " ")
+# ---- The figure occlusion: accuracy by the hidden share, and which places matter
+
+OCCLUSION_TEXT = """To the right of the plot, more and more square patches are hidden at random, filled with the data set's mean
+colour; the same ones for all runs, and those hidden at one share stay hidden at the next. The sheet is the sensitivity of
+Zeiler and Fergus (2014): the brighter a place, the more hiding it takes from the probability of the true class; each map has
+its own range."""
+SHARES = tuple(step / 10 for step in range(10))
+
+
+def occlusion(runs: Runs, study: Study, *, patch: AtLeast0 = 0, images: AtLeast1 = 6) -> Result:
+    """Accuracy against the share of the image that is hidden, and which places matter.
+
+    Args:
+        patch: side of the hidden squares in px; 0 for an eighth of the image.
+        images: how many sensitivity maps are shown.
+    """
+    accuracies, warnings = each(runs, lambda run: hidden_accuracies(run, study, patch=patch))
+    result = Result(text=OCCLUSION_TEXT, warnings=warnings, metrics={"hidden": list(SHARES), "accuracy": accuracies})
+    lines = {label: (SHARES, values) for label, values in accuracies.items()}
+    result.add_lines("Accuracy when parts are hidden", lines, x_label="hidden share", y_label="accuracy")
+    groups: dict[object, list[TrainedRun]] = {}
+    for run in runs:
+        if run.label in accuracies:
+            groups.setdefault(run.image_source, []).append(run)
+    for group in groups.values():
+        title = f"Sensitive places, {', '.join(run.label for run in group)}"
+        sheet = sensitivity_sheet(group, study, patch=patch, count=images)
+        result.pictures[title] = (sheet, "How much hiding a place takes from the true class.")
+    rows = {label: dict(zip(map(str, SHARES), values, strict=True)) for label, values in accuracies.items()}
+    result.add_table("Accuracy by hidden share", rows)
+    return result
+
+
+def hidden_accuracies(run: TrainedRun, study: Study, *, patch: int) -> list[float]:
+    """A run's accuracy on test images at every share of ``SHARES``."""
+    generator = torch.Generator().manual_seed(study.seed)
+
+    def hidden(images: Tensor, labels: Tensor) -> Iterator[Tensor]:
+        order = patch_order(images, patch_side(images, patch), generator=generator)
+        return (hide(images, order, share) for share in SHARES)
+
+    return study.accuracies(run, hidden)
+
+
+def patch_side(images: Tensor, patch: int) -> int:
+    """The side of a patch in px; 0 is an eighth of the image; ValueError for one larger than the image."""
+    size = min(images.shape[-2:])
+    if patch > size:
+        raise ValueError(f"--occlusion.patch {patch} is larger than the images of {size} px")
+    return patch or max(1, size // 8)
+
+
+def patch_order(images: Tensor, patch: int, *, generator: torch.Generator) -> Tensor:
+    """(B,1,H,W) in [0,1): from which share on each pixel is hidden: one value for a square patch, in random order."""
+    height, width = images.shape[-2:]
+    rows, columns = -(-height // patch), -(-width // patch)
+    place = torch.rand(len(images), rows * columns, generator=generator).argsort(1).argsort(1)
+    grid = (place / (rows * columns)).view(-1, 1, rows, columns)
+    large = grid.repeat_interleave(patch, 2).repeat_interleave(patch, 3)
+    return large[..., :height, :width].to(images.device)
+
+
+def hide(images: Tensor, order: Tensor, share: float) -> Tensor:
+    """Normalised images with ``share`` of their patches at 0, the mean colour; ``order`` is from ``patch_order``."""
+    return images.masked_fill(order < share, 0)
+
+
+@torch.no_grad()
+def sensitivity(network: nn.Module, images: Tensor, labels: Tensor, *, patch: int, stride: int) -> Tensor:
+    """How much the probability of the true class falls when a patch hides each place (Zeiler and Fergus 2014, 4.2).
+
+    Args:
+        network: in eval mode, normalised images (B,C,H,W) -> logits.
+        patch: side of the square in px; ``stride``: px from one to the next.
+
+    Returns:
+        (B,h,w), one value for each position of the patch, in -1..1.
+    """
+
+    def probability(batch: Tensor) -> Tensor:
+        return network(batch).softmax(1).gather(1, labels[:, None])[:, 0]
+
+    tops, lefts = (range(0, side - patch + 1, stride) for side in images.shape[-2:])
+    before, drops = probability(images), []
+    for top in tops:
+        for left in lefts:
+            hidden = images.clone()
+            hidden[..., top : top + patch, left : left + patch] = 0
+            drops.append(before - probability(hidden))
+    return torch.stack(drops, 1).view(len(images), len(tops), len(lefts))
+
+
+def sensitivity_sheet(runs: Runs, study: Study, *, patch: int, count: int) -> Image.Image:
+    """Images of a data set, then a row of sensitivity maps for each run on it."""
+    first = runs[0]
+    images, labels = next(first.batches(count=min(count, study.count), batch_size=count))
+    side = patch_side(images, patch)
+    stride = max(1, side // 2)
+    unnormalised = first.as_pictures(images)
+    pictures = unnormalised.clamp(0, 1).cpu()
+    rows = [in_colour(pictures)]
+    for run in runs:
+        drops = sensitivity(run.network, run.normalise(unnormalised), labels, patch=side, stride=stride)
+        # To the size of the image: the centre of the patch never reaches the edge.
+        rows.append(overlay(pictures, F.pad(drops[:, None], (round(side / 2 / stride),) * 4, mode="replicate")[:, 0]))
+    names = [first.classes[label] for label in labels.tolist()]
+    return image_grid(rows, row_labels=["image", *(run.label for run in runs)], column_labels=names, cell_size=96)

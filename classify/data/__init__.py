@@ -2,8 +2,17 @@
 
 from classify.data.official import EXTRA_CORRUPTIONS, load_corrupted
 from classify.data.registry import list_datasets, load_dataset, resolve_dataset
-from classify.data.sets import FolderSet, ImageSet, boxes_in_crop, describe, evaluation_boxes, resized_side
-from classify.data.subsets import NoiseKind, label_record, take
+from classify.data.sets import (
+    FolderSet,
+    ImageSet,
+    NoiseKind,
+    boxes_in_crop,
+    describe,
+    evaluation_boxes,
+    label_record,
+    resized_side,
+    take,
+)
 
 __all__ = [
     "EXTRA_CORRUPTIONS",

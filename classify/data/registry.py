@@ -14,8 +14,20 @@ from classify.data.folders import (
     load_tiny_imagenet,
 )
 from classify.data.official import CORRUPTED, OFFICIAL, load_aircraft, load_cub, load_official
-from classify.data.sets import FolderSet, ImageSet, Normalise, OnBadImage, Split, check_choice, normalised
-from classify.data.subsets import NoiseKind, class_balanced_subset, random_subset, spread_evenly, with_wrong_labels
+from classify.data.sets import (
+    FolderSet,
+    ImageSet,
+    NoiseKind,
+    Normalise,
+    OnBadImage,
+    Split,
+    check_choice,
+    class_balanced_subset,
+    normalised,
+    random_subset,
+    spread_evenly,
+    with_wrong_labels,
+)
 from mixgan.data.tiles import CLASSES, cached_tiles
 
 TilesView = Literal["photo", "map", "both"]

@@ -10,8 +10,7 @@ from classify.methods.augmix import AugMix
 from classify.methods.automix import AutoMix
 from classify.methods.lamix import Lamix, LamixPuzzle
 from classify.methods.manifold_mixup import ManifoldMixup, PatchUp
-from classify.methods.method import Method, MethodOutput
-from classify.methods.mixed_samples import MixedSamples, MixSchedule
+from classify.methods.method import Method, MethodOutput, MixedSamples, MixSchedule
 from classify.methods.multi_sample import MultiSample
 from mixgan.engine.annotations import convert_options
 from mixgan.mixing import build_mixer, list_mixers

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classify.methods.method import MethodOutput
-from classify.methods.mixed_samples import MixedSamples
+from classify.methods.method import MethodOutput, MixedSamples
 from classify.networks.contract import class_head
 from mixgan.engine.annotations import Probability
 from mixgan.mixing import Mixer, build_mixer

@@ -13,8 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classify.methods.method import SoftLoss, not_compiled, soft_target_loss
-from classify.methods.mixed_samples import MixedSamples, MixSchedule
+from classify.methods.method import MixedSamples, MixSchedule, SoftLoss, not_compiled, soft_target_loss
 from mixgan.engine.annotations import Above0, Probability
 from mixgan.mixing import Mixer, Plan, build_mixer
 from mixgan.mixing.mixer import paired_plan

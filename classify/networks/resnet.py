@@ -4,7 +4,7 @@ Four stages behind a stem for small images or ImageNet's own (``ResNet``), or th
 Multi-Sample, ResNeXt-29 of Understanding Mixup.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch.nn.functional as F
 import torchvision.models
@@ -14,6 +14,15 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from classify.networks.contract import PooledNetwork, outputs_of
 
 Stem = Literal["cifar", "imagenet"]
+
+
+def first_layer(stem: Stem, in_channels: int, width: int) -> nn.Conv2d:
+    """A 3x3 convolution at full size, or ImageNet's 7x7 at half the size; ValueError for another stem."""
+    if stem not in get_args(Stem):
+        raise ValueError(f"stem must be 'cifar' or 'imagenet', got {stem!r}")
+    if stem == "cifar":
+        return nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
+    return nn.Conv2d(in_channels, width, 7, stride=2, padding=3, bias=False)
 
 
 class ResNet(PooledNetwork, torchvision.models.ResNet):
@@ -48,17 +57,13 @@ class ResNet(PooledNetwork, torchvision.models.ResNet):
         groups: int = 1,
         width_per_group: int = 64,
     ) -> None:
-        if stem not in ("cifar", "imagenet"):
-            raise ValueError(f"stem must be 'cifar' or 'imagenet', got {stem!r}")
         block: type[BasicBlock | Bottleneck] = Bottleneck if bottleneck else BasicBlock
         super().__init__(block, list(depths), num_classes=num_classes, groups=groups, width_per_group=width_per_group)
         self.classifier: nn.Linear = self.fc  # type: ignore[assignment]  # a Linear in every ResNet of torchvision
         del self.fc, self.avgpool  # pooling is the base class's embedding()
+        self.conv1 = first_layer(stem, in_channels, 64)
         if stem == "cifar":
-            self.conv1 = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
             self.maxpool = nn.Identity()
-        else:
-            self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
         nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")  # as torchvision does
 
     def stages(self, x: Tensor) -> list[Tensor]:
@@ -69,14 +74,14 @@ class ResNet(PooledNetwork, torchvision.models.ResNet):
 class ThreeStages(PooledNetwork):
     """Base of the CIFAR networks: a 3x3 stem and three stages at the full, half and quarter size."""
 
-    conv1: nn.Conv2d
-    bn1: nn.BatchNorm2d
-    layer1: nn.Sequential
-    layer2: nn.Sequential
-    layer3: nn.Sequential
+    def __init__(self, in_channels: int, width: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        return outputs_of((self.layer1, self.layer2, self.layer3), F.relu(self.bn1(self.conv1(x))))
+        stages = map(self.get_submodule, ("layer1", "layer2", "layer3"))
+        return outputs_of(stages, F.relu(self.bn1(self.conv1(x))))
 
     def initialise(self, **options: Any) -> None:
         """He et al.'s normal weights (arXiv:1502.01852) in all convolutions."""
@@ -93,9 +98,7 @@ class CifarResNet(ThreeStages):
     """
 
     def __init__(self, depth: int, *, num_classes: int, in_channels: int = 3) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
+        super().__init__(in_channels, 16)
         self.layer1 = nn.Sequential(*(BasicBlock(16, 16) for _ in range(depth)))
         self.layer2 = _halving_stage(16, depth)
         self.layer3 = _halving_stage(32, depth)
@@ -132,9 +135,7 @@ class CifarResNeXt(ThreeStages):
     def __init__(
         self, depth: int, *, groups: int, width_per_group: int, num_classes: int, in_channels: int = 3
     ) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
+        super().__init__(in_channels, 64)
         grouping = (groups, width_per_group)
         self.layer1 = _bottleneck_stage(64, 64, depth, grouping, stride=1)
         self.layer2 = _bottleneck_stage(256, 128, depth, grouping, stride=2)

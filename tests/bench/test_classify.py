@@ -44,12 +44,12 @@ def test_the_command_makes_a_row_for_every_part(tmp_path: Path, monkeypatch: pyt
     assert set(found) == (
         {f"step of mixup, {name}" for name in classify.VARIANTS}
         | {f"step of {name}, fp32" for name in names}
-        | {"step with MemoryLoader, fp32", "Mix Block, fp32"}
+        | {"step with TrainingLoader, fp32", "Mix Block, fp32"}
     )
     assert all(float(row[0]) > 0 and float(row[2]) > 0 for row in found.values())
     goals = {name: row[4] for name, row in found.items()}
     assert goals["step of puzzlemix, fp32"] == "≤ 1.9 x slower"
-    assert goals["step with MemoryLoader, fp32"] == "≤ 1.03 x slower"
+    assert goals["step with TrainingLoader, fp32"] == "≤ 1.03 x slower"
     assert goals["step of mixup, bf16+channels-last"] == "≥ 2.3 x faster"
     assert goals["Mix Block, fp32"] == "≥ 10 x faster"
     assert "threads" in (tmp_path / "table.md").read_text()

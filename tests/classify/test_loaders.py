@@ -13,7 +13,7 @@ from torchvision.transforms.v2.functional import resized_crop
 
 import classify.data.sets
 from classify.data import FolderSet, ImageSet
-from classify.loaders import MemoryLoader, StreamLoader, eval_batches, training_loader
+from classify.loaders import TrainingLoader, eval_batches
 from mixgan.data import stream as stream_module
 from mixgan.data.images import BadImageError
 from mixgan.engine.accelerator import seeded_generator
@@ -25,10 +25,10 @@ IMAGES = torch.randint(1, 256, (COUNT, 3, 6, 5), generator=torch.Generator().man
 LABELS = torch.arange(COUNT)  # a label names its sample
 
 
-def memory_loader(**options: object) -> MemoryLoader:
+def memory_loader(**options: object) -> TrainingLoader:
     flip = options.pop("flip", True)
     dataset = ImageSet("numbers", IMAGES, LABELS, tuple("abcdefghijklmnopqrstuv"), MEAN, STD, flip)
-    return MemoryLoader(dataset, **{"batch_size": 4, "seed": 1, "device": "cpu", "pad": 2, **options})
+    return TrainingLoader(dataset, **{"batch_size": 4, "seed": 1, "device": "cpu", "pad": 2, **options})
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +43,8 @@ def folder_set(tmp_path_factory: pytest.TempPathFactory) -> FolderSet:
     return FolderSet("pictures", paths, LABELS, tuple("abcdefghijklmnopqrstuv"), MEAN, STD, size=8)
 
 
-def stream_loader(dataset: FolderSet, **options: object) -> StreamLoader:
-    return StreamLoader(dataset, **{"batch_size": 4, "seed": 1, "device": "cpu", "workers": 0, **options})
+def stream_loader(dataset: FolderSet, **options: object) -> TrainingLoader:
+    return TrainingLoader(dataset, **{"batch_size": 4, "seed": 1, "device": "cpu", "workers": 0, **options})
 
 
 def undo_normalisation(images: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ def assert_same_batches(some: list[tuple[Tensor, Tensor]], others: list[tuple[Te
         assert torch.equal(images, other_images)
 
 
-MakeLoader = Callable[..., MemoryLoader | StreamLoader]
+MakeLoader = Callable[..., TrainingLoader]
 
 
 @pytest.fixture(params=["memory", "stream"])
@@ -87,7 +87,7 @@ def test_starting_at_a_step_gives_the_rest_of_the_epoch(make_loader: MakeLoader)
 
 
 def test_epochs_and_seeds_differ_in_order_and_augmentation(make_loader: MakeLoader) -> None:
-    def by_sample(loader: MemoryLoader | StreamLoader, epoch: int) -> tuple[list[int], dict[int, Tensor]]:
+    def by_sample(loader: TrainingLoader, epoch: int) -> tuple[list[int], dict[int, Tensor]]:
         batches = list(loader.epoch(epoch))
         labels = torch.cat([labels for _, labels in batches]).tolist()
         return labels, dict(zip(labels, torch.cat([images for images, _ in batches]), strict=True))
@@ -154,7 +154,7 @@ def test_resized_crops_are_torchvisions_of_the_drawn_windows() -> None:
     """Oracle: torchvision's resized_crop of each sample's window, mirrored or not; one of the two must be the batch's image."""
     images = torch.randint(256, (COUNT, 3, 24, 24), generator=torch.Generator().manual_seed(5), dtype=torch.uint8)
     dataset = ImageSet("numbers", images, LABELS, tuple("abcdefghijklmnopqrstuv"), MEAN, STD)
-    loader = training_loader(dataset, batch_size=COUNT, seed=1, device="cpu", crop="resized")
+    loader = TrainingLoader(dataset, batch_size=COUNT, seed=1, device="cpu", crop="resized")
     ((batch, labels),) = loader.epoch(2)
     boxes = random_boxes(COUNT, (24, 24), generator=seeded_generator(1, "augment", 2))
     assert len(boxes.unique(dim=0)) > COUNT / 2
@@ -168,20 +168,19 @@ def test_resized_crops_are_torchvisions_of_the_drawn_windows() -> None:
 
 
 def test_a_set_in_files_has_no_padded_crops(folder_set: FolderSet) -> None:
-    assert isinstance(training_loader(folder_set, batch_size=4, seed=1, device="cpu", crop="resized"), StreamLoader)
+    assert TrainingLoader(folder_set, batch_size=4, seed=1, device="cpu", crop="resized").steps_per_epoch
     with pytest.raises(ValueError, match="--crop padded is for sets in memory; the images of pictures are always"):
-        training_loader(folder_set, batch_size=4, seed=1, device="cpu", crop="padded")
+        TrainingLoader(folder_set, batch_size=4, seed=1, device="cpu", crop="padded")
 
 
 def test_a_set_of_digits_is_never_mirrored() -> None:
     """Its columns grow to the right; in a mirrored crop they would fall."""
     ramp = torch.arange(1, 9, dtype=torch.uint8).expand(COUNT, 1, 8, 8)
     dataset = ImageSet("digits", ramp, LABELS, tuple("0123456789"), (0.0,), (1.0,), flip=False)
-    loader = training_loader(dataset, batch_size=COUNT, seed=0, device="cpu")
+    loader = TrainingLoader(dataset, batch_size=COUNT, seed=0, device="cpu")
     images, _ = next(loader.epoch(0))
     rows = images[:, 0, 4]  # a row that is inside for every crop; padding is zero
     rising = (rows[:, 1:] > rows[:, :-1]) | (rows[:, 1:] == 0)
-    assert isinstance(loader, MemoryLoader)
     assert rising.all()
 
 
@@ -191,7 +190,7 @@ def test_a_set_of_digits_is_never_mirrored() -> None:
 def test_batches_do_not_depend_on_workers(folder_set: FolderSet) -> None:
     here = list(stream_loader(folder_set).epoch(2, first_step=1))
     before = torch.get_rng_state()
-    loader = training_loader(folder_set, batch_size=4, seed=1, device="cpu", workers=2)
+    loader = TrainingLoader(folder_set, batch_size=4, seed=1, device="cpu", workers=2)
     assert_same_batches(list(loader.epoch(2, first_step=1)), here)
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -358,4 +357,4 @@ def test_reflected_padding_is_numpys(folder_set: FolderSet):
         ValueError,
         match="--crop-padding is for padded crops of sets in memory; resized ones, as of pictures, pad nothing",
     ):
-        training_loader(folder_set, batch_size=4, seed=0, device="cpu", padding="reflect")
+        TrainingLoader(folder_set, batch_size=4, seed=0, device="cpu", padding="reflect")

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classify.methods import METHODS, build_method, list_methods
-from classify.methods.mixed_samples import soft_accuracy
+from classify.methods.method import soft_accuracy
 from classify.networks import build_network
 
 CLASSES = 5

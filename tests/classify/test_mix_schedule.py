@@ -3,7 +3,7 @@
 import pytest
 
 from classify.config import ClassifySettings
-from classify.methods.mixed_samples import MixSchedule
+from classify.methods.method import MixSchedule
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from classify.config import ClassifySettings, settings_from
 from classify.data import ImageSet, load_dataset
 from classify.evaluation import evaluate
 from classify.methods import build_method
-from classify.methods.mixed_samples import MixedSamples
+from classify.methods.method import MixedSamples
 from classify.networks import build_network
 from classify.report import summarise
 from classify.train import compile_networks

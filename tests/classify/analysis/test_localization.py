@@ -7,7 +7,7 @@ import pytest
 import torch
 from kornia.contrib import connected_components
 
-from classify.analysis.localization import (
+from classify.analysis.activation_maps import (
     BOXES_BY,
     centre_boxes,
     component_boxes,

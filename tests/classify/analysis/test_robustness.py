@@ -14,8 +14,12 @@ from classify.analysis.robustness import (
     classifier_of_pixels,
     corruption,
     corruption_errors,
+    hide,
+    occlusion,
+    patch_order,
     pgd,
     relative_error,
+    sensitivity,
 )
 from classify.analysis.trained_run import TrainedRun
 from classify.data import EXTRA_CORRUPTIONS
@@ -129,18 +133,67 @@ def test_files_of_cifar_c_are_used_where_they_lie(extra, cutmix_run, tmp_path):
         np.save(folder / f"{name}.npy", images[::-1])  # other pictures for the labels
     run = OnCifar(cutmix_run.path, "cifar", torch.device("cpu"), tmp_path)
     found = corruption_errors(run, STUDY)
-    assert found.source == "CIFAR-10-C"
+    errors = found["errors"]
+    assert found["source"] == "CIFAR-10-C"
     with torch.no_grad():
         pixels = torch.from_numpy(images[16:24]).permute(0, 3, 1, 2) / 255  # severity 3
         wrong = cutmix_run.network(cutmix_run.normalise(pixels)).argmax(1) != torch.arange(8)
-    assert found.corrupted[:, 2].tolist() == pytest.approx([wrong.float().mean().item()] * 15)
+    assert errors[:15, 2].tolist() == pytest.approx([wrong.float().mean().item()] * 15)
     result = corruption([run], STUDY)
     (row,) = result.tables["Mean corruption error"]
-    assert row["mean corruption error"] == pytest.approx(found.corrupted.mean().item())
+    assert row["mean corruption error"] == pytest.approx(errors[:15].mean().item())
     assert len(result.metrics["cifar"]["errors"]) == 15 + len(extra)
     if not extra:
         assert "mean of all 19" not in row
     else:
-        every = (15 * found.corrupted.mean() + 4 * found.all[15:].mean()) / 19
+        every = (15 * errors[:15].mean() + 4 * errors[15:].mean()) / 19
         assert row["mean of all 19"] == pytest.approx(every.item())
-        assert found.all.shape == (19, 5)
+        assert errors.shape == (19, 5)
+
+
+def test_the_share_of_patches_is_hidden_and_stays_hidden():
+    images = torch.ones(3, 2, 8, 12)
+    order = patch_order(images, 4, generator=torch.Generator().manual_seed(0))
+    before = torch.ones(3, 1, 8, 12, dtype=torch.bool)
+    for hidden in range(7):
+        shown = hide(images, order, hidden / 6) == 1
+        patches = shown[:, 0].unfold(1, 4, 4).unfold(2, 4, 4).flatten(3)
+        assert torch.equal(patches.all(3), patches.any(3))  # patches as a whole
+        assert (patches.all(3).flatten(1).sum(1) == 6 - hidden).all()
+        assert (shown <= before).all()
+        before = shown
+    odd = patch_order(torch.ones(1, 1, 7, 7), 4, generator=torch.Generator().manual_seed(0))
+    assert odd.shape == (1, 1, 7, 7)
+
+
+class Corner(nn.Module):
+    """Class 1 as far as the upper left pixel is bright."""
+
+    def forward(self, images):
+        bright = images[:, 0, 0, 0]
+        return torch.stack((torch.zeros_like(bright), bright), 1)
+
+
+def test_sensitivity_is_where_the_network_looks():
+    images = torch.full((2, 1, 6, 6), 2.0)
+    drops = sensitivity(Corner(), images, torch.tensor([1, 0]), patch=2, stride=2)
+    expected = torch.zeros(2, 3, 3)
+    change = torch.tensor(2.0).sigmoid() - 0.5  # the pixel becomes 0, and both classes alike
+    expected[0, 0, 0], expected[1, 0, 0] = change, -change
+    torch.testing.assert_close(drops, expected)
+
+
+def test_the_figure_of_hidden_patches(cutmix_run, tmp_path):
+    result = occlusion([cutmix_run], Study(count=40, batch_size=20), images=2)
+    result.write(tmp_path)
+    with torch.no_grad():
+        images, labels = next(cutmix_run.batches(count=40, batch_size=40))
+        clean = (cutmix_run.network(images).argmax(1) == labels).float().mean().item()
+    assert result.metrics["accuracy"]["cutmix"][0] == pytest.approx(clean)
+    assert len(result.metrics["accuracy"]["cutmix"]) == 10
+    assert len(result.pictures["Sensitive places, cutmix"][0].getcolors(1 << 24)) > 500
+
+
+def test_patches_larger_than_the_image_are_refused(cutmix_run):
+    with pytest.raises(ValueError, match="patch 40 is larger than the images of 32 px"):
+        occlusion([cutmix_run], Study(count=10), patch=40)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classify.methods.mixed_samples import clean_loss_with_saliency
+from classify.methods.method import clean_loss_with_saliency
 from classify.networks import build_network
 from mixgan.mixing import gradient_saliency
 

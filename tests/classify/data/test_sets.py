@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from classify.data import FolderSet, ImageSet, label_record, load_dataset
-from classify.data.subsets import class_balanced_subset, random_subset, spread_evenly, take, with_wrong_labels
+from classify.data.sets import class_balanced_subset, random_subset, spread_evenly, take, with_wrong_labels
 
 CLASSES = tuple("abcdefghij")
 COUNT = 600
