@@ -182,15 +182,15 @@ def make_figures(
 
 def run_row(run: TrainedRun) -> dict[str, Any]:
     """A run in the page's first table."""
-    accuracies = [record["test_accuracy"] for record in run.records if "test_accuracy" in record]
+    tests = [record for record in run.records if "test_accuracy" in record]
     return {
         "run": run.label,
         "method": run.settings.method,
         "data set": run.settings.dataset,
         "network": run.metadata["network"],
         "seed": str(run.settings.seed),
-        "epochs": len(accuracies),
-        "test accuracy": accuracies[-1] if accuracies else None,
+        "epochs": tests[-1].get("epoch", len(tests)) if tests else 0,
+        "test accuracy": tests[-1]["test_accuracy"] if tests else None,
         "folder": str(run.path),
         **({"data": "; ".join(run.data_changes()) or "unchanged"} if run.allow_data_change else {}),
     }

@@ -39,11 +39,11 @@ def training_curves(runs: Runs, study: Study) -> Result:
 
 
 def epoch_means(run: TrainedRun, names: Iterable[str] = CURVES) -> dict[str, Curve]:
-    """name -> (epochs, means of what was logged in each); ValueError for a run without evaluations."""
-    ends = [record["step"] for record in run.evaluations]
+    """name -> (epochs of the evaluations, means of what was logged since the one before); ValueError for a run without any."""
+    ends = {record["step"]: record.get("epoch", number) for number, record in enumerate(run.evaluations, 1)}
     curves: dict[str, Curve] = {}
     for name in names:
-        for epoch, (first, last) in enumerate(zip([0, *ends], ends, strict=False), 1):
+        for first, (last, epoch) in zip([0, *ends], ends.items(), strict=False):
             values = [r[name] for r in run.records if first < r["step"] <= last and r.get(name) is not None]
             if values:
                 epochs, means = curves.setdefault(name, ([], []))

@@ -36,6 +36,12 @@ def test_training_figures_are_means_over_each_epoch(tmp_path):
     }
 
 
+def test_curves_of_a_run_tested_every_few_epochs_are_over_its_epochs(tmp_path):
+    records = [{**record, "epoch": 5 * record["step"]} if "test_loss" in record else record for record in RECORDS]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert epoch_means(TrainedRun(tmp_path, "erm", torch.device("cpu")))["loss"] == ([10, 20], [3.0, 1.0])
+
+
 def test_a_plot_for_each_figure_and_a_sentence_for_a_run_without_records(cutmix_run, tmp_path):
     silent = TrainedRun(tmp_path, "silent", torch.device("cpu"))
     result = training_curves([cutmix_run, silent], Study())
