@@ -26,7 +26,7 @@ from mixgan.engine.run_folder import (
     weights_folder,
     write_json,
 )
-from mixgan.evaluate.features import FeatureExtractor, module_features
+from mixgan.evaluate.features import FeatureExtractor
 from mixgan.gan.card import card
 from mixgan.gan.export import Format, write_onnx
 from mixgan.gan.weights import HUB_FILE, hub_file, local
@@ -230,8 +230,8 @@ def checkpoint_features(path: Path) -> FeatureExtractor:
     if metadata["in_channels"] != 3:
         raise ValueError(f"{file} is a network for images of {metadata['in_channels']} channel, evaluation needs 3")
     name = f"{metadata['network']}-{metadata['dataset']}"
-    features = module_features(name, _build(file, metadata), mean=metadata["mean"], std=metadata["std"])
-    features.weights_sha256 = file_sha256(file)
+    statistics = {key: metadata[key] for key in ("mean", "std")}
+    features = FeatureExtractor(name, _build(file, metadata), **statistics, weights_sha256=file_sha256(file))
     features.note = (
         f"features: {name}, from {file}, trained with {metadata['method']} on images of {metadata['image_size']} px"
     )

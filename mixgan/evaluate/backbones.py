@@ -28,15 +28,8 @@ _META = "https://dl.fbaipublicfiles.com/dinov2"
 
 @dataclass(frozen=True)
 class Backbone:
-    """A published feature network.
-
-    Attributes:
-        model: its name in timm.
-        dims: length of a feature vector.
-        size: side of the images that it sees, in px.
-        statistics: mean and standard deviation of the channels of images in 0..1.
-        file: its published weights.
-        distance: published name of a Frechet distance of these features; empty where there is none.
+    """A published feature network: its name in timm, the length of its feature vectors, the side of the images that it sees
+    in px, mean and deviation of their channels in 0..1, its weights, and the published name of its distance if there is one.
     """
 
     model: str
@@ -110,29 +103,26 @@ def backbone_features(name: str, weights: Path | None = None, *, download: bool 
         network.load_state_dict(state)
     except Exception as error:  # torch.load raises almost anything on files that are not its own
         raise ValueError(f"{path} does not contain weights of {backbone.file.network} ({backbone.model})") from error
-    digest = file_sha256(path)
-    published = digest == backbone.file.sha256
     prepare = _square_8bit if is_clip else _resized
+    digest = file_sha256(path)
+    warnings = backbone.file.warnings(path, digest, backbone.distance or "values")
     return FeatureExtractor(
         name,
         Embedding(network, lambda x: prepare(x, backbone.size), backbone.statistics, unit=is_clip),
         dims=backbone.dims,
         weights_sha256=digest,
-        distance=backbone.distance if published else "",
-        warnings=() if published else (backbone.file.not_published(path, digest, backbone.distance or "values"),),
+        distance="" if warnings else backbone.distance,
+        warnings=warnings,
     )
 
 
 def timm_features(model: str, weights: Path | None = None) -> FeatureExtractor:
-    """The pooled features before the classifier of any timm model, on images resized to its own size (no cropping).
+    """``timm:MODEL``: the pooled features before the classifier of a timm model, on images resized to its size, not cropped.
 
     Args:
         model: its name, as ``timm.list_models()`` gives it, with a tag for one of several weights.
         weights: a file of its state, or a folder with MODEL.safetensors or MODEL.pth; by default timm's own weights, from the
             Hugging Face cache or downloaded into it.
-
-    Returns:
-        ``timm:MODEL``.
 
     Raises:
         ValueError: timm is not installed or knows no such model; weights that are missing or of another model.
@@ -140,11 +130,9 @@ def timm_features(model: str, weights: Path | None = None) -> FeatureExtractor:
     timm = _timm(f"timm:{model}")
     if not timm.is_model(model.split(".")[0]):
         raise ValueError(f"timm has no model {model!r}; timm.list_models() names those it has")
-    digest = None
     if weights is not None and weights.is_dir():  # other networks' files are in it; perhaps one of this model
-        weights = next(
-            (path for end in (".safetensors", ".pth") if (path := weights / f"{model}{end}").is_file()), None
-        )
+        files = [weights / f"{model}{end}" for end in (".safetensors", ".pth")]
+        weights = next((path for path in files if path.is_file()), None)
     try:
         with torch.random.fork_rng(devices=[]):
             network = timm.create_model(model, pretrained=weights is None, num_classes=0)
@@ -155,19 +143,18 @@ def timm_features(model: str, weights: Path | None = None) -> FeatureExtractor:
             "Hugging Face cache, or name a file of its state with --feature-weights"
         ) from error
     if weights is not None:
-        if not Path(weights).is_file():
+        if not weights.is_file():
             raise ValueError(f"the weights of timm:{model} are missing: no file {weights}")
-        state = _read(Path(weights))
-        own = network.state_dict()
+        state, own = _read(weights), network.state_dict()
         try:
             network.load_state_dict({key: value for key, value in state.items() if key in own})
         except RuntimeError as error:
             raise ValueError(f"{weights} does not contain weights of timm:{model}") from error
-        digest = file_sha256(Path(weights))
     config = timm.data.resolve_model_data_config(network)
     size = config["input_size"][1:]
     mode = config["interpolation"] if config["interpolation"] in ("bilinear", "bicubic") else "bicubic"
     embedding = Embedding(network, lambda x: _resized(x, size, mode), (config["mean"], config["std"]))
+    digest = None if weights is None else file_sha256(weights)
     return FeatureExtractor(f"timm:{model}", embedding, dims=network.num_features, weights_sha256=digest)
 
 

@@ -7,31 +7,39 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+import torch
 from torch import nn
 
 from mixgan.evaluate.distances import (
     cmmd,
-    density_coverage,
     frechet_distance,
     frechet_distance_from_features,
     frechet_interval,
+    inception_score,
     kernel_distance,
-    precision_recall,
 )
-from mixgan.evaluate.feature_set import FeatureSet, ReferenceCache, default_accelerator, measure, reference_key
-from mixgan.evaluate.features import FeatureExtractor, find_extractors, inception_score, is_published_fid
-from mixgan.evaluate.neighbours import memorization
-from mixgan.evaluate.npz import MadeWith, known_set, read_made_with, write_statistics
+from mixgan.evaluate.feature_set import (
+    FeatureSet,
+    FeatureStatistics,
+    KeptFeatures,
+    MadeWith,
+    ReferenceCache,
+    known_set,
+    reference_key,
+    write_statistics,
+)
+from mixgan.evaluate.features import FeatureExtractor, find_extractors, is_published_fid
+from mixgan.evaluate.neighbours import density_coverage, memorization, precision_recall
 from mixgan.evaluate.paired import METRICS as PAIRED
 from mixgan.evaluate.paired import PairDistances, find_pairs, measure_pairs
-from mixgan.evaluate.sources import FolderSource, Images, Side, Source, open_sides, side_name, side_origin
+from mixgan.evaluate.sources import FolderSource, Images, Side, Source, StatisticsFile, open_sides
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from mixgan.engine.progress import Progress
-
 Features: TypeAlias = str | nn.Module
+#: Number of unreadable files that a warning names.
+SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -118,49 +126,29 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Metric:
-    """A row of ``KEPT_METRICS``: metrics of kept features that are computed together."""
+    """Metrics that are computed together: fields of Comparison, their name in warnings, and how many images they need of
+    which sets (KID takes subsets of two, k neighbours need k others, the Inception Score needs one a split)."""
 
-    names: tuple[str, ...]  # fields of Comparison
-    title: str  # in warnings
-    least: int  # images a set: KID takes subsets of two, k neighbours need k others, the Inception Score one a split
-    of: tuple[str, ...]  # the sets that need as many: "real", "fake" or both
-    compute: Callable[
-        [Any, Any, FeatureExtractor, int], tuple[Any, ...]
-    ]  # (real, fake, extractor, seed) -> values, and more
+    names: tuple[str, ...]
+    title: str
+    least: int
+    of: tuple[str, ...] = ("real", "fake")
 
 
-BOTH = ("real", "fake")
-KID = Metric(
-    ("kid", "kid_std", "kid_subset_size"),
-    "the kernel distance (KID)",
-    4,
-    BOTH,
-    lambda real, fake, _, seed: kernel_distance(real, fake, seed=seed),
-)
-CMMD = Metric(("cmmd",), "CMMD", 1, BOTH, lambda real, fake, *_: (cmmd(real, fake),))
-INCEPTION_SCORE = Metric(
-    ("inception_score", "inception_score_std"),
-    "the Inception Score",
-    10,
-    ("fake",),
-    lambda _, fake, extractor, seed: inception_score(extractor.logits(fake), seed=seed),
-)
-#: A new metric is a row here and a field of ``Comparison``.
-KEPT_METRICS = (
-    KID,
-    CMMD,
-    Metric(("precision", "recall"), "precision and recall", 4, BOTH, lambda a, b, *_: precision_recall(a, b)),
-    Metric(
-        ("density", "coverage", "clipped_density", "clipped_coverage"),
-        "density and coverage",
-        6,
-        ("real",),
-        lambda a, b, *_: density_coverage(a, b),
-    ),
-    INCEPTION_SCORE,
-)
-#: Needs the training images, too.
-MEMORIZATION = Metric(("authpct", "nearer_to_train", "ct", "ct_p"), "memorisation", 1, BOTH, lambda *_: ())
+KID = Metric(("kid", "kid_std", "kid_subset_size"), "the kernel distance (KID)", 4)
+CMMD = Metric(("cmmd",), "CMMD", 1)
+PRECISION = Metric(("precision", "recall"), "precision and recall", 4)
+DENSITY = Metric(("density", "coverage", "clipped_density", "clipped_coverage"), "density and coverage", 6, ("real",))
+INCEPTION_SCORE = Metric(("inception_score", "inception_score_std"), "the Inception Score", 10, ("fake",))
+MEMORIZATION = Metric(("authpct", "nearer_to_train", "ct", "ct_p"), "memorisation", 1)
+#: (real, fake, extractor, seed) -> values of metrics of kept features. A new metric is a row here and a field of ``Comparison``.
+KEPT_METRICS: dict[Metric, Callable[[Any, Any, FeatureExtractor, int], Sequence[float | None]]] = {
+    KID: lambda real, fake, _, seed: kernel_distance(real, fake, seed=seed),
+    CMMD: lambda real, fake, *_: (cmmd(real, fake),),
+    PRECISION: lambda real, fake, *_: precision_recall(real, fake),
+    DENSITY: lambda real, fake, *_: density_coverage(real, fake),
+    INCEPTION_SCORE: lambda _, fake, extractor, seed: inception_score(extractor.logits(fake), seed=seed),
+}
 #: Names for ``metrics=``; what is computed together comes together.
 METRICS = (
     "fd", "kid", "cmmd", "precision", "recall", "density", "coverage", "clipped_density", "clipped_coverage",
@@ -235,103 +223,94 @@ def compare(
     verbose = verbose and accelerator.is_main_process
     given: Mapping[str, Images] = fake if isinstance(fake, Mapping) else {"": fake}
     with errors_reach_all(accelerator):  # mistakes in the inputs are reported before the long work
-        real_side, *sides = open_sides(
-            real, *given.values(), train=train, resize=resize, domain=domain, on_bad_image=on_bad_image
-        )
+        how: dict[str, Any] = {"resize": resize, "domain": domain, "on_bad_image": on_bad_image}
+        real_side, *sides = open_sides(real, *given.values(), train=train, **how)
         train_side = sides.pop() if train is not None else None
     extractors = main_first(accelerator, partial(find_extractors, features, feature_weights))
     if verbose:
         print(*filter(None, (extractor.note for extractor in extractors)), sep="\n", flush=True)
         print(*dict.fromkeys(preprocessing_text(real_side, side) for side in sides), sep="\n", flush=True)
     with errors_reach_all(accelerator):
-        paired = [matched_pairs(real_side, side, pairs, metrics) for side in sides]
-        for path in [side for side in (real_side, *sides) if isinstance(side, Path)]:
-            for extractor in extractors:
-                known_set(path, extractor)
+        wanted = {*metrics} & {*PAIRED}
+        paired = [find_pairs(real_side, side, pairs if wanted else "no") for side in sides]
+        for side in (real_side, *sides):
+            if isinstance(side, StatisticsFile):
+                [known_set(side.path, extractor) for extractor in extractors]
 
-    features_of = partial(
-        measured_sets,
-        extractors=extractors,
-        accelerator=accelerator,
-        batch_size=batch_size,
-        sample=sample,
-        seed=seed,
-        verbose=verbose,
-    )
-    real_sets = features_of(real_side, cache=cache)
-    train_sets = features_of(train_side, cache=cache) if train_side is not None else [None] * len(extractors)
+    how = {"accelerator": accelerator, "batch_size": batch_size, "sample": sample, "seed": seed, "verbose": verbose}
+    real_sets = measure(real_side, extractors, **how, cache=cache)
+    train_sets = measure(train_side, extractors, **how, cache=cache) if train_side else [None] * len(extractors)
     if save_statistics:
-        made_with = MadeWith(extractors[0].name, extractors[0].weights_sha256, preprocessing_of(real_side))
+        made_with = MadeWith(extractors[0].name, extractors[0].weights_sha256, real_side.how)
         on_main(accelerator, partial(write_statistics, save_statistics, real_sets[0].statistics, made_with))
     results: dict[str, Comparison] = {}
     for name, side, (matched, obstacle) in zip(given, sides, paired, strict=True):
-        fake_sets, measured_pairs = features_of(side), None
+        fake_sets, found_pairs = measure(side, extractors, **how), None
         if matched is not None and (real_sets[0].warnings or fake_sets[0].warnings):
             obstacle = "unreadable files were skipped: no paired metrics"
         elif matched is not None and isinstance(real_side, FolderSource) and isinstance(side, FolderSource):
             with image_bar(side, accelerator, verbose, "pairs of ") as shown:
-                measured_pairs = measure_pairs(
+                found_pairs = measure_pairs(
                     real_side, side, matched, accelerator=accelerator, batch_size=batch_size, advance=shown.advance
                 )
-        of_pairs = {**measured_pairs.means, "n_pairs": len(measured_pairs.pairs)} if measured_pairs else {}
-        folders = [one for one in (real_side, side) if isinstance(one, FolderSource)]
-        shared: dict[str, Any] = {
-            "resize": folders[0].preprocessing.size if folders else None,
-            "preprocessing": preprocessing_text(real_side, side),
-            "real": side_name(real_side),
-            "fake": name or side_name(side),
-            "real_from": side_origin(real_side),
-            "fake_from": side_origin(side),
-        }
         found: list[Comparison] = []
         for extractor, real_set, fake_set, train_set in zip(extractors, real_sets, fake_sets, train_sets, strict=True):
             with Progress("interval", total=bootstrap or 0, enabled=verbose and bool(bootstrap)) as shown:
                 options: dict[str, Any] = {"train": train_set, "metrics": metrics, "bootstrap": bootstrap, "seed": seed}
-                work = partial(compare_sets, real_set, fake_set, extractor, progress=shown.advance, **options)
+                work = partial(compare_sets, real_set, fake_set, extractor, **options, progress=shown.advance)
                 compared = on_main(accelerator, work)
             compared.warnings += input_warnings(real_side, side, extractor) + ([obstacle] if obstacle else [])
-            ours: dict[str, Any] = {
+            shown_pairs = None if found else found_pairs  # metrics of pairs are with the first features alone
+            of_pairs: dict[str, Any] = {**shown_pairs.means, "n_pairs": len(shown_pairs.pairs)} if shown_pairs else {}
+            about: dict[str, Any] = {
+                "resize": next((s.preprocessing.size for s in (real_side, side) if isinstance(s, FolderSource)), None),
+                "preprocessing": preprocessing_text(real_side, side),
                 "note": extractor.note,
+                "real": real_side.name,
+                "fake": name or side.name,
+                "real_from": real_side.origin,
+                "fake_from": side.origin,
                 "seconds": round(time.monotonic() - began, 1),
-                **({} if found else of_pairs),
+                "evidence": Evidence(real_set, fake_set, real_side, side, shown_pairs, train_set, train_side),
             }
-            pairs_shown = None if found else measured_pairs
-            evidence = Evidence(real_set, fake_set, real_side, side, pairs_shown, train_set, train_side)
-            found.append(replace(compared, **shared, **ours, evidence=evidence))
+            found.append(replace(compared, **about, **of_pairs))
         results[name] = replace(found[0], others={one.features: one for one in found[1:]})
     first = next(iter(results.values()))
     return first if len(results) == 1 else replace(first, fakes=results)
 
 
-def matched_pairs(
-    real: Side, fake: Side, pairs: Literal["auto", "yes", "no"], metrics: Sequence[str]
-) -> tuple[Any, str | None]:
-    """As ``find_pairs``, which is asked only where pairs are declared; equal file names alone give a sentence."""
-    if pairs == "no" or not {*metrics} & {*PAIRED}:
-        return None, None
-    if pairs != "auto" or (isinstance(real, FolderSource) and real.preprocessing.domain):
-        return find_pairs(real, fake, pairs)
-    if isinstance(real, FolderSource) and isinstance(fake, FolderSource) and {*fake.stems()} <= {*real.stems()}:
-        return None, "file names match, but that alone makes no pairs: --pairs yes computes paired metrics"
-    return None, None
-
-
-def measured_sets(
-    side: Side,
-    *,
+def measure(
+    side: Side | Source,
     extractors: Sequence[FeatureExtractor],
+    *,
     accelerator: "Accelerator",
-    batch_size: int,
-    sample: int,
-    seed: int,
-    verbose: bool,
+    batch_size: int = 50,
+    sample: int = 5000,
+    seed: int = 0,
     cache: ReferenceCache | None = None,
+    verbose: bool = False,
 ) -> list[FeatureSet]:
-    """The features of one side by every extractor, from the cache where it has them; arguments as in ``compare``."""
-    from mixgan.engine.accelerator import on_main
+    """The features of a set of images by each extractor, in one pass: every image is decoded once.
 
-    if isinstance(side, Path):
-        return [known_set(side, extractor) for extractor in extractors]
+    All processes share the work, and the result is the same on each. Memory is that of dims^2 + sample * dims numbers for
+    each extractor, whatever the number of images.
+
+    Args:
+        side: see ``mixgan.evaluate.sources``; of a statistics file nothing is computed.
+        extractors: are moved to the accelerator's device.
+        sample: number of features to keep, a random sample that depends on ``seed``.
+        cache: where the features of a folder are taken from, if they are there, and stored.
+        verbose: show a progress bar.
+
+    Raises:
+        ValueError: a file that cannot be used, or features that are NaN or infinite; on all processes, whichever met it.
+    """
+    from accelerate.utils import gather_object
+
+    from mixgan.engine.accelerator import errors_reach_all, on_main
+
+    if isinstance(side, StatisticsFile):
+        return [known_set(side.path, extractor).to(accelerator.device) for extractor in extractors]
     known: dict[str, FeatureSet | None] = dict.fromkeys(extractor.name for extractor in extractors)
     keys: dict[str, str] = {}
     if cache is not None and isinstance(side, FolderSource):
@@ -340,20 +319,41 @@ def measured_sets(
         known = {name: on_main(accelerator, partial(cache.load, key)) for name, key in keys.items()}
         if verbose and any(known.values()):
             print(f"{side.name}: features from {cache.folder}", flush=True)
-    if missing := [extractor for extractor in extractors if known[extractor.name] is None]:
-        how: dict[str, Any] = {"accelerator": accelerator, "batch_size": batch_size, "sample": sample, "seed": seed}
-        with image_bar(side, accelerator, verbose) as shown:
-            measured = measure(side, missing, **how, advance=shown.advance)
-        for extractor, one in zip(missing, measured, strict=True):
-            known[extractor.name] = one
-            if cache is None or not keys:
-                continue
-            if not on_main(accelerator, partial(cache.store, keys[extractor.name], one)) and verbose:
-                print(f"the features of {side.name} could not be stored in {cache.folder}", flush=True)
+    streams = [
+        (e.to(accelerator.device), FeatureStatistics(e.dims), KeptFeatures(e.dims, limit=sample, seed=seed))
+        for e in extractors
+        if known[e.name] is None
+    ]
+    if streams:
+        with image_bar(side, accelerator, verbose) as shown, errors_reach_all(accelerator):
+            share = {"rank": accelerator.process_index, "world": accelerator.num_processes}
+            for batch in side.batches(batch_size, **share):
+                images = batch.images.to(accelerator.device)
+                for extractor, statistics, kept in streams:
+                    features = extractor.finite(images, side.name)
+                    statistics.update(features)
+                    kept.update(features, batch.indices)
+                shown.advance(len(batch.indices))
+        skipped = sorted(gather_object([str(path) for path in side.skipped]))
+        more = f" and {len(skipped) - SHOWN} more" if len(skipped) > SHOWN else ""
+        text = f"{side.name}: {len(skipped)} of {side.count} files skipped as unreadable: {', '.join(skipped[:SHOWN])}{more}"
+    for extractor, statistics, kept in streams:
+        everything, kept = statistics.reduce(accelerator), kept.reduce(accelerator)
+        known[extractor.name] = one = FeatureSet(everything, kept.features, kept.indices, (text,) if skipped else ())
+        stored = cache is None or not keys or on_main(accelerator, partial(cache.store, keys[extractor.name], one))
+        if cache is not None and not stored and verbose:
+            print(f"the features of {side.name} could not be stored in {cache.folder}", flush=True)
     return [one.to(accelerator.device) for one in known.values() if one is not None]
 
 
-def image_bar(source: Source, accelerator: "Accelerator", verbose: bool, what: str = "") -> "Progress":
+def default_accelerator() -> "Accelerator":
+    """A new one, on the GPU if there is one."""
+    from accelerate import Accelerator
+
+    return Accelerator(cpu=not torch.accelerator.is_available())
+
+
+def image_bar(source: Source, accelerator: "Accelerator", verbose: bool, what: str = "") -> Any:
     """A progress bar over the images of this process."""
     from mixgan.engine.progress import Progress
 
@@ -395,28 +395,20 @@ def compare_sets(
     if real.features is None or fake.features is None:
         warnings.append("a statistics file contains no features: only the Frechet distance can be compared")
     elif "fd" in metrics and bootstrap is not None and real.n is not None and fake.n is not None:
-        values["fd_low"], values["fd_high"] = frechet_interval(
-            real.features,
-            fake.features,
-            replicates=bootstrap,
-            seed=seed,
-            estimate=values["fd"],
-            sizes=(real.n, fake.n),
-            progress=progress,
-        )
+        how: Any = {"replicates": bootstrap, "seed": seed, "estimate": values["fd"], "progress": progress}
+        interval = frechet_interval(real.features, fake.features, sizes=(real.n, fake.n), **how)
+        values["fd_low"], values["fd_high"] = interval
     if train is not None and {*MEMORIZATION.names} & {*metrics}:
         values |= memorization_values(train, real, fake, warnings)
-    for metric in KEPT_METRICS:
-        if metric is CMMD and extractor.name != "clip":
+    for metric, compute in KEPT_METRICS.items():
+        if not {*metric.names} & {*metrics} or (metric is CMMD and extractor.name != "clip"):
             continue
-        needed = {"fake", *metric.of} if metric is INCEPTION_SCORE else {"real", "fake"}
-        if not {*metric.names} & {*metrics} or any(features[side] is None for side in needed):
+        if any(features[side] is None for side in (("fake",) if metric is INCEPTION_SCORE else features)):
             continue
         if metric is INCEPTION_SCORE and extractor.classifier is None:
             warnings.append(f"no Inception Score: {extractor.name} features have no classifier")
         elif enough(metric, min(counts[side] or 0 for side in metric.of), warnings):
-            found = metric.compute(features["real"], features["fake"], extractor, seed)
-            values |= zip(metric.names, found, strict=False)
+            values |= zip(metric.names, compute(features["real"], features["fake"], extractor, seed), strict=True)
     smallest = min((n for n in (real.n, fake.n) if n is not None), default=None)
     if smallest is not None and smallest <= extractor.dims:
         warnings.append(
@@ -440,14 +432,14 @@ def memorization_values(train: FeatureSet, real: FeatureSet, fake: FeatureSet, w
     """The fields of ``MEMORIZATION``; empty where there are no features, or too few, with a sentence in ``warnings``."""
     if train.features is None or real.features is None or fake.features is None:
         return {}
-    if not enough(MEMORIZATION, min(len(train.features) - 1, len(real.features), len(fake.features)), warnings):
+    kept = len(train.features)
+    if not enough(MEMORIZATION, min(kept - 1, len(real.features), len(fake.features)), warnings):
         return {}
-    if train.n != len(train.features):
+    if train.n != kept:
         warnings.append(
-            f"memorisation was searched for among {len(train.features)} of {train.n} training images; --sample {train.n} "
-            "searches all"
+            f"memorisation was searched for among {kept} of {train.n} training images; --sample {train.n} searches all"
         )
-    return {**vars(memorization(train.features, real.features, fake.features)), "n_train": train.n}
+    return memorization(train.features, real.features, fake.features)._asdict() | {"n_train": train.n}
 
 
 def enough(metric: Metric, count: int, warnings: list[str]) -> bool:
@@ -457,14 +449,9 @@ def enough(metric: Metric, count: int, warnings: list[str]) -> bool:
     return count >= metric.least
 
 
-def preprocessing_of(side: Side) -> str | None:
-    """What happened to the images of one set before the network; None where a statistics file does not say."""
-    return read_made_with(side).preprocessing if isinstance(side, Path) else side.preprocessing.text()
-
-
 def preprocessing_text(real: Side, fake: Side) -> str:
     """What happened to the images before the network: one text for both sets, or one for each."""
-    texts = [preprocessing_of(side) or f"preprocessed in a way that {side} does not say" for side in (real, fake)]
+    texts = [side.how or f"preprocessed in a way that {side.name} does not say" for side in (real, fake)]
     return f"images {texts[0]}" if texts[0] == texts[1] else f"real images {texts[0]}; generated images {texts[1]}"
 
 
@@ -475,8 +462,8 @@ def input_warnings(real: Side, fake: Side, extractor: FeatureExtractor) -> list[
         warnings.append(
             "computed in bfloat16 (--fast): not comparable with published FID, use it to compare your own runs"
         )
-    if isinstance(real, Path) or isinstance(fake, Path):
-        known = [preprocessing_of(side) for side in (real, fake)]
+    if isinstance(real, StatisticsFile) or isinstance(fake, StatisticsFile):
+        known = [side.how for side in (real, fake)]
         # Without the cropping of side-by-side pairs.
         if None not in known and len({str(text).rsplit(", then ", 1)[-1] for text in known}) > 1:
             warnings.append("the sets were preprocessed differently, which changes the distance, too")

@@ -1,13 +1,17 @@
-"""The features of a set of images: streamed statistics and a sample, from one pass over the images, and a cache of them."""
+"""The features of a set of images: streamed statistics, a sample of the features, and .npz files of both.
+
+Statistics files are those of pytorch-fid and clean-fid, with entries ``mu`` (D,) and ``sigma`` (D,D) in float64. Ours also
+name the features, weights and preprocessing, so that sets that must not be compared are refused; pytorch-fid ignores that.
+"""
 
 import hashlib
 import json
 import os
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +20,10 @@ import torch
 from torch import Tensor
 
 from mixgan.evaluate.features import FeatureExtractor, checked_features
-from mixgan.evaluate.sources import Source
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-#: Number of unreadable files that a warning names.
-SHOWN = 5
-#: What numpy raises at files that are cut off, damaged or of another kind.
-DAMAGE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
 # Key and position of a row without a feature: larger than any other.
 _EMPTY = torch.iinfo(torch.int64).max
 # Share of tr S by which a covariance from a file may miss symmetry and definiteness: rounding of float32.
@@ -68,8 +67,20 @@ class FeatureStatistics:
         if n is not None and n < 2:
             raise ValueError(f"a covariance needs at least 2 samples, got n = {n}")
         mean, covariance = mean.double(), covariance.double()
-        _check_moments(mean, covariance)
-        result = cls(len(mean))
+        dims = len(mean) if mean.ndim == 1 else 0
+        if not dims or covariance.shape != (dims, dims):
+            raise ValueError(
+                f"a mean (D,) and a covariance (D,D) are needed, got {tuple(mean.shape)} and {tuple(covariance.shape)}"
+            )
+        if not (mean.isfinite().all() and covariance.isfinite().all()):
+            raise ValueError("the mean or the covariance contains NaN or infinite values")
+        tolerance = _FOREIGN_ROUNDING * covariance.trace().abs() + torch.finfo(torch.float64).tiny
+        if (covariance - covariance.T).abs().max() > tolerance:
+            raise ValueError("the covariance is not symmetric")
+        # Cheaper than eigenvalues: S + t I has a Cholesky factor as long as no eigenvalue is below -t.
+        if torch.linalg.cholesky_ex(covariance + tolerance * torch.eye(dims).to(covariance)).info:
+            raise ValueError("the covariance has negative eigenvalues")
+        result = cls(dims)
         result.n, result._mean, result._given_covariance = n, mean, covariance
         return result
 
@@ -81,28 +92,17 @@ class FeatureStatistics:
         return result
 
     def update(self, features: Tensor) -> None:
-        """Add features (B,dims); the sums move to the features' device.
-
-        Raises:
-            ValueError: for another shape, or NaN or infinite values.
-        """
-        x = checked_features(features)
-        if x.shape[1] != self.dims:
-            raise ValueError(f"features of {self.dims} dimensions are expected, got {x.shape[1]}")
-        if len(x):
-            mean = x.mean(dim=0)
-            centred = x - mean
-            # In place, like all that touches this matrix: copies of it would cost more than the product.
-            self._scatter = self._scatter.to(x.device).addmm_(centred.T, centred)
-            self._add_samples(len(x), mean)
-
-    def _add_samples(self, n: int, mean: Tensor) -> None:
-        """Join ``n`` samples of this mean, whose own scatter is in the sum already."""
+        """Add features (B,dims); the sums move to the features' device. ValueError for another shape, NaN or infinity."""
+        x = checked_features(features, self.dims)
         before = self._open_n()
-        total = before + n
-        delta = mean - self._mean.to(mean.device)
-        self._mean = self._mean.to(mean.device) + delta * (n / total)
-        self._scatter.addr_(delta, delta, alpha=before * n / total)
+        if not len(x):
+            return
+        mean = x.mean(dim=0)
+        centred, delta, total = x - mean, mean - self._mean.to(x.device), before + len(x)
+        # In place, like all that touches this matrix: copies of it would cost more than the product.
+        self._scatter = self._scatter.to(x.device).addmm_(centred.T, centred)
+        self._scatter.addr_(delta, delta, alpha=before * len(x) / total)
+        self._mean = self._mean.to(x.device) + delta * (len(x) / total)
         self.n = total
 
     def reduce(self, accelerator: "Accelerator") -> "FeatureStatistics":
@@ -125,7 +125,7 @@ class FeatureStatistics:
     def mean(self) -> Tensor:
         """(dims,) float64."""
         if self._given_covariance is None:
-            self._require(1)
+            self._open_n(least=1)
         return self._mean
 
     @property
@@ -133,33 +133,14 @@ class FeatureStatistics:
         """(dims,dims) float64, unbiased (divided by n - 1), as numpy.cov gives it."""
         if self._given_covariance is not None:
             return self._given_covariance
-        return self._scatter / (self._require(2) - 1)
+        return self._scatter / (self._open_n(least=2) - 1)
 
-    def _require(self, least: int) -> int:
-        if (n := self._open_n()) < least:
-            raise ValueError(f"at least {least} samples are needed, got {n}")
-        return n
-
-    def _open_n(self) -> int:
+    def _open_n(self, least: int = 0) -> int:
         if self._given_covariance is not None or self.n is None:
             raise ValueError("nothing can be added to statistics that were made from a mean and a covariance")
+        if self.n < least:
+            raise ValueError(f"at least {least} samples are needed, got {self.n}")
         return self.n
-
-
-def _check_moments(mean: Tensor, covariance: Tensor) -> None:
-    dims = len(mean) if mean.ndim == 1 else 0
-    if not dims or covariance.shape != (dims, dims):
-        raise ValueError(
-            f"a mean (D,) and a covariance (D,D) are needed, got {tuple(mean.shape)} and {tuple(covariance.shape)}"
-        )
-    if not (mean.isfinite().all() and covariance.isfinite().all()):
-        raise ValueError("the mean or the covariance contains NaN or infinite values")
-    tolerance = _FOREIGN_ROUNDING * covariance.trace().abs() + torch.finfo(torch.float64).tiny
-    if (covariance - covariance.T).abs().max() > tolerance:
-        raise ValueError("the covariance is not symmetric")
-    # Cheaper than eigenvalues: S + t I has a Cholesky factor as long as no eigenvalue is below -t.
-    if torch.linalg.cholesky_ex(covariance + tolerance * torch.eye(dims).to(covariance)).info:
-        raise ValueError("the covariance has negative eigenvalues")
 
 
 @dataclass(frozen=True)
@@ -186,77 +167,6 @@ class FeatureSet:
     def to(self, device: torch.device) -> "FeatureSet":
         """The set with its features on a device."""
         return self if self.features is None else replace(self, features=self.features.to(device))
-
-
-def measure(
-    source: Source,
-    extractors: Sequence[FeatureExtractor],
-    *,
-    accelerator: "Accelerator",
-    batch_size: int = 50,
-    sample: int = 5000,
-    seed: int = 0,
-    advance: Callable[[int], object] | None = None,
-) -> list[FeatureSet]:
-    """The features of all images of a source by each extractor, in one pass: every image is decoded once.
-
-    All processes share the work, and the result is the same on each. Memory is that of dims^2 + sample * dims numbers for
-    each extractor, whatever the number of images.
-
-    Args:
-        source: see ``mixgan.evaluate.sources``.
-        extractors: are moved to the accelerator's device.
-        sample: number of features to keep, a random sample that depends on ``seed``.
-        advance: called with the number of images after each batch of this process.
-
-    Raises:
-        ValueError: a file that cannot be used, or features that are NaN or infinite; on all processes, whichever met it.
-    """
-    from accelerate.utils import gather_object
-
-    from mixgan.engine.accelerator import errors_reach_all
-
-    streams = [
-        (e.to(accelerator.device), FeatureStatistics(e.dims), KeptFeatures(e.dims, limit=sample, seed=seed))
-        for e in extractors
-    ]
-    with errors_reach_all(accelerator):
-        batches = source.batches(batch_size, rank=accelerator.process_index, world=accelerator.num_processes)
-        for batch in batches:
-            images = batch.images.to(accelerator.device)
-            for extractor, statistics, kept in streams:
-                features = finite_features(extractor, images, source.name)
-                statistics.update(features)
-                kept.update(features, batch.indices)
-            if advance is not None:
-                advance(len(batch.indices))
-    skipped = sorted(gather_object([str(path) for path in source.skipped]))
-    more = f" and {len(skipped) - SHOWN} more" if len(skipped) > SHOWN else ""
-    text = f"{source.name}: {len(skipped)} of {source.count} files skipped as unreadable: {', '.join(skipped[:SHOWN])}{more}"
-    sets = []
-    for _, statistics, kept in streams:
-        kept = kept.reduce(accelerator)
-        everything = statistics.reduce(accelerator)
-        sets.append(FeatureSet(everything, kept.features, kept.indices, (text,) if skipped else ()))
-    return sets
-
-
-def finite_features(extractor: FeatureExtractor, images: Tensor, source: str) -> Tensor:
-    """Features (B,dims) of images; ValueError that names the source where some are NaN or infinite."""
-    features = extractor(images)
-    bad = int((~features.isfinite()).any(dim=1).sum())
-    if bad:
-        raise ValueError(
-            f"{source}: the {extractor.name} features of {bad} out of {len(features)} images in a batch are NaN or infinite"
-        )
-    return features
-
-
-def default_accelerator() -> "Accelerator":
-    """A new one, on the GPU if there is one."""
-    from accelerate import Accelerator
-
-    return Accelerator(cpu=not torch.accelerator.is_available())
 
 
 class KeptFeatures:
@@ -289,9 +199,7 @@ class KeptFeatures:
         Raises:
             ValueError: for other shapes or dtypes, negative positions, or NaN or infinite values.
         """
-        x = checked_features(features)
-        if x.shape[1] != self.dims:
-            raise ValueError(f"features of {self.dims} dimensions are expected, got {x.shape[1]}")
+        x = checked_features(features, self.dims)
         if indices.shape != (len(x),) or indices.dtype != torch.int64 or (indices < 0).any():
             raise ValueError(
                 f"{len(x)} features need int64 positions of shape ({len(x)},) from 0 on, got {indices.dtype} of shape "
@@ -341,19 +249,125 @@ def _keys(indices: Tensor, seed: int) -> Tensor:
     """Pseudo-random int64 keys (B,): key i is output i of SplitMix64 (Steele, Lea, Flood 2014), whose state only counts up."""
     from mixgan.engine.accelerator import seeded_generator
 
-    start = seeded_generator(seed, "kept features").initial_seed()
-    z = (indices + 1) * _signed(0x9E3779B97F4A7C15) + start
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        z = (z ^ _shift_right(z, shift)) * _signed(factor)  # int64 products wrap around as unsigned ones do
-    return z ^ _shift_right(z, 31)
+    def signed(bits: int) -> int:
+        return bits - (1 << 64)
+
+    def shift_right(z: Tensor, bits: int) -> Tensor:
+        return (z >> bits) & ((1 << (64 - bits)) - 1)  # the mask makes it unsigned
+
+    z = (indices + 1) * signed(0x9E3779B97F4A7C15) + seeded_generator(seed, "kept features").initial_seed()
+    for bits, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        z = (z ^ shift_right(z, bits)) * signed(factor)  # int64 products wrap around as unsigned ones do
+    return z ^ shift_right(z, 31)
 
 
-def _shift_right(z: Tensor, bits: int) -> Tensor:
-    return (z >> bits) & ((1 << (64 - bits)) - 1)  # the mask makes it unsigned
+# Files of statistics.
 
 
-def _signed(bits: int) -> int:
-    return bits - (1 << 64)
+@dataclass(frozen=True)
+class MadeWith:
+    """How the features of a statistics file were made; None where the file does not contain it, as pytorch-fid's do not."""
+
+    features: str | None = None  # name of the extractor
+    weights_sha256: str | None = None
+    preprocessing: str | None = None  # what happened to the images before the network, as text
+
+
+def write_statistics(path: Path, statistics: FeatureStatistics, made_with: MadeWith = MadeWith()) -> None:
+    """Write a file that pytorch-fid takes in place of a folder, atomically.
+
+    Raises:
+        ValueError: a name that does not end in .npz, a folder that is missing or not writable, or statistics of fewer than
+            2 samples.
+    """
+    if path.suffix != ".npz":
+        raise ValueError(f"statistics are written to a file that ends in .npz, got {str(path)!r}")
+    _write(path, statistics, {name: value for name, value in asdict(made_with).items() if value is not None})
+
+
+def read_statistics(path: Path, *, dims: int | None = None) -> FeatureStatistics:
+    """Read a file of ours or of pytorch-fid; ``n`` is None for the latter.
+
+    Args:
+        path: the .npz file.
+        dims: length of the features it will be compared with, if it is to be checked.
+
+    Raises:
+        ValueError: the file is missing, damaged, of another kind, of other dimensions, or has no mean and covariance.
+    """
+    entries = read_npz(path, ("mu", "sigma", "n"))
+    if missing := [name for name in ("mu", "sigma") if name not in entries]:
+        raise ValueError(
+            f"{str(path)!r} has no entry {' and no entry '.join(map(repr, missing))}, pytorch-fid's mean and covariance"
+        )
+    try:
+        statistics = _from_entries(entries)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{str(path)!r} has no usable statistics: {error}") from error
+    if dims is not None and statistics.dims != dims:
+        raise ValueError(
+            f"{str(path)!r} has statistics of {statistics.dims} dimensions, but the features to compare with have {dims}; "
+            "choose the features that it was made with"
+        )
+    return statistics
+
+
+def read_made_with(path: Path) -> MadeWith:
+    """How the features of a file were made, as far as it says; ValueError for a file that is missing or damaged."""
+    return MadeWith(**{name: str(value) for name, value in read_npz(path, [f.name for f in fields(MadeWith)]).items()})
+
+
+def known_set(path: Path, extractor: FeatureExtractor) -> FeatureSet:
+    """The content of a statistics file; ValueError if it was made with other features."""
+    made_with = read_made_with(path)
+    if made_with.features and made_with.features != extractor.name:
+        raise ValueError(
+            f"{path} has statistics of {made_with.features} features, but these are {extractor.name} features; "
+            "choose the features that it was made with (--features, --dims), or make it again"
+        )
+    statistics = read_statistics(path, dims=extractor.dims)
+    warnings = [] if made_with.features else [f"{path} does not say with which features it was made"]
+    if made_with.weights_sha256 not in (None, extractor.weights_sha256):
+        warnings.append(f"{path} was made with other weights of the {extractor.name} network")
+    return FeatureSet(statistics, warnings=tuple(warnings))
+
+
+def read_npz(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Those of the entries that the file has; ValueError for a file that is missing, damaged or of another kind."""
+    if not path.is_file():
+        raise ValueError(f"no statistics file at {str(path)!r}")
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{str(path)!r} is not an .npz file, or only part of one")
+    try:
+        with np.load(path) as file:  # without pickle: a file of unknown origin runs no code
+            return {name: file[name] for name in names if name in file}
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{str(path)!r} is damaged, or not a file of numbers ({error})") from error
+
+
+def _from_entries(entries: dict[str, np.ndarray]) -> FeatureStatistics:
+    moments = entries["mu"], entries["sigma"]
+    if wrong := [values.dtype for values in moments if values.dtype.kind not in "fiu"]:
+        raise ValueError(f"real numbers are needed, got {wrong[0]}")
+    mean, covariance = (torch.from_numpy(values.astype(np.float64)) for values in moments)
+    return FeatureStatistics.from_moments(mean, covariance, int(entries["n"]) if "n" in entries else None)
+
+
+def _write(path: Path, statistics: FeatureStatistics, others: dict[str, Any]) -> None:
+    """Write statistics and more entries, atomically; ValueError where that is impossible."""
+    entries = {"mu": statistics.mean.cpu().numpy(), "sigma": statistics.covariance.cpu().numpy(), **others}
+    entries |= {} if statistics.n is None else {"n": statistics.n}
+    # Several processes may fill one cache; a name has at most 255 bytes, and a character up to four.
+    partial = path.with_name(f".{os.getpid()}-{path.name[:40]}.partial")
+    try:
+        with partial.open("wb") as file:
+            np.savez(file, **entries)
+        partial.replace(path)
+    except OSError as error:
+        raise ValueError(f"cannot write statistics to {str(path)!r}: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):
+            partial.unlink()
 
 
 #: Part of every cache key: files of another layout, or features computed in another way, are never found.
@@ -393,13 +407,10 @@ class ReferenceCache:
     def load(self, key: str) -> FeatureSet | None:
         """The reference set of this key on the CPU; None if there is none, or only a damaged file."""
         try:
-            with np.load(self.path(key)) as file:  # without pickle: a file of unknown origin runs no code
-                mu, sigma, features, indices = (
-                    torch.from_numpy(file[name]) for name in ("mu", "sigma", "features", "indices")
-                )
-                n, warnings = int(file["n"]), json.loads(str(file["warnings"]))
-            return FeatureSet(FeatureStatistics.from_moments(mu, sigma, n), features, indices, tuple(warnings))
-        except (TypeError, *DAMAGE):
+            entries = read_npz(self.path(key), ("mu", "sigma", "n", "features", "indices", "warnings"))
+            features, indices = (torch.from_numpy(entries[name]) for name in ("features", "indices"))
+            return FeatureSet(_from_entries(entries), features, indices, tuple(json.loads(str(entries["warnings"]))))
+        except (TypeError, ValueError, KeyError):
             return None
 
     def store(self, key: str, reference: FeatureSet) -> bool:
@@ -408,24 +419,7 @@ class ReferenceCache:
         others = {"features": reference.features.cpu().numpy(), "indices": reference.indices.cpu().numpy()}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_npz(self.path(key), reference.statistics, {**others, "warnings": json.dumps(reference.warnings)})
+            _write(self.path(key), reference.statistics, {**others, "warnings": json.dumps(reference.warnings)})
         except (OSError, ValueError):
             return False
         return True
-
-
-def write_npz(path: Path, statistics: FeatureStatistics, others: dict[str, Any]) -> None:
-    """Write statistics and more entries, atomically; ValueError where that is impossible."""
-    entries = {"mu": statistics.mean.cpu().numpy(), "sigma": statistics.covariance.cpu().numpy(), **others}
-    entries |= {} if statistics.n is None else {"n": statistics.n}
-    # Several processes may fill one cache; a name has at most 255 bytes, and a character up to four.
-    partial = path.with_name(f".{os.getpid()}-{path.name[:40]}.partial")
-    try:
-        with partial.open("wb") as file:
-            np.savez(file, **entries)
-        partial.replace(path)
-    except OSError as error:
-        raise ValueError(f"cannot write statistics to {str(path)!r}: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink()

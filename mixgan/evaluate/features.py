@@ -2,7 +2,6 @@
 
 import copy
 import hashlib
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from functools import cached_property
 from http.client import HTTPException
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -19,80 +18,12 @@ from torch import Tensor, nn
 from mixgan.ops.transforms import Normalization, to_float
 
 Network = TypeVar("Network", bound=nn.Module)
-
 Protocol = Literal["pytorch-fid", "clean-fid"]
 #: Networks with published files of weights, and all names of `choose_features` beside timm:NAME.
 PUBLISHED = ("inception", "dinov2", "dinov2-b", "clip")
 FEATURE_NAMES = ("auto", "bundled", *PUBLISHED)
-# The shipped weights were trained on (images - MEAN) / STD in every channel, that is on images*2-1 for images in 0..1.
-BUNDLED_MEAN = 0.5
-BUNDLED_STD = 0.5
 BUNDLED_DIMS = 64
 BUNDLED_WEIGHTS = Path(__file__).with_name("bundled.safetensors")
-
-
-@dataclass(frozen=True)
-class WeightFile:
-    """A published file of weights: where it is looked for, where it comes from, and how it is recognised.
-
-    Attributes:
-        network: its name in messages.
-        names: of the file in torch's hub cache; a download gets the first.
-        url: its address.
-        sha256: of its content; first digits are enough.
-    """
-
-    network: str
-    names: tuple[str, ...]
-    url: str
-    sha256: str
-
-    def places(self) -> tuple[Path, ...]:
-        """Where the file is expected: torch's hub cache."""
-        return tuple(Path(torch.hub.get_dir(), "checkpoints", name) for name in self.names)
-
-    def find(self, given: Path | None = None) -> Path | None:
-        """The file, if it is on this machine: ``given`` itself, or in the folder ``given``, or in torch's hub cache."""
-        if given is not None and not given.is_dir():
-            return given if given.is_file() else None
-        places = self.places() if given is None else tuple(given / name for name in self.names)
-        return next((path for path in places if path.is_file()), None)
-
-    def fetch(self, given: Path | None = None, *, download: bool = False) -> Path:
-        """As ``find``, or by a download into torch's hub cache; ValueError that says where the file belongs."""
-        found, place = self.find(given), self.places()[0]
-        if found:
-            return found
-        if given is not None:
-            where = f"no {self.names[0]} in {given}" if given.is_dir() else f"no file {given}"
-            raise ValueError(f"the {self.network} weights are missing: {where}")
-        problem = f"the {self.network} weights are not on this machine"
-        if download:
-            try:
-                place.parent.mkdir(parents=True, exist_ok=True)
-                torch.hub.download_url_to_file(self.url, str(place), hash_prefix=self.sha256, progress=True)
-                return place
-            except (OSError, HTTPException, RuntimeError) as error:  # offline, interrupted, or another file's hash
-                problem = f"the {self.network} weights could not be downloaded ({error})"
-        raise ValueError(
-            f"{problem}: put {place.name} (from {self.url}) into {place.parent}, or name the file with --feature-weights"
-        )
-
-    def not_published(self, path: Path, digest: str, distance: str) -> str:
-        """The warning about another file."""
-        return (
-            f"the {self.network} weights {path} are not the published ones (sha256 {digest[:8]}..., not {self.sha256[:8]}...): "
-            f"not comparable with published {distance}"
-        )
-
-
-INCEPTION = WeightFile(
-    "Inception",
-    # torch-fidelity and torchmetrics publish the same file, byte for byte, under another name.
-    ("pt_inception-2015-12-05-6726825d.pth", "weights-inception-2015-12-05-6726825d.pth"),
-    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
-    "6726825d",
-)
 
 
 class FeatureExtractor(nn.Module):
@@ -102,16 +33,21 @@ class FeatureExtractor(nn.Module):
 
     Args:
         name: name of the features in reports, e.g. "bundled".
-        network: has a method ``embedding`` (B,3,H,W) -> (B,dims); else its plain forward is taken.
-        dims: length of a feature vector.
-        mean, std: normalisation (x - mean) / std of images in 0..1, one number or one per channel.
+        network: takes normalised images (B,3,H,W). Its method ``embedding`` gives the features if it has one, else its
+            plain forward.
+        dims: length of a feature vector; may be left out where there is an ``embedding`` and a linear ``classifier``.
+        mean, std: normalisation (x - mean) / std of images in 0..1, one number or one per channel; none by default.
         weights_sha256: hex digest of the file the weights came from; computed from the weights if not given.
-        classifier: the layer from features to the classes of an Inception Score, if there is one; copied like the network.
+        classifier: the layer from features to the classes of an Inception Score; by default the linear ``classifier`` of a
+            network with an ``embedding``. Copied like the network.
         distance: published name of a Frechet distance of these features; "FD (NAME)" where there is none.
         warnings: sentences that a report of these features must repeat.
 
     Attributes:
         note: a sentence on why these features were chosen; empty by default.
+
+    Raises:
+        ValueError: ``dims`` is neither given nor readable from the classifier.
     """
 
     def __init__(
@@ -119,7 +55,7 @@ class FeatureExtractor(nn.Module):
         name: str,
         network: nn.Module,
         *,
-        dims: int,
+        dims: int | None = None,
         mean: float | Sequence[float] = 0.0,
         std: float | Sequence[float] = 1.0,
         weights_sha256: str | None = None,
@@ -128,8 +64,16 @@ class FeatureExtractor(nn.Module):
         warnings: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
-        self.name = name
-        self.dims = dims
+        own = getattr(network, "classifier", None)
+        if classifier is None and isinstance(own, nn.Linear) and hasattr(network, "embedding"):
+            classifier = own  # a plain forward is not what a classifier sees
+        if dims is None:
+            if classifier is None:
+                raise ValueError(
+                    f"dims= is needed for {name!r}: {type(network).__name__} has no embedding with a linear classifier"
+                )
+            dims = classifier.in_features
+        self.name, self.dims = name, dims
         self.network = _frozen(network)
         self.classifier = None if classifier is None else _frozen(classifier)
         self.distance = distance or f"FD ({name})"
@@ -141,7 +85,13 @@ class FeatureExtractor(nn.Module):
     @cached_property
     def weights_sha256(self) -> str:
         """Hex digest of the weight file, or of all names and values of the network's state where there is no file."""
-        return self._given_sha256 or _state_sha256(self.network)
+        if self._given_sha256:
+            return self._given_sha256
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.network.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
 
     def train(self, mode: bool = True) -> "FeatureExtractor":
         """Stays in eval mode whatever ``mode`` is: batch statistics must never enter the features."""
@@ -164,6 +114,15 @@ class FeatureExtractor(nn.Module):
             )
         return features
 
+    def finite(self, images: Tensor, source: str) -> Tensor:
+        """As a call; ValueError that names the source of the images where features are NaN or infinite."""
+        features = self(images)
+        if bad := int((~features.isfinite()).any(dim=1).sum()):
+            raise ValueError(
+                f"{source}: the {self.name} features of {bad} out of {len(features)} images in a batch are NaN or infinite"
+            )
+        return features
+
     @torch.no_grad()
     def logits(self, features: Tensor) -> Tensor:
         """Features (B,dims) -> the classifier's logits (B,K) float32, on its device; ValueError where there is none."""
@@ -174,34 +133,16 @@ class FeatureExtractor(nn.Module):
             return self.classifier(features)
 
 
-def module_features(
-    name: str,
-    module: nn.Module,
-    *,
-    dims: int | None = None,
-    mean: float | Sequence[float] = 0.0,
-    std: float | Sequence[float] = 1.0,
-) -> FeatureExtractor:
-    """Features of any network: its ``embedding`` if it has that method, else its plain forward.
+#: The public name for features of any network: ``module_features("mine", network)``.
+module_features = FeatureExtractor
 
-    Args:
-        name: name of the features in reports.
-        module: takes normalised images (B,3,H,W); it is copied.
-        dims: length of a feature vector; may be left out where the module has an ``embedding`` and a linear ``classifier``.
-        mean, std: the normalisation the module was trained with; by default it sees images in 0..1.
 
-    Raises:
-        ValueError: ``dims`` is neither given nor readable from the classifier.
-    """
-    classifier = getattr(module, "classifier", None)
-    if not (hasattr(module, "embedding") and isinstance(classifier, nn.Linear)):
-        classifier = None  # a plain forward is not what a classifier sees
-    dims = classifier.in_features if dims is None and classifier is not None else dims
-    if dims is None:
-        raise ValueError(
-            f"dims= is needed for {name!r}: {type(module).__name__} has no embedding with a linear classifier"
-        )
-    return FeatureExtractor(name, module, dims=dims, mean=mean, std=std, classifier=classifier)
+def is_published_fid(extractor: FeatureExtractor) -> bool:
+    """Whether a Frechet distance of these features may be called FID: Inception's 2048 features by the published weights."""
+    return extractor.distance.startswith("FID")
+
+
+# Which features.
 
 
 def check_names(features: str, *, also: str = "") -> list[str]:
@@ -262,19 +203,14 @@ def choose_features(
 
 
 def find_extractors(
-    features: str | nn.Module | Sequence[str | nn.Module],
-    weights: Path | None = None,
-    *,
-    dims: int = 2048,
-    fast: bool = False,
-    protocol: Protocol = "pytorch-fid",
-    checkpoint: Callable[[Path], FeatureExtractor] | None = None,
+    features: str | nn.Module | Sequence[str | nn.Module], weights: Path | None = None, **how: Any
 ) -> list[FeatureExtractor]:
-    """Several features; arguments as ``choose_features``.
+    """Several features.
 
     Args:
         features: a name, several separated by commas, a module, or a list of them.
         weights: one file for one network, for several the folder of their published files.
+        how: further arguments of ``choose_features``.
 
     Raises:
         ValueError: as ``choose_features``; two features of one name; one file of weights for two networks.
@@ -287,38 +223,102 @@ def find_extractors(
             f"--feature-weights {weights} is one file, but {' and '.join(map(str, networks))} have a file each: name a "
             "folder that contains them under their published names"
         )
-    how: Any = {"weights": weights, "dims": dims, "fast": fast, "protocol": protocol, "checkpoint": checkpoint}
     found = []
     for one in wanted:
-        if isinstance(one, nn.Module):
-            one = one if isinstance(one, FeatureExtractor) else module_features(type(one).__name__.lower(), one)
-        found.append(one if isinstance(one, FeatureExtractor) else choose_features(one, **how))
+        if isinstance(one, str):
+            one = choose_features(one, weights=weights, **how)
+        found.append(one if isinstance(one, FeatureExtractor) else FeatureExtractor(type(one).__name__.lower(), one))
     names = [extractor.name for extractor in found]
     if not names or len({*names}) < len(names):
         raise ValueError(f"features must be one or more, each once, got {', '.join(names) or 'none'}")
     return found
 
 
-def is_published_fid(extractor: FeatureExtractor) -> bool:
-    """Whether a Frechet distance of these features may be called FID: Inception's 2048 features by the published weights."""
-    return extractor.distance.startswith("FID")
+@dataclass(frozen=True)
+class WeightFile:
+    """A published file of weights: where it is looked for, where it comes from, and how it is recognised.
+
+    Attributes:
+        network: its name in messages.
+        names: of the file in torch's hub cache; a download gets the first.
+        url: its address.
+        sha256: of its content; first digits are enough.
+    """
+
+    network: str
+    names: tuple[str, ...]
+    url: str
+    sha256: str
+
+    def places(self) -> tuple[Path, ...]:
+        """Where the file is expected: torch's hub cache."""
+        return tuple(Path(torch.hub.get_dir(), "checkpoints", name) for name in self.names)
+
+    def find(self, given: Path | None = None) -> Path | None:
+        """The file, if it is on this machine: ``given`` itself, or in the folder ``given``, or in torch's hub cache."""
+        if given is not None and not given.is_dir():
+            return given if given.is_file() else None
+        places = self.places() if given is None else tuple(given / name for name in self.names)
+        return next((path for path in places if path.is_file()), None)
+
+    def fetch(self, given: Path | None = None, *, download: bool = False) -> Path:
+        """As ``find``, or by a download into torch's hub cache; ValueError that says where the file belongs."""
+        found, place = self.find(given), self.places()[0]
+        if found:
+            return found
+        if given is not None:
+            where = f"no {self.names[0]} in {given}" if given.is_dir() else f"no file {given}"
+            raise ValueError(f"the {self.network} weights are missing: {where}")
+        problem = f"the {self.network} weights are not on this machine"
+        if download:
+            try:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                torch.hub.download_url_to_file(self.url, str(place), hash_prefix=self.sha256, progress=True)
+                return place
+            except (OSError, HTTPException, RuntimeError) as error:  # offline, interrupted, or another file's hash
+                problem = f"the {self.network} weights could not be downloaded ({error})"
+        raise ValueError(
+            f"{problem}: put {place.name} (from {self.url}) into {place.parent}, or name the file with --feature-weights"
+        )
+
+    def warnings(self, path: Path, digest: str, distance: str) -> tuple[str, ...]:
+        """A warning about another file with this digest; none for the published one."""
+        if digest.startswith(self.sha256):
+            return ()
+        return (
+            f"the {self.network} weights {path} are not the published ones (sha256 {digest[:8]}..., not {self.sha256[:8]}...): "
+            f"not comparable with published {distance}",
+        )
+
+
+INCEPTION = WeightFile(
+    "Inception",
+    # torch-fidelity and torchmetrics publish the same file, byte for byte, under another name.
+    ("pt_inception-2015-12-05-6726825d.pth", "weights-inception-2015-12-05-6726825d.pth"),
+    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
+    "6726825d",
+)
+
+
+# The bundled network.
 
 
 class BundledNetwork(nn.Module):
     """Four convolution stages and global average pooling; 61,418 parameters with the defaults.
 
-    Fully convolutional: any size from 28 px works.
+    Fully convolutional: any size from 28 px works. Images are normalised to -1..1.
     """
 
     def __init__(self, num_classes: int = 10, in_channels: int = 3) -> None:
         super().__init__()
+        widths = (in_channels, 16, 32, 64, BUNDLED_DIMS)
         self.body = nn.ModuleList(
-            [
-                _stage(in_channels, 16, stride=1),
-                _stage(16, 32, stride=2),
-                _stage(32, 64, stride=2),
-                _stage(64, BUNDLED_DIMS, stride=2),
-            ]
+            nn.Sequential(
+                nn.Conv2d(before, width, 3, stride=2 if i else 1, padding=1, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(inplace=True),
+            )
+            for i, (before, width) in enumerate(pairwise(widths))
         )
         self.classifier = nn.Linear(BUNDLED_DIMS, num_classes)
 
@@ -339,8 +339,15 @@ class BundledNetwork(nn.Module):
         return self.classifier(self.embedding(x))
 
 
-def bundled_features(path: Path | None = None) -> FeatureExtractor:
-    """The 64 features of the bundled network, a small classifier of the synthetic tiles.
+def bundled_features(path: Path = BUNDLED_WEIGHTS) -> FeatureExtractor:
+    """The 64 features of the bundled network, a small classifier of the synthetic tiles; arguments as ``load_bundled``."""
+    network = load_bundled(path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return FeatureExtractor("bundled", network, mean=0.5, std=0.5, weights_sha256=digest)
+
+
+def load_bundled(path: Path = BUNDLED_WEIGHTS) -> BundledNetwork:
+    """The bundled network with trained weights, in eval mode on the CPU.
 
     Args:
         path: a .safetensors file of a ``BundledNetwork()``; the shipped one by default.
@@ -348,24 +355,9 @@ def bundled_features(path: Path | None = None) -> FeatureExtractor:
     Raises:
         ValueError: the file is missing, is not a safetensors file, or contains another network.
     """
-    network = load_bundled(path)
-    return FeatureExtractor(
-        "bundled",
-        network,
-        dims=BUNDLED_DIMS,
-        mean=BUNDLED_MEAN,
-        std=BUNDLED_STD,
-        weights_sha256=hashlib.sha256(Path(path or BUNDLED_WEIGHTS).read_bytes()).hexdigest(),
-        classifier=network.classifier,
-    )
-
-
-def load_bundled(path: Path | None = None) -> BundledNetwork:
-    """The bundled network with trained weights, in eval mode on the CPU; arguments and errors as ``bundled_features``."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    path = Path(path or BUNDLED_WEIGHTS)
     if not path.is_file():
         raise ValueError(f"the weights of the bundled feature network are missing: no file {path}")
     network = BundledNetwork()
@@ -376,52 +368,7 @@ def load_bundled(path: Path | None = None) -> BundledNetwork:
     return network.eval()
 
 
-def _stage(in_channels: int, out_channels: int, *, stride: int) -> nn.Sequential:
-    convolution = nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))
-
-
-class InceptionScore(NamedTuple):
-    """Mean and (population) standard deviation over the splits; a score is in 1..K."""
-
-    mean: float
-    std: float
-    splits: int
-
-
-def inception_score(logits: Tensor, *, splits: int = 10, seed: int = 0) -> InceptionScore:
-    """Inception Score (Salimans et al. 2016): exp of the mean KL(p(y|x) || p(y)) of every split, in float64.
-
-    p(y) is the mean of p(y|x) in the split. As in torch-fidelity the images are shuffled by seed, so that folders sorted by
-    class do not change the score, and split s has images floor(s N / splits) up to floor((s + 1) N / splits). The shuffle's
-    generator is another one, so both agree exactly with one split, and else as two seeds do. The score grows with the
-    number of images in a split.
-
-    Args:
-        logits: (N,K) of a classifier, before softmax. Compare only scores of the same network.
-        splits: number of parts that are scored separately.
-        seed: the shuffle is a function of it.
-
-    Raises:
-        ValueError: for fewer images than splits, NaN or infinite values.
-    """
-    from mixgan.engine.accelerator import seeded_generator
-
-    logits = checked_features(logits)
-    count = len(logits)
-    if not 1 <= splits <= count:
-        raise ValueError(f"every split of an Inception Score needs an image, got {splits} splits of {count} images")
-    order = torch.randperm(count, generator=seeded_generator(seed, "inception score"))
-    log_p = logits[order.to(logits.device)].log_softmax(dim=1)
-    bounds = [split * count // splits for split in range(splits + 1)]
-    scores = torch.stack([_score(log_p[a:b]) for a, b in pairwise(bounds)])
-    return InceptionScore(float(scores.mean()), float(scores.std(correction=0)), splits)
-
-
-def _score(log_p: Tensor) -> Tensor:
-    # The logarithm of the mean through logsumexp stays finite where all probabilities of a class underflow.
-    log_marginal = log_p.logsumexp(dim=0) - math.log(len(log_p))
-    return (log_p.exp() * (log_p - log_marginal)).sum(dim=1).mean().exp()
+# Checks of images and features.
 
 
 def unit_images(images: Tensor) -> Tensor:
@@ -439,10 +386,12 @@ def unit_images(images: Tensor) -> Tensor:
     return images.float()
 
 
-def checked_features(features: Tensor) -> Tensor:
-    """Features (N,D) in float64 (on the CPU if their device has none); ValueError for another shape, NaN or infinity."""
+def checked_features(features: Tensor, dims: int | None = None) -> Tensor:
+    """Features (N,D) in float64 (on the CPU if their device has none); ValueError for another shape or D, NaN or infinity."""
     if features.ndim != 2:
         raise ValueError(f"features of shape (N,D) are needed, got {tuple(features.shape)}")
+    if dims is not None and features.shape[1] != dims:
+        raise ValueError(f"features of {dims} dimensions are expected, got {features.shape[1]}")
     if not features.isfinite().all():
         bad = int((~features.isfinite()).any(dim=1).sum())
         raise ValueError(f"{bad} of {len(features)} feature vectors contain NaN or infinite values")
@@ -473,11 +422,3 @@ def plain_float32(device: torch.device) -> Iterator[None]:
 
 def _frozen(network: Network) -> Network:
     return copy.deepcopy(network).requires_grad_(False).float().eval()
-
-
-def _state_sha256(network: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

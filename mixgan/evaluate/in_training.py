@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from mixgan.evaluate.comparison import Features
+from mixgan.evaluate.comparison import Features, default_accelerator
 from mixgan.evaluate.distances import frechet_distance
-from mixgan.evaluate.feature_set import FeatureStatistics, default_accelerator, finite_features
+from mixgan.evaluate.feature_set import FeatureStatistics
 from mixgan.evaluate.features import find_extractors
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class FrechetDistance:
             ValueError: images of another shape or range, or whose features are not finite.
         """
         images = images.detach().to(self.accelerator.device)
-        features = finite_features(self.extractor, images, "real images" if real else "generated images")
+        features = self.extractor.finite(images, "real images" if real else "generated images")
         (self.real if real else self.fake).update(features)
 
     def compute(self) -> float:

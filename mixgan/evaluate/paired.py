@@ -148,11 +148,12 @@ def measure_pairs(
 # Which images are pairs.
 
 
-def find_pairs(real: Side, fake: Side, wish: Literal["auto", "yes"]) -> tuple[Tensor | None, str | None]:
+def find_pairs(real: Side, fake: Side, wish: Literal["auto", "yes", "no"]) -> tuple[Tensor | None, str | None]:
     """Registered pairs, or a sentence on why there are none.
 
     Args:
-        wish: "yes", or "auto" for a set that is known to be paired.
+        wish: "auto" looks for pairs only in a set that is known to be paired, that of ``domain``: equal file names alone
+            (trainA/1.jpg, trainB/1.jpg) may be a coincidence.
 
     Returns:
         (P,2) int64 positions in both folders, or None; and the sentence, or None.
@@ -160,12 +161,18 @@ def find_pairs(real: Side, fake: Side, wish: Literal["auto", "yes"]) -> tuple[Te
     Raises:
         ValueError: "yes" where there are no pairs or they cannot be compared; a ``wish`` of another name.
     """
-    if wish not in ("auto", "yes"):
+    if wish not in ("auto", "yes", "no"):
         raise ValueError(f"--pairs must be auto, yes or no, got {wish!r}")
+    if wish == "no":
+        return None, None
     if not (isinstance(real, FolderSource) and isinstance(fake, FolderSource)):
         if wish == "yes":
             raise ValueError("--pairs yes needs two folders of images")
         return None, None
+    if wish == "auto" and not real.preprocessing.domain:
+        same = {*fake.stems()} <= {*real.stems()}
+        text = "file names match, but that alone makes no pairs: --pairs yes computes paired metrics"
+        return None, text if same else None
     pairs, obstacle = match_pairs(real, fake)
     if pairs is not None:
         obstacle = why_not_comparable(real, fake)
@@ -184,12 +191,10 @@ def match_pairs(real: FolderSource, fake: FolderSource) -> tuple[Tensor | None, 
         sentence if only some of them have, else None.
     """
     for suffixes in ((), ("_A", "_B")):
-        real_names, fake_names = (
-            [reduce(str.removesuffix, suffixes, stem) for stem in source.stems()] for source in (real, fake)
-        )
-        positions = {name: position for position, name in enumerate(real_names)}
-        repeated = {name for names in (real_names, fake_names) for name, count in Counter(names).items() if count > 1}
-        found = [None if name in repeated else positions.get(name) for name in fake_names]
+        names = [[reduce(str.removesuffix, suffixes, stem) for stem in source.stems()] for source in (real, fake)]
+        positions = {name: position for position, name in enumerate(names[0])}
+        repeated = {name for side in names for name, count in Counter(side).items() if count > 1}
+        found = [None if name in repeated else positions.get(name) for name in names[1]]
         if any(position is not None for position in found):
             break
     pairs = [(position, index) for index, position in enumerate(found) if position is not None]

@@ -2,6 +2,7 @@
 
 import hashlib
 import warnings
+import zipfile
 from collections import Counter, defaultdict
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from torch.utils.data import DataLoader, RandomSampler
 
 from mixgan.data.images import BadImageError, Box, image_size, list_images, pair_boxes
 from mixgan.data.stream import skipped_text, stream_views
+from mixgan.evaluate.feature_set import read_made_with, read_npz
 
 # Files per task of a decoding thread: few, so that photographs of many megapixels do not fill the memory.
 FILES_PER_TASK = 4
@@ -70,19 +72,17 @@ class Batch:
 
 
 class Source(Protocol):
-    """A set of images. Over all ranks its batches contain every image exactly once, whatever the number of processes."""
+    """A set of images. Over all ranks its batches contain every image exactly once, whatever the number of processes.
+
+    ``count`` is the number of images, bad files included, None if unknown before they have been read; ``skipped`` are the bad
+    files that the last complete pass over this process's batches skipped.
+    """
+
+    name: str
+    skipped: tuple[Path, ...]
 
     @property
-    def name(self) -> str:
-        """Name in reports."""
-
-    @property
-    def count(self) -> int | None:
-        """Number of images, bad files included; None if unknown before they have been read."""
-
-    @property
-    def skipped(self) -> tuple[Path, ...]:
-        """Bad files that the last complete pass over this process's batches skipped."""
+    def count(self) -> int | None: ...
 
     def batches(self, batch_size: int, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         """The images at the positions rank, rank + world, ...; a batch has at most ``batch_size`` of them."""
@@ -90,20 +90,40 @@ class Source(Protocol):
 
 @dataclass
 class FolderSource:
-    """The image files of a folder, see :func:`folder_source`.
+    """All images of a folder and its subfolders; Pillow decodes them, so that pixels equal pytorch-fid's.
+
+    Args:
+        folder: the folder.
+        preprocessing: what happens to every picture; nothing by default.
+        on_bad_image: "error", or "skip" to leave bad files out.
 
     Attributes:
         files: all of them, in natural order; positions in batches are positions here.
+        name, origin, how: its name, what was read and how the images were preprocessed, for reports.
+
+    Raises:
+        ValueError: the folder is missing, a file, contains no image, or contains the sample grids of a run.
     """
 
     folder: Path
-    files: tuple[Path, ...]
-    preprocessing: Preprocessing
-    on_bad_image: Literal["error", "skip"]
+    preprocessing: Preprocessing = Preprocessing()
+    on_bad_image: Literal["error", "skip"] = "error"
     skipped: tuple[Path, ...] = field(default=(), init=False)
 
     def __post_init__(self) -> None:
-        self.name, self.count = str(self.folder), len(self.files)
+        self.files = tuple(list_images(self.folder))
+        self.name, self.count, self.how = str(self.folder), len(self.files), self.preprocessing.text()
+        self.origin = f"the folder {self.folder}"
+        above = {parent for file in self.files for parent in file.relative_to(self.folder).parents}
+        runs = [self.folder / parent for parent in sorted(above)]
+        for run in [*runs, self.folder.parent] if self.folder.name == "samples" else runs:
+            if (run / "config.json").is_file() and (
+                (run / "metrics.jsonl").is_file() or (run / "checkpoints").is_dir()
+            ):
+                raise ValueError(
+                    f"{run} is a run folder, whose pictures are sample grids, not images to compare; translate with it first "
+                    f"(mixgan translate {run} INPUT OUTPUT_DIR) and compare OUTPUT_DIR"
+                )
 
     def batches(self, batch_size: int, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         """Batches of the rank's share, uint8; files of different sizes are grouped by size, which changes their order.
@@ -172,41 +192,33 @@ class FolderSource:
         return right - left, lower - upper
 
 
-def folder_source(
-    path: Path | str, *, preprocessing: Preprocessing | None = None, on_bad_image: Literal["error", "skip"] = "error"
-) -> FolderSource:
-    """All images of a folder and its subfolders; Pillow decodes them, so that pixels equal pytorch-fid's.
+class BatchSource:
+    """Images that come as batches: of a tensor, a DataLoader, or any iterable of batches, unchanged.
+
+    Every process iterates over all of a loader and takes its own share. So the loader must have the same order on all
+    processes, and must not be prepared by ``Accelerator.prepare``, which splits it a second time and pads the last batch with
+    images that would count twice.
 
     Args:
-        path: the folder.
-        preprocessing: what happens to every picture; nothing by default.
-        on_bad_image: "error", or "skip" to leave bad files out.
+        images: (N,3,H,W), uint8 0..255 or float 0..1; or what yields such batches, or tuples or lists that begin with one,
+            or dicts with one under "image".
+        name: for reports.
+        count: number of images, where a loader does not know it.
+        origin: for reports, where the name does not say what was read.
 
     Raises:
-        ValueError: the folder is missing, a file, contains no image, or contains the sample grids of a run.
+        ValueError: images of another shape.
     """
-    folder = Path(path)
-    files = tuple(list_images(folder))
-    above = {parent for file in files for parent in file.relative_to(folder).parents}
-    for run in [folder / parent for parent in sorted(above)] + [folder.parent] * (folder.name == "samples"):
-        if (run / "config.json").is_file() and ((run / "metrics.jsonl").is_file() or (run / "checkpoints").is_dir()):
-            raise ValueError(
-                f"{run} is a run folder, whose pictures are sample grids, not images to compare; translate with it first "
-                f"(mixgan translate {run} INPUT OUTPUT_DIR) and compare OUTPUT_DIR"
-            )
-    return FolderSource(folder, files, preprocessing or Preprocessing(), on_bad_image)
 
-
-@dataclass
-class BatchSource:
-    """Images that come as batches, see :func:`loader_source` and :func:`tensor_source`."""
-
-    loader: Iterable[Any]
-    name: str
-    count: int | None
     skipped: tuple[Path, ...] = ()
-    preprocessing: Preprocessing = Preprocessing()
-    origin: str = ""  # for reports, where the name does not say it
+    how = Preprocessing().text()
+
+    def __init__(
+        self, images: Tensor | Iterable[Any], name: str = "images", *, count: int | None = None, origin: str = ""
+    ) -> None:
+        self.loader = (_checked(images, "images"),) if isinstance(images, Tensor) else images
+        self.name, self.origin = name, origin or name
+        self.count = len(images) if isinstance(images, Tensor) else count or _count(self.loader)
 
     def batches(self, batch_size: int, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         """The rank's share of every batch of the loader, split where it is larger than ``batch_size``.
@@ -227,29 +239,29 @@ class BatchSource:
             start += len(images)
 
 
+@dataclass(frozen=True)
+class StatisticsFile:
+    """An .npz file of statistics in place of images."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    @property
+    def origin(self) -> str:
+        return f"the statistics mu and sigma of {self.path}, sha256 {_content_sha256(self.path)[:16]}"
+
+    @property
+    def how(self) -> str | None:
+        """How its images were preprocessed; None where it does not say."""
+        return read_made_with(self.path).preprocessing
+
+
 Images: TypeAlias = str | Path | Tensor | Iterable[Any] | BatchSource
-#: One set of a comparison: images, or the path of a statistics file.
-Side: TypeAlias = FolderSource | BatchSource | Path
-
-
-def tensor_source(images: Tensor, *, name: str = "tensor") -> BatchSource:
-    """Images (N,3,H,W), uint8 0..255 or float 0..1, unchanged; ``name`` is for reports. ValueError for another shape."""
-    return BatchSource((_checked(images, "images"),), name, len(images))
-
-
-def loader_source(loader: Iterable[Any], *, name: str = "DataLoader") -> BatchSource:
-    """The images of a DataLoader, or of any iterable of batches.
-
-    Every process iterates over all of it and takes its own share. So the loader must have the same order on all processes,
-    and must not be prepared by ``Accelerator.prepare``, which splits it a second time and pads the last batch with images
-    that would count twice.
-
-    Args:
-        loader: yields tensors (B,3,H,W), uint8 0..255 or float 0..1, or tuples or lists that begin with one, or dicts
-            with one under "image".
-        name: for reports.
-    """
-    return BatchSource(loader, name, _count(loader))
+#: One set of a comparison.
+Side: TypeAlias = FolderSource | BatchSource | StatisticsFile
 
 
 def open_sides(
@@ -266,25 +278,22 @@ def open_sides(
     """
 
     def side(name: str, images: Images, size: int | None, domain: Literal["A", "B"] | None = None) -> Side:
+        kind = type(images).__name__
         if isinstance(images, str | Path):
             path = Path(images)
             if path.suffix != ".npz" or path.is_dir():
-                return folder_source(path, preprocessing=Preprocessing(size, domain), on_bad_image=on_bad_image)
-            from mixgan.evaluate.npz import array_source
-
+                return FolderSource(path, Preprocessing(size, domain), on_bad_image)
             array = array_source(path)
             if array is None or size is None:
-                return array or path
+                return array or StatisticsFile(path)
+            kind = f"file ({images})"
         if size is not None:
-            kind = type(images).__name__ if not isinstance(images, str | Path) else f"file ({images})"
             raise ValueError(f"--resize {size} needs folders of images, but {name} is a {kind}")
         if isinstance(images, BatchSource):
             return images
-        if isinstance(images, Tensor):
-            return tensor_source(images, name=f"{name} images")
         if not isinstance(images, Iterable):
             raise ValueError(f"{name} must be a folder, an .npz file, a tensor or a DataLoader, got {images!r}")
-        return loader_source(images, name=f"{name} images")
+        return BatchSource(images, f"{name} images")
 
     size = None if resize == "auto" else resize
     generated = [side("fake", fake, size) for fake in fakes]
@@ -297,20 +306,18 @@ def open_sides(
     trained = [] if train is None else [side("train", train, size, domain)]
     sides = side("real", real, size, domain), *generated, *trained
     if domain and not isinstance(sides[0], FolderSource):
-        raise ValueError(f"--domain {domain} needs the images of REAL, but {side_name(sides[0])} is not a folder")
-    if trained and isinstance(trained[0], Path):
+        raise ValueError(f"--domain {domain} needs the images of REAL, but {sides[0].name} is not a folder")
+    if trained and isinstance(trained[0], StatisticsFile):
         raise ValueError(f"--train needs images, but {train} contains only statistics")
     for one in sides:
-        if not isinstance(one, Path) and one.count is not None and one.count < 2:
+        if not isinstance(one, StatisticsFile) and one.count is not None and one.count < 2:
             raise ValueError(f"a Frechet distance needs at least 2 images of each set, {one.name} contains {one.count}")
     return sides
 
 
 def _only_size(side: Side) -> int:
     if not isinstance(side, FolderSource):
-        raise ValueError(
-            f"{side_name(side)} does not give the size of its images: with --domain give --resize N or none"
-        )
+        raise ValueError(f"{side.name} does not give the size of its images: with --domain give --resize N or none")
     sizes = side.sizes()
     if len(sizes) != 1 or len(set(next(iter(sizes)))) != 1:
         found = ", ".join(f"{width} x {height}" for width, height in list(sizes)[:3])
@@ -318,15 +325,20 @@ def _only_size(side: Side) -> int:
     return next(iter(sizes))[0]
 
 
-def side_name(side: Side) -> str:
-    return str(side) if isinstance(side, Path) else side.name
-
-
-def side_origin(side: Side) -> str:
-    """What a set was read from, for reports."""
-    if isinstance(side, Path):
-        return f"the statistics mu and sigma of {side}, sha256 {_content_sha256(side)[:16]}"
-    return side.origin or side.name if isinstance(side, BatchSource) else f"the folder {side.folder}"
+def array_source(path: Path) -> BatchSource | None:
+    """The images of an .npz file as ADM's evaluator takes it, ``arr_0`` (N,H,W,3) uint8; None for a file without it."""
+    if not path.is_file() or not zipfile.is_zipfile(path):
+        return None
+    entries = read_npz(path, ("arr_0", "mu", "sigma"))
+    if (array := entries.pop("arr_0", None)) is None:
+        return None
+    if array.ndim != 4 or array.shape[-1] != 3 or array.dtype != np.uint8:
+        raise ValueError(
+            f"arr_0 of {str(path)!r} must be images (N,H,W,3) in uint8, got {array.dtype} of shape {array.shape}"
+        )
+    more = ", not its mu and sigma, which are of TensorFlow's features" if entries else ""
+    images = torch.from_numpy(array).permute(0, 3, 1, 2)
+    return BatchSource(images, str(path), origin=f"the images arr_0 of {path}{more}")
 
 
 def _content_sha256(path: Path) -> str:

@@ -23,10 +23,9 @@ from mixgan.engine.ema import MovingAverage
 from mixgan.engine.fingerprint import describe_tensors
 from mixgan.engine.run import Run
 from mixgan.engine.run_folder import load_tensors, weights_folder
-from mixgan.evaluate.comparison import compare_sets
-from mixgan.evaluate.feature_set import measure
+from mixgan.evaluate.comparison import compare_sets, measure
 from mixgan.evaluate.features import FeatureExtractor
-from mixgan.evaluate.sources import Batch, tensor_source
+from mixgan.evaluate.sources import Batch, BatchSource
 from mixgan.gan.card import noise_card
 from mixgan.gan.config import DcganMixing, DcganSettings, dcgan_settings_from
 from mixgan.gan.data import DRY_RUN_TESTS, ImageLoader, Split, fetch_images, load_images
@@ -239,7 +238,7 @@ class TestImages:
         self.noise, self.extractors, self.accelerator = noise, extractors, accelerator
         self.size = images.shape[-1]
         images = images.expand(-1, 3, -1, -1)
-        source = tensor_source(images, name="test images")
+        source = BatchSource(images, name="test images")
         self.real = measure(source, extractors, accelerator=accelerator, batch_size=EVAL_BATCH)
         spread = PairwiseDistance(self.size)
         for piece in images[accelerator.process_index :: accelerator.num_processes].split(EVAL_BATCH):

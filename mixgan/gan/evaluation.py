@@ -210,7 +210,7 @@ class TrainedRun:
             made, origin = self.images(choice)
             pointer = checkpoints / f"{choice}.json"
             step = json.loads(pointer.read_text()).get("step") if pointer.is_file() else None
-            source = BatchSource(made, f"{self.folder} {choice}", len(made.inputs), origin=origin)
+            source = BatchSource(made, f"{self.folder} {choice}", count=len(made.inputs), origin=origin)
             found[source.name] = source, int(choice[5:]) if choice.startswith("step-") else step
         return found
 

@@ -15,10 +15,11 @@ from mixgan.engine.config import CommonSettings
 from mixgan.engine.interrupt import Interrupt
 from mixgan.engine.run import Run
 from mixgan.evaluate import FrechetDistance, compare
+from mixgan.evaluate.comparison import measure
 from mixgan.evaluate.distances import frechet_distance, frechet_distance_from_features
-from mixgan.evaluate.feature_set import FeatureStatistics, KeptFeatures, measure
+from mixgan.evaluate.feature_set import FeatureStatistics, KeptFeatures
 from mixgan.evaluate.features import bundled_features, module_features
-from mixgan.evaluate.sources import folder_source
+from mixgan.evaluate.sources import FolderSource
 from mixgan.gan import MixCycleGAN, PatchDiscriminator, ResnetGenerator
 from mixgan.gan.config import GanSettings
 from mixgan.gan.data import DomainLoader, training_domains
@@ -113,7 +114,7 @@ def a_broken_file_of_one_process_stops_both():
                 Image.new("RGB", (32, 32)).save(Path(folder, f"{number}.png"))
             Path(folder, f"{broken}.png").write_bytes(b"no image")
             with pytest.raises(ValueError, match=f"{broken}.png' is not an image"):
-                measure(folder_source(folder), [bundled_features()], accelerator=accelerator)
+                measure(FolderSource(folder), [bundled_features()], accelerator=accelerator)
 
 
 def buffers_become_the_main_ones():

@@ -28,8 +28,9 @@ from mixgan.engine.run_folder import (
     write_text,
 )
 from mixgan.evaluate.backbones import backbone_features, timm_features
+from mixgan.evaluate.feature_set import read_statistics
 from mixgan.evaluate.inception import inception_features
-from mixgan.evaluate.npz import array_source, read_statistics
+from mixgan.evaluate.sources import array_source
 from mixgan.gan.weights import read_network
 
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from mixgan.evaluate.command import FidOptions, Readers, run
 from mixgan.evaluate.comparison import Comparison
 from mixgan.evaluate.distances import frechet_distance_from_features
+from mixgan.evaluate.feature_set import read_statistics
 from mixgan.evaluate.features import FeatureExtractor, module_features
-from mixgan.evaluate.npz import read_statistics
 
 pytestmark = pytest.mark.usefixtures("fresh_process")
 

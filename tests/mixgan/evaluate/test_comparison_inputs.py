@@ -6,9 +6,8 @@ from PIL import Image
 from torch import nn
 
 from mixgan.evaluate.comparison import input_warnings, preprocessing_text
-from mixgan.evaluate.feature_set import FeatureStatistics
+from mixgan.evaluate.feature_set import FeatureStatistics, MadeWith, known_set, write_statistics
 from mixgan.evaluate.features import FeatureExtractor, bundled_features, module_features
-from mixgan.evaluate.npz import MadeWith, known_set, write_statistics
 from mixgan.evaluate.sources import Preprocessing, open_sides
 
 DIMS = 3

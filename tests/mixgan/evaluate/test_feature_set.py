@@ -7,11 +7,10 @@ from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from mixgan.evaluate.comparison import compare_sets
+from mixgan.evaluate.comparison import compare_sets, measure
 from mixgan.evaluate.distances import frechet_distance_from_features
-from mixgan.evaluate.feature_set import measure
 from mixgan.evaluate.features import bundled_features, module_features
-from mixgan.evaluate.sources import folder_source, loader_source, tensor_source
+from mixgan.evaluate.sources import BatchSource, FolderSource
 
 pytestmark = pytest.mark.usefixtures("fresh_process")
 
@@ -25,18 +24,16 @@ def accelerator(fresh_process: None) -> Accelerator:
 def test_statistics_are_of_all_images_and_the_sample_is_of_some(kind, tiles, save, accelerator):
     images = tiles.maps
     sources = {
-        "tensor": lambda: tensor_source(images, name="mine"),
-        "loader": lambda: loader_source(DataLoader(TensorDataset(images, tiles.labels), batch_size=9)),
-        "folder": lambda: folder_source(save("maps", images)),
+        "tensor": lambda: BatchSource(images, name="mine"),
+        "loader": lambda: BatchSource(DataLoader(TensorDataset(images, tiles.labels), batch_size=9)),
+        "folder": lambda: FolderSource(save("maps", images)),
     }
-    extractor, done = bundled_features(), []
-    (found,) = measure(
-        sources[kind](), [extractor], accelerator=accelerator, batch_size=7, sample=10, seed=3, advance=done.append
-    )
+    extractor = bundled_features()
+    (found,) = measure(sources[kind](), [extractor], accelerator=accelerator, batch_size=7, sample=10, seed=3)
     expected = torch.cat([extractor(image[None]) for image in images]).double().numpy()
     np.testing.assert_allclose(found.statistics.mean, expected.mean(axis=0), rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(found.statistics.covariance, np.cov(expected, rowvar=False), rtol=1e-4, atol=1e-6)
-    assert found.n == sum(done) == len(images)
+    assert found.n == len(images)
     assert len(found.indices.unique()) == len(found.features) == 10
     np.testing.assert_allclose(found.features, expected[found.indices], rtol=1e-5, atol=1e-6)
     assert found.warnings == ()
@@ -47,8 +44,8 @@ def test_tensors_and_loaders_can_be_compared_from_python(tiles, accelerator):
     """The lines at the head of the module. Oracle: the distance of features computed one by one."""
     extractor = bundled_features()
     loader = DataLoader(TensorDataset(tiles.photos / 255), batch_size=5)
-    real = measure(tensor_source(tiles.maps), [extractor], accelerator=accelerator)[0]
-    fake = measure(loader_source(loader), [extractor], accelerator=accelerator)[0]
+    real = measure(BatchSource(tiles.maps), [extractor], accelerator=accelerator)[0]
+    fake = measure(BatchSource(loader), [extractor], accelerator=accelerator)[0]
     found = compare_sets(real, fake, extractor, bootstrap=0)
     alone = [torch.cat([extractor(image[None]) for image in images]) for images in (tiles.maps, tiles.photos)]
     assert found.fd == pytest.approx(frechet_distance_from_features(*alone), rel=1e-4)
@@ -59,7 +56,7 @@ def test_unreadable_files_are_left_out_and_named(tiles, save, accelerator):
     folder = save("maps", tiles.maps)
     for number in range(2, 9):
         (folder / f"{number}.png").write_bytes(b"no image")
-    source = folder_source(folder, on_bad_image="skip")
+    source = FolderSource(folder, on_bad_image="skip")
     with pytest.warns(UserWarning, match="skipped 7 of 24 image files"):
         (found,) = measure(source, [bundled_features()], accelerator=accelerator)
     assert found.n == 17
@@ -75,7 +72,7 @@ def test_features_that_are_not_numbers_are_told_with_their_source(tiles, acceler
             features[1] = torch.nan
             return features
 
-    source = tensor_source(tiles.maps, name="samples")
+    source = BatchSource(tiles.maps, name="samples")
     with pytest.raises(
         ValueError, match="samples: the spoilt features of 1 out of 12 images in a batch are NaN or infin"
     ):

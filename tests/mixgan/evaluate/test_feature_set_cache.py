@@ -11,7 +11,7 @@ from torch import nn
 from mixgan.evaluate.distances import frechet_distance
 from mixgan.evaluate.feature_set import FeatureSet, FeatureStatistics, ReferenceCache, reference_key
 from mixgan.evaluate.features import module_features
-from mixgan.evaluate.sources import Preprocessing, folder_source
+from mixgan.evaluate.sources import FolderSource, Preprocessing
 
 KEY = "0" * 64
 
@@ -84,13 +84,13 @@ def test_the_key_follows_all_that_the_features_depend_on(tmp_path):
     def key(source=None, *, name="mine", dims=3, weight=1.0, sample=5000, seed=0) -> str:
         network = nn.Flatten()
         network.register_buffer("weight", torch.tensor(weight))
-        source = source or folder_source(tmp_path)
+        source = source or FolderSource(tmp_path)
         return reference_key(source.fingerprint(), module_features(name, network, dims=dims), sample=sample, seed=seed)
 
     first = key()
     assert key() == first
     changed = [key(name="mine-fast"), key(dims=4), key(weight=2.0), key(sample=10), key(seed=1)]
-    changed.append(key(folder_source(tmp_path, preprocessing=Preprocessing(size=2))))
+    changed.append(key(FolderSource(tmp_path, preprocessing=Preprocessing(size=2))))
     os.utime(tmp_path / "1.png", ns=(0, 0))
     assert key() == first
     Image.fromarray(np.full((4, 4, 3), 9, dtype=np.uint8)).save(tmp_path / "1.png")

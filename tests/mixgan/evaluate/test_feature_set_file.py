@@ -1,13 +1,14 @@
 """Statistics files: exchanged with pytorch-fid's own reader and with files written the way it writes them."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from pytorch_fid.fid_score import compute_statistics_of_path
 
 from mixgan.evaluate.distances import frechet_distance, frechet_distance_from_features
-from mixgan.evaluate.feature_set import FeatureStatistics
-from mixgan.evaluate.npz import MadeWith, read_made_with, read_statistics, write_statistics
+from mixgan.evaluate.feature_set import FeatureStatistics, MadeWith, read_made_with, read_statistics, write_statistics
 
 
 def features(n: int, dims: int, seed: int) -> torch.Tensor:
@@ -127,7 +128,7 @@ def test_other_dimensions_are_named(tmp_path):
 def test_what_cannot_be_written_is_said_and_leaves_nothing(tmp_path, monkeypatch):
     whole = statistics(features(30, 8, seed=0))
     with pytest.raises(ValueError, match=r"ends in \.npz, got 'a\.npy'"):
-        write_statistics("a.npy", whole)
+        write_statistics(Path("a.npy"), whole)
     with pytest.raises(ValueError, match=r"missing/a\.npz': No such file"):
         write_statistics(tmp_path / "missing" / "a.npz", whole)
     with pytest.raises(ValueError, match="at least 2 samples are needed, got 1"):

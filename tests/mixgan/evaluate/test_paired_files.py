@@ -5,9 +5,8 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
-from mixgan.evaluate.comparison import METRICS, matched_pairs
 from mixgan.evaluate.paired import find_pairs, match_pairs, measure_pairs, why_not_comparable
-from mixgan.evaluate.sources import FolderSource, Preprocessing, folder_source, tensor_source
+from mixgan.evaluate.sources import BatchSource, FolderSource, Preprocessing
 
 
 @pytest.fixture
@@ -19,7 +18,7 @@ def folder(tmp_path):
             grey, size = value if isinstance(value, tuple) else (value, (16, 16))
             (tmp_path / name / file).parent.mkdir(parents=True, exist_ok=True)
             Image.new("L", size, grey).save(tmp_path / name / file)
-        return folder_source(tmp_path / name, **settings)
+        return FolderSource(tmp_path / name, **settings)
 
     return write
 
@@ -67,16 +66,16 @@ def test_no_pairs_unless_each_generated_image_has_one_counterpart(real, fake, wa
 def test_equal_names_are_pairs_only_where_that_is_declared(folder):
     real, fake = folder("trainB", {"1.jpg": 0, "2.jpg": 0}), folder("trainA", {"1.jpg": 0, "2.jpg": 0})
     assert find_pairs(real, fake, "yes")[0].tolist() == [[0, 0], [1, 1]]
-    pairs, sentence = matched_pairs(real, fake, "auto", METRICS)
+    pairs, sentence = find_pairs(real, fake, "auto")
     assert pairs is None
     assert "--pairs yes computes paired metrics" in sentence
-    assert matched_pairs(real, fake, "no", METRICS) == (None, None)
+    assert find_pairs(real, fake, "no") == (None, None)
     side_by_side = folder(
         "maps", {"1.jpg": (0, (32, 16)), "2.jpg": (0, (32, 16))}, preprocessing=Preprocessing(16, "B")
     )
-    assert matched_pairs(side_by_side, fake, "auto", METRICS)[0].tolist() == [[0, 0], [1, 1]]
-    assert matched_pairs(side_by_side, fake, "no", METRICS) == (None, None)
-    assert matched_pairs(real, folder("others", {"a.png": 0}), "auto", METRICS) == (None, None)
+    assert find_pairs(side_by_side, fake, "auto")[0].tolist() == [[0, 0], [1, 1]]
+    assert find_pairs(side_by_side, fake, "no") == (None, None)
+    assert find_pairs(real, folder("others", {"a.png": 0}), "auto") == (None, None)
 
 
 def test_pairs_that_are_asked_for_and_not_there_are_refused(folder):
@@ -85,7 +84,7 @@ def test_pairs_that_are_asked_for_and_not_there_are_refused(folder):
         "no file name of .*others is one of .*real": folder("others", {"a.png": 0, "b.png": 0}),
         "1 of 2 generated images, .*b.png the first, have no counterpart": folder("some", {"1.png": 0, "b.png": 0}),
         "sizes differ": folder("large", {"1.png": (0, (32, 32)), "2.png": (0, (32, 32))}),
-        "--pairs yes needs two folders of images": tensor_source(torch.rand(2, 3, 16, 16)),
+        "--pairs yes needs two folders of images": BatchSource(torch.rand(2, 3, 16, 16)),
     }
     for message, fake in cases.items():
         with pytest.raises(ValueError, match=message):
@@ -100,9 +99,9 @@ def test_differing_sizes_are_named_and_resizing_helps(folder):
     assert why_not_comparable(real, fake) == (
         "file names match, but sizes differ (16 x 16 and 32 x 16): no paired metrics; --resize N makes them equal"
     )
-    resized = [folder_source(source.folder, preprocessing=Preprocessing(12)) for source in (real, fake)]
+    resized = [FolderSource(source.folder, preprocessing=Preprocessing(12)) for source in (real, fake)]
     assert why_not_comparable(*resized) is None
-    small = [folder_source(source.folder, preprocessing=Preprocessing(10)) for source in (real, fake)]
+    small = [FolderSource(source.folder, preprocessing=Preprocessing(10)) for source in (real, fake)]
     assert why_not_comparable(*small) == "images below 11 px are too small for paired metrics"
 
 

@@ -19,7 +19,7 @@ from mixgan.data import stream as stream_module
 from mixgan.data.domains import Geometry, find_maps_files, load_domains
 from mixgan.data.images import BadImageError, Pixels, read_image
 from mixgan.evaluate import sources
-from mixgan.evaluate.sources import Preprocessing, folder_source, loader_source, tensor_source
+from mixgan.evaluate.sources import BatchSource, FolderSource, Preprocessing
 from mixgan.ops.transforms import to_float
 
 
@@ -59,7 +59,7 @@ def everything(source, batch_size: int, world: int) -> dict[int, torch.Tensor]:
 
 @pytest.mark.parametrize(("batch_size", "world"), [(1, 1), (4, 1), (100, 1), (3, 2), (4, 5), (2, 30)])
 def test_every_file_comes_once_whatever_the_sizes_batches_and_processes(folder, batch_size, world):
-    source = folder_source(folder)
+    source = FolderSource(folder)
     images = everything(source, batch_size, world)
     assert sorted(images) == list(range(23)) == list(range(source.count))
     assert all(torch.equal(image, read_image(source.files[index])) for index, image in images.items())
@@ -73,7 +73,7 @@ def test_pixels_are_pytorch_fids(tmp_path):
     rgb.convert("RGBA").save(tmp_path / "d.tiff")
     rgb.convert("CMYK").save(tmp_path / "e.jpg")
     rgb.save(tmp_path / "f.webp")
-    source = folder_source(tmp_path)
+    source = FolderSource(tmp_path)
     theirs = torch.stack(list(ImagePathDataset(source.files, transforms=to_tensor)))
     (batch,) = source.batches(10)
     assert torch.equal(to_float(batch.images), theirs)
@@ -87,13 +87,13 @@ def test_preprocessing_is_what_the_training_side_does_to_its_test_images(tmp_pat
     files = find_maps_files(tmp_path, "val")
     domains = load_domains(files, Geometry("resize-crop", size), pixels=(Pixels(), Pixels()))
     for domain, expected in (("A", domains.a), ("B", domains.b)):
-        source = folder_source(tmp_path / "maps" / "val", preprocessing=Preprocessing(size=size, domain=domain))
+        source = FolderSource(tmp_path / "maps" / "val", preprocessing=Preprocessing(size=size, domain=domain))
         (batch,) = source.batches(10)
         assert torch.equal(batch.images, expected)
 
 
 def test_images_of_that_size_stay_as_they_are_and_halves_may_keep_theirs(folder):
-    source = folder_source(folder, preprocessing=Preprocessing(size=4))
+    source = FolderSource(folder, preprocessing=Preprocessing(size=4))
     position = source.files.index(folder / "22.png")
     assert torch.equal(source.read([position])[0], read_image(folder / "22.png"))
     assert Preprocessing(domain="B")(picture(0, 41, 20)).size == (21, 20)
@@ -148,7 +148,7 @@ def test_decoding_runs_only_a_little_ahead(tmp_path, monkeypatch, tasks):
         picture(i, 2, 2).save(tmp_path / f"{i}.png")
     opened, decode = [], stream_module.decode
     monkeypatch.setattr(stream_module, "decode", lambda path, *how: opened.append(path) or decode(path, *how))
-    batches = folder_source(tmp_path).batches(1)
+    batches = FolderSource(tmp_path).batches(1)
     next(batches)
     wait(tasks)
     assert 1 < len(opened) <= 17 * sources.FILES_PER_TASK
@@ -161,7 +161,7 @@ def test_decoding_ends_with_the_consumer(tmp_path, monkeypatch, tasks):
     decode = stream_module.decode
     # Slowly, so that threads are at work when it ends.
     monkeypatch.setattr(stream_module, "decode", lambda path, *how: time.sleep(0.01) or decode(path, *how))
-    batches = folder_source(tmp_path).batches(1)
+    batches = FolderSource(tmp_path).batches(1)
     next(batches)
     batches.close()
     assert all(task.done() for task in tasks)
@@ -171,8 +171,8 @@ def test_decoding_ends_with_the_consumer(tmp_path, monkeypatch, tasks):
 def test_a_bad_file_is_an_error_or_skipped_and_named(folder):
     truncate(folder / "3.png")
     with pytest.raises(BadImageError, match=r"3\.png' is truncated"):
-        everything(folder_source(folder), 4, 1)
-    source = folder_source(folder, on_bad_image="skip")
+        everything(FolderSource(folder), 4, 1)
+    source = FolderSource(folder, on_bad_image="skip")
     with pytest.warns(UserWarning, match=r"skipped 1 of 23 image files: .*3\.png' is truncated"):
         images = everything(source, 4, 1)
     assert sorted(images) == [i for i in range(23) if i != 3]  # positions stay those of the files
@@ -182,7 +182,7 @@ def test_a_bad_file_is_an_error_or_skipped_and_named(folder):
 
 
 def test_a_picture_that_is_no_pair_is_named(folder):
-    source = folder_source(folder, preprocessing=Preprocessing(domain="A"))
+    source = FolderSource(folder, preprocessing=Preprocessing(domain="A"))
     with pytest.raises(BadImageError, match=r"0\.png' is 5x7, but two images side by side"):
         next(source.batches(4))
     with pytest.raises(BadImageError, match=r"0\.png' is 5x7, but two images side by side"):
@@ -191,58 +191,58 @@ def test_a_picture_that_is_no_pair_is_named(folder):
 
 def test_sizes_come_from_the_headers(folder):
     truncate(folder / "1.png")
-    assert folder_source(folder).sizes() == {(9, 6): 14, (5, 7): 8, (4, 4): 1}
+    assert FolderSource(folder).sizes() == {(9, 6): 14, (5, 7): 8, (4, 4): 1}
     (folder / "1.png").write_bytes(b"")
     with pytest.raises(BadImageError, match=r"1\.png' is empty"):
-        folder_source(folder).sizes()
-    assert folder_source(folder, on_bad_image="skip").sizes().total() == 22
+        FolderSource(folder).sizes()
+    assert FolderSource(folder, on_bad_image="skip").sizes().total() == 22
     shutil.rmtree(folder)
     folder.mkdir()
     picture(0, 41, 20).save(folder / "pair.png")
-    assert folder_source(folder, preprocessing=Preprocessing(7, "B")).sizes() == {(21, 20): 1}
+    assert FolderSource(folder, preprocessing=Preprocessing(7, "B")).sizes() == {(21, 20): 1}
 
 
 def test_pictures_are_read_in_the_order_asked_for(folder):
-    source = folder_source(folder, preprocessing=Preprocessing(size=8))
+    source = FolderSource(folder, preprocessing=Preprocessing(size=8))
     expected = everything(source, 50, 1)
     read = source.read(torch.tensor([20, 3, 3, 0]))
     assert all(torch.equal(image, expected[index]) for image, index in zip(read, (20, 3, 3, 0), strict=True))
 
 
 def test_fingerprint_follows_every_change_and_nothing_else(folder, tmp_path):
-    seen = [folder_source(folder).fingerprint()]
-    assert folder_source(folder).fingerprint() == seen[0]
+    seen = [FolderSource(folder).fingerprint()]
+    assert FolderSource(folder).fingerprint() == seen[0]
     shutil.copytree(folder, tmp_path / "copy")
     os.utime(tmp_path / "copy" / "1.png", ns=(0, 0))
-    assert folder_source(tmp_path / "copy").fingerprint() == seen[0]
-    seen.append(folder_source(folder, preprocessing=Preprocessing(size=8)).fingerprint())
-    seen.append(folder_source(folder, preprocessing=Preprocessing(size=8, domain="A")).fingerprint())
-    seen.append(folder_source(folder, on_bad_image="skip").fingerprint())
+    assert FolderSource(tmp_path / "copy").fingerprint() == seen[0]
+    seen.append(FolderSource(folder, preprocessing=Preprocessing(size=8)).fingerprint())
+    seen.append(FolderSource(folder, preprocessing=Preprocessing(size=8, domain="A")).fingerprint())
+    seen.append(FolderSource(folder, on_bad_image="skip").fingerprint())
     state = (folder / "1.png").stat()
     content = bytearray((folder / "1.png").read_bytes())
     content[-20] ^= 1
     (folder / "1.png").write_bytes(content)  # same name, size and time
     os.utime(folder / "1.png", ns=(state.st_atime_ns, state.st_mtime_ns))
-    seen.append(folder_source(folder).fingerprint())
+    seen.append(FolderSource(folder).fingerprint())
     (folder / "1.png").rename(folder / "01.png")
-    seen.append(folder_source(folder).fingerprint())
+    seen.append(FolderSource(folder).fingerprint())
     (folder / "01.png").unlink()
     (folder / "01.png").symlink_to("nowhere")
-    seen.append(folder_source(folder).fingerprint())
+    seen.append(FolderSource(folder).fingerprint())
     assert len(set(seen)) == len(seen)
 
 
 def test_a_pipe_does_not_block_the_fingerprint(tmp_path):
     picture(0).save(tmp_path / "0.png")
     os.mkfifo(tmp_path / "1.png")
-    assert folder_source(tmp_path).fingerprint() == folder_source(tmp_path).fingerprint()
+    assert FolderSource(tmp_path).fingerprint() == FolderSource(tmp_path).fingerprint()
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 20])
 def test_tensors_and_loaders_are_shared_out(world):
     images = torch.rand(17, 3, 4, 5)
     loader = DataLoader(TensorDataset(images, torch.arange(17)), batch_size=5)
-    for source in (tensor_source(images), loader_source(loader)):
+    for source in (BatchSource(images), BatchSource(loader)):
         assert source.count == 17
         for _ in range(2):  # a second time as well
             found = everything(source, 3, world)
@@ -259,38 +259,38 @@ def test_loaders_of_many_kinds():
     images = torch.arange(7.0).view(7, 1, 1, 1).expand(7, 3, 2, 2) / 7
     dicts = [{"label": 0, "image": image} for image in images]
     loader = DataLoader(dicts, batch_size=3, drop_last=True)
-    assert loader_source(loader).count == len(everything(loader_source(loader), 9, 2)) == 6
+    assert BatchSource(loader).count == len(everything(BatchSource(loader), 9, 2)) == 6
     batched_by_hand = DataLoader(images, batch_sampler=[[0, 1], [4]])
     for kind, number in ((batched_by_hand, 3), (DataLoader(Stream(), batch_size=2), 5), ([images], 7)):
-        assert loader_source(kind).count is None
-        assert len(everything(loader_source(kind), 9, 2)) == number
+        assert BatchSource(kind).count is None
+        assert len(everything(BatchSource(kind), 9, 2)) == number
 
 
 def test_loaders_that_would_count_images_twice_are_refused():
     data = TensorDataset(torch.zeros(5, 3, 2, 2))
-    shuffled = loader_source(DataLoader(data, batch_size=2, shuffle=True))
+    shuffled = BatchSource(DataLoader(data, batch_size=2, shuffle=True))
     assert sorted(everything(shuffled, 2, 1)) == list(range(5))
     with pytest.raises(ValueError, match="shuffle=False"):
         everything(shuffled, 2, 2)
     in_agreement = DataLoader(data, batch_size=2, shuffle=True, generator=torch.Generator().manual_seed(0))
-    assert sorted(everything(loader_source(in_agreement), 2, 2)) == list(range(5))
+    assert sorted(everything(BatchSource(in_agreement), 2, 2)) == list(range(5))
     with pytest.raises(ValueError, match="pass the original loader"):
-        everything(loader_source(DataLoaderShard(data, batch_size=2)), 2, 2)
+        everything(BatchSource(DataLoaderShard(data, batch_size=2)), 2, 2)
 
 
 def test_mistakes_are_named(folder):
     with pytest.raises(ValueError, match=r"images must be a tensor \(N,3,H,W\), got \(5, 1, 2, 2\)"):
-        tensor_source(torch.zeros(5, 1, 2, 2))
+        BatchSource(torch.zeros(5, 1, 2, 2))
     with pytest.raises(ValueError, match=r"under 'image', got the keys \['picture'\]"):
-        next(loader_source([{"picture": 1}]).batches(2))
+        next(BatchSource([{"picture": 1}]).batches(2))
     with pytest.raises(ValueError, match=r"images of a batch of mine must be a tensor .*, got str"):
-        next(loader_source([["a.png"]], name="mine").batches(2))
+        next(BatchSource([["a.png"]], name="mine").batches(2))
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
-        next(folder_source(folder).batches(0))
+        next(FolderSource(folder).batches(0))
     with pytest.raises(ValueError, match="rank=2, world=2"):
-        next(folder_source(folder).batches(1, rank=2, world=2))
+        next(FolderSource(folder).batches(1, rank=2, world=2))
     with pytest.raises(ValueError, match="on_bad_image must be 'error' or 'skip', got 'ignore'"):
-        next(folder_source(folder, on_bad_image="ignore").batches(1))
+        next(FolderSource(folder, on_bad_image="ignore").batches(1))
     with pytest.raises(ValueError, match="size must be at least 1 or None, got 0"):
         Preprocessing(size=0)
     with pytest.raises(ValueError, match="domain must be 'A', 'B' or None, got 'C'"):
