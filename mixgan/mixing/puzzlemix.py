@@ -9,16 +9,29 @@ import math
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from mixgan.mixing.mixer import BetaMixer, Plan, check_probability, image_size, paired_plan
+from mixgan.mixing.mixer import (
+    BetaMixer,
+    Plan,
+    blend,
+    check_probability,
+    image_size,
+    is_eager_cpu,
+    paired_plan,
+    take_samples,
+)
 from mixgan.mixing.puzzle_solver import solve_labels
-from mixgan.mixing.regions import same_format, take_pixels
+from mixgan.mixing.regions import take_pixels
 from mixgan.mixing.sampling import Draws
-from mixgan.ops.transforms import denormalize
 
 #: blocks are pooled to at most this many pixels a side before their borders are compared
 NEIGH_SIZE = 4
+# Pairs of block and place that transport lists at once on a CPU; a GPU takes 64 times as many.
+ENTRIES = 2**16
+# Numbers of moved blocks that are mixed at once.
+MOVED = 2**18
 
 
 class PuzzleMix(BetaMixer):
@@ -79,12 +92,10 @@ class PuzzleMix(BetaMixer):
         lam = self.draw_lambda(draws) if lam is None else lam
         partner = draws.partner()
         beta = self.beta / n / 16
-        own_cost, partner_cost, pw_x, pw_y = puzzle_energy(
-            denormalize(images.float(), self.mean, self.std), saliency, partner, n=n, smoothness=beta * self.gamma
-        )
-        labels = solve_labels(
-            own_cost, partner_cost, pw_x, pw_y, lam=lam, beta=beta, eta=self.eta, n_labels=self.n_labels
-        )
+        # Differences need only the scale of the normalisation undone.
+        smoothness = beta * self.gamma * torch.tensor(self.std, device=images.device)[:, None, None]
+        costs = puzzle_energy(images, saliency, partner, n=n, smoothness=smoothness)
+        labels = solve_labels(*costs, lam=lam, beta=beta, eta=self.eta, n_labels=self.n_labels)
         shares = 1.0 - labels / (self.n_labels - 1)  # (B,n,n) of the own image
         mask = enlarge_blocks(shares, size)[:, None]
         geometry = self.transport_blocks(shares, saliency, partner, size) if self.transport else None
@@ -102,6 +113,26 @@ class PuzzleMix(BetaMixer):
         )
         return torch.stack(both.chunk(2), 1)
 
+    def mix_pixels(self, images: Tensor, plan: Plan, others: Tensor | None) -> Tensor:
+        """Mix; where the host may see which blocks move, which are few, mix as if none did and then these anew."""
+        if plan.geometry is None or plan.mask is None or not is_eager_cpu(images):
+            return super().mix_pixels(images, plan, others)
+        size, m = image_size(images), plan.geometry.shape[-1]
+        if image_size(plan.mask) != size or size[0] % m or size[1] % m:
+            return super().mix_pixels(images, plan, others)
+        partner = take_samples(images, plan.partner) if others is None else others
+        mixed = blend(images, partner, plan.mask, reuse=others is None)
+        blocks, mask, source = as_blocks(mixed, m), as_blocks(plan.mask, m), as_blocks(images, m)
+        other_source = source if others is None else as_blocks(others, m)
+        other_sample = plan.partner if others is None else plan.sources[:, 0]
+        moved = (plan.geometry != torch.arange(m * m).view(m, m)).any(1)
+        for part in moved.nonzero().split(max(1, MOVED // blocks[0, 0, 0].numel())):
+            b, i, j = part.unbind(1)
+            own, other = plan.geometry[b, :, i, j].unbind(1)
+            shown = source[b, own // m, own % m], other_source[other_sample[b], other // m, other % m]
+            blocks[b, i, j] = blend(*shown, mask[b, i, j])
+        return mixed
+
     def move_pixels(self, own: Tensor, partner: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
         """Both images with their blocks moved, unless transport is off."""
         if plan.geometry is None:
@@ -110,40 +141,42 @@ class PuzzleMix(BetaMixer):
 
 
 def puzzle_energy(
-    images: Tensor, saliency: Tensor, partner: Tensor, *, n: int, smoothness: float
+    images: Tensor, saliency: Tensor, partner: Tensor, *, n: int, smoothness: float | Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The terms of the mask's energy: what keeping own and taking the partner cost, and what seams cost.
 
-    Takes images (B,C,H,W) in [0,1] and saliency (B,H,W); ``smoothness`` (beta * gamma) weighs image differences across seams.
-    Returns own (B,n,n), partner (B,n,n), pw_x (B,n-1,n), pw_y (B,n,n-1), the arguments of ``solve_labels``.
+    Takes images (B,C,H,W) in [0,1] and saliency (B,H,W); ``smoothness`` (beta * gamma) weighs image differences across seams, as
+    (C,1,1) each channel's. Returns own (B,n,n), partner (B,n,n), pw_x (B,n-1,n), pw_y (B,n,n-1), the arguments of
+    ``solve_labels``.
     """
     salient = normalised_blocks(saliency, n)
-    cost_own, cost_partner = salient[partner].clone(), salient.clone()
+    cost_own, cost_partner = salient[partner], salient.clone()
+    size = image_size(images)
+    # Borders are compared on images pooled by up to 4 px.
+    per_block = [max(1, (side // n) // min(NEIGH_SIZE, max(1, side // n))) for side in size]
+    pooled = smoothness * block_means(images.float(), (n * per_block[0], n * per_block[1]))
     pairwise = []
     for axis in (-2, -1):
-        oo, op, po, pp = seam_costs(*border_pixels(images, n, axis), partner, n, axis, smoothness)
+        oo, op, po = seam_costs(pooled.unflatten(axis, (n, -1)), partner, n, axis)
+        pp = oo[partner]
         for cost, before, after in ((cost_own, oo + op, oo + po), (cost_partner, po + pp, op + pp)):
-            cost.narrow(axis, 0, n - 1).add_(before / 2)
-            cost.narrow(axis, 1, n - 1).add_(after / 2)
+            cost.narrow(axis, 0, n - 1).add_(before, alpha=0.5)
+            cost.narrow(axis, 1, n - 1).add_(after, alpha=0.5)
         pairwise.append((op + po - oo - pp) / 2)
     return cost_own, cost_partner, pairwise[0], pairwise[1]
 
 
-def border_pixels(images: Tensor, n: int, axis: int) -> tuple[Tensor, Tensor]:
-    """The last line of every block but the last and the first line of its successor, on images pooled by up to 4 px."""
-    grid = [n * max(1, (side // n) // min(NEIGH_SIZE, max(1, side // n))) for side in images.shape[-2:]]
-    pooled = block_means(images, (grid[0], grid[1]))
-    per_block = grid[axis] // n
-    last = torch.arange(1, n, device=images.device) * per_block - 1
-    return pooled.index_select(axis, last), pooled.index_select(axis, last + 1)
+def seam_costs(images: Tensor, partner: Tensor, n: int, axis: int) -> Tensor:
+    """D_oo, D_op, D_po: mean absolute difference across every seam along an axis, image a before it and b after it.
 
-
-def seam_costs(first: Tensor, second: Tensor, partner: Tensor, n: int, axis: int, smoothness: float) -> list[Tensor]:
-    """D_oo, D_op, D_po, D_pp: mean absolute difference across every seam, image a before it and b after it."""
-    both_first, both_second = (first, first[partner]), (second, second[partner])
+    Takes images with that axis in blocks, (B,C,n,h,W) or (B,C,H,n,w); returns (3,B,n-1,n) or (3,B,n,n-1).
+    """
+    first = images.narrow(axis - 1, 0, n - 1).select(axis, -1)  # the last line before each seam
+    second = images.narrow(axis - 1, 1, n - 1).select(axis, 0)
+    differences = torch.stack((first - second, first - second[partner], first[partner] - second)).abs_().mean(2)
     shape = (n - 1, n) if axis == -2 else (n, n - 1)
     # The blocks of the other axis are averaged; along this axis there is one line a seam.
-    return [smoothness * block_means((a - b).abs().mean(1), shape) for a in both_first for b in both_second]
+    return differences if differences.shape[-2:] == shape else block_means(differences, shape)
 
 
 def transport_sources(saliency: Tensor, wanted: Tensor, *, t_eps: float) -> Tensor:
@@ -166,55 +199,75 @@ def transport_sources(saliency: Tensor, wanted: Tensor, *, t_eps: float) -> Tens
     """
     m = saliency.shape[-1]
     count = m * m
-    most = (
-        count**2 if t_eps <= 0 else min(count**2, count + math.ceil(4.001 * (m - 1) ** 2 / t_eps))
-    )  # room for rounding
     reward = saliency.flatten(1)
-    costs = t_eps * squared_distances(m, saliency.device)
-    listed, start, end = wanted_in_reach(costs, reward, wanted.flatten(1), most=most)
-    block = torch.arange(count, device=saliency.device).expand(len(saliency), -1)
-    pointer = start
-    for _ in range(m):
-        place = torch.where(pointer < end, listed.gather(1, pointer), count)  # count: nowhere
-        gain = reward - costs.flatten()[(block * count + place).clamp(max=count**2 - 1)]
-        # One number whose maximum is the winner: the bits of a positive float rise with it, the first block wins a tie.
-        bid = (gain.view(torch.int32).long() << 32) + (count - block)
-        best = torch.zeros(len(saliency), count + 1, dtype=torch.int64, device=saliency.device)
-        best = best.scatter_reduce(1, place, bid, "amax")
-        pointer = pointer + ((pointer < end) & (best.gather(1, place) != bid))
-    best = best[:, :count]
-    return torch.where(best > 0, count - (best & 0xFFFFFFFF), block).view_as(saliency)
+    eager = is_eager_cpu(saliency)
+    price, offsets = moves_by_cost(m, t_eps, saliency.device)
+    reach = torch.searchsorted(price, reward)  # moves that cost less than the block's saliency
+    if eager:
+        most = int(reach.sum(1).amax())
+    else:
+        bound = math.inf if t_eps <= 0 else count + 4.001 * (m - 1) ** 2 / t_eps  # room for rounding
+        most = math.ceil(min(bound, count * len(price)))
+    rows = max(1, (ENTRIES if eager else 64 * ENTRIES) // most)
+    block = torch.arange(count, device=saliency.device)
+    parts = []
+    for reward_part, reach_part, wanted_part in zip(*(t.split(rows) for t in (reward, reach, wanted)), strict=True):
+        place, bid, pointer, end = wanted_in_reach(reward_part, reach_part, wanted_part, price, offsets, most=most)
+        for _ in range(m):
+            at = torch.where(pointer < end, pointer, most)
+            target, offer = place.gather(1, at), bid.gather(1, at)
+            best = offer.new_zeros(len(offer), count + 1).scatter_reduce(1, target, offer, "amax")
+            lost = best.gather(1, target) != offer
+            if eager and not lost.any():
+                break
+            pointer = pointer + lost
+        best = best[:, :count]
+        parts.append(torch.where(best > 0, count - (best & 0xFFFFFFFF), block))
+    return torch.cat(parts).view_as(saliency)
 
 
-def wanted_in_reach(costs: Tensor, reward: Tensor, wanted: Tensor, *, most: int) -> tuple[Tensor, Tensor, Tensor]:
-    """For every block the wanted (B,N) places whose cost (N,N) is below the block's reward (B,N), by cost.
+def moves_by_cost(m: int, t_eps: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The moves on a grid of m x m blocks, cheapest first, then upwards, then to the left: costs (N,) and steps (N,2)."""
+    step = torch.arange(1 - m, m, device=device)
+    steps = torch.cartesian_prod(step, step)
+    # Whole numbers until the end: equal distances must be equal floats, or ties would be decided by rounding.
+    price, order = (t_eps * (steps.square().sum(1).float() / max(1, m - 1) ** 2)).sort(stable=True)
+    return price, steps[order]
 
-    Returns places (B,most+1) int64, and where in them a block's places start and end, (B,N) each.
+
+def wanted_in_reach(
+    reward: Tensor, reach: Tensor, wanted: Tensor, price: Tensor, steps: Tensor, *, most: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """For every block the wanted (B,m,m) places in reach, by cost: the first ``reach`` (B,N) of the moves that stay on the grid.
+
+    Returns places and bids (B,most+1) int64, the last ones nowhere, and where in them a block's places start and end, (B,N)
+    each. A bid is one number whose maximum wins: the bits of reward (B,N) less cost, a positive float, rise with it, and the
+    first block wins a tie.
     """
-    batch, count = reward.shape
-    cost, nearest = costs.sort(stable=True)
-    reach = torch.searchsorted(cost, reward.T.contiguous()).T  # places with less cost, in order of cost
+    (batch, count), m = reward.shape, wanted.shape[-1]
     last = reach.cumsum(1)
     first = last - reach
     # Pair number k belongs to the block whose pairs started last.
     starts = torch.zeros(batch, most + 1, dtype=torch.int64, device=reward.device)
     owner = starts.scatter_add(1, first.clamp(max=most), torch.ones_like(first))[:, :most].cumsum(1) - 1
     number = torch.arange(most, device=reward.device)
-    position = (number - first.gather(1, owner)).clamp(max=count - 1)
-    place = nearest.flatten()[owner * count + position]
-    chosen = wanted.gather(1, place) & (number < last[:, -1:])
+    move = (number - first.gather(1, owner)).clamp_(max=len(price) - 1)
+    # On a grid with m - 1 empty columns beside it and m empty rows around it no move leads outside.
+    wide = 2 * m - 1
+    around = F.pad(wanted, (0, m - 1, m, m)).flatten(1)
+    place = torch.arange(count, device=reward.device)
+    padded = (place // m + m) * wide + place % m
+    chosen = around.gather(1, padded[owner] + (steps[:, 0] * wide + steps[:, 1])[move]) & (number < last[:, -1:])
+    place = owner + (steps[:, 0] * m + steps[:, 1])[move]
+    gain = reward.gather(1, owner) - price[move]
+    bid = (gain.view(torch.int32).long() << 32) + (count - owner)
     rank = chosen.cumsum(1)
-    listed = torch.zeros_like(starts).scatter(1, torch.where(chosen, rank - 1, most), place)
-    before = torch.nn.functional.pad(rank, (1, 0))  # chosen pairs before number k
-    return listed, before.gather(1, first.clamp(max=most)), before.gather(1, last.clamp(max=most))
-
-
-def squared_distances(m: int, device: torch.device) -> Tensor:
-    """(m*m, m*m) squared distances of the blocks of a grid, in units of its side."""
-    index = torch.arange(m * m, device=device)
-    place = torch.stack((index // m, index % m), 1)
-    # Whole numbers until the end: equal distances must be equal floats, or ties would be decided by rounding.
-    return (place[:, None] - place).square().sum(2).float() / max(1, m - 1) ** 2
+    slot = torch.where(chosen, rank - 1, most)
+    places, bids = torch.full_like(starts, count), torch.zeros_like(starts)
+    places.scatter_(1, slot, torch.where(chosen, place, count))
+    bids.scatter_(1, slot, torch.where(chosen, bid, 0))
+    before = F.pad(rank, (1, 0))  # chosen pairs before number k
+    return places, bids, before.gather(1, first.clamp(max=most)), before.gather(1, last.clamp(max=most))
 
 
 def block_of(length: int, blocks: int, device: torch.device) -> Tensor:
@@ -224,8 +277,11 @@ def block_of(length: int, blocks: int, device: torch.device) -> Tensor:
 
 def block_means(maps: Tensor, blocks: tuple[int, int]) -> Tensor:
     """Means over blocks: (...,H,W) -> (...,m,n)."""
-    rows = _averaging(maps.shape[-2], blocks[0], maps)
-    columns = _averaging(maps.shape[-1], blocks[1], maps)
+    (height, width), (m, n) = maps.shape[-2:], blocks
+    if height % m == 0 and width % n == 0:
+        means = F.avg_pool2d(maps.flatten(0, -3)[:, None], (height // m, width // n))
+        return means.view(*maps.shape[:-2], m, n)
+    rows, columns = _averaging(height, m, maps), _averaging(width, n, maps)
     return rows @ maps @ columns.T
 
 
@@ -240,22 +296,22 @@ def enlarge_blocks(values: Tensor, size: tuple[int, int]) -> Tensor:
     """Nearest enlargement (...,m,n) -> (...,H,W)."""
     rows = block_of(size[0], values.shape[-2], values.device)
     columns = block_of(size[1], values.shape[-1], values.device)
-    return values.index_select(-2, rows).index_select(-1, columns)
+    return values.index_select(-1, columns).index_select(-2, rows)
 
 
 def move_blocks(images: Tensor, source: Tensor) -> Tensor:
     """Images (B,C,H,W) that show at every block the pixels of block source (B,m,n) int64, row * n + column, of the same image."""
     (height, width), (m, n) = images.shape[-2:], source.shape[-2:]
-    if height % m == 0 and width % n == 0:  # blocks of one size are copied whole, in half the time
-        count = torch.arange(len(images), device=images.device)[:, None] * (m * n)
-        blocks = images.unflatten(3, (n, -1)).unflatten(2, (m, -1)).permute(0, 2, 4, 1, 3, 5)  # (B,m,n,C,h,w)
-        moved = blocks.flatten(0, 2).index_select(0, (source.flatten(1) + count).flatten()).view(blocks.shape)
-        return same_format(moved.permute(0, 3, 1, 4, 2, 5).reshape(images.shape), images)
     row_of, column_of = block_of(height, m, images.device), block_of(width, n, images.device)
     # Where blocks differ in size by a pixel, a smaller one repeats its last row or column.
     row = _pixel((source // n).index_select(1, row_of), row_of[:, None], height, m)  # (B,H,n)
     column = _pixel((source % n).index_select(2, column_of), column_of[None, :], width, n)  # (B,m,W)
     return take_pixels(images, row.index_select(2, column_of) * width + column.index_select(1, row_of))
+
+
+def as_blocks(images: Tensor, m: int) -> Tensor:
+    """(B,C,H,W) -> (B,m,m,C,H/m,W/m), a view."""
+    return images.unflatten(3, (m, -1)).unflatten(2, (m, -1)).permute(0, 2, 4, 1, 3, 5)
 
 
 def _pixel(block: Tensor, here: Tensor, length: int, blocks: int) -> Tensor:

@@ -3,14 +3,16 @@
 import pytest
 import torch
 
-from mixgan.mixing.puzzlemix import normalised_blocks, squared_distances, transport_sources
+from mixgan.mixing.puzzlemix import normalised_blocks, transport_sources
 
 
 def direct_transport(saliency, wanted, t_eps):
     """Step 7 for one image, with the published +1 for losers: the winner of every place, or the place itself."""
     m = saliency.shape[-1]
     count = m * m
-    cost = t_eps * squared_distances(m, torch.device("cpu")) - saliency.view(-1, 1) * wanted.view(1, -1)
+    place = torch.cartesian_prod(torch.arange(m), torch.arange(m))
+    squared = (place[:, None] - place).square().sum(2).float() / (m - 1) ** 2
+    cost = t_eps * squared - saliency.view(-1, 1) * wanted.view(1, -1)
     winner = {}
     for _ in range(m):
         picked = [int(cost[a].argmin()) for a in range(count)]
