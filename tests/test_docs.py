@@ -11,10 +11,15 @@ from accelerate.state import AcceleratorState, PartialState
 from PIL import Image
 
 from classify.__main__ import main as classify
+from classify.analysis import options_of
+from classify.analysis.command import AnalyzeOptions, named_figures
 from classify.analysis.command import main as analyze
+from classify.config import settings_from as classify_settings
+from mixgan.engine.config import read_options
 from mixgan.engine.run_folder import save_weights
 from mixgan.evaluate import features
 from mixgan.evaluate.command import main as fid
+from mixgan.gan.config import settings_from as gan_settings
 from mixgan.gan.dcgan import main as dcgan
 from mixgan.gan.export import main as export
 from mixgan.gan.networks import ResnetGenerator
@@ -22,6 +27,7 @@ from mixgan.gan.toy import main as toy_gan
 from mixgan.gan.train import main as mixcyclegan_maps
 from mixgan.gan.translate import main as translate
 from mixgan.report.compare import main as compare
+from mixgan.report.compare import options_from, planned_runs
 from mixgan.report.gallery import main as gallery
 
 ROOT = Path(__file__).parents[1]
@@ -175,6 +181,35 @@ def test_command(command, data_root, stand_ins, tmp_path, monkeypatch, capsys):
     assert all(name in made for name in MADE.get(recipe, set()) if name in command)
 
 
+def plain(recipe):
+    """The commands of a recipe that stand as plain text, since they take long or need runs; continued lines are joined."""
+    for page in PAGES:
+        text = page.read_text().replace("\\\n", "")
+        yield from re.findall(rf"^    python recipes/{recipe}\.py (.*)$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", list(plain("compare")))
+def test_every_run_of_a_long_comparison_resolves(command):
+    options, shared = options_from(shlex.split(command))
+    resolve = {"classify": classify_settings, "mixcyclegan_maps": gan_settings}[options.recipe]
+    for run in planned_runs(options, shared, Path("runs")):
+        assert resolve(run.words).seed == run.seed
+
+
+@pytest.mark.parametrize("command", list(plain("analyze")))
+def test_flags_of_a_long_analysis_are_read(command):
+    words = shlex.split(command)
+    options = {name: own for name in named_figures(words) if (own := options_of(name))}
+    read, of_figures = read_options(AnalyzeOptions, words, prog="mixgan analyze", options=options)
+    assert len(read.runs) >= 1
+    assert any(of_figures.values()) == any("." in word for word in words if word.startswith("--"))
+
+
+def test_there_are_long_commands():
+    assert len(list(plain("compare"))) >= 5
+    assert len(list(plain("analyze"))) >= 2
+
+
 @pytest.mark.parametrize("snippet", list(code("python")))
 def test_python_snippet(snippet):
     names = {}
@@ -229,6 +264,29 @@ def check_beyond_classification(names):
         torch.testing.assert_close(names["mixed_by_content"].targets.sum(1), torch.ones(8))
     if "mixed_labels" in names:
         assert names["mixed_labels"].shape == (8, 14)
+
+
+def test_every_picture_is_on_a_page():
+    text = "".join(page.read_text() for page in PAGES)
+    assert [path.name for path in (ROOT / "docs" / "images").iterdir() if f"images/{path.name}" not in text] == []
+
+
+def anchors(page):
+    """What links may name in a page: its headings as GitHub spells them."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.replace("`", "")).strip().lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_to_headings_lead_to_them(page):
+    links = re.findall(r"\]\(([^)#\s]*)#([^)]+)\)", page.read_text())
+    lost = [
+        f"{target}#{heading}"
+        for target, heading in links
+        if "://" not in target and heading not in anchors(page.parent / target if target else page)
+    ]
+    assert not lost
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,8 +1,5 @@
 import dataclasses
-import re
-import shlex
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -10,7 +7,6 @@ from classify.config import ClassifySettings, settings_from
 from classify.methods import build_method
 from classify.networks import build_network
 from classify.presets import PRESETS, TABLES, preset_values
-from mixgan.report.compare import options_from, planned_runs
 
 
 def rows() -> Iterator[tuple[str, str, str, str]]:
@@ -177,16 +173,6 @@ def test_the_default_depends_on_the_data():
 def test_an_unknown_preset_is_quoted_with_the_known_ones():
     with pytest.raises(ValueError, match="unknown preset 'fast'; known: quick, paper, lamix-table1, "):
         preset_values("fast", dataset="tiles", method="mixup")
-
-
-def test_every_comparison_of_the_results_page_resolves():
-    page = (Path(__file__).parents[2] / "docs" / "results.md").read_text().replace("\\\n", "")
-    commands = re.findall(r"^ +python recipes/compare\.py (--recipe classify .*)$", page, re.MULTILINE)
-    assert len(commands) >= 2
-    for command in commands:
-        options, shared = options_from(shlex.split(command))
-        for run in planned_runs(options, shared, Path("runs")):
-            assert settings_from(run.words).seed == run.seed
 
 
 def test_the_label_experiments_are_those_of_the_results_page():
