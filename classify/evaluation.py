@@ -99,13 +99,16 @@ def equal_width_bins(confidence: Tensor, bins: int) -> Tensor:
     return (confidence * bins).ceil().long().clamp(1, bins) - 1
 
 
+def bin_sums(confidence: Tensor, right: Tensor, bin_of: Tensor, bins: int) -> Tensor:
+    """(3,bins), float64: of each bin the number of samples, and the sums of confidence and of right (1 or 0)."""
+    sums = torch.zeros(3, bins, dtype=torch.float64, device=confidence.device)
+    return sums.index_add_(1, bin_of, torch.stack((torch.ones_like(right), confidence, right)).double())
+
+
 def _sums(logits: Tensor, labels: Tensor) -> Tensor:
     """(3 + 3*BINS,) float64: n, correct, loss; then per confidence bin: n, confidence, correct."""
     confidence, predicted = logits.softmax(1).max(1)
     right = (predicted == labels).double()
-    one = torch.ones_like(right)
-    position = equal_width_bins(confidence, BINS)
-    bins = torch.zeros(3, BINS, dtype=torch.float64, device=logits.device)
-    bins.index_add_(1, position, torch.stack((one, confidence.double(), right)))
+    bins = bin_sums(confidence, right, equal_width_bins(confidence, BINS), BINS)
     loss = F.cross_entropy(logits, labels, reduction="sum").double()
-    return torch.cat((torch.stack((one.sum(), right.sum(), loss)), bins.flatten()))
+    return torch.cat((torch.stack((torch.ones_like(right).sum(), right.sum(), loss)), bins.flatten()))

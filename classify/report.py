@@ -24,7 +24,6 @@ from mixgan.ops.transforms import normalize
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from PIL.Image import Image
 
     from mixgan.engine.run import Run
 
@@ -64,31 +63,27 @@ def presets_table() -> Table:
 
 
 def picture_mixing(run: "Run", method: Method, training: ImageSet | FolderSet) -> None:
-    """Write samples/mixed.png: a few training images as the method mixes them (sets in memory only)."""
+    """Write samples/mixed.png (sets in memory only): a row for each image, what it is mixed with, and the result."""
     if run.settings.dry_run or isinstance(training, FolderSet):
         return
 
     def picture() -> None:
-        mixed = mixed_picture(run, method, training)
+        from mixgan.report.grid import image_grid  # imports matplotlib
+
+        device = run.accelerator.device
+        chosen = of_all_classes(training.labels.cpu(), len(training.classes), MIXED_IMAGES)
+        images = training.images[chosen.to(training.images.device)].to(device)
+        images = normalize(images, training.mean, training.std)
+        labels = training.labels[chosen.to(training.labels.device)].to(device)
+        names = [training.classes[label] for label in labels.tolist()]
+        generator = torch.Generator(device).manual_seed(run.settings.seed)
+        columns = method.pictures(images, labels, generator=generator)
+        pictures = [column.expand(-1, images.shape[1], -1, -1).clamp(0, 1).cpu() for column in columns.values()]
+        mixed = image_grid(list(torch.stack(pictures, 1)), column_labels=list(columns), row_labels=names)
         write_picture(run.folder.samples / "mixed.png", mixed)
         log_picture(run.accelerator, "mixed", mixed, run.step)
 
     on_main(run.accelerator, picture)
-
-
-def mixed_picture(run: "Run", method: Method, training: ImageSet) -> "Image":
-    """A grid with a row for each image: the image, what it is mixed with, and the result."""
-    from mixgan.report.grid import image_grid  # imports matplotlib
-
-    device = run.accelerator.device
-    chosen = of_all_classes(training.labels.cpu(), len(training.classes), MIXED_IMAGES).to(training.images.device)
-    images = normalize(training.images[chosen].to(device), training.mean, training.std)
-    labels = training.labels[chosen.to(training.labels.device)].to(device)
-    names = [training.classes[label] for label in labels.tolist()]
-    generator = torch.Generator(device).manual_seed(run.settings.seed)
-    columns = method.pictures(images, labels, generator=generator)
-    pictures = [column.expand(-1, images.shape[1], -1, -1).clamp(0, 1).cpu() for column in columns.values()]
-    return image_grid(list(torch.stack(pictures, 1)), column_labels=list(columns), row_labels=names)
 
 
 def of_all_classes(labels: Tensor, classes: int, count: int) -> Tensor:

@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from classify.networks import build_network
+from classify.networks import TimmNetwork, build_network
 from classify.networks.contract import first_convolution, single_input, single_output
-from classify.networks.timm_models import TimmNetwork
 from mixgan.data.download import file_sha256
 from mixgan.engine.annotations import checked_entries, read_json
 from mixgan.engine.checkpoint import read_trainer
@@ -96,11 +95,7 @@ def saved_network(path: Path, *, weights: str = "last", ema: bool = True) -> tup
 
 
 def trained_data(path: Path) -> dict[str, dict[str, Any]]:
-    """What a run was trained and tested on, by split: what its config.json says, at least the class names.
-
-    Args:
-        path: a run folder of the classify command, or a .safetensors file in its ``weights/``.
-    """
+    """What a run, or that of a weight file, was trained and tested on, by split: at least the class names."""
     file, metadata = saved_network(path)
     run = run_of(file)
     recorded = read_config(run).get("data") if run else None
@@ -220,9 +215,6 @@ def torchvision_weights(network_name: str) -> dict[str, Tensor]:
 def checkpoint_features(path: Path) -> FeatureExtractor:
     """The embedding of a run's network as features of an evaluation; images are normalised as in training, not resized.
 
-    Args:
-        path: a run folder of the classify command, or a .safetensors file in its ``weights/``.
-
     Raises:
         ValueError: no weights there, weights of something else, or of a network for images without three channels.
     """
@@ -267,37 +259,35 @@ def plain_names(network: nn.Module, name: str) -> dict[str, str]:
 
 
 def export(run: Path, form: Format, output: Path, weights: str) -> list[Path]:
-    """Write the network of a run for other programs, by the names that timm or torchvision give its weights.
+    """Write the network of a run for other programs, by the names that timm or torchvision give its weights; returns the files.
 
     Args:
-        run: a run folder of the classify command, or a .safetensors file in its ``weights/``.
+        run: its folder, or a .safetensors file in its ``weights/``.
         form: ``pth``: a state_dict; ``hub``: a folder with model.safetensors, config.json and README.md; ``onnx``: normalised
             images to logits.
         output: the folder for it.
         weights: of a run: ``last`` or ``best``.
-
-    Returns:
-        What was written.
     """
     file, metadata = saved_network(run, weights=weights)
     network, title = _build(file, metadata).eval(), f"{metadata['dataset']}-{metadata['network']}".replace(":", "-")
     output.mkdir(parents=True, exist_ok=True)
     names = plain_names(network, metadata["network"])
+    where = output / (title if form == "hub" else f"{title}.{form}")
     if form == "onnx":
         size = metadata["image_size"]
         images = torch.randn(2, metadata["in_channels"], size, size, generator=torch.Generator().manual_seed(0))
-        write_onnx(network, output / f"{title}.onnx", images, {0: torch.export.Dim("batch")}, images, output="logits")
-        return [output / f"{title}.onnx"]
+        write_onnx(network, where, images, {0: torch.export.Dim("batch")}, images, output="logits")
+        return [where]
     plain = {names[key]: tensor for key, tensor in network.state_dict().items()}
     if form == "pth":
-        torch.save(plain, output / f"{title}.pth")
-        return [output / f"{title}.pth"]
-    folder, base = output / title, run_of(file)
+        torch.save(plain, where)
+        return [where]
+    base = run_of(file)
     summary = read_json(base / "summary.json", {}) if base and (base / "summary.json").is_file() else {}
     readme = classifier_card(read_config(base)["settings"], summary, metadata) if base and summary else ""
-    export_networks(folder, {"model": (plain, metadata)}, readme=readme)
-    write_json(folder / "config.json", {"library_name": "mixgan", "class": "classifier", **metadata})
-    return [folder]
+    export_networks(where, {"model": (plain, metadata)}, readme=readme)
+    write_json(where / "config.json", {"library_name": "mixgan", "class": "classifier", **metadata})
+    return [where]
 
 
 def classifier_card(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from classify.analysis.result import Result, Study, legend_below, panels
 from classify.analysis.trained_run import Runs, TrainedRun, each
-from classify.evaluation import BINS, calibration_error, equal_width_bins
+from classify.evaluation import BINS, bin_sums, calibration_error, equal_width_bins
 from mixgan.engine.annotations import AtLeast1
 from mixgan.report.plots import INK, PALETTE
 
@@ -115,12 +115,6 @@ def equal_mass_bins(confidence: Tensor, bins: int) -> Tensor:
     place = confidence.argsort(stable=True).argsort()
     sizes = torch.tensor([len(part) for part in place.tensor_split(bins)])
     return torch.bucketize(place, sizes.cumsum(0), right=True)
-
-
-def bin_sums(confidence: Tensor, right: Tensor, bin_of: Tensor, bins: int) -> Tensor:
-    """(3,bins), float64: of each bin the number of samples, and the sums of confidence and of right (1 or 0)."""
-    sums = torch.zeros(3, bins, dtype=torch.float64)
-    return sums.index_add_(1, bin_of, torch.stack((torch.ones_like(right), confidence, right)).double())
 
 
 def maximum_calibration_error(number: Tensor, confidence: Tensor, correct: Tensor) -> float:

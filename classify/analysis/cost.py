@@ -15,7 +15,7 @@ from classify.analysis.trained_run import Runs, TrainedRun, each
 from classify.config import ClassifySettings
 from classify.methods import Method
 from classify.methods.automix import MixBlock
-from classify.networks.contract import first_convolution
+from classify.networks.contract import stage_shapes
 from classify.optimizer import make_optimizer
 from mixgan.engine.annotations import Range
 from mixgan.engine.progress import Progress
@@ -184,15 +184,14 @@ def run_row(run: TrainedRun, own: Sequence[float], erm: Sequence[float]) -> dict
 
 def feature_layers(network: Any, *, size: int) -> list[dict[str, Any]]:
     """The stages of a network for images of (size, size) px, as rows of a table: its features, the network's parameters up to
-    there, and those that AutoMix trains with its Mix Block there. Nothing is computed, the network stays as it is.
+    there, and those that AutoMix trains with its Mix Block there.
 
     Raises:
         ValueError: it has no stages.
     """
     if not hasattr(network, "stages"):
         raise ValueError(f"{type(network).__name__} has no stages(x), which the table of feature layers needs")
-    shapes = copy.deepcopy(network).to("meta").eval().requires_grad_(True)
-    maps = shapes.stages(torch.empty(1, first_convolution(network).in_channels, size, size, device="meta"))
+    shapes, maps = stage_shapes(network, size)
     parameters = list(shapes.parameters())
     rows = []
     for number, features in enumerate(maps, 1):

@@ -54,7 +54,11 @@ def embedding(
     """
 
     def make(run: TrainedRun) -> tuple[Projected, dict[str, Any], dict[str, Tensor]]:
-        names = shown_classes(run, classes)
+        if unknown := [name for name in classes if name not in run.classes]:
+            raise ValueError(
+                f"--embedding.classes: {run.label} has no class {unknown[0]!r}; known: {', '.join(run.classes)}"
+            )
+        names = list(classes or run.classes[:MOST_CLASSES])
         features, labels = features_of(run, study, split=split, classes=names)
         measured = {
             "dimensions": features.shape[1],
@@ -74,16 +78,6 @@ def embedding(
         result.metrics[label] = {"projection": projected.method, **measured, "points": points}
     result.add_table("Classes in the embedding", {label: measured for label, (_, measured, _) in found.items()})
     return result
-
-
-def shown_classes(run: TrainedRun, requested: Sequence[str]) -> list[str]:
-    """The names of the classes to show; ValueError for one that the data set does not have."""
-    unknown = [name for name in requested if name not in run.classes]
-    if unknown:
-        raise ValueError(
-            f"--embedding.classes: {run.label} has no class {unknown[0]!r}; known: {', '.join(run.classes)}"
-        )
-    return list(requested or run.classes[:MOST_CLASSES])
 
 
 def features_of(run: TrainedRun, study: Study, *, split: str, classes: Sequence[str]) -> tuple[Tensor, Tensor]:

@@ -34,9 +34,7 @@ Ints = tuple[int, ...]
 class Grid(NamedTuple):
     """Runs of several variants."""
 
-    metrics: dict[
-        str, dict[str, dict[str, Any]]
-    ]  # variant -> metric of summary.json -> {"mean", "sd", "n"} over the seeds
+    metrics: dict[str, dict[str, Any]]  # variant -> metric of summary.json -> {"mean", "sd", "n"} over the seeds
     folders: dict[str, list[Path]]  # variant -> complete run folders
     failed: list[str]  # a sentence for each run that failed
 
@@ -160,30 +158,18 @@ def alpha_ablation(
 ) -> Result:
     """Accuracy of AutoMix, or a line for each of other methods, over alpha of Beta(alpha, alpha)."""
     lines = {method: option_values(runs[0], method, alpha_flag(method), values) for method in methods}
+    text = "Lambda, the share of the own image, is drawn from Beta(alpha, alpha). The paper finds AutoMix best at 2."
     return train_and_plot(
-        runs[0],
-        study,
-        lines,
-        seeds,
-        title="Accuracy over alpha",
-        x_label="alpha",
-        text="Lambda, the share of the own image, is drawn from Beta(alpha, alpha). The paper finds AutoMix best at 2.",
-        to_scale=False,
+        runs[0], study, lines, seeds, title="Accuracy over alpha", x_label="alpha", text=text, to_scale=False
     )
 
 
 def layer_ablation(runs: Runs, study: Study, *, values: Ints = (1, 2, 3, 4), seeds: Ints = (0,)) -> Result:
     """Accuracy of AutoMix over the feature layer of its masks; the first layers need much memory and time."""
     lines = {"automix": option_values(runs[0], "automix", "--method.layer", values)}
-    return train_and_plot(
-        runs[0],
-        study,
-        lines,
-        seeds,
-        title="Accuracy over the feature layer",
-        x_label="layer",
-        text="AutoMix learns its masks from the features of one layer. The paper finds the third one best.",
-    )
+    text = "AutoMix learns its masks from the features of one layer. The paper finds the third one best."
+    title = "Accuracy over the feature layer"
+    return train_and_plot(runs[0], study, lines, seeds, title=title, x_label="layer", text=text)
 
 
 def lr_ablation(
@@ -222,16 +208,12 @@ def beta_sweep(
 ) -> Result:
     """Accuracy of LaMix over beta, the weight of the local label."""
     lines = {str(method): option_values(runs[0], method, "--method.beta", values)}
-    return train_and_plot(
-        runs[0],
-        study,
-        lines,
-        seeds,
-        title="Accuracy over beta",
-        x_label="beta, weight of the local label",
-        text="LaMix trains on beta times the local label, the two images' classes, plus 1 - beta times the global one, which it "
-        "learns. The paper finds 0.5 best on CIFAR-100, and 0.3 to 0.8 alike.",
+    text = (
+        "LaMix trains on beta times the local label, the two images' classes, plus 1 - beta times the global one, which it "
+        "learns. The paper finds 0.5 best on CIFAR-100, and 0.3 to 0.8 alike."
     )
+    x_label = "beta, weight of the local label"
+    return train_and_plot(runs[0], study, lines, seeds, title="Accuracy over beta", x_label=x_label, text=text)
 
 
 def smoothing_sweep(
@@ -251,16 +233,12 @@ def smoothing_sweep(
     lines = {"label smoothing": option_values(runs[0], "label-smoothing", "--mixer.smoothing", values)}
     if mixed_values:
         lines[f"on top of {method}"] = option_values(runs[0], method, "--method.smoothing", mixed_values)
-    return train_and_plot(
-        runs[0],
-        study,
-        lines,
-        seeds,
-        title="Accuracy over label smoothing",
-        x_label="smoothing",
-        text="The share of every label that is spread over all classes: of plain labels, and of mixed ones. The paper finds 0.2 "
-        "best for plain labels on CIFAR-100, and that smoothing on top of mixup mostly lowers the accuracy.",
+    text = (
+        "The share of every label that is spread over all classes: of plain labels, and of mixed ones. The paper finds 0.2 "
+        "best for plain labels on CIFAR-100, and that smoothing on top of mixup mostly lowers the accuracy."
     )
+    title = "Accuracy over label smoothing"
+    return train_and_plot(runs[0], study, lines, seeds, title=title, x_label="smoothing", text=text)
 
 
 def option_values(run: TrainedRun, method: str, flag: str, values: Sequence[float]) -> dict[float, str]:

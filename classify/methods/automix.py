@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from classify.evaluation import evaluate
 from classify.methods.method import Method, MethodOutput, Weight, soft_accuracy
-from classify.networks.contract import class_head, first_convolution
+from classify.networks.contract import class_head, stage_shapes
 from mixgan.engine.annotations import Above0, AtLeast1, Probability
 from mixgan.engine.ema import follow
 from mixgan.mixing import Plan, build_mixer
@@ -68,8 +68,8 @@ class MixBlock(nn.Module):
     def project(self, features: Tensor) -> Projections:
         """The features (B,C,h,w) of a batch, ready to be paired in any way: own or partner, with any lambda."""
         with torch.autocast(features.device.type, enabled=False):  # the authors saw attention overflow in 16 bits
-            layers = (self.query, self.key, self.value)
-            return Projections(*(_without_lam(layer, features.float()) for layer in layers))
+            layers = (self.query, self.key, self.value)  # lambda's part of them is ``_of_lam``
+            return Projections(*(F.conv2d(features.float(), one.weight[:, :-1], one.bias) for one in layers))
 
     def forward(self, projections: Projections, partner: Tensor, lam: Tensor, size: tuple[int, int]) -> Tensor:
         """Masks (B,1,H,W) float32 in [0,1], the own image's share at every pixel.
@@ -88,11 +88,6 @@ class MixBlock(nn.Module):
             q, k, v = (maps.flatten(2).mT for maps in (queries, keys, values))  # (B,h*w,A), twice, (B,h*w,1)
             mask = F.scaled_dot_product_attention(q, k, v).mT.reshape(value.shape).sigmoid()
             return F.interpolate(mask, size=size, mode="nearest")
-
-
-def _without_lam(layer: nn.Conv2d, features: Tensor) -> Tensor:
-    """The part of a 1x1 convolution of (features, lambda) that depends on the features; ``_of_lam`` is the rest of it."""
-    return F.conv2d(features, layer.weight[:, :-1], layer.bias)
 
 
 def _of_lam(layer: nn.Conv2d, lam: Tensor) -> Tensor:
@@ -119,11 +114,7 @@ class MomentumTeacher(nn.Module):
 
     No loss trains it, and its forward passes leave it as it is: in training mode its batch norms use the batch's statistics,
     as in the authors' code, but do not record them. Their recorded statistics, which eval mode uses, follow the student's.
-
-    Args:
-        student: the network to follow; copied as it is now.
-        momentum: m at the start of the run.
-        schedule: how it rises, see ``momentum_at``.
+    ``momentum`` is m at the start of the run, ``momentum_at`` how it rises.
     """
 
     def __init__(
@@ -313,9 +304,7 @@ class AutoMix(Method):
         """The network that --method.tested names; the student if there is no teacher."""
         return self.networks().get(self.tested, self.network)
 
-    def saved_network(self) -> nn.Module:
-        """The same."""
-        return self.predictor()
+    saved_network = predictor
 
     def test_metrics(self, batches: Iterable[tuple[Tensor, Tensor]], accelerator: "Accelerator") -> dict[str, float]:
         """The accuracy of the other network: test_accuracy_student or test_accuracy_teacher, 0..1."""
@@ -360,8 +349,7 @@ def stage_channels(network: nn.Module, layer: int) -> int:
             f"automix learns its masks from network.stages(x), which {type(network).__name__} does not have; "
             "see classify.networks.contract, or use --method.mask mixup or cutmix"
         )
-    shapes: Any = copy.deepcopy(network).to("meta").eval()  # shapes without computing anything
-    maps = shapes.stages(torch.empty(1, first_convolution(network).in_channels, 224, 224, device="meta"))
+    maps = stage_shapes(network, 224)[1]
     if not 1 <= layer <= len(maps):
         raise ValueError(f"--method.layer must be 1 to {len(maps)} with this network, got {layer}")
     return maps[layer - 1].shape[1]

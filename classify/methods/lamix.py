@@ -100,11 +100,10 @@ class Lamix(MixedSamples):
         return self.record.means()
 
     def get_extra_state(self) -> Tensor:
-        """(2,) int64: whether the next step is a mixed one, and the epoch that is recorded."""
+        """For a resumed run, (2,) int64: whether the next step is a mixed one, and the epoch that is recorded."""
         return torch.tensor([int(self.mixed_turn), self.epoch])
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Resume from a state."""
         mixed_turn, self.epoch = state.tolist()
         self.mixed_turn = bool(mixed_turn)
 
@@ -115,7 +114,6 @@ class LamixPuzzle(Lamix):
     LaMix Eq. 5; PuzzleMix's settings are those of the mixer ``puzzlemix``.
 
     Args:
-        network: the classifier.
         beta: weight of the local label, in [0, 1]; the paper's 1 leaves the global label out (3.2).
         local_label, originals, per_batch: as in ``Lamix``.
         transport: whether PuzzleMix moves blocks.
@@ -185,9 +183,6 @@ class SoftTargetRecord(nn.Module):
 
     All sums are buffers, so that a resumed run continues them. With several processes they are, as in batch norm, of the main
     process's share of the images.
-
-    Args:
-        num_classes: K, the width of the targets.
     """
 
     sums: Tensor

@@ -29,11 +29,9 @@ class HiddenMixing(MixedSamples):
     for one forward pass; the network itself is not changed.
 
     Args:
-        network: any classifier.
         input_mixer: mixes the images where the input is drawn.
         hidden_mixer: mixes features (B,C,h,w). Features of another shape (B,...) count as channels of 1 x 1 pixels.
         layers: see ``HiddenLayers``; each is as likely as the others.
-        schedule, loss: as in ``MixedSamples``.
     """
 
     def __init__(
@@ -98,7 +96,6 @@ class ManifoldMixup(HiddenMixing):
     At a layer drawn in every step, h = lam h_i + (1-lam) h_j and y = lam y_i + (1-lam) y_j with lam ~ Beta(alpha, alpha).
 
     Args:
-        network: any classifier.
         layers: where to mix: 0 is the input, 1, 2, ... the network's stages, all else a module's name.
         alpha: both parameters of the Beta distribution, above 0 (2 on CIFAR, 0.2 on Tiny-ImageNet).
         per_batch: one lambda for the batch, as published.
@@ -129,7 +126,6 @@ class PatchUp(HiddenMixing):
     the target. Where the input is drawn, images are mixed by CutMix instead (alpha 1), as published, under the same loss.
 
     Args:
-        network: any classifier.
         mode: ``"soft"`` or ``"hard"``.
         layers: where to mix: 0 is the input, 1, 2, ... the network's stages, all else a module's name.
         block: side of the blocks, odd; smaller where the features are.
@@ -176,10 +172,7 @@ class PatchUpBlocks(Mixer):
 
     With holes = 1 in blocks around random places, lam ~ Beta(alpha, alpha) for soft and 0 for hard: mask = 1 - holes (1-lam).
     The plan's mask is (B,C,h,w), for these features only; the label weight is its mean, p + (1-p) lam.
-
-    Args:
-        num_classes, per_batch: as in ``Mixer``.
-        mode, block, gamma, alpha: as in ``PatchUp``.
+    Options are those of ``PatchUp``.
     """
 
     source = PatchUp.source

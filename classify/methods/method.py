@@ -66,9 +66,6 @@ class Method(nn.Module):
     ``build_method`` checks the options, which are the constructor's keywords, by their annotations.
     Everything that a resumed run needs is in parameters, buffers and extra state. Parameters that are not trained have
     ``requires_grad`` off; all others get a gradient in every step.
-
-    Args:
-        network: the classifier.
     """
 
     #: where the method is defined
@@ -242,7 +239,6 @@ class MixedSamples(Method):
     Equal to lam*CE(f(x), y_i) + (1-lam)*CE(f(x), y_j), as the papers' code writes it.
 
     Args:
-        network: the classifier.
         mixer: the mixing method.
         schedule: when mixing is on; other batches are trained on unmixed.
         loss: ``"soft-ce"``, or ``"bce"``, binary cross-entropy of the softmax, as PuzzleMix published (``soft_target_loss``).

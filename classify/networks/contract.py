@@ -1,5 +1,6 @@
 """What every classifier network offers, so that methods and analyses never ask which one it is."""
 
+import copy
 from collections.abc import Iterable
 from typing import Any, Protocol, runtime_checkable
 
@@ -39,6 +40,16 @@ class PooledNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.embedding(x))
+
+
+def stage_shapes(network: Any, size: int) -> tuple[Any, list[Tensor]]:
+    """A copy of the network without values, in eval mode, and its stages' feature maps (1,C,h,w) of images of (size, size) px.
+
+    Nothing is computed, the network stays as it is.
+    """
+    shapes = copy.deepcopy(network).to("meta").eval()
+    images = torch.empty(1, first_convolution(network).in_channels, size, size, device="meta")
+    return shapes, shapes.requires_grad_(True).stages(images)
 
 
 # Changes to a built network's two ends: its first convolution, which takes the images, and its classifier.

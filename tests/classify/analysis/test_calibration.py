@@ -9,7 +9,6 @@ from matplotlib.image import imread
 
 from classify.analysis import figure
 from classify.analysis.calibration import (
-    bin_sums,
     brier_score,
     calibration,
     calibration_metrics,
@@ -19,7 +18,7 @@ from classify.analysis.calibration import (
     run_calibration,
 )
 from classify.analysis.result import Study
-from classify.evaluation import calibration_error, equal_width_bins
+from classify.evaluation import bin_sums, calibration_error, equal_width_bins
 
 
 def test_bins_of_equal_width_are_closed_above():

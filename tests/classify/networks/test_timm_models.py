@@ -5,9 +5,8 @@ import sys
 import pytest
 import torch
 
-from classify.networks import build_network, check_network
+from classify.networks import build_network, check_network, first_stage
 from classify.networks.contract import Network
-from classify.networks.timm_models import first_stage
 
 
 def test_without_timm_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
