@@ -254,7 +254,10 @@ class HiddenLayers:
         self.network = network
         self.names = names
         #: the names of the stages; None for a network of the contract until its stages have been found with a batch
-        self.stages: list[str] | None = None if has_contract(network) else stages_by_name(network)
+        by_contract = callable(getattr(network, "stages", None)) and not isinstance(
+            network.stages, nn.Module
+        )  # as timm's
+        self.stages: list[str] | None = None if by_contract else stages_by_name(network)
         for name in names:
             number = stage_number(network, name)
             if number is None and find_module(network, name) is None:
@@ -304,12 +307,6 @@ def find_module(network: nn.Module, name: str) -> nn.Module | None:
         return network.get_submodule(name) if name else None
     except AttributeError:
         return None
-
-
-def has_contract(network: nn.Module) -> bool:
-    """Whether the network has a method ``stages(x)``; in timm ``stages`` may be a container of modules."""
-    stages = getattr(network, "stages", None)
-    return callable(stages) and not isinstance(stages, nn.Module)
 
 
 def stages_by_name(network: nn.Module) -> list[str]:
