@@ -17,8 +17,8 @@ from classify.networks.contract import PooledNetwork
 from mixgan.engine.annotations import convert
 
 _PREACT, _RESNET = "classify.networks.preact_resnet:PreActResNet", "classify.networks.resnet:ResNet"
-_50 = {"depths": (3, 4, 6, 3), "bottleneck": True}
-_RESIDUAL = {
+_50: dict[str, Any] = {"depths": (3, 4, 6, 3), "bottleneck": True}
+_RESIDUAL: dict[str, dict[str, Any]] = {
     "18": {"depths": (2, 2, 2, 2)},
     "34": {"depths": (3, 4, 6, 3)},
     "50": _50,
