@@ -159,13 +159,8 @@ def timm_features(model: str, weights: Path | None = None) -> FeatureExtractor:
 
 
 class Embedding(nn.Module):
-    """Images (B,3,H,W) in 0..1 of any size -> features (B,dims): prepared, normalised, and seen by a network.
-
-    Args:
-        network: normalised images to features.
-        prepare: brings images in 0..1 to the network's size.
-        statistics: mean and standard deviation of the channels.
-        unit: scale every feature vector to length 1.
+    """Images (B,3,H,W) in 0..1 of any size -> features (B,dims): brought to the network's size by ``prepare``, normalised by
+    mean and deviation, and seen by a network; ``unit`` scales every feature vector to length 1.
     """
 
     def __init__(

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from mixgan.engine.annotations import AtLeast0, AtLeast1, Positional, Range, Seed
 from mixgan.engine.command import launcher_wish
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from mixgan.evaluate.comparison import Comparison
     from mixgan.evaluate.features import FeatureExtractor
-    from mixgan.evaluate.sources import BatchSource, Images
+    from mixgan.evaluate.sources import Images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,9 +91,8 @@ class FidOptions(Settings):
             raise ValueError(f"--resize must be auto, none or a number of pixels up to {2**14}, got {self.resize}")
         if self.bootstrap == 1:
             raise ValueError(f"--bootstrap must be 0 or at least 2, got {self.bootstrap}")
-        for flag, path in (("--json", self.json), ("--html", self.html), ("--save-statistics", self.save_statistics)):
-            if path is None:
-                continue
+        outputs = {"--json": self.json, "--html": self.html, "--save-statistics": self.save_statistics}
+        for flag, path in ((flag, path) for flag, path in outputs.items() if path is not None):
             if not path.parent.is_dir():
                 raise ValueError(f"the folder of {flag} {path} does not exist")
             if path.is_dir():
@@ -106,27 +105,18 @@ class FidOptions(Settings):
             raise ValueError(f"--save-statistics needs the images of REAL, but {self.real} is a statistics file")
 
 
-class TrainedRun(Protocol):
-    """A run of a GAN, as the command is handed it."""
-
-    def generated(self, weights: str) -> "dict[str, tuple[BatchSource, int | None]]":
-        """Images that it generates, and their training step, by names; ``weights`` as --weights."""
-
-    def training_images(self) -> "Images":
-        """The images of the domain that it generates that it was trained on."""
-
-
 @dataclass(frozen=True)
 class Readers:
     """What the command reads with the help of packages above this one, handed in by ``mixgan.cli``.
 
     Attributes:
         checkpoint: a classifier's run -> its features.
-        run: a run folder, a direction and --count -> the trained run.
+        run: a run folder, a direction and --count -> a trained GAN, whose ``generated(weights)`` are images that it generates
+            and their training step by name, and whose ``training_images()`` are those of the domain that it generates.
     """
 
     checkpoint: "Callable[[Path], FeatureExtractor] | None" = None
-    run: "Callable[[Path, Literal['AtoB', 'BtoA'], int | None], TrainedRun] | None" = None
+    run: "Callable[[Path, Literal['AtoB', 'BtoA'], int | None], Any] | None" = None
 
 
 def main(argv: Sequence[str], *, readers: Readers = Readers()) -> None:
@@ -158,43 +148,30 @@ def run(options: FidOptions, accelerator: "Accelerator", readers: Readers = Read
     from mixgan.evaluate.feature_set import ReferenceCache
     from mixgan.evaluate.features import find_extractors
 
-    how: Any = {name: getattr(options, name) for name in ("dims", "fast", "protocol")} | {
-        "checkpoint": readers.checkpoint
-    }
+    how: Any = {name: getattr(options, name) for name in ("dims", "fast", "protocol")}
+    how["checkpoint"] = readers.checkpoint
     extractors = main_first(accelerator, lambda: find_extractors(options.features, options.feature_weights, **how))
     fakes, steps = find_fakes(options, readers)
     train: Images | None = options.train
     if options.train is not None and _is_run(options.train):
         train = _read_run(options.train, options, readers, "--train").training_images()
+    same = ("domain", "on_bad_image", "pairs", "batch_size", "sample", "bootstrap", "seed", "save_statistics")
+    how = {name: getattr(options, name) for name in same}
+    how["resize"] = int(options.resize) if options.resize.isdigit() else {"auto": "auto", "none": None}[options.resize]
+    how["cache"] = ReferenceCache(options.cache) if options.use_cache else None
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "skipped .* image files")  # named among the comparison's own warnings
         result = compare(
-            options.real,
-            fakes,
-            features=extractors,
-            train=train,
-            resize="auto" if options.resize == "auto" else None if options.resize == "none" else int(options.resize),
-            domain=options.domain,
-            on_bad_image=options.on_bad_image,
-            pairs=options.pairs,
-            batch_size=options.batch_size,
-            sample=options.sample,
-            bootstrap=options.bootstrap,
-            seed=options.seed,
-            cache=ReferenceCache(options.cache) if options.use_cache else None,
-            save_statistics=options.save_statistics,
-            accelerator=accelerator,
-            verbose=True,
+            options.real, fakes, features=extractors, train=train, accelerator=accelerator, verbose=True, **how
         )
     for name, one in (result.fakes or {next(iter(fakes)): result}).items():
         one.step = steps.get(name)
     result.step = next(iter(steps.values()), None)
+    names = [extractor.name for extractor in extractors]
     for_inception = options.fast or options.dims != 2048 or options.protocol != "pytorch-fid"
-    if for_inception and not any(extractor.name.startswith("inception") for extractor in extractors):
-        result.warnings.append(
-            "--fast, --dims and --protocol are for Inception, they change nothing about "
-            f"{' and '.join(extractor.name for extractor in extractors)} features"
-        )
+    if for_inception and not any(name.startswith("inception") for name in names):
+        text = "--fast, --dims and --protocol are for Inception, they change nothing about"
+        result.warnings.append(f"{text} {' and '.join(names)} features")
     return result
 
 
@@ -218,7 +195,7 @@ def _is_run(path: Path) -> bool:
     return (path / "config.json").is_file() and (path / "checkpoints").is_dir()
 
 
-def _read_run(path: Path, options: FidOptions, readers: Readers, what: str) -> TrainedRun:
+def _read_run(path: Path, options: FidOptions, readers: Readers, what: str) -> Any:
     if readers.run is None:
         raise ValueError(f"{what} {path} is a run folder, which recipes/fid.py and mixgan fid take, not this module")
     return readers.run(path, options.direction, options.count if what == "FAKE" else None)
@@ -234,19 +211,20 @@ def show(result: "Comparison") -> None:
     console = Console()
     if not console.is_terminal:
         console.width = 160  # rather long lines than broken cells
-    for one in [result, *result.others.values()]:
+    tables: list[list[dict[str, Any]]] = [
+        [{"metric": name, "value": value, "how": how} for name, value, how in metric_rows(one)]
+        for one in [result, *result.others.values()]
+    ]
+    tables += [set_rows(result, features) for features in ((result.features, *result.others) if result.fakes else ())]
+    for rows in tables:
         table = Table(box=SIMPLE_HEAD, show_edge=False)
-        table.add_column("metric", min_width=24)
-        table.add_column("value", justify="right", no_wrap=True)
-        table.add_column("how", style="dim")
-        for name, value, how in metric_rows(one):
-            table.add_row(Text(name), f"{value:.4g}", Text(how))
-        console.print(table)
-    for features in (result.features, *result.others) if result.fakes else ():
-        table = Table(box=SIMPLE_HEAD, show_edge=False)
-        rows = set_rows(result, features)
         for column in dict.fromkeys(column for row in rows for column in row):
-            table.add_column(column, justify="left" if column == "generated" else "right")
+            is_text = column in ("generated", "metric", "how")
+            width = 24 if column == "metric" else None
+            style = "dim" if column == "how" else ""
+            table.add_column(
+                column, justify="left" if is_text else "right", no_wrap=column == "value", min_width=width, style=style
+            )
         for row in rows:
             cells = [row.get(str(column.header), "") for column in table.columns]
             table.add_row(*(Text(cell if isinstance(cell, str) else f"{cell:.4g}") for cell in cells))
@@ -261,12 +239,12 @@ def all_warnings(result: "Comparison") -> list[str]:
     return list(dict.fromkeys(text for one in sets for each in (one, *one.others.values()) for text in each.warnings))
 
 
-def set_rows(result: "Comparison", features: str) -> "list[dict[str, str | float]]":
+def set_rows(result: "Comparison", features: str) -> list[dict[str, Any]]:
     """A row for every generated set: its name, its training step, and its metrics in these features."""
     rows = []
     for name, one in result.fakes.items():
         space = one if one.features == features else one.others[features]
-        row: dict[str, str | float] = {"generated": name} | ({} if one.step is None else {"step": one.step})
+        row: dict[str, Any] = {"generated": name} | ({} if one.step is None else {"step": one.step})
         row |= {} if space.fd is None else {space.distance: space.fd}
         values = {key: getattr(space, key) for key in SHORT}
         rows.append(row | {key.replace("_", " "): value for key, value in values.items() if value is not None})

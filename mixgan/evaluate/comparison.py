@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mixgan.evaluate.distances import (
     cmmd,
@@ -126,8 +126,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Metric:
-    """Metrics that are computed together: fields of Comparison, their name in warnings, and how many images they need of
-    which sets (KID takes subsets of two, k neighbours need k others, the Inception Score needs one a split)."""
+    """Fields of Comparison that are computed together, their name in warnings, and how many images they need of which sets.
+
+    KID takes subsets of two, k neighbours need k others, the Inception Score needs one a split.
+    """
 
     names: tuple[str, ...]
     title: str
@@ -181,12 +183,10 @@ def compare(
 
     Args:
         real, fake: a folder of images, an .npz file of statistics as pytorch-fid and clean-fid write it or of images ``arr_0``
-            as ADM does, images (N,3,H,W) uint8 0..255 or float 0..1, or a DataLoader of batches of them (or of tuples or lists
-            that begin with one, or of dicts with one under "image"), which is iterated over once and must not be prepared by
-            accelerate. ``fake`` may be several of them by name: the real images are then read once.
-        features: "auto" (inception if its weights are on this machine, else bundled), "inception", "bundled", "dinov2",
-            "dinov2-b", "clip", "timm:NAME", or ``module_features(...)`` of any network; a list, or names with commas, for
-            several: every image is then decoded once.
+            as ADM does, images (N,3,H,W) uint8 0..255 or float 0..1, or a DataLoader, see ``BatchSource``. ``fake`` may be
+            several of them by name: the real images are then read once.
+        features: a name, see ``choose_features``, or ``module_features(...)`` of any network; a list, or names with commas,
+            for several: every image is then decoded once.
         metrics: names of ``METRICS``; paired metrics need pairs, see ``pairs``.
         feature_weights: file of the network's weights, if not in torch's hub cache; for several networks, the folder.
         train: the images that the generator was trained on, for memorisation: ``real`` are then held-out ones.
@@ -194,12 +194,11 @@ def compare(
             size of the generated images, else None.
         domain: ``real`` has side-by-side pairs of Google Maps: compare with their photos ("A") or maps ("B").
         on_bad_image: what to do about a file that cannot be read.
-        pairs: whether images of one file name in two folders are registered pairs; "auto": only with ``domain``, whose set
-            is known to be paired, as equal names alone (trainA/1.jpg, trainB/1.jpg) may be a coincidence.
+        pairs: whether images of one file name in two folders are registered pairs; "auto": only with ``domain``.
         batch_size: images per batch.
         sample: number of features of each set that are kept for all metrics but the Frechet distance.
-        bootstrap: replicates behind ``fd_low`` and ``fd_high``; 0 for the infinitesimal jackknife, None for no interval.
-        seed: of samples and draws.
+        bootstrap, seed: of ``fd_low`` and ``fd_high``, see ``frechet_interval``; None for no interval. The seed is that of all
+            samples and draws.
         cache: where the features of a folder of real, or training, images are stored between calls.
         save_statistics: .npz file to write the statistics of the real images to.
         accelerator: shares the work between its processes, all of which must call this; by default a new one.
@@ -231,12 +230,9 @@ def compare(
         print(*filter(None, (extractor.note for extractor in extractors)), sep="\n", flush=True)
         print(*dict.fromkeys(preprocessing_text(real_side, side) for side in sides), sep="\n", flush=True)
     with errors_reach_all(accelerator):
-        wanted = {*metrics} & {*PAIRED}
-        paired = [find_pairs(real_side, side, pairs if wanted else "no") for side in sides]
-        for side in (real_side, *sides):
-            if isinstance(side, StatisticsFile):
-                [known_set(side.path, extractor) for extractor in extractors]
-
+        paired = [find_pairs(real_side, side, pairs if {*metrics} & {*PAIRED} else "no") for side in sides]
+        files = [side.path for side in (real_side, *sides) if isinstance(side, StatisticsFile)]
+        _ = [known_set(path, extractor) for path in files for extractor in extractors]
     how = {"accelerator": accelerator, "batch_size": batch_size, "sample": sample, "seed": seed, "verbose": verbose}
     real_sets = measure(real_side, extractors, **how, cache=cache)
     train_sets = measure(train_side, extractors, **how, cache=cache) if train_side else [None] * len(extractors)
@@ -249,31 +245,26 @@ def compare(
         if matched is not None and (real_sets[0].warnings or fake_sets[0].warnings):
             obstacle = "unreadable files were skipped: no paired metrics"
         elif matched is not None and isinstance(real_side, FolderSource) and isinstance(side, FolderSource):
+            options: dict[str, Any] = {"accelerator": accelerator, "batch_size": batch_size}
             with image_bar(side, accelerator, verbose, "pairs of ") as shown:
-                found_pairs = measure_pairs(
-                    real_side, side, matched, accelerator=accelerator, batch_size=batch_size, advance=shown.advance
-                )
+                found_pairs = measure_pairs(real_side, side, matched, **options, advance=shown.advance)
         found: list[Comparison] = []
         for extractor, real_set, fake_set, train_set in zip(extractors, real_sets, fake_sets, train_sets, strict=True):
             with Progress("interval", total=bootstrap or 0, enabled=verbose and bool(bootstrap)) as shown:
-                options: dict[str, Any] = {"train": train_set, "metrics": metrics, "bootstrap": bootstrap, "seed": seed}
+                options = {"train": train_set, "metrics": metrics, "bootstrap": bootstrap, "seed": seed}
                 work = partial(compare_sets, real_set, fake_set, extractor, **options, progress=shown.advance)
                 compared = on_main(accelerator, work)
             compared.warnings += input_warnings(real_side, side, extractor) + ([obstacle] if obstacle else [])
             shown_pairs = None if found else found_pairs  # metrics of pairs are with the first features alone
             of_pairs: dict[str, Any] = {**shown_pairs.means, "n_pairs": len(shown_pairs.pairs)} if shown_pairs else {}
-            about: dict[str, Any] = {
-                "resize": next((s.preprocessing.size for s in (real_side, side) if isinstance(s, FolderSource)), None),
-                "preprocessing": preprocessing_text(real_side, side),
-                "note": extractor.note,
-                "real": real_side.name,
-                "fake": name or side.name,
-                "real_from": real_side.origin,
-                "fake_from": side.origin,
-                "seconds": round(time.monotonic() - began, 1),
-                "evidence": Evidence(real_set, fake_set, real_side, side, shown_pairs, train_set, train_side),
-            }
-            found.append(replace(compared, **about, **of_pairs))
+            folders = [one for one in (real_side, side) if isinstance(one, FolderSource)]
+            compared.resize = folders[0].preprocessing.size if folders else None
+            compared.preprocessing, compared.note = preprocessing_text(real_side, side), extractor.note
+            compared.real, compared.real_from = real_side.name, real_side.origin
+            compared.fake, compared.fake_from = name or side.name, side.origin
+            compared.evidence = Evidence(real_set, fake_set, real_side, side, shown_pairs, train_set, train_side)
+            compared.seconds = round(time.monotonic() - began, 1)
+            found.append(replace(compared, **of_pairs))
         results[name] = replace(found[0], others={one.features: one for one in found[1:]})
     first = next(iter(results.values()))
     return first if len(results) == 1 else replace(first, fakes=results)
@@ -293,14 +284,7 @@ def measure(
     """The features of a set of images by each extractor, in one pass: every image is decoded once.
 
     All processes share the work, and the result is the same on each. Memory is that of dims^2 + sample * dims numbers for
-    each extractor, whatever the number of images.
-
-    Args:
-        side: see ``mixgan.evaluate.sources``; of a statistics file nothing is computed.
-        extractors: are moved to the accelerator's device.
-        sample: number of features to keep, a random sample that depends on ``seed``.
-        cache: where the features of a folder are taken from, if they are there, and stored.
-        verbose: show a progress bar.
+    each extractor, whatever the number of images. Arguments as ``compare``.
 
     Raises:
         ValueError: a file that cannot be used, or features that are NaN or infinite; on all processes, whichever met it.
@@ -326,8 +310,7 @@ def measure(
     ]
     if streams:
         with image_bar(side, accelerator, verbose) as shown, errors_reach_all(accelerator):
-            share = {"rank": accelerator.process_index, "world": accelerator.num_processes}
-            for batch in side.batches(batch_size, **share):
+            for batch in side.batches(batch_size, rank=accelerator.process_index, world=accelerator.num_processes):
                 images = batch.images.to(accelerator.device)
                 for extractor, statistics, kept in streams:
                     features = extractor.finite(images, side.name)
@@ -357,8 +340,8 @@ def image_bar(source: Source, accelerator: "Accelerator", verbose: bool, what: s
     """A progress bar over the images of this process."""
     from mixgan.engine.progress import Progress
 
-    world = accelerator.num_processes
-    own = None if source.count is None else len(range(accelerator.process_index, source.count, world))
+    rank, world, count = accelerator.process_index, accelerator.num_processes, source.count
+    own = None if count is None else len(range(rank, count, world))
     return Progress(f"{what}{source.name}", total=own, unit="images", enabled=verbose)
 
 
@@ -415,17 +398,9 @@ def compare_sets(
             f"{smallest} images for {extractor.dims} features: the Frechet distance is much too large from so few; compare "
             "it only with distances of equally many images"
         )
-    return Comparison(
-        **values,
-        n_real=real.n,
-        n_fake=fake.n,
-        kept_real=counts["real"],
-        kept_fake=counts["fake"],
-        features=extractor.name,
-        distance=extractor.distance,
-        weights_sha256=extractor.weights_sha256,
-        warnings=warnings,
-    )
+    values |= {"n_real": real.n, "n_fake": fake.n, "kept_real": counts["real"], "kept_fake": counts["fake"]}
+    values |= {"features": extractor.name, "distance": extractor.distance, "weights_sha256": extractor.weights_sha256}
+    return Comparison(**values, warnings=warnings)
 
 
 def memorization_values(train: FeatureSet, real: FeatureSet, fake: FeatureSet, warnings: list[str]) -> dict[str, Any]:
@@ -477,3 +452,47 @@ def input_warnings(real: Side, fake: Side, extractor: FeatureExtractor) -> list[
                 f"sharpness alone makes a distance; --resize {width} brings both to one size"
             )
     return warnings
+
+
+class FrechetDistance:
+    """Frechet distance of images that come in batches, for use inside a training loop.
+
+    Memory is that of the features' covariances, whatever the number of images. In several processes each adds its own
+    images, and ``compute`` is of all of them. ``reset(real=False)`` keeps the real images for the next epoch.
+
+    Equal to torchmetrics' ``FrechetInceptionDistance`` on the same features, from symmetric eigenvalues in float64. It resizes as
+    pytorch-fid does, takes its range from the dtype, and resets one side alone. Its ``name`` is "FID" only for Inception's 2048
+    features by the published weights. Arguments as ``compare``, of one set of features.
+    """
+
+    def __init__(
+        self,
+        features: Features = "auto",
+        *,
+        feature_weights: Path | None = None,
+        accelerator: "Accelerator | None" = None,
+    ) -> None:
+        from mixgan.engine.accelerator import main_first
+
+        self.accelerator = accelerator or default_accelerator()
+        (extractor,) = main_first(self.accelerator, lambda: find_extractors([features], feature_weights))
+        self.extractor = extractor.to(self.accelerator.device)
+        self.name = self.extractor.distance
+        self.reset()
+
+    def update(self, images: Tensor, *, real: bool) -> None:
+        """Add this process's images (B,3,H,W), uint8 0..255 or float 0..1; ValueError for others, or features not finite."""
+        images = images.detach().to(self.accelerator.device)
+        features = self.extractor.finite(images, "real images" if real else "generated images")
+        (self.real if real else self.fake).update(features)
+
+    def compute(self) -> float:
+        """The distance of all images so far, of all processes, which must all call this; ValueError for fewer than 2."""
+        return frechet_distance(self.real.reduce(self.accelerator), self.fake.reduce(self.accelerator))
+
+    def reset(self, *, real: bool | None = None) -> None:
+        """Remove all images, or with ``real`` only the real (True) or the generated ones (False)."""
+        if real is not False:
+            self.real = FeatureStatistics(self.extractor.dims)
+        if real is not True:
+            self.fake = FeatureStatistics(self.extractor.dims)

@@ -7,10 +7,10 @@ square root.
 """
 
 import math
+from collections import namedtuple
 from collections.abc import Callable
 from itertools import pairwise
 from statistics import NormalDist
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +18,8 @@ from torch import Tensor
 from mixgan.evaluate.feature_set import FeatureStatistics
 from mixgan.evaluate.features import checked_features
 
+KernelDistance = namedtuple("KernelDistance", "mean std subset_size")
+InceptionScore = namedtuple("InceptionScore", "mean std")
 # Share of tr S1 + tr S2 below which their difference from the cross term is rounding of float64 and becomes 0.
 _ROUNDING = 1e-10
 
@@ -229,14 +231,6 @@ def _cross_trace(rows1: Tensor, rows2: Tensor) -> Tensor:
 # Kernel distances.
 
 
-class KernelDistance(NamedTuple):
-    """Mean and (population) standard deviation over the subsets; the unbiased mean may fall a little below 0."""
-
-    mean: float
-    std: float
-    subset_size: int
-
-
 def kernel_distance(
     x1: Tensor, x2: Tensor, *, subsets: int = 100, subset_size: int | None = None, seed: int = 0
 ) -> KernelDistance:
@@ -247,6 +241,9 @@ def kernel_distance(
         subsets: number of pairs of subsets, drawn without replacement inside a subset.
         subset_size: samples in a subset; min(1000, n // 2) by default, n the smaller of N1 and N2.
         seed: the draws are a function of it.
+
+    Returns:
+        Mean and (population) standard deviation over the subsets; the unbiased mean may fall a little below 0.
 
     Raises:
         ValueError: a subset would have fewer than 2 samples or more than a set has; different D, NaN or infinite values.
@@ -319,13 +316,6 @@ def _mean_rbf(x: Tensor, y: Tensor) -> float:
 # The Inception Score.
 
 
-class InceptionScore(NamedTuple):
-    """Mean and (population) standard deviation over the splits; a score is in 1..K."""
-
-    mean: float
-    std: float
-
-
 def inception_score(logits: Tensor, *, splits: int = 10, seed: int = 0) -> InceptionScore:
     """Inception Score (Salimans et al. 2016): exp of the mean KL(p(y|x) || p(y)) of every split, in float64.
 
@@ -338,6 +328,9 @@ def inception_score(logits: Tensor, *, splits: int = 10, seed: int = 0) -> Incep
         logits: (N,K) of a classifier, before softmax. Compare only scores of the same network.
         splits: number of parts that are scored separately.
         seed: the shuffle is a function of it.
+
+    Returns:
+        Mean and (population) standard deviation over the splits; a score is in 1..K.
 
     Raises:
         ValueError: for fewer images than splits, NaN or infinite values.

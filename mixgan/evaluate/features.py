@@ -238,11 +238,8 @@ def find_extractors(
 class WeightFile:
     """A published file of weights: where it is looked for, where it comes from, and how it is recognised.
 
-    Attributes:
-        network: its name in messages.
-        names: of the file in torch's hub cache; a download gets the first.
-        url: its address.
-        sha256: of its content; first digits are enough.
+    ``network`` is a name for messages, ``names`` are those of the file in torch's hub cache (a download gets the first), and of
+    ``sha256`` the first digits are enough.
     """
 
     network: str

@@ -5,8 +5,8 @@ subtracting pair by pair; in float32 its rounding would hide copies. The roundin
 |x|^2 + |y|^2, and ten times that counts as equal: copies are at distance 0, and <= and < are exact.
 """
 
+from collections import namedtuple
 from statistics import NormalDist
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,24 +20,9 @@ _DISTANCE_ROUNDING = 1e-13
 _DISTANCES_AT_ONCE = 1 << 23
 
 
-class PrecisionRecall(NamedTuple):
-    """Shares, 0..1: of fake samples on the real manifold, and of real samples on the fake one."""
-
-    precision: float
-    recall: float
-
-
-class DensityCoverage(NamedTuple):
-    """Density: mean number of real balls around a fake sample, over k; 0 and up, near 1 for equal distributions.
-
-    Coverage: share, 0..1, of real samples with a fake one in their ball. The clipped ones are shares of what is ideal, 0..1;
-    None for fewer than k fake samples.
-    """
-
-    density: float
-    coverage: float
-    clipped_density: float | None
-    clipped_coverage: float | None
+PrecisionRecall = namedtuple("PrecisionRecall", "precision recall")
+DensityCoverage = namedtuple("DensityCoverage", "density coverage clipped_density clipped_coverage")
+Memorization = namedtuple("Memorization", "authpct nearer_to_train ct ct_p")
 
 
 def precision_recall(real: Tensor, fake: Tensor, *, k: int = 3) -> PrecisionRecall:
@@ -49,6 +34,9 @@ def precision_recall(real: Tensor, fake: Tensor, *, k: int = 3) -> PrecisionReca
 
     Args:
         real, fake: features (N,D) and (M,D). Compare only results of equal N and M: both grow with them.
+
+    Returns:
+        Shares, 0..1: of fake samples on the real manifold, and of real samples on the fake one.
 
     Raises:
         ValueError: a set has fewer than k + 1 samples; different D, NaN or infinite values.
@@ -79,6 +67,11 @@ def density_coverage(real: Tensor, fake: Tensor, *, k: int = 5) -> DensityCovera
 
     Args:
         real, fake: features (N,D) and (M,D).
+
+    Returns:
+        Density: mean number of real balls around a fake sample, over k; 0 and up, near 1 for equal distributions. Coverage:
+        share, 0..1, of real samples with a fake one in their ball. The clipped ones, 0..1: shares of what is ideal; None for
+        fewer than k fake samples.
 
     Raises:
         ValueError: fewer than k + 1 real samples or no fake one; different D, NaN or infinite values.
@@ -129,23 +122,6 @@ def _expected_shares(n: int, m: int, k: int) -> Tensor:
 # Memorisation.
 
 
-class Memorization(NamedTuple):
-    """Whether generated samples are copies of training samples.
-
-    Attributes:
-        authpct: AuthPct, 0..100: percentage of generated samples that are authentic.
-        nearer_to_train: share, 0..1, of pairs of a generated and a held-out sample in which the generated one is nearer to
-            the training set; 0.5 without copying.
-        ct: C_T with one cell, a standard normal value without copying; far below 0: copies, far above 0: underfitting.
-        ct_p: probability of such a value or a lower one without copying.
-    """
-
-    authpct: float
-    nearer_to_train: float
-    ct: float
-    ct_p: float
-
-
 def memorization(train: Tensor, real: Tensor, fake: Tensor) -> Memorization:
     """Do generated samples lie nearer to the training samples than held-out ones do?
 
@@ -157,6 +133,12 @@ def memorization(train: Tensor, real: Tensor, fake: Tensor) -> Memorization:
         train: features (T,D) of the images that the generator was trained on, at least 2.
         real: (N,D) of images of the same kind that it has not seen.
         fake: (M,D).
+
+    Returns:
+        authpct: percentage of generated samples that are authentic, 0..100. nearer_to_train: share, 0..1, of pairs of a
+        generated and a held-out sample in which the generated one is nearer to the training set; 0.5 without copying. ct: C_T,
+        a standard normal value without copying; far below 0: copies, far above 0: underfitting. ct_p: probability of such a
+        value or a lower one without copying.
 
     Raises:
         ValueError: a set with too few samples; different D, NaN or infinite values.

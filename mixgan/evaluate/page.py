@@ -68,7 +68,7 @@ def write_page(path: Path, result: Comparison) -> None:
         grid = image_grid([*rows.values()], row_labels=[*rows])
         page.figure("Samples", grid, "Evenly spread over each set, not chosen; all shown as squares.")
     if real and fake and found.pairs:
-        worst = found.pairs.worst_first()
+        worst = found.pairs.rmse.argsort(descending=True, stable=True)
         pairs, rmse = found.pairs.pairs[worst].tolist(), found.pairs.rmse[worst].tolist()
         grid = image_grid(
             [_pictures(source, [pair[side] for pair in pairs[:SHOWN]]) for side, source in enumerate((real, fake))],

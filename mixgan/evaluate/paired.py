@@ -2,9 +2,8 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import reduce
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -93,23 +92,12 @@ class PairedMeans:
         return dict(zip(METRICS, (self._sums / self.n).tolist(), strict=True))
 
 
-@dataclass(frozen=True)
-class PairDistances:
-    """Means over all pairs, and the distance of each pair.
-
-    Attributes:
-        means: by the names of ``METRICS``.
-        pairs: (P,2) int64, positions in the real and in the generated folder.
-        rmse: (P,) float32, 0..255.
-    """
+class PairDistances(NamedTuple):
+    """Means over all pairs by the names of ``METRICS``, and the distance of each pair."""
 
     means: dict[str, float]
-    pairs: Tensor
-    rmse: Tensor
-
-    def worst_first(self) -> Tensor:
-        """(P,) int64, the pairs in the order of falling distance."""
-        return self.rmse.argsort(descending=True, stable=True)
+    pairs: Tensor  # (P,2) int64, positions in the real and in the generated folder
+    rmse: Tensor  # (P,) float32, 0..255
 
 
 def measure_pairs(
@@ -121,11 +109,7 @@ def measure_pairs(
     batch_size: int = 50,
     advance: Callable[[int], object] | None = None,
 ) -> PairDistances:
-    """Paired metrics of all pairs (P,2); all processes share the work, and the result is the same on each.
-
-    Raises:
-        ValueError: a file that cannot be used, or images of one pair that differ in size.
-    """
+    """Paired metrics of all pairs (P,2); all processes share the work, and the result is the same on each."""
     from mixgan.engine.accelerator import errors_reach_all
 
     means = PairedMeans()
@@ -210,10 +194,8 @@ def match_pairs(real: FolderSource, fake: FolderSource) -> tuple[Tensor | None, 
 
 def why_not_comparable(real: FolderSource, fake: FolderSource) -> str | None:
     """A sentence if the images of pairs cannot be compared pixel by pixel; None if they can."""
-    sizes: set[tuple[int, int]] = set()
-    for source in (real, fake):
-        size = source.preprocessing.size
-        sizes |= {(size, size)} if size else set(source.sizes())
+    both = [(source, source.preprocessing.size) for source in (real, fake)]
+    sizes = {found for source, size in both for found in ([(size, size)] if size else source.sizes())}
     if len(sizes) > 1:
         texts = " and ".join(f"{width} x {height}" for width, height in sorted(sizes)[:2])
         return f"file names match, but sizes differ ({texts}): no paired metrics; --resize N makes them equal"
