@@ -6,11 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
 from mixgan.data.tiles import make_tiles
 from mixgan.engine.config import read_options
 from mixgan.evaluate.command import FidOptions
+from mixgan.evaluate.features import FeatureExtractor
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT))  # bench is in no installed package
@@ -34,6 +37,15 @@ def test_rows_name_the_peers_that_are_missing_and_judge_against_the_fastest(monk
     assert rows[1][7:] == ("3 x faster", "≥ 5 x faster")
     assert rows[3][:5] == ("torch-fidelity 1.2", "1.001", "1.0e-03", "2", "2")
     assert rows[4][0] == "clean-fid: not installed"
+
+
+def test_arithmetic_is_counted():
+    """By hand: 16 x 16 positions, 5 channels, 3 x 3 x 3 products and sums each."""
+    network = nn.Sequential(nn.Conv2d(3, 5, 3, stride=16, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    threads = torch.get_num_threads()
+    (line,) = fid.bound_lines(FeatureExtractor("mine", network, dims=5), count=4, side=64)
+    assert f"mine, CPU time of one thread: {2 * 16 * 16 * 5 * 27 / 1e9:.3g} GFLOP of convolutions an image" in line
+    assert torch.get_num_threads() == threads
 
 
 def test_folders_hold_different_tiles(tmp_path, monkeypatch):
@@ -75,7 +87,7 @@ def test_the_distance_alone_and_a_peer_that_fails(tmp_path, capsys, monkeypatch)
     fid.main(["--parts", "distance", "--dims", "16", "--threads", "1", "--markdown", str(path)])
     assert path.read_text() in capsys.readouterr().out
     assert "The distance of 8 and 8 features, 16 dims" in path.read_text()
-    with pytest.raises(ValueError, match="--parts must be peers, distance or both, got speed"):
+    with pytest.raises(ValueError, match="--parts must be among peers, distance and bound, got speed"):
         fid.main(["--parts", "speed"])
     monkeypatch.setattr(fid, "SIZE", 32)
     monkeypatch.setattr(fid, "write_random_weights", lambda path: None)
