@@ -232,7 +232,7 @@ def test_python_snippet(snippet):
         expected = F.cross_entropy(output.logits, torch.tensor([0, 1, 0, 1])) + 0.5 * output.logits.square().mean()
         assert output.loss.item() == pytest.approx(expected.item())
     elif "MEAN_DIFFERENCE" in names:
-        assert names["MEAN_DIFFERENCE"].compute(torch.zeros(3, 4), torch.ones(5, 4), None, 0) == (2.0,)
+        assert names["mean_difference"](torch.zeros(3, 4), torch.ones(5, 4), None, 0) == (2.0,)
     elif "from kornia" in snippet:
         assert "assert" in snippet  # docs/ops.md: each has its own
     elif "mixed_images" in names or "mixed_by_content" in names or "result" in names:
@@ -264,6 +264,13 @@ def check_beyond_classification(names):
         torch.testing.assert_close(names["mixed_by_content"].targets.sum(1), torch.ones(8))
     if "mixed_labels" in names:
         assert names["mixed_labels"].shape == (8, 14)
+
+
+def test_files_that_the_pages_name_are_there():
+    files = [path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py") if "/." not in path.as_posix()]
+    names = {(page.name, name) for page in PAGES for name in re.findall(r"(?<![\w/*.])[\w/]+\.py\b", page.read_text())}
+    missing = [(page, name) for page, name in names if not any(f"/{path}".endswith(f"/{name}") for path in files)]
+    assert sorted(missing) == []
 
 
 def test_every_picture_is_on_a_page():
