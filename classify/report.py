@@ -40,7 +40,14 @@ def print_lists(*, methods: bool = False, presets: bool = False, networks: bool 
                 table.add_row(name, kind, (method.__doc__ or "").strip().splitlines()[0], getattr(method, "source", ""))
         console.print(table)
     if presets:
-        console.print(presets_table())
+        overview = Table("preset", "paper", "data sets: networks", "methods", "epochs")
+        for name, preset in TABLES.items():
+            groups = groupby(preset.networks, key=lambda dataset: preset.networks[dataset])
+            sets = "\n".join(f"{', '.join(datasets)}: {', '.join(networks)}" for networks, datasets in groups)
+            lengths = sorted({preset.values(dataset, method)["epochs"] for dataset, _, method in preset.rows()})
+            row = name, preset.source, sets, ", ".join(preset.methods), ", ".join(map(str, lengths))
+            overview.add_row(*row, end_section=True)
+        console.print(overview)
         for name, preset in TABLES.items():  # what the papers leave open
             console.print(f"{name}: {preset.note}", highlight=False)
     if networks:
@@ -48,18 +55,6 @@ def print_lists(*, methods: bool = False, presets: bool = False, networks: bool 
         print(
             "timm:NAME, as in timm:convnext_atto, for any model of timm (pip install timm); timm.list_models() lists them"
         )
-
-
-def presets_table() -> Table:
-    """Every preset table: paper, data sets with networks, methods, epochs."""
-    overview = Table("preset", "paper", "data sets: networks", "methods", "epochs")
-    for name, table in TABLES.items():
-        groups = groupby(table.networks, key=lambda dataset: table.networks[dataset])
-        sets = "\n".join(f"{', '.join(datasets)}: {', '.join(networks)}" for networks, datasets in groups)
-        lengths = sorted({table.values(dataset, method)["epochs"] for dataset, _, method in table.rows()})
-        row = name, table.source, sets, ", ".join(table.methods), ", ".join(map(str, lengths))
-        overview.add_row(*row, end_section=True)
-    return overview
 
 
 def picture_mixing(run: "Run", method: Method, training: ImageSet | FolderSet) -> None:

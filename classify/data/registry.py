@@ -186,19 +186,17 @@ def load_tiny_imagenet(root: Path, split: Split, *, size: int, download: bool, o
     """
     folder = locate("tiny-imagenet", TINY_IMAGENET, root, fetch=download)
     classes = tuple(sorted(read_lines("tiny-imagenet", folder / "wnids.txt")))
-    wanted = _training_files(folder, classes) if split == "train" else _validation_files(folder, classes)
-    paths, numbers = zip(*wanted, strict=True)
+    if split == "test":
+        paths, numbers = zip(*_validation_files(folder, classes), strict=True)
+    else:
+        try:
+            files = [list_images(folder / "train" / name / "images") for name in classes]
+        except ValueError as error:
+            raise ValueError(f"tiny-imagenet is incomplete: {error}; unpack it again") from error
+        paths, numbers = zip(*((path, label) for label, found in enumerate(files) for path in found), strict=True)
     what, half = f"tiny-imagenet {split}", (0.5,) * 3
     images, labels = read_labelled(paths, numbers, size=size, on_bad_image=on_bad_image, what=what)
     return ImageSet("tiny-imagenet", images, labels, classes, mean=half, std=half)
-
-
-def _training_files(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]:
-    try:
-        files = [list_images(folder / "train" / name / "images") for name in classes]
-    except ValueError as error:
-        raise ValueError(f"tiny-imagenet is incomplete: {error}; unpack it again") from error
-    return [(path, label) for label, found in enumerate(files) for path in found]
 
 
 def _validation_files(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]:
