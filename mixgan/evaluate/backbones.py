@@ -75,15 +75,9 @@ def backbone_features(name: str, weights: Path | None = None, *, download: bool 
       (dgm-eval rounds to 8 bit), and the position embedding to 16 x 16 as DINOv2's own code does.
     - ``clip``: the normalised image embedding (768); the central square is resized by Pillow's bicubic in 8 bit, as CMMD does.
 
-    Args:
-        weights: the published file, or any file of a state of the same network, or a folder with the published file.
-        download: fetch the published file into torch's hub cache if it is missing.
-
-    Returns:
-        Its ``distance`` has the published name only with the published weights; else its ``warnings`` say so.
-
-    Raises:
-        ValueError: timm is not installed; weights that are missing, cannot be downloaded, or are of another network.
+    ``weights`` is the published file, a file of a state of the same network, or a folder with the published file; ``download``
+    fetches it into torch's hub cache if it is missing. With other weights ``distance`` is not the published name, and
+    ``warnings`` say so. ValueError where timm or the weights are missing, or they are of another network.
     """
     timm = _timm(name)
     backbone = BACKBONES[name]
@@ -119,13 +113,9 @@ def backbone_features(name: str, weights: Path | None = None, *, download: bool 
 def timm_features(model: str, weights: Path | None = None) -> FeatureExtractor:
     """``timm:MODEL``: the pooled features before the classifier of a timm model, on images resized to its size, not cropped.
 
-    Args:
-        model: its name, as ``timm.list_models()`` gives it, with a tag for one of several weights.
-        weights: a file of its state, or a folder with MODEL.safetensors or MODEL.pth; by default timm's own weights, from the
-            Hugging Face cache or downloaded into it.
-
-    Raises:
-        ValueError: timm is not installed or knows no such model; weights that are missing or of another model.
+    ``model`` is named as ``timm.list_models()`` does, with a tag for one of several weights; ``weights`` is a file of its state,
+    or a folder with MODEL.safetensors or MODEL.pth, by default timm's own from the Hugging Face cache or downloaded into it.
+    ValueError where timm is not installed or knows no such model, or weights are missing or of another model.
     """
     timm = _timm(f"timm:{model}")
     if not timm.is_model(model.split(".")[0]):

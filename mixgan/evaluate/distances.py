@@ -25,11 +25,8 @@ _ROUNDING = 1e-10
 
 
 def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
-    """Frechet distance of two sets known by their statistics; never negative, and 0 for a set against itself.
-
-    Raises:
-        ValueError: a set has fewer than 2 samples, or their dimensions differ.
-    """
+    """Frechet distance of two sets known by their statistics; never negative, and 0 for a set against itself. ValueError where
+    a set has fewer than 2 samples, or dimensions differ."""
     check_same_dims(a.dims, b.dims)
     factor, small, large = _narrow_factor(a, b)
     covariance = large.covariance
@@ -43,14 +40,8 @@ def frechet_distance_from_features(x1: Tensor, x2: Tensor) -> float:
     """Frechet distance of two sets of features.
 
     Where a set has no more samples than dimensions its covariance is never formed: centred features / sqrt(n - 1) are its
-    factor, and tr (S1 S2)^1/2 = nuclear norm of X1c X2c^T / sqrt((n1-1)(n2-1)), exact and fast. Else as
-    ``frechet_distance``.
-
-    Args:
-        x1, x2: (N1,D) and (N2,D), any float dtype.
-
-    Raises:
-        ValueError: for fewer than 2 samples, different D, NaN or infinite values.
+    factor, and tr (S1 S2)^1/2 = nuclear norm of X1c X2c^T / sqrt((n1-1)(n2-1)), exact and fast. Else as ``frechet_distance``.
+    Features are (N1,D) and (N2,D), of any float dtype; ValueError for fewer than 2, different D, NaN or infinite values.
     """
     x1, x2 = checked_features(x1), checked_features(x2)
     check_same_dims(x1.shape[1], x2.shape[1])
@@ -101,11 +92,8 @@ def frechet_interval(
         progress: called with 1 after each replicate.
 
     Returns:
-        low (at least 0) and high.
-
-    Raises:
-        ValueError: for fewer than 2 samples, sizes below N and M, one replicate, a level outside (0, 1), different D, NaN or
-            infinite values.
+        low (at least 0) and high. ValueError for fewer than 2 samples, sizes below N and M, one replicate, a level outside
+        (0, 1), different D, NaN or infinite values.
     """
     real, fake = checked_features(real), checked_features(fake)
     check_same_dims(real.shape[1], fake.shape[1])
@@ -144,13 +132,7 @@ def frechet_influences(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
 
     With the SVD of centred, scaled features F1 F2^T = U s V^T, the cross term is sum s, and the derivative of a nuclear norm
     gives its derivatives: for a real sample N |row of F1|^2 + 2 (m1 - m2).(x - m1) - N (U s U^T)_ii, and likewise with V for
-    a fake one. Singular values below 1e-6 of the largest are left out.
-
-    Args:
-        real, fake: features (N,D) and (M,D), float64.
-
-    Returns:
-        (N,) and (M,).
+    a fake one. Singular values below 1e-6 of the largest are left out. Features (N,D) and (M,D) float64 -> (N,) and (M,).
     """
     small, large = (real, fake) if len(real) <= len(fake) else (fake, real)
     means = small.mean(dim=0), large.mean(dim=0)
@@ -238,12 +220,11 @@ def kernel_distance(
 
     Args:
         x1, x2: features (N1,D) and (N2,D).
-        subsets: number of pairs of subsets, drawn without replacement inside a subset.
+        subsets: number of pairs of subsets, drawn by ``seed`` without replacement inside a subset.
         subset_size: samples in a subset; min(1000, n // 2) by default, n the smaller of N1 and N2.
-        seed: the draws are a function of it.
 
     Returns:
-        Mean and (population) standard deviation over the subsets; the unbiased mean may fall a little below 0.
+        Mean, (population) standard deviation over the subsets, and their size; the unbiased mean may fall a little below 0.
 
     Raises:
         ValueError: a subset would have fewer than 2 samples or more than a set has; different D, NaN or infinite values.
@@ -287,13 +268,7 @@ def cmmd(x1: Tensor, x2: Tensor) -> float:
     """CMMD (Jayasumana et al. 2024): 1000 times the squared maximum mean discrepancy under exp(-|x - y|^2 / (2 * 10^2)).
 
     As published it is of normalised CLIP embeddings, and biased: a sample is compared with itself too, so it is 0 for equal
-    sets and above 0 for equal distributions.
-
-    Args:
-        x1, x2: features (N,D) and (M,D), at least one each.
-
-    Raises:
-        ValueError: an empty set, different D, NaN or infinite values.
+    sets and above 0 for equal distributions. Features are (N,D) and (M,D); ValueError for an empty set, different D, NaN.
     """
     x1, x2 = checked_features(x1), checked_features(x2)
     check_same_dims(x1.shape[1], x2.shape[1])
@@ -327,13 +302,10 @@ def inception_score(logits: Tensor, *, splits: int = 10, seed: int = 0) -> Incep
     Args:
         logits: (N,K) of a classifier, before softmax. Compare only scores of the same network.
         splits: number of parts that are scored separately.
-        seed: the shuffle is a function of it.
 
     Returns:
-        Mean and (population) standard deviation over the splits; a score is in 1..K.
-
-    Raises:
-        ValueError: for fewer images than splits, NaN or infinite values.
+        Mean and (population) standard deviation over the splits; a score is in 1..K. ValueError for fewer images than splits,
+        NaN or infinite values.
     """
     from mixgan.engine.accelerator import seeded_generator
 

@@ -33,13 +33,8 @@ _FOREIGN_ROUNDING = 1e-6
 class FeatureStatistics:
     """Number, mean and covariance of a stream of features in float64; memory is dims^2, whatever the number.
 
-    Batches are merged pairwise (Chan, Golub, LeVeque 1983), so that a large common offset costs no digits.
-
-    Args:
-        dims: length of a feature vector.
-
-    Attributes:
-        n: number of samples so far; None for moments from a file that does not contain it.
+    Batches are merged pairwise (Chan, Golub, LeVeque 1983), so that a large common offset costs no digits. ``n`` is None for
+    moments from a file that does not contain it.
     """
 
     def __init__(self, dims: int) -> None:
@@ -53,12 +48,7 @@ class FeatureStatistics:
 
     @classmethod
     def from_moments(cls, mean: Tensor, covariance: Tensor, n: int | None = None) -> "FeatureStatistics":
-        """Statistics with these moments, from a file say; nothing more can be added to them.
-
-        Args:
-            mean: (D,).
-            covariance: (D,D), unbiased.
-            n: number of samples, None if unknown.
+        """Statistics with a mean (D,) and an unbiased covariance (D,D), from a file say; nothing more can be added to them.
 
         Raises:
             ValueError: for fewer than 2 samples, other shapes, values that are not finite, or a matrix that is not a
@@ -170,17 +160,12 @@ class FeatureSet:
 
 
 class KeptFeatures:
-    """A random sample of at most ``limit`` features of a stream, chosen by their positions in the stream alone.
+    """A random sample of at most ``limit`` features (N,dims) of a stream, chosen by their positions in the stream alone.
 
     Every position has a pseudo-random key, a function of (seed, position), and the ``limit`` positions with the smallest
     keys are kept: whatever the batch size, order, device or number of processes. A position that comes again (the padding
     of a last batch) counts once; its first features stay. Two streams with the same seed and positions keep the same
     positions, so pairs stay pairs.
-
-    Args:
-        dims: length of a feature vector.
-        limit: number of features to keep at most.
-        seed: the choice is a function of it.
     """
 
     def __init__(self, dims: int, *, limit: int = 5000, seed: int = 0) -> None:
@@ -221,10 +206,7 @@ class KeptFeatures:
         self._features[places] = x[order[new]].float()
 
     def reduce(self, accelerator: "Accelerator") -> "KeptFeatures":
-        """The sample that one process would keep of all processes' streams; call it on all of them. Leaves this one as it is.
-
-        ``limit`` features of each process are gathered on every device.
-        """
+        """The sample that one process would keep of all processes' streams; call it on all of them. Leaves this one as it is."""
         if accelerator.num_processes == 1:
             return self
         together = KeptFeatures(self.dims, limit=self.limit, seed=self.seed)
@@ -274,27 +256,16 @@ class MadeWith:
 
 
 def write_statistics(path: Path, statistics: FeatureStatistics, made_with: MadeWith = MadeWith()) -> None:
-    """Write a file that pytorch-fid takes in place of a folder, atomically.
-
-    Raises:
-        ValueError: a name that does not end in .npz, a folder that is missing or not writable, or statistics of fewer than
-            2 samples.
-    """
+    """Write a file that pytorch-fid takes in place of a folder, atomically; ValueError for a name that does not end in .npz, a
+    folder that is missing or not writable, or statistics of fewer than 2 samples."""
     if path.suffix != ".npz":
         raise ValueError(f"statistics are written to a file that ends in .npz, got {str(path)!r}")
     _write(path, statistics, {name: value for name, value in asdict(made_with).items() if value is not None})
 
 
 def read_statistics(path: Path, *, dims: int | None = None) -> FeatureStatistics:
-    """Read a file of ours or of pytorch-fid; ``n`` is None for the latter.
-
-    Args:
-        path: the .npz file.
-        dims: length of the features it will be compared with, if it is to be checked.
-
-    Raises:
-        ValueError: the file is missing, damaged, of another kind, of other dimensions, or has no mean and covariance.
-    """
+    """Read a file of ours or of pytorch-fid; ``n`` is None for the latter. ValueError for a file that is missing, damaged, of
+    another kind, of other dimensions than ``dims``, or without mean and covariance."""
     entries = read_npz(path, ("mu", "sigma", "n"))
     if missing := [name for name in ("mu", "sigma") if name not in entries]:
         raise ValueError(
@@ -375,13 +346,8 @@ FORMAT = 3
 
 
 def reference_key(fingerprint: str, extractor: FeatureExtractor, *, sample: int, seed: int) -> str:
-    """Name of a reference set in the cache: sha256 of everything that its features depend on.
-
-    Args:
-        fingerprint: of the source: ``FolderSource.fingerprint()`` covers files and preprocessing.
-        extractor: its name, dimensions and weights count.
-        sample, seed: of the kept features.
-    """
+    """Name of a reference set in the cache: sha256 of everything that its features depend on (the fingerprint covers files and
+    preprocessing)."""
     parts = (FORMAT, fingerprint, extractor.name, extractor.dims, extractor.weights_sha256, sample, seed)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -389,8 +355,7 @@ def reference_key(fingerprint: str, extractor: FeatureExtractor, *, sample: int,
 class ReferenceCache:
     """A folder of reference sets, one .npz file each; deleting it costs nothing but time.
 
-    Args:
-        folder: ``$XDG_CACHE_HOME/mixgan/statistics`` by default, or the same in ``~/.cache``; created when needed.
+    By default ``$XDG_CACHE_HOME/mixgan/statistics``, or the same in ``~/.cache``; created when needed.
     """
 
     def __init__(self, folder: Path | None = None) -> None:

@@ -41,10 +41,7 @@ class FeatureExtractor(nn.Module):
         classifier: the layer from features to the classes of an Inception Score; by default the linear ``classifier`` of a
             network with an ``embedding``. Copied like the network.
         distance: published name of a Frechet distance of these features; "FD (NAME)" where there is none.
-        warnings: sentences that a report of these features must repeat.
-
-    Attributes:
-        note: a sentence on why these features were chosen; empty by default.
+        warnings: sentences that a report of these features must repeat. ``note`` says why they were chosen.
 
     Raises:
         ValueError: ``dims`` is neither given nor readable from the classifier.
@@ -78,9 +75,8 @@ class FeatureExtractor(nn.Module):
         self.classifier = None if classifier is None else _frozen(classifier)
         self.distance = distance or f"FD ({name})"
         self.warnings = warnings
-        self.note = ""
+        self.note, self._given_sha256 = "", weights_sha256
         self.normalise = Normalization(mean, std)
-        self._given_sha256 = weights_sha256
 
     @cached_property
     def weights_sha256(self) -> str:
@@ -99,11 +95,8 @@ class FeatureExtractor(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """The features, on the images' device, computed without autocast or TF32 whatever the caller has switched on.
-
-        Raises:
-            ValueError: images of another shape or range (-1..1, say), or a network whose result is not (B,dims).
-        """
+        """The features, on the images' device, computed without autocast or TF32 whatever the caller has switched on; ValueError
+        for images of another shape or range (-1..1, say), or a network whose result is not (B,dims)."""
         embed: Callable[[Tensor], Tensor] = getattr(self.network, "embedding", self.network)
         with plain_float32(images.device):
             features = embed(self.normalise(unit_images(images)))
@@ -207,13 +200,9 @@ def find_extractors(
 ) -> list[FeatureExtractor]:
     """Several features.
 
-    Args:
-        features: a name, several separated by commas, a module, or a list of them.
-        weights: one file for one network, for several the folder of their published files.
-        how: further arguments of ``choose_features``.
-
-    Raises:
-        ValueError: as ``choose_features``; two features of one name; one file of weights for two networks.
+    ``features`` is a name, several separated by commas, a module, or a list of them; ``weights`` one file for one network, for
+    several the folder of their published files; ``how`` are further arguments of ``choose_features``. ValueError also for two
+    features of one name, or one file of weights for two networks.
     """
     given = [features] if isinstance(features, str | nn.Module) else [*features]
     wanted = [part for one in given for part in (map(str.strip, one.split(",")) if isinstance(one, str) else [one])]
@@ -344,14 +333,8 @@ def bundled_features(path: Path = BUNDLED_WEIGHTS) -> FeatureExtractor:
 
 
 def load_bundled(path: Path = BUNDLED_WEIGHTS) -> BundledNetwork:
-    """The bundled network with trained weights, in eval mode on the CPU.
-
-    Args:
-        path: a .safetensors file of a ``BundledNetwork()``; the shipped one by default.
-
-    Raises:
-        ValueError: the file is missing, is not a safetensors file, or contains another network.
-    """
+    """The bundled network with trained weights, in eval mode on the CPU; ValueError for a file that is missing, is not a
+    safetensors file, or contains another network."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

@@ -74,10 +74,7 @@ def inception_features(
 
 
 class InceptionEmbedding(nn.Module):
-    """Images (B,3,H,W) in 0..1 of any size -> features (B,dims), as pytorch-fid's InceptionV3 and fid_score.py do it.
-
-    With ``clean`` they are resized and scaled as clean-fid does it.
-    """
+    """Images (B,3,H,W) in 0..1 of any size -> features (B,dims), as pytorch-fid or, with ``clean``, clean-fid does it."""
 
     def __init__(self, layers: nn.Sequential, *, fast: bool, clean: bool = False) -> None:
         super().__init__()
@@ -149,14 +146,7 @@ def inception_layers(state: Mapping[str, Tensor]) -> nn.Sequential:
         end = f"{name}_{count + 1}"
         return nn.Sequential(convs(name, count), Branches([convs(f"{end}a"), convs(f"{end}b")]))
 
-    fives = [
-        branches(b, convs(f"{b}.branch5x5", 2), convs(f"{b}.branch3x3dbl", 3))
-        for b in ("Mixed_5b", "Mixed_5c", "Mixed_5d")
-    ]
-    sixes = [
-        branches(b, convs(f"{b}.branch7x7", 3), convs(f"{b}.branch7x7dbl", 5))
-        for b in ("Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e")
-    ]
+    fives, sixes = ("Mixed_5b", "Mixed_5c", "Mixed_5d"), ("Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e")
     sevens = [
         branches(b, forked(f"{b}.branch3x3", 1), forked(f"{b}.branch3x3dbl", 2), pool=pool)
         for b, pool in (("Mixed_7b", mean), ("Mixed_7c", nn.MaxPool2d(3, stride=1, padding=1)))
@@ -169,9 +159,9 @@ def inception_layers(state: Mapping[str, Tensor]) -> nn.Sequential:
         convs("Conv2d_3b_1x1"),
         Convolution(state, "Conv2d_4a_3x3", pad=False),
         half,
-        *fives,
+        *(branches(b, convs(f"{b}.branch5x5", 2), convs(f"{b}.branch3x3dbl", 3)) for b in fives),
         Branches([convs("Mixed_6a.branch3x3", halves=True), convs("Mixed_6a.branch3x3dbl", 3, halves=True), half]),
-        *sixes,
+        *(branches(b, convs(f"{b}.branch7x7", 3), convs(f"{b}.branch7x7dbl", 5)) for b in sixes),
         Branches([convs("Mixed_7a.branch3x3", 2, halves=True), convs("Mixed_7a.branch7x7x3", 4, halves=True), half]),
         *sevens,
     )

@@ -163,10 +163,7 @@ def nearest(query: Tensor, reference: Tensor, *, k: int) -> tuple[Tensor, Tensor
 
     Returns:
         Euclidean distances (Q,k) float64, ascending, 0 for copies, and indices (Q,k) into ``reference``; among equally near
-        ones any may come first.
-
-    Raises:
-        ValueError: ``reference`` has fewer than k samples; different D, NaN or infinite values.
+        ones any may come first. ValueError for fewer than k samples, different D, NaN or infinite values.
     """
     reference, query = centred(reference, query, k, least_real=k, least_fake=0, names=("reference", "query"))
     found = [

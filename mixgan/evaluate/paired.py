@@ -32,14 +32,8 @@ def paired_metrics(fake: Tensor, real: Tensor) -> dict[str, Tensor]:
       0..1. At 256 px they are GcGAN's accuracies.
     - ``psnr``: dB, inf for equal images. ``ssim``: see ``mixgan.ops.filters``.
 
-    Args:
-        fake, real: (B,3,H,W) of equal shape, at least 11 px a side, each uint8 or float 0..1.
-
-    Returns:
-        name -> (B,) float32.
-
-    Raises:
-        ValueError: for shapes that differ and for values out of range.
+    Images are (B,3,H,W) of equal shape, at least 11 px a side, each uint8 or float 0..1, else a ValueError; the result has
+    (B,) float32 by name.
     """
     if fake.shape != real.shape:
         raise ValueError(f"pairs need equal shapes, got {tuple(fake.shape)} and {tuple(real.shape)}")
@@ -135,15 +129,11 @@ def measure_pairs(
 def find_pairs(real: Side, fake: Side, wish: Literal["auto", "yes", "no"]) -> tuple[Tensor | None, str | None]:
     """Registered pairs, or a sentence on why there are none.
 
-    Args:
-        wish: "auto" looks for pairs only in a set that is known to be paired, that of ``domain``: equal file names alone
-            (trainA/1.jpg, trainB/1.jpg) may be a coincidence.
+    "auto" looks for pairs only in a set that is known to be paired, that of ``domain``: equal file names alone (trainA/1.jpg,
+    trainB/1.jpg) may be a coincidence. ValueError for "yes" where there are no pairs or they cannot be compared.
 
     Returns:
         (P,2) int64 positions in both folders, or None; and the sentence, or None.
-
-    Raises:
-        ValueError: "yes" where there are no pairs or they cannot be compared; a ``wish`` of another name.
     """
     if wish not in ("auto", "yes", "no"):
         raise ValueError(f"--pairs must be auto, yes or no, got {wish!r}")
@@ -170,9 +160,7 @@ def match_pairs(real: FolderSource, fake: FolderSource) -> tuple[Tensor | None, 
 
     Where no name is the same, a trailing ``_A`` or ``_B`` does not count: CycleGAN's folders pair 1_A.jpg with 1_B.jpg.
 
-    Returns:
-        (P,2) int64 positions in both folders, None unless all generated images have exactly one counterpart; and a
-        sentence if only some of them have, else None.
+    (P,2) int64 positions in both folders, None unless all generated images have exactly one counterpart.
     """
     for suffixes in ((), ("_A", "_B")):
         names = [[reduce(str.removesuffix, suffixes, stem) for stem in source.stems()] for source in (real, fake)]

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -32,9 +32,8 @@ _HALVES = {"A": "left half (A, photo)", "B": "right half (B, map)"}
 class Preprocessing:
     """What happens to a decoded picture before the feature network, in 8 bit as in training.
 
-    Args:
-        size: resize to ``size`` x ``size`` pixels by Pillow's antialiased bicubic; None keeps all sizes.
-        domain: first crop side-by-side pairs of Google Maps: "A" is the left half (photo), "B" the right half (map).
+    ``size``: resize to that side in pixels by Pillow's antialiased bicubic; None keeps all sizes. ``domain``: first crop
+    side-by-side pairs of Google Maps: "A" is the left half (photo), "B" the right half (map).
     """
 
     size: int | None = None
@@ -63,8 +62,7 @@ class Preprocessing:
         return f"{cut}{scaled if self.size else 'left at their own size'} before the feature network"
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """Images of one size, and their positions in the source."""
 
     images: Tensor  # (B,3,H,W) uint8 0..255, or float 0..1 where they came so
@@ -92,14 +90,8 @@ class Source(Protocol):
 class FolderSource:
     """All images of a folder and its subfolders; Pillow decodes them, so that pixels equal pytorch-fid's.
 
-    Args:
-        folder: the folder.
-        preprocessing: what happens to every picture; nothing by default.
-        on_bad_image: "error", or "skip" to leave bad files out.
-
-    Attributes:
-        files: all of them, in natural order; positions in batches are positions here.
-        name, origin, how: its name, what was read and how the images were preprocessed, for reports.
+    ``files`` are in natural order; positions in batches are positions there. ``on_bad_image`` "skip" leaves bad files out. For
+    reports: ``name``, ``origin`` (what was read) and ``how`` (the images were preprocessed).
 
     Raises:
         ValueError: the folder is missing, a file, contains no image, or contains the sample grids of a run.
@@ -126,11 +118,8 @@ class FolderSource:
                 )
 
     def batches(self, batch_size: int, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        """Batches of the rank's share, uint8; files of different sizes are grouped by size, which changes their order.
-
-        Raises:
-            BadImageError: a bad file, unless such are skipped; those are named in a warning at the end.
-        """
+        """Batches of the rank's share, uint8, grouped by size, which changes their order; BadImageError for a bad file, unless
+        such are skipped: then they are named in a warning at the end."""
         _check_share(batch_size, rank, world)
         positions = range(rank, len(self.files), world)
         bad: list[BadImageError] = []
@@ -149,10 +138,12 @@ class FolderSource:
         sizes: Counter[tuple[int, int]] = Counter()
         for path in self.files:
             try:
-                sizes[self._size(path)] += 1
-            except BadImageError:
+                left, upper, right, lower = self.preprocessing.box(*image_size(path))
+                sizes[right - left, lower - upper] += 1
+            except ValueError as error:  # a bad file, or no side-by-side pair
                 if self.on_bad_image == "error":
-                    raise
+                    text = str(error) if isinstance(error, BadImageError) else f"{str(path)!r} {error}"
+                    raise BadImageError(text, path) from error
         return sizes
 
     def read(self, indices: Iterable[int]) -> list[Tensor]:
@@ -182,14 +173,6 @@ class FolderSource:
                     yield position, result[0]
                 elif bad is not None:
                     bad.append(result)
-
-    def _size(self, path: Path) -> tuple[int, int]:
-        width, height = image_size(path)
-        try:
-            left, upper, right, lower = self.preprocessing.box(width, height)
-        except ValueError as error:
-            raise BadImageError(f"{str(path)!r} {error}", path) from error
-        return right - left, lower - upper
 
 
 class BatchSource:
@@ -221,11 +204,8 @@ class BatchSource:
         self.count = len(images) if isinstance(images, Tensor) else count or _count(self.loader)
 
     def batches(self, batch_size: int, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        """The rank's share of every batch of the loader, split where it is larger than ``batch_size``.
-
-        Raises:
-            ValueError: with several processes, a loader that gives each of them other images.
-        """
+        """The rank's share of every batch of the loader, split where it is larger than ``batch_size``; ValueError where several
+        processes would get other images from the loader."""
         _check_share(batch_size, rank, world)
         if world > 1:
             _check_same_everywhere(self.loader)
