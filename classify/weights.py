@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from classify.networks import TimmNetwork, build_network
 from classify.networks.contract import first_convolution, single_input, single_output
-from mixgan.data.download import file_sha256
 from mixgan.engine.annotations import checked_entries, read_json
 from mixgan.engine.checkpoint import read_trainer
 from mixgan.engine.config import read_config, run_settings
 from mixgan.engine.run_folder import (
     RunFolder,
     export_networks,
+    file_sha256,
     load_tensors,
     load_weights,
     read_metadata,

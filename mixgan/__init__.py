@@ -3,47 +3,14 @@
 Public names are imported when they are first used: ``import mixgan`` alone imports nothing else, not even torch.
 """
 
+# ruff: noqa: F403, F405 - names of mixgan.mixing
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mixgan import evaluate, gan, mixing
     from mixgan.gan.weights import load
-    from mixgan.mixing import (
-        CoMixup,
-        Composite,
-        CutMix,
-        DisturbLabel,
-        Erm,
-        FMix,
-        GridMix,
-        LabelSmoothing,
-        Mixed,
-        MixedBoxes,
-        Mixer,
-        Mixup,
-        MixupH,
-        MixupHC,
-        MixupHV,
-        MixupL,
-        MixupV,
-        MixupX,
-        MixupXL,
-        PatchShuffle,
-        Plan,
-        PuzzleMix,
-        ResizeMix,
-        SaliencyMix,
-        SamplePairing,
-        StitchRect,
-        build_mixer,
-        choose_partner,
-        gradient_saliency,
-        gradient_saliency_of,
-        list_mixers,
-        saliency_of_gradient,
-        static_saliency,
-    )
+    from mixgan.mixing import *
 
 __version__ = "0.2.0"
 __all__ = [

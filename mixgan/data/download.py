@@ -1,6 +1,5 @@
 """Resumable downloads with checksums, safe unpacking of archives, and the official Google Maps archive."""
 
-import hashlib
 import http.client
 import lzma
 import posixpath
@@ -12,21 +11,19 @@ import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from copy import copy
-from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
-from typing import Any, Generic, Literal, TypeVar
+from typing import IO, Any, Literal, NamedTuple
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from mixgan import __version__
 from mixgan.data.domains import MAPS_URL, count_pairs, find_maps
 from mixgan.engine.progress import Progress
+from mixgan.engine.run_folder import file_sha256
 
 MAPS_PAIRS = {"train": 1096, "val": 1098}
 
 _NETWORK_ERRORS = (URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
-_DEFAULT_ATTRIBUTES: Any = {"mode": None, "mtime": None, "deep": False}  # None: as the system sets them
 _RETRIED_CODES = (408, 429)  # and every 5xx
 
 #: Limits of ``extract``: images hardly compress, so that an archive that grows by more than this is not a data set.
@@ -73,15 +70,6 @@ def download(url: str, destination: Path, *, sha256: str | None = None, attempts
     return destination
 
 
-def file_sha256(path: Path) -> str:
-    """Hexadecimal digest of a file's contents."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def extract(
     archive: Path, folder: Path, *, max_file_bytes: int = MAX_FILE_BYTES, max_total_bytes: int | None = None
 ) -> Path:
@@ -99,21 +87,14 @@ def extract(
     """
     archive, folder = Path(archive), Path(folder)
     try:
-        total = max_total_bytes or max(MIN_TOTAL_BYTES, MAX_GROWTH * archive.stat().st_size)
-        limits = (max_file_bytes, total)
+        limits = max_file_bytes, max_total_bytes or max(MIN_TOTAL_BYTES, MAX_GROWTH * archive.stat().st_size)
         if tarfile.is_tarfile(archive):
             with tarfile.open(archive) as tar:
-                chosen = _checked(map(_tar_member, tar), archive, folder, limits)
-                # The contents of ``source`` under the member's name.
-                infos = [source.replace(name=name, **_DEFAULT_ATTRIBUTES) for name, source in chosen]
-                tar.extractall(folder, infos, filter="data")
+                _write(_checked((_tar_member(tar, info) for info in tar), archive, folder, limits), folder)
         elif zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as opened:
                 members = (_zip_member(opened, info) for info in opened.infolist())
-                for name, source in _checked(members, archive, folder, limits):
-                    renamed = copy(source)
-                    renamed.filename = name
-                    opened.extract(renamed, folder)
+                _write(_checked(members, archive, folder, limits), folder)
         else:
             raise ValueError(f"{str(archive)!r} is neither a zip nor a tar archive")
     except (OSError, EOFError, RuntimeError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
@@ -221,49 +202,52 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-_Info = TypeVar("_Info", tarfile.TarInfo, zipfile.ZipInfo)
-
-
-@dataclass(frozen=True)  # a NamedTuple cannot be generic in Python 3.10
-class _Member(Generic[_Info]):
+class _Member(NamedTuple):
     """One entry of an archive of either format; ``target`` is the path inside the archive that a link points to."""
 
     name: str
     kind: Literal["file", "folder", "link", "special"]
     target: str
     size: int
-    info: _Info
+    open: Callable[[], IO[bytes] | None]
 
 
-def _tar_member(info: tarfile.TarInfo) -> _Member[tarfile.TarInfo]:
-    is_link = info.issym() or info.islnk()
-    kind: Literal["file", "folder", "link", "special"]
-    kind = "file" if info.isreg() else "folder" if info.isdir() else "link" if is_link else "special"
+def _tar_member(tar: tarfile.TarFile, info: tarfile.TarInfo) -> _Member:
+    kind: Any = "file" if info.isreg() else "folder" if info.isdir() else "link"
+    kind = kind if kind != "link" or info.issym() or info.islnk() else "special"
     base = posixpath.dirname(info.name) if info.issym() else ""  # hard links name their target from the top
-    return _Member(info.name, kind, posixpath.join(base, info.linkname), info.size, info)
+    return _Member(info.name, kind, posixpath.join(base, info.linkname), info.size, lambda: tar.extractfile(info))
 
 
-def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member[zipfile.ZipInfo]:
-    mode = info.external_attr >> 16
-    if info.is_dir():
-        return _Member(info.filename, "folder", "", 0, info)
-    if stat.S_ISLNK(mode):
-        with archive.open(info) as file:
-            target = file.read(4096).decode(errors="replace")
-        return _Member(info.filename, "link", posixpath.join(posixpath.dirname(info.filename), target), 0, info)
-    kind: Literal["file", "special"] = "file" if stat.S_IFMT(mode) in (0, stat.S_IFREG) else "special"
-    return _Member(info.filename, kind, "", info.file_size, info)
+def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
+    mode, target = info.external_attr >> 16, ""
+    kind: Any = "folder" if info.is_dir() else "file" if stat.S_IFMT(mode) in (0, stat.S_IFREG) else "special"
+    if kind == "special" and stat.S_ISLNK(mode):
+        kind, target = "link", archive.read(info)[:4096].decode(errors="replace")
+    base = posixpath.dirname(info.filename)
+    return _Member(info.filename, kind, posixpath.join(base, target), info.file_size, lambda: archive.open(info))
 
 
 def _checked(
-    members: Iterable[_Member[_Info]], archive: Path, folder: Path, limits: tuple[int, int]
-) -> list[tuple[str, _Info]]:
-    """The names to write and the entries that hold their contents; ValueError for a member that is not safe to unpack."""
+    members: Iterable[_Member], archive: Path, folder: Path, limits: tuple[int, int]
+) -> list[tuple[str, _Member]]:
+    """The names to write and the members that hold their contents; ValueError for one that is not safe to unpack."""
 
-    def unsafe(member: _Member[_Info], why: str) -> ValueError:
+    def unsafe(member: _Member, why: str) -> ValueError:
         return ValueError(f"{str(archive)!r} is unsafe: its member {member.name!r} {why}")
 
-    listed = list(_within(members, limits, unsafe))
+    def within(members: Iterable[_Member]) -> Iterator[_Member]:
+        """The same members, an error at the first that is over a limit, before a tar archive is read on behind it."""
+        total = 0
+        for member in members:
+            total += member.size
+            if member.size > limits[0]:
+                raise unsafe(member, f"has {member.size:,} bytes, more than the limit of {limits[0]:,} for one file")
+            if total > limits[1]:
+                raise unsafe(member, f"makes {total:,} bytes in all, more than the limit of {limits[1]:,}")
+            yield member
+
+    listed = list(within(members))
     files = {posixpath.normpath(member.name): member for member in listed if member.kind == "file"}
     chosen = []
     for member in listed:
@@ -275,22 +259,17 @@ def _checked(
         if source is None:
             raise unsafe(member, f"is a link to {member.target!r}, which is not a file of the archive")
         chosen.append((member.name, source))
-    list(_within((source for _, source in chosen), limits, unsafe))  # again: every link has become a copy
-    return [(name, source.info) for name, source in chosen]
+    list(within(source for _, source in chosen))  # again: every link has become a copy
+    return chosen
 
 
-def _within(
-    members: Iterable[_Member[_Info]], limits: tuple[int, int], unsafe: Callable[[_Member[_Info], str], ValueError]
-) -> Iterator[_Member[_Info]]:
-    """The same members, an error at the first that is over a limit, before a tar archive is read on behind it."""
-    total = 0
-    for member in members:
-        total += member.size
-        if member.size > limits[0]:
-            raise unsafe(member, f"has {member.size:,} bytes, more than the limit of {limits[0]:,} for one file")
-        if total > limits[1]:
-            raise unsafe(member, f"makes {total:,} bytes in all, more than the limit of {limits[1]:,}")
-        yield member
+def _write(chosen: list[tuple[str, _Member]], folder: Path) -> None:
+    for name, member in chosen:
+        place = folder / name
+        (place if member.kind == "folder" else place.parent).mkdir(parents=True, exist_ok=True)
+        if member.kind == "file" and (content := member.open()):
+            with content, place.open("wb") as file:
+                shutil.copyfileobj(content, file)
 
 
 def _stays_inside(name: str, folder: Path) -> bool:

@@ -27,7 +27,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mixgan.engine.annotations import flag_of
-from mixgan.engine.command import check_processes, launcher_wish, unmet
+from mixgan.engine.command import check_processes, launcher_wish
 from mixgan.engine.config import CommonSettings, by_flag, to_json
 
 T = TypeVar("T")
@@ -52,13 +52,6 @@ def make_accelerator(settings: CommonSettings) -> Accelerator:
             gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=settings.accumulation_steps),
         )
     check_processes(accelerator.num_processes)
-    used = {
-        "mixed_precision": accelerator.mixed_precision,
-        "accumulation_steps": accelerator.gradient_accumulation_steps,
-    }
-    for name, value in used.items():  # config.json and the schedules are made of the settings
-        if value != getattr(settings, name):
-            raise ValueError(f"accelerate uses {flag_of(name)} {value}, the settings have {getattr(settings, name)}")
     if accelerator.device.type == "cpu":
         set_threads(settings.threads)
     set_pixel_limit(settings.max_image_pixels)
@@ -77,7 +70,12 @@ def describe_processes(accelerator: Accelerator, settings: CommonSettings) -> st
         where = f"{count if count > 1 else 'one'} GPU{'s' * (count > 1)} ({name})"
     precision = {"no": "float32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
     processes = "1 process" if count == 1 else f"{count} processes"
-    return f"Training in {processes} on {where}, in {precision}{unmet(to_json(settings))}."
+    unmet = [
+        f"; {flag_of(name)} {getattr(settings, name)}, not {wish} as the launcher asks"
+        for name, wish in launcher_wish().items()
+        if getattr(settings, name) != wish
+    ]
+    return f"Training in {processes} on {where}, in {precision}{''.join(unmet)}."
 
 
 def tracker_names(text: str) -> list[str]:
@@ -129,8 +127,6 @@ def set_threads(threads: int) -> None:
 def set_pixel_limit(pixels: int | None) -> None:
     """Read images of up to this many pixels, in this process; None leaves the limit as it is."""
     if pixels is not None:
-        from PIL import Image
-
         Image.MAX_IMAGE_PIXELS = pixels / 2  # type: ignore[assignment]  # where Pillow warns; it refuses twice as many
         warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 

@@ -6,6 +6,7 @@ import math
 import operator
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -91,28 +92,23 @@ def convert(value: Any, hint: Any, flag: str) -> Any:
         if not isinstance(value, Mapping):
             raise ValueError(f"{flag} takes options by name, got {value!r}")
         return dict(value)
-    return _simple(value, hint, flag) if hint in KINDS else value
-
-
-def _simple(value: Any, kind: type, flag: str) -> Any:
-    """A value of one of ``KINDS``."""
-    is_bool = isinstance(value, bool)
-    if kind in (str, Path) and value == "":
-        raise ValueError(f"{flag} is empty: give {KINDS[kind]}, or leave it out")
-    if kind is Path and "\0" in str(value):
-        raise ValueError(f"{flag} must be a path, got {value!r}")
-    try:
-        if is_bool if kind is bool else isinstance(value, str) and kind is str:
+    if hint not in KINDS:
+        return value
+    if hint in (str, Path) and value == "":
+        raise ValueError(f"{flag} is empty: give {KINDS[hint]}, or leave it out")
+    with suppress(ValueError):  # of a text that is not a number
+        if isinstance(value, bool):
+            if hint is bool:
+                return value
+        elif hint is str and isinstance(value, str):
             return value
-        if kind is int and isinstance(value, int | str) and not is_bool:
+        elif hint is int and isinstance(value, int | str):
             return int(value)
-        if kind is float and isinstance(value, int | float | str) and not is_bool and math.isfinite(float(value)):
+        elif hint is float and isinstance(value, int | float | str) and math.isfinite(float(value)):
             return float(value)
-        if kind is Path and isinstance(value, str | os.PathLike):
+        elif hint is Path and isinstance(value, str | os.PathLike) and "\0" not in str(value):
             return Path(value)
-    except ValueError:  # a text that is not a number
-        pass
-    raise ValueError(f"{flag} must be {KINDS[kind]}, got {value!r}")
+    raise ValueError(f"{flag} must be {KINDS[hint]}, got {value!r}")
 
 
 def check_arguments(function: Callable[..., Any], given: Mapping[str, Any]) -> None:
@@ -128,20 +124,17 @@ def convert_options(values: Mapping[str, Any], known: Mapping[str, inspect.Param
     Raises:
         ValueError: an option that it does not have, naming those that it has, or a value that does not fit.
     """
+    flags = {name: f"{prefix}.{name.replace('_', '-')}" for name in (*known, *values)}
     for name in values:
         if name not in known:
-            flags = ", ".join(f"{prefix}.{option.replace('_', '-')}" for option in known) or "none"
-            raise ValueError(f"unknown option {prefix}.{name.replace('_', '-')}; known: {flags}")
-    return {
-        name: convert(values.get(name, option.default), option.annotation, f"{prefix}.{name.replace('_', '-')}")
-        for name, option in known.items()
-    }
+            names = ", ".join(flags[option] for option in known) or "none"
+            raise ValueError(f"unknown option {flags[name]}; known: {names}")
+    return {name: convert(values.get(name, o.default), o.annotation, flags[name]) for name, o in known.items()}
 
 
 def read_json(path: Path, needed: Mapping[str, Any], optional: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The object in a JSON file, as ``json_entries`` gives it."""
-    text = path.read_text(encoding="utf-8", errors="replace")
-    return json_entries(text, needed, optional, where=str(path))
+    return json_entries(path.read_text(encoding="utf-8", errors="replace"), needed, optional, where=str(path))
 
 
 def json_entries(

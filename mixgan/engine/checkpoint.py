@@ -1,6 +1,5 @@
 """Exact checkpoints: everything that the next step depends on, written atomically by all processes together."""
 
-import hashlib
 import json
 import pickle
 import random
@@ -15,7 +14,7 @@ from safetensors import SafetensorError
 
 from mixgan.engine.accelerator import on_main
 from mixgan.engine.annotations import read_json
-from mixgan.engine.run_folder import sync, write_json, writing
+from mixgan.engine.run_folder import file_sha256, sync, write_json, writing
 
 PREFIX = "step-"
 CHECKSUMS = "checksums.json"
@@ -46,7 +45,13 @@ class Checkpoints:
         """
         target = self.folder / f"{PREFIX}{step:08d}"
         partial = self.folder / f".{target.name}.partial"
-        on_main(self.accelerator, lambda: self._make_room(partial))
+
+        def make_room() -> None:
+            for leftover in self.folder.glob(f".{PREFIX}*"):  # of a run that was killed while it saved
+                shutil.rmtree(leftover)
+            partial.mkdir(parents=True)
+
+        on_main(self.accelerator, make_room)
         with writing(target):
             self.accelerator.save_state(str(partial))
             own = {"random": random_states(self.accelerator.device), "process": process}
@@ -67,8 +72,18 @@ class Checkpoints:
             ValueError: there is no intact checkpoint, or it was written by another number of processes.
         """
         folder, skipped = on_main(self.accelerator, self._newest_intact)
+        processes, index = self.accelerator.num_processes, self.accelerator.process_index
         try:
-            trainer, process = self._restore(folder)
+            shared = torch.load(folder / "trainer.pt", map_location="cpu", weights_only=True)
+            if shared["processes"] != processes:
+                raise ValueError(
+                    f"{folder} was written by {shared['processes']} processes; this run has {processes}; use the same number"
+                )
+            self.accelerator.load_state(str(folder))
+            own = torch.load(folder / f"process-{index}.pt", map_location="cpu", weights_only=True)
+            # Again, and strictly: accelerate only logs a random state that it could not restore.
+            restore_random_states(own["random"], self.accelerator.device)
+            trainer, process = shared["trainer"], own["process"]
         except DAMAGE as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise ValueError(f"checkpoint {folder} is damaged or incomplete ({reason})") from error
@@ -80,15 +95,14 @@ class Checkpoints:
         return next((folder for folder in self._by_step() if damage_of(folder) is None), None)
 
     def _newest_intact(self) -> tuple[Path, list[str]]:
-        try:
-            last = self.last()
-        except ValueError:
-            last = None
-        found = self._by_step()
-        if last is None and not found:
+        last = None
+        with suppress(ValueError):
+            last = pointed(self.folder, "last.json")
+        found = [*([last] if last else []), *(path for path in self._by_step() if path != last)]
+        if not found:
             raise ValueError(f"nothing to resume: {self.folder} contains no checkpoint; start the run without --resume")
         skipped: list[str] = []
-        for folder in ([last] if last else []) + [path for path in found if path != last]:
+        for folder in found:
             reason = damage_of(folder)
             if reason is None:
                 return folder, skipped
@@ -100,31 +114,9 @@ class Checkpoints:
         found = [path for path in self.folder.glob(f"{PREFIX}*") if step_of(path) >= 0 and path.is_dir()]
         return sorted(found, key=step_of, reverse=True)
 
-    def _restore(self, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-        processes = self.accelerator.num_processes
-        shared = torch.load(folder / "trainer.pt", map_location="cpu", weights_only=True)
-        if shared["processes"] != processes:
-            raise ValueError(
-                f"{folder} was written by {shared['processes']} processes; this run has {processes}; use the same number"
-            )
-        self.accelerator.load_state(str(folder))
-        own = torch.load(folder / f"process-{self.accelerator.process_index}.pt", map_location="cpu", weights_only=True)
-        # Again, and strictly: accelerate only logs a random state that it could not restore.
-        restore_random_states(own["random"], self.accelerator.device)
-        return shared["trainer"], own["process"]
-
-    def last(self) -> Path | None:
-        """The folder that last.json points to."""
-        return pointed(self.folder, "last.json")
-
-    def best(self) -> Path | None:
-        """The folder that best.json points to."""
-        return pointed(self.folder, "best.json")
-
     def mark_best(self, step: int, *, metric: str, value: float) -> None:
         """Point best.json to the checkpoint of ``step``, which is then kept until a better one."""
-        target = self.folder / f"{PREFIX}{step:08d}"
-        content = {"checkpoint": target.name, "step": step, "metric": metric, "value": value}
+        content = {"checkpoint": f"{PREFIX}{step:08d}", "step": step, "metric": metric, "value": value}
         on_main(self.accelerator, lambda: write_json(self.folder / "best.json", content))
 
     def keep_before(self, step: int) -> Path | None:
@@ -160,14 +152,9 @@ class Checkpoints:
             pointer.unlink(missing_ok=True)
         return best and {key: best[key] for key in ("metric", "value", "step")}, stale
 
-    def _make_room(self, partial: Path) -> None:
-        for leftover in self.folder.glob(f".{PREFIX}*"):  # of a run that was killed while it saved
-            shutil.rmtree(leftover)
-        partial.mkdir(parents=True)
-
     def _publish(self, partial: Path, target: Path) -> None:
         files = [path for path in sorted(partial.rglob("*")) if path.is_file()]
-        write_json(partial / CHECKSUMS, {str(path.relative_to(partial)): sha256_of(path) for path in files})
+        write_json(partial / CHECKSUMS, {str(path.relative_to(partial)): file_sha256(path) for path in files})
         with writing(target):
             for path in [*files, *(path for path in partial.rglob("*") if path.is_dir()), partial]:
                 sync(path)
@@ -216,7 +203,7 @@ def damage_of(checkpoint: Path) -> str | None:
     try:
         checksums = json.loads(table.read_text()).items()
         for name, expected in checksums:
-            if sha256_of(checkpoint / name) != expected:
+            if file_sha256(checkpoint / name) != expected:
                 return f"{name} does not match its checksum"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
@@ -233,15 +220,6 @@ def read_trainer(checkpoint: Path) -> dict[str, Any]:
         return torch.load(checkpoint / "trainer.pt", map_location="cpu", weights_only=True)["trainer"]
     except DAMAGE as error:  # of a version without checksums
         raise ValueError(f"checkpoint {checkpoint} is damaged or incomplete ({type(error).__name__})") from error
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's content, hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def random_states(device: torch.device) -> dict[str, Any]:

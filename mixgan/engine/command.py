@@ -148,13 +148,3 @@ def check_processes(used: int) -> None:
             "accelerate launch was asked for several processes (--num_processes, --num_machines or its config file), but"
             f" without a GPU for each it starts one; use: {torchrun} (or --num_processes 1)"
         )
-
-
-def unmet(settings: Mapping[str, Any]) -> str:
-    """Which wishes of the launcher ``settings`` do not follow, as a --config file may decide: words, empty without one."""
-    parts = [
-        f"{flag_of(n)} {settings[n]}, not {w} as the launcher asks"
-        for n, w in launcher_wish().items()
-        if settings[n] != w
-    ]
-    return "".join(f"; {part}" for part in parts)

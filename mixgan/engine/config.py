@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import inspect
 import json
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -46,18 +47,18 @@ class Settings:
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]  # subclasses are dataclasses, frozen or not
 
     @classmethod
-    def field_names(cls) -> list[str]:
-        """The names of the fields."""
-        return [field.name for field in dataclasses.fields(cls)]
+    def hints(cls) -> dict[str, Any]:
+        """The annotations of the fields."""
+        hints = get_type_hints(cls, include_extras=True)
+        return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
     def __post_init__(self) -> None:
         self.check()
 
     def check(self) -> None:
         """ValueError for a field that does not fit its annotation, or fields that do not fit one another."""
-        hints = get_type_hints(type(self), include_extras=True)
-        for name in self.field_names():
-            object.__setattr__(self, name, convert(getattr(self, name), hints[name], flag_of(name)))
+        for name, hint in self.hints().items():
+            object.__setattr__(self, name, convert(getattr(self, name), hint, flag_of(name)))
 
 
 @dataclass(kw_only=True)
@@ -165,9 +166,8 @@ class CommandLine(Generic[C]):
         if not self.resumed.get("cpu"):  # a GPU if there is one: no setting that could contradict
             self.resumed.pop("cpu", None)
         wish = {} if self._help else launcher_wish()
-        hints = get_type_hints(settings_type, include_extras=True)
-        check_agreement(wish, self._given, hints, "the command line has")
-        check_agreement(wish, self.resumed, hints, f"the run in {folder} has")
+        check_agreement(wish, self._given, settings_type.hints(), "the command line has")
+        check_agreement(wish, self.resumed, settings_type.hints(), f"the run in {folder} has")
         self._known = merged(wish, self._file, self.resumed, self._given)
 
     def get(self, name: str, default: Any = None) -> Any:
@@ -175,8 +175,7 @@ class CommandLine(Generic[C]):
         if name not in self._known:
             own = self._settings_type.__dataclass_fields__[name].default
             return own if default is None else default
-        hint = get_type_hints(self._settings_type, include_extras=True)[name]
-        return convert(self._known[name], hint, flag_of(name))
+        return convert(self._known[name], self._settings_type.hints()[name], flag_of(name))
 
     def settings(self, preset: Mapping[str, Any], *, options: Options | None = None, **resolved: Any) -> C:
         """The settings; with --help their help instead, and the end of the process.
@@ -217,8 +216,8 @@ def read_options(
         make_parser(settings_type, prog, options=options).print_help()
         raise SystemExit(0)
     values = parse(settings_type, argv, prog=prog, options=options, unknown=unknown)
-    wish = {name: value for name, value in launcher_wish().items() if name in settings_type.field_names()}
-    check_agreement(wish, values, get_type_hints(settings_type, include_extras=True), "the command line has")
+    wish = {name: value for name, value in launcher_wish().items() if name in settings_type.hints()}
+    check_agreement(wish, values, settings_type.hints(), "the command line has")
     own = {group: convert_options(values.pop(group, {}), known, f"--{group}") for group, known in options.items()}
     return settings_type(**{**wish, **values}), own
 
@@ -236,16 +235,18 @@ def parse(
     Raises:
         ValueError: an unknown flag, naming the nearest one; a value missing or too many.
     """
-    hints = get_type_hints(settings_type, include_extras=True)
+    hints = settings_type.hints()
     groups = {name.removesuffix("_options"): name for name, hint in hints.items() if get_origin(hint) is dict}
     groups |= {group: group for group in options or {}}
-    words, values = split_options([_hyphens(word) for word in argv if word not in HELP], groups, options or {})
+    words = [word for word in argv if word not in HELP]  # --lr_drops=a_b is --lr-drops=a_b
+    words = [re.sub("^--[^=]*", lambda flag: flag[0].replace("_", "-"), word) for word in words]
+    words, values = split_options(words, groups, options or {})
     found, rest = make_parser(settings_type, prog).parse_known_intermixed_args(words)
     if unknown is not None:
         unknown += rest
     elif rest:
         flag = rest[0].partition("=")[0]
-        near = difflib.get_close_matches(flag, [flag_of(name) for name in settings_type.field_names()], 1)
+        near = difflib.get_close_matches(flag, [flag_of(name) for name in hints], 1)
         hint = f"; did you mean {near[0]}?" if near else "; --help shows all"
         raise ValueError(f"unknown {'flag' if flag.startswith('-') else 'word'} {flag}{hint}")
     return rename(settings_type, {**vars(found), **values}, notice=True)
@@ -270,7 +271,8 @@ def split_options(
             continue
         *outer, name = (part.replace("-", "_") for part in path)
         known = options.get(group, {}).get(name)
-        most = len(remaining) if known is None else _word_count(known.annotation, len(remaining))
+        nargs = "*" if known is None else _kind_and_nargs(known.annotation)[1]
+        most = len(remaining) if nargs == "*" else 1 if nargs is None else int(nargs)
         taken = [value] if equals else []
         while not equals and len(taken) < most and remaining and not remaining[0].startswith("--"):
             taken.append(remaining.pop(0))
@@ -284,18 +286,13 @@ def split_options(
     return rest, found
 
 
-def _word_count(hint: Any, most: int) -> int:
-    """How many words a value of this annotation has at most."""
+def _kind_and_nargs(hint: Any) -> tuple[Any, int | str | None]:
+    """The type of one word of a value of this annotation, and argparse's number of words (0 for a bool)."""
     kind = core(hint)
     if get_origin(kind) is not tuple:
-        return 0 if kind is bool else 1
-    return most if get_args(kind)[-1] is Ellipsis else len(get_args(kind))
-
-
-def _hyphens(word: str) -> str:
-    """``--lr_drops=a_b`` as ``--lr-drops=a_b``."""
-    flag, equals, value = word.partition("=")
-    return flag.replace("_", "-") + equals + value if word.startswith("--") else word
+        return kind, 0 if kind is bool else None
+    parts = get_args(kind)
+    return core(parts[0]), "*" if parts[-1] is Ellipsis else len(parts)
 
 
 def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
@@ -360,7 +357,7 @@ def make_parser(
         argument_default=argparse.SUPPRESS,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30),
     )
-    hints, own = get_type_hints(settings_type, include_extras=True), settings_type.__dataclass_fields__
+    hints, own = settings_type.hints(), settings_type.__dataclass_fields__
     done: set[str] = set()
     for owner in settings_type.__mro__:
         docs = field_docs(owner)
@@ -385,7 +382,7 @@ def make_parser(
 
 def _add_flag(group: Any, flag: str, hint: Any, text: str, value: Any, *, required: bool = False) -> None:
     """One flag, or positional argument, with its help."""
-    kind = core(hint)
+    kind, nargs = _kind_and_nargs(hint)
     if text is not argparse.SUPPRESS and not (value is None or value is False or value == ()):
         shown = " ".join(map(str, value)) if isinstance(value, tuple | list) else value
         text = f"{text} (default: {shown})".strip()
@@ -393,11 +390,7 @@ def _add_flag(group: Any, flag: str, hint: Any, text: str, value: Any, *, requir
     if kind is bool:
         group.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
         return
-    item, nargs = kind, None
-    if get_origin(kind) is tuple:
-        item = core(get_args(kind)[0])
-        nargs = "*" if get_args(kind)[-1] is Ellipsis else len(get_args(kind))
-    metavar = f"{{{','.join(map(str, get_args(item)))}}}" if get_origin(item) is Literal else item.__name__.upper()
+    metavar = f"{{{','.join(map(str, get_args(kind)))}}}" if get_origin(kind) is Literal else kind.__name__.upper()
     place = [rule.metavar for rule in getattr(hint, "__metadata__", ()) if isinstance(rule, Positional)]
     if place:
         nargs = "+" if nargs == "*" and required else nargs
@@ -430,7 +423,7 @@ def run_settings(output_dir: Path, settings_type: type[Settings]) -> dict[str, A
         ValueError: the run does not exist, or belongs to another command or version.
     """
     stored = rename(settings_type, read_config(output_dir)["settings"])
-    if unknown := sorted(set(stored) - set(settings_type.field_names())):
+    if unknown := sorted(stored.keys() - settings_type.hints().keys()):
         raise ValueError(f"{output_dir} was made with settings this command does not know: {', '.join(unknown)}")
     return {key: value for key, value in stored.items() if key not in OF_ONE_CALL}
 
@@ -465,7 +458,7 @@ def read_settings_file(path: Path, settings_type: type[Settings]) -> dict[str, A
     if isinstance(values.get("settings"), dict):
         values, ignored = values["settings"], {*ignored, "output_dir", "allow_data_change"}
     values = rename(settings_type, {str(key).replace("-", "_"): value for key, value in values.items()})
-    if unknown := sorted(set(values) - set(settings_type.field_names())):
+    if unknown := sorted(values.keys() - settings_type.hints().keys()):
         raise ValueError(f"--config {path} has settings that this command does not know: {', '.join(unknown)}")
     return {key: value for key, value in values.items() if key not in ignored}
 

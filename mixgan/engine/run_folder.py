@@ -78,6 +78,15 @@ def user_cache(name: str) -> Path:
     return Path(caches) / "mixgan" / name
 
 
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content, hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def sync(path: Path) -> None:
     """Flush a file's content, or a folder's entries, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -278,17 +287,20 @@ def weights_file(run: Path, name: str, *, weights: str = "last") -> Path:
 
 def read_metadata(path: Path) -> dict[str, Any]:
     """The metadata that ``save_weights`` wrote; ValueError for a file that it did not write."""
+    if (entries := _metadata(path)) is None:
+        raise ValueError(f"{path} contains weights, but not of a mixgan run")
+    return {name: value for name, value in entries.items() if name != CHECKSUM}
+
+
+def _metadata(path: Path) -> dict[str, Any] | None:
+    """Our entry of a safetensors file's metadata; None in a file of others; ValueError for another kind of file."""
     check_is_file(path)
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except SafetensorError as error:
+            text = (file.metadata() or {}).get(KEY)
+    except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is not a safetensors file: {error}") from error
-    if KEY not in metadata:
-        raise ValueError(f"{path} contains weights, but not of a mixgan run")
-    entries = json_entries(metadata[KEY], {}, where=f"{path}: its metadata")
-    entries.pop(CHECKSUM, None)
-    return entries
+    return None if text is None else json_entries(text, {}, where=f"{path}: its metadata")
 
 
 def check_is_file(path: Path) -> None:
@@ -308,15 +320,9 @@ def tensors_sha256(state: Mapping[str, Tensor]) -> str:
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file; ValueError for another kind of file, or where a bit has changed since it was saved."""
-    check_is_file(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-        state = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is not a safetensors file: {error}") from error
     # One entry holds both: safetensors writes several in an order of its own, and equal weights shall be equal files.
-    expected = json_entries(metadata[KEY], {}, where=f"{path}: its metadata").get(CHECKSUM) if KEY in metadata else None
+    expected = (_metadata(path) or {}).get(CHECKSUM)
+    state = load_file(path)
     if expected is not None and expected != tensors_sha256(state):
         raise ValueError(
             f"{path} is damaged: its weights do not match their checksum; use others, or export them again"

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from mixgan.data.download import file_sha256
+from mixgan.engine.run_folder import file_sha256
 from mixgan.evaluate.features import FeatureExtractor, WeightFile
 from mixgan.ops.transforms import Normalization, resize, to_float, to_levels
 

@@ -158,7 +158,7 @@ def build_model(settings: GanSettings, accelerator: Accelerator, *, initialise: 
 
 def arguments_of(method: type, settings: GanSettings | DcganSettings) -> dict[str, Any]:
     """The settings that a GAN takes as keywords of the same name."""
-    return {name: getattr(settings, name) for name in signature(method).parameters if name in settings.field_names()}
+    return {name: getattr(settings, name) for name in signature(method).parameters if name in settings.hints()}
 
 
 def decay(optimizer: Optimizer, loader: DomainLoader, settings: GanSettings) -> LambdaLR:

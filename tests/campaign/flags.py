@@ -250,12 +250,12 @@ def by_hand(table: str) -> Iterator[Bad]:
 def of_fields(command: str) -> Iterator[Bad]:
     """Wrong values, missing values and misspelt names of every flag of a command."""
     settings_type, good = COMMANDS[command]
-    flags = {flag_of(name) for name in settings_type.field_names()} | set(renamed_of(settings_type))
+    flags = {flag_of(name) for name in settings_type.hints()} | set(renamed_of(settings_type))
     yield Bad(("--nope", "1"), ("--nope",))
     for name, hint in get_type_hints(settings_type, include_extras=True).items():
         kind, flag = core(hint), flag_of(name)
         if (
-            name not in settings_type.field_names()
+            name not in settings_type.hints()
             or get_origin(kind) is dict
             or any(isinstance(r, Positional) for r in rules(hint))
         ):

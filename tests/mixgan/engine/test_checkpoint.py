@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from mixgan.engine import checkpoint
-from mixgan.engine.checkpoint import Checkpoints, random_states, restore_random_states
+from mixgan.engine.checkpoint import Checkpoints, pointed, random_states, restore_random_states
 from mixgan.engine.run_folder import write_json
 
 
@@ -47,7 +47,7 @@ def save(checkpoints: Checkpoints, *steps: int) -> Path:
     """Checkpoints of these steps; returns the folder of the last."""
     for step in steps:
         checkpoints.save(step, trainer={"step": step}, process={})
-    return checkpoints.last()
+    return pointed(checkpoints.folder, "last.json")
 
 
 def names(checkpoints: Checkpoints) -> list[str]:
@@ -133,8 +133,8 @@ def test_a_checkpoint_of_a_cpu_cannot_be_exact_on_a_gpu():
 
 
 def test_nothing_to_resume(checkpoints: Checkpoints):
-    assert checkpoints.last() is None
-    assert checkpoints.best() is None
+    assert pointed(checkpoints.folder, "last.json") is None
+    assert pointed(checkpoints.folder, "best.json") is None
     with pytest.raises(ValueError, match=r"nothing to resume: .* contains no checkpoint; .* without --resume"):
         checkpoints.load()
 
@@ -159,7 +159,8 @@ def test_the_last_few_are_kept_and_the_best_of_all(checkpoints: Checkpoints, tra
     assert pointer(checkpoints, "last.json") == {"checkpoint": "step-00003000", "step": 3000}
     best = {"checkpoint": "step-00001000", "step": 1000, "metric": "accuracy", "value": 0.75}
     assert pointer(checkpoints, "best.json") == best
-    assert (checkpoints.last().name, checkpoints.best().name) == ("step-00003000", "step-00001000")
+    assert pointed(checkpoints.folder, "last.json").name == "step-00003000"
+    assert pointed(checkpoints.folder, "best.json").name == "step-00001000"
     assert checkpoints.load()[0] == {"step": 3000}
 
 
@@ -184,7 +185,7 @@ def test_being_killed_while_saving_leaves_the_last_checkpoint(
 def test_a_pointer_into_nothing_is_an_error(checkpoints: Checkpoints, training: Training):
     save(checkpoints, 1).rename(checkpoints.folder / "moved")
     with pytest.raises(ValueError, match=r"last\.json points to step-00000001, which does not exist"):
-        checkpoints.last()
+        pointed(checkpoints.folder, "last.json")
     with pytest.raises(ValueError, match="contains no checkpoint"):
         checkpoints.load()
 
@@ -253,7 +254,7 @@ def test_the_best_is_restored_from_whichever_record_is_newer(checkpoints: Checkp
     assert checkpoints.restore_best(older, step=1) == (older, True)  # checkpoint 2 was damaged
     checkpoints.mark_best(**newer)
     assert checkpoints.restore_best(None, step=0) == (None, True)
-    assert checkpoints.best() is None
+    assert pointed(checkpoints.folder, "best.json") is None
 
 
 @pytest.mark.parametrize("skipped", [False, True])
@@ -263,10 +264,10 @@ def test_a_damaged_best_json_is_written_again(checkpoints: Checkpoints, training
     save(checkpoints, 1)
     (checkpoints.folder / "best.json").write_text(text)
     with pytest.raises(ValueError, match=r"best\.json does not point to a checkpoint: .*best\.json is damaged: "):
-        checkpoints.best()
+        pointed(checkpoints.folder, "best.json")
     best = {"metric": "ece", "value": 0.5, "step": 1}
     assert checkpoints.restore_best(best, step=1, skipped=skipped) == (best, skipped)
-    assert checkpoints.best() == checkpoints.folder / "step-00000001"
+    assert pointed(checkpoints.folder, "best.json") == checkpoints.folder / "step-00000001"
 
 
 def test_best_json_never_points_past_the_run(checkpoints: Checkpoints, training: Training):
@@ -275,4 +276,4 @@ def test_best_json_never_points_past_the_run(checkpoints: Checkpoints, training:
     checkpoints.mark_best(3, metric="ece", value=0.1)
     best = {"metric": "ece", "value": 0.5, "step": 1}
     assert checkpoints.restore_best(best, step=2) == (best, True)
-    assert checkpoints.best() is None
+    assert pointed(checkpoints.folder, "best.json") is None

@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from mixgan.engine import accelerator as accelerator_room
 from mixgan.engine.accelerator import seeded_generator
+from mixgan.engine.checkpoint import pointed
 from mixgan.engine.config import CommonSettings
 from mixgan.engine.interrupt import SIGNALS
 from mixgan.engine.run import Run
@@ -562,5 +563,5 @@ def test_weights_of_a_step_that_is_lost_are_not_the_best(tmp_path: Path):
     resumed = Training(settings(folder, keep_checkpoints=3, resume=True))
     assert (resumed.run.step, resumed.run.best) == (2, {"metric": "accuracy", "value": 0.2, "step": 2})
     assert not (folder / "weights" / "best").exists()
-    assert resumed.run.checkpoints.best().name == "step-00000002"
+    assert pointed(resumed.run.checkpoints.folder, "best.json").name == "step-00000002"
     resumed.run.finish()

@@ -197,4 +197,4 @@ def test_every_option_of_a_gan_is_a_flag_of_its_command(method: type, settings: 
         "optimizer_g",
         "optimizer_d",
     }
-    assert set(signature(method.__init__).parameters) - own <= set(settings.field_names())
+    assert set(signature(method.__init__).parameters) - own <= settings.hints().keys()
