@@ -51,21 +51,11 @@ def dispatch(argv: Sequence[str]) -> None:
     module, _, function = COMMANDS[name][0].partition(":")
     command: Callable[..., None] = getattr(import_module(module), function or "main")
     if name == "fid":
-        readers = import_module(module).Readers(checkpoint=checkpoint_features, run=trained_run)
-        command = partial(command, readers=readers)
+        features = lambda path: import_module("classify.weights").checkpoint_features(path)  # noqa: E731
+        command = partial(command, readers=import_module(module).Readers(checkpoint=features, run=trained_run))
     if name == "export":
-        command = partial(command, export_classifier=export_classifier)
+        command = partial(command, export_classifier=lambda *of: import_module("classify.weights").export(*of))
     command(words)
-
-
-def checkpoint_features(path: Path) -> Any:
-    """The embedding of a classifier's run as features for fid."""
-    return import_module("classify.weights").checkpoint_features(path)
-
-
-def export_classifier(*where: Any) -> list[Path]:
-    """Write the network of a classifier's run for mixgan export."""
-    return import_module("classify.weights").export(*where)
 
 
 def trained_run(path: Path, direction: str, count: int | None) -> Any:

@@ -11,7 +11,6 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.random import Generator
-from PIL import Image, ImageDraw
 
 T = TypeVar("T")
 Point = np.ndarray | tuple[float, float]
@@ -81,9 +80,7 @@ def distance_to_line(points: np.ndarray, line: np.ndarray) -> np.ndarray:
 
 def pairs(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """All points (len(x) * len(y), 2) of a grid."""
-    grid = np.empty((len(y), len(x), 2))
-    grid[..., 0], grid[..., 1] = x, y[:, None]
-    return grid.reshape(-1, 2)
+    return np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
 
 
 def scatter(rng: Generator, count: int, reach: float = REACH) -> np.ndarray:
@@ -295,13 +292,6 @@ def quads_to_pixels(corners: np.ndarray, canvas: int) -> list[list[int]]:
 
 def _round(positions: np.ndarray, canvas: int) -> np.ndarray:
     return np.rint(positions * canvas - 0.5).astype(np.int32)  # pixel n reaches from n to n + 1
-
-
-def border_mask(outline: np.ndarray, canvas: int) -> Image.Image:
-    """White inside the outline (K,2)."""
-    mask = Image.new("1", (canvas, canvas))
-    ImageDraw.Draw(mask).polygon(to_pixels([outline], canvas)[0], fill=1)
-    return mask
 
 
 def road_tiers(roads: list[Road]) -> list[list[Road]]:

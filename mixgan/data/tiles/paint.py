@@ -14,7 +14,6 @@ from mixgan.data.tiles.elements import (
     Ground,
     Layout,
     RoadKind,
-    border_mask,
     quads_to_pixels,
     road_tiers,
     to_pixels,
@@ -27,11 +26,20 @@ HEIGHT_UNIT = 0.25 / 255  # tile sides per level of a painting's height channel
 AIRLIGHT = 150.0
 
 
-class Surface(NamedTuple):
-    """Darkest and lightest colour of a ground, and the weight of each texture between the two."""
+Colour = tuple[int, int, int]
+# Of the map.
+LAND: Colour = (233, 229, 221)
+GREEN: Colour = (202, 222, 174)
+BLUE: Colour = (178, 209, 254)
+POINT: Colour = (246, 226, 188)  # the grounds of a point of interest
 
-    dark: tuple[int, int, int]
-    light: tuple[int, int, int]
+
+class Surface(NamedTuple):
+    """Darkest and lightest colour of a ground in the photo, its colour on the map, and the weights of textures in the photo."""
+
+    dark: Colour
+    light: Colour
+    fill: Colour
     grain: float = 0.1
     patch: float = 0.1
     broad: float = 0.05
@@ -42,60 +50,83 @@ class Surface(NamedTuple):
 
 
 SURFACES = {
-    Ground.YARD: Surface((62, 70, 46), (138, 132, 108), 0.14, 0.24, 0.06),
-    Ground.LAWN: Surface((66, 86, 46), (112, 130, 74), 0.12, 0.14, 0.12),
-    Ground.MEADOW: Surface((80, 86, 52), (146, 140, 96), 0.14, 0.2, 0.12),
-    Ground.FOREST: Surface((20, 32, 18), (84, 102, 56), 0.06, 0.04, 0.06, canopy=0.2),
-    Ground.GREEN_CROP: Surface((54, 80, 36), (124, 140, 76), 0.08, 0.05, 0.1, rows=0.2),
-    Ground.GREEN_CROP_ACROSS: Surface((66, 84, 44), (134, 142, 84), 0.08, 0.05, 0.1, across=0.2),
-    Ground.WHEAT: Surface((142, 122, 78), (204, 182, 128), 0.08, 0.06, 0.12, rows=0.16),
-    Ground.WHEAT_ACROSS: Surface((132, 116, 76), (192, 174, 122), 0.08, 0.06, 0.12, across=0.16),
-    Ground.SOIL: Surface((86, 66, 48), (146, 118, 90), 0.1, 0.08, 0.14, rows=0.16),
-    Ground.SOIL_ACROSS: Surface((78, 60, 46), (138, 110, 84), 0.1, 0.08, 0.14, across=0.16),
-    Ground.PAVING: Surface((100, 97, 92), (166, 162, 154), 0.12, 0.1, 0.08),
-    Ground.CONCRETE: Surface((118, 114, 106), (182, 178, 168), 0.08, 0.11, 0.12),
-    Ground.GRAVEL: Surface((92, 84, 74), (158, 146, 128), 0.14, 0.14, 0.12),
-    Ground.ASPHALT: Surface((62, 62, 65), (108, 108, 108), 0.1, 0.14, 0.1),
-    Ground.SAND: Surface((172, 152, 114), (226, 210, 174), 0.1, 0.12, 0.1),
-    Ground.WATER: Surface((16, 36, 46), (66, 88, 92), 0.03, 0.03, 0.12, ripple=0.14),
-    Ground.SHALLOW: Surface((62, 104, 108), (150, 172, 164), 0.05, 0.12, 0.1, ripple=0.12),
-    Ground.AIRFIELD: Surface((84, 92, 56), (142, 140, 96), 0.1, 0.14, 0.16, rows=0.06),
-    Ground.TARMAC: Surface((92, 92, 94), (150, 150, 150), 0.06, 0.1, 0.14),
-    Ground.PITCH: Surface((58, 98, 48), (104, 138, 78), 0.06, 0.06, 0.06, rows=0.14),
-    Ground.DECK: Surface((160, 154, 140), (216, 210, 196), 0.08, 0.08, 0.05),
-    Ground.WHITE_LINE: Surface((150, 150, 148), (206, 206, 202)),
-    Ground.YELLOW_LINE: Surface((150, 134, 74), (196, 178, 96)),
-    Ground.STEEL: Surface((62, 54, 50), (92, 84, 80)),
+    Ground.YARD: Surface((62, 70, 46), (138, 132, 108), LAND, 0.14, 0.24, 0.06),
+    Ground.LAWN: Surface((66, 86, 46), (112, 130, 74), GREEN, 0.12, 0.14, 0.12),
+    Ground.MEADOW: Surface((80, 86, 52), (146, 140, 96), (220, 230, 200), 0.14, 0.2, 0.12),
+    Ground.FOREST: Surface((20, 32, 18), (84, 102, 56), GREEN, 0.06, 0.04, 0.06, canopy=0.2),
+    Ground.GREEN_CROP: Surface((54, 80, 36), (124, 140, 76), LAND, 0.08, 0.05, 0.1, rows=0.2),
+    Ground.GREEN_CROP_ACROSS: Surface((66, 84, 44), (134, 142, 84), LAND, 0.08, 0.05, 0.1, across=0.2),
+    Ground.WHEAT: Surface((142, 122, 78), (204, 182, 128), LAND, 0.08, 0.06, 0.12, rows=0.16),
+    Ground.WHEAT_ACROSS: Surface((132, 116, 76), (192, 174, 122), LAND, 0.08, 0.06, 0.12, across=0.16),
+    Ground.SOIL: Surface((86, 66, 48), (146, 118, 90), LAND, 0.1, 0.08, 0.14, rows=0.16),
+    Ground.SOIL_ACROSS: Surface((78, 60, 46), (138, 110, 84), LAND, 0.1, 0.08, 0.14, across=0.16),
+    Ground.PAVING: Surface((100, 97, 92), (166, 162, 154), LAND, 0.12, 0.1, 0.08),
+    Ground.CONCRETE: Surface((118, 114, 106), (182, 178, 168), LAND, 0.08, 0.11, 0.12),
+    Ground.GRAVEL: Surface((92, 84, 74), (158, 146, 128), LAND, 0.14, 0.14, 0.12),
+    Ground.ASPHALT: Surface((62, 62, 65), (108, 108, 108), LAND, 0.1, 0.14, 0.1),
+    Ground.SAND: Surface((172, 152, 114), (226, 210, 174), (247, 240, 214), 0.1, 0.12, 0.1),
+    Ground.WATER: Surface((16, 36, 46), (66, 88, 92), BLUE, 0.03, 0.03, 0.12, ripple=0.14),
+    Ground.SHALLOW: Surface((62, 104, 108), (150, 172, 164), BLUE, 0.05, 0.12, 0.1, ripple=0.12),
+    Ground.AIRFIELD: Surface((84, 92, 56), (142, 140, 96), (224, 221, 229), 0.1, 0.14, 0.16, rows=0.06),
+    Ground.TARMAC: Surface((92, 92, 94), (150, 150, 150), (213, 210, 221), 0.06, 0.1, 0.14),
+    Ground.PITCH: Surface((58, 98, 48), (104, 138, 78), (182, 210, 168), 0.06, 0.06, 0.06, rows=0.14),
+    Ground.DECK: Surface((160, 154, 140), (216, 210, 196), POINT, 0.08, 0.08, 0.05),
+    Ground.WHITE_LINE: Surface((150, 150, 148), (206, 206, 202), LAND),
+    Ground.YELLOW_LINE: Surface((150, 134, 74), (196, 178, 96), LAND),
+    Ground.STEEL: Surface((62, 54, 50), (92, 84, 80), LAND),
 }
 DARKEST = np.array([SURFACES[ground].dark for ground in Ground], np.float32)  # (grounds, 3)
 LIGHTEST = np.array([SURFACES[ground].light for ground in Ground], np.float32)
-WEIGHTS = np.array([SURFACES[ground][2:] for ground in Ground], np.float32).T.copy()  # (textures, grounds)
+WEIGHTS = np.array([SURFACES[ground][3:] for ground in Ground], np.float32).T.copy()  # (textures, grounds)
 GREENS = [Ground.YARD, Ground.LAWN, Ground.MEADOW, Ground.FOREST, Ground.AIRFIELD, Ground.PITCH]
 CANOPY_HEIGHT = 0.022
 
-# What a road is painted with, bottom to top: (ground, width, sideways shift), both in road widths.
-KERBS = {
-    RoadKind.STREET: (Ground.PAVING, 1.5, 0.0),
-    RoadKind.AVENUE: (Ground.PAVING, 1.4, 0.0),
-    RoadKind.HIGHWAY: (Ground.GRAVEL, 1.15, 0.0),
-}
-BANDS = {
-    RoadKind.PATH: ((Ground.GRAVEL, 1.0, 0.0),),
-    RoadKind.TRACK: ((Ground.SOIL, 1.0, 0.0),),
-    RoadKind.RAIL: ((Ground.GRAVEL, 1.0, 0.0), (Ground.STEEL, 0.1, -0.18), (Ground.STEEL, 0.1, 0.18)),
-    RoadKind.TAXIWAY: ((Ground.TARMAC, 1.0, 0.0), (Ground.YELLOW_LINE, 0.05, 0.0)),
-    RoadKind.RUNWAY: ((Ground.ASPHALT, 1.0, 0.0), (Ground.WHITE_LINE, 0.02, -0.46), (Ground.WHITE_LINE, 0.02, 0.46)),
-    RoadKind.STREET: ((Ground.ASPHALT, 1.0, 0.0),),
-    RoadKind.AVENUE: ((Ground.ASPHALT, 1.0, 0.0), (Ground.YELLOW_LINE, 0.05, 0.0)),
-    RoadKind.RAMP: ((Ground.ASPHALT, 1.0, 0.0), (Ground.WHITE_LINE, 0.06, -0.42), (Ground.WHITE_LINE, 0.06, 0.42)),
-    RoadKind.HIGHWAY: (
-        (Ground.ASPHALT, 1.0, 0.0),
-        (Ground.MEADOW, 0.09, 0.0),
-        (Ground.WHITE_LINE, 0.01, -0.46),
-        (Ground.WHITE_LINE, 0.01, -0.25),
-        (Ground.WHITE_LINE, 0.01, 0.25),
-        (Ground.WHITE_LINE, 0.01, 0.46),
+
+class RoadLook(NamedTuple):
+    """What a road is painted with."""
+
+    casing: Colour | None  # on the map, below all roads
+    fill: Colour  # on the map
+    bands: tuple[
+        tuple[Ground, float, float], ...
+    ]  # in the photo, bottom to top: ground, width, sideways shift in road widths
+    kerb: tuple[Ground, float] | None = None  # in the photo, below all roads: ground, width
+
+
+def _pair(ground: Ground, width: float, shift: float) -> tuple[tuple[Ground, float, float], ...]:
+    """Two lines, one on either side."""
+    return (ground, width, -shift), (ground, width, shift)
+
+
+ASPHALT = (Ground.ASPHALT, 1.0, 0.0)
+CENTRE_LINE = (Ground.YELLOW_LINE, 0.05, 0.0)
+CASING = 0.009  # both sides together, in tile sides
+ROADS = {
+    RoadKind.PATH: RoadLook(None, (250, 250, 246), ((Ground.GRAVEL, 1.0, 0.0),)),
+    RoadKind.TRACK: RoadLook(None, (246, 242, 232), ((Ground.SOIL, 1.0, 0.0),)),
+    RoadKind.RAIL: RoadLook(None, (206, 203, 199), ((Ground.GRAVEL, 1.0, 0.0), *_pair(Ground.STEEL, 0.1, 0.18))),
+    RoadKind.TAXIWAY: RoadLook(None, (200, 197, 211), ((Ground.TARMAC, 1.0, 0.0), CENTRE_LINE)),
+    RoadKind.RUNWAY: RoadLook(None, (190, 187, 204), (ASPHALT, *_pair(Ground.WHITE_LINE, 0.02, 0.46))),
+    RoadKind.STREET: RoadLook((214, 209, 200), (255, 255, 255), (ASPHALT,), (Ground.PAVING, 1.5)),
+    RoadKind.AVENUE: RoadLook((230, 192, 104), (255, 233, 146), (ASPHALT, CENTRE_LINE), (Ground.PAVING, 1.4)),
+    RoadKind.RAMP: RoadLook((224, 148, 62), (255, 206, 122), (ASPHALT, *_pair(Ground.WHITE_LINE, 0.06, 0.42))),
+    RoadKind.HIGHWAY: RoadLook(
+        (222, 120, 30),
+        (255, 158, 40),
+        (
+            ASPHALT,
+            (Ground.MEADOW, 0.09, 0.0),
+            *_pair(Ground.WHITE_LINE, 0.01, 0.46),
+            *_pair(Ground.WHITE_LINE, 0.01, 0.25),
+        ),
+        (Ground.GRAVEL, 1.15),
     ),
+}
+OBJECT_FILLS: dict[str, tuple[Colour, Colour]] = {  # of objects on the map: inside and outline
+    "building": ((243, 241, 236), (219, 214, 205)),
+    "tower": ((232, 204, 160), (206, 174, 126)),
+    "water": (BLUE, (150, 184, 236)),
+    "pier": (LAND, (206, 202, 194)),
 }
 
 
@@ -116,10 +147,17 @@ def paint_photo(scene: Scene, size: int, canvas: int, rng: Generator) -> np.ndar
 
 def paint_ground(scene: Scene, canvas: int) -> np.ndarray:
     """The `Ground` of every pixel, roads included: (canvas, canvas) uint8."""
-    image = _ground_of(scene.layout, canvas)
+    return np.asarray(_with_neighbour(scene, canvas, _ground_of))
+
+
+def _with_neighbour(scene: Scene, canvas: int, paint: Callable[[Layout, int], Image.Image]) -> Image.Image:
+    """The scene's landscape and, behind their border, its neighbour, each painted by ``paint``."""
+    image = paint(scene.layout, canvas)
     if scene.neighbour is not None and scene.border is not None:
-        image.paste(_ground_of(scene.neighbour, canvas), mask=border_mask(scene.border.outline(), canvas))
-    return np.asarray(image)
+        mask = Image.new("1", (canvas, canvas))
+        ImageDraw.Draw(mask).polygon(to_pixels([scene.border.outline()], canvas)[0], fill=1)
+        image.paste(paint(scene.neighbour, canvas), mask=mask)
+    return image
 
 
 def _ground_of(layout: Layout, canvas: int) -> Image.Image:
@@ -128,8 +166,9 @@ def _ground_of(layout: Layout, canvas: int) -> Image.Image:
     for stage in layout.stages:
         painted = [(area.ground, area.outline) for area in stage.areas]
         for tier in road_tiers(stage.roads):
-            bands = [(road, KERBS[road.kind]) for road in tier if road.kind in KERBS]
-            bands += [(road, band) for road in tier for band in BANDS[road.kind]]
+            kerbs = [(road, kerb) for road in tier if (kerb := ROADS[road.kind].kerb)]
+            bands = [(road, band) for road in tier for band in ROADS[road.kind].bands]
+            painted += [(ground, road.outline(factor)) for road, (ground, factor) in kerbs]
             painted += [(ground, road.outline(factor, shift)) for road, (ground, factor, shift) in bands]
         outlines = to_pixels([outline for _, outline in painted], canvas)
         for (ground, _), points in zip(painted, outlines, strict=True):
@@ -339,64 +378,24 @@ def photograph(lit: np.ndarray, light: Light, rng: Generator, size: int) -> np.n
 
 # The map.
 
-Colour = tuple[int, int, int]
-LAND: Colour = (233, 229, 221)
-GREEN: Colour = (202, 222, 174)
-BLUE: Colour = (178, 209, 254)
-POINT: Colour = (246, 226, 188)  # the grounds of a point of interest
-
-GROUND_FILLS: dict[Ground, Colour] = {
-    Ground.LAWN: GREEN,
-    Ground.MEADOW: (220, 230, 200),
-    Ground.FOREST: GREEN,
-    Ground.SAND: (247, 240, 214),
-    Ground.WATER: BLUE,
-    Ground.SHALLOW: BLUE,
-    Ground.AIRFIELD: (224, 221, 229),
-    Ground.TARMAC: (213, 210, 221),
-    Ground.PITCH: (182, 210, 168),
-    Ground.DECK: POINT,
-}  # all others are LAND
-OBJECT_FILLS: dict[str, tuple[Colour, Colour]] = {  # of objects: inside and outline
-    "building": ((243, 241, 236), (219, 214, 205)),
-    "tower": ((232, 204, 160), (206, 174, 126)),
-    "water": (BLUE, (150, 184, 236)),
-    "pier": (LAND, (206, 202, 194)),
-}
-ROADS: dict[RoadKind, tuple[Colour | None, Colour]] = {  # casing and inside
-    RoadKind.PATH: (None, (250, 250, 246)),
-    RoadKind.TRACK: (None, (246, 242, 232)),
-    RoadKind.RAIL: (None, (206, 203, 199)),
-    RoadKind.TAXIWAY: (None, (200, 197, 211)),
-    RoadKind.RUNWAY: (None, (190, 187, 204)),
-    RoadKind.STREET: ((214, 209, 200), (255, 255, 255)),
-    RoadKind.AVENUE: ((230, 192, 104), (255, 233, 146)),
-    RoadKind.RAMP: ((224, 148, 62), (255, 206, 122)),
-    RoadKind.HIGHWAY: ((222, 120, 30), (255, 158, 40)),
-}
-CASING = 0.009  # both sides together, in tile sides
-
 
 def paint_map(scene: Scene, size: int, canvas: int) -> np.ndarray:
     """The map (size, size, 3) uint8, painted at ``canvas`` pixels a side, a multiple of ``size``."""
-    image = _map_of(scene.layout, canvas)
-    if scene.neighbour is not None and scene.border is not None:
-        image.paste(_map_of(scene.neighbour, canvas), mask=border_mask(scene.border.outline(), canvas))
-    return np.asarray(image.reduce(canvas // size))
+    return np.asarray(_with_neighbour(scene, canvas, _map_of).reduce(canvas // size))
 
 
 def _map_of(layout: Layout, canvas: int) -> Image.Image:
-    image = Image.new("RGB", (canvas, canvas), GROUND_FILLS.get(layout.base, LAND))
+    image = Image.new("RGB", (canvas, canvas), SURFACES[layout.base].fill)
     pen = ImageDraw.Draw(image)
     for stage in layout.stages:
         for area, points in zip(stage.areas, to_pixels([area.outline for area in stage.areas], canvas), strict=True):
-            pen.polygon(points, fill=GROUND_FILLS.get(area.ground, LAND))
+            pen.polygon(points, fill=SURFACES[area.ground].fill)
         for tier in road_tiers(stage.roads):
-            cased = [road for road in tier if ROADS[road.kind][0]]
-            layers = [(road, 0, 1 + CASING / road.width) for road in cased] + [(road, 1, 1.0) for road in tier]
-            outlines = to_pixels([road.outline(factor) for road, _, factor in layers], canvas)
-            for (road, layer, _), points in zip(layers, outlines, strict=True):
-                pen.polygon(points, fill=ROADS[road.kind][layer])
+            layers = [(road, 1 + CASING / road.width, casing) for road in tier if (casing := ROADS[road.kind].casing)]
+            layers += [(road, 1.0, ROADS[road.kind].fill) for road in tier]
+            outlines = to_pixels([road.outline(factor) for road, factor, _ in layers], canvas)
+            for (_, _, colour), points in zip(layers, outlines, strict=True):
+                pen.polygon(points, fill=colour)
     pen_width = max(1, round(canvas / 200))
     inside, outline = OBJECT_FILLS["building"]
     for points in quads_to_pixels(layout.blocks.corners[layout.blocks.kind >= BlockKind.FLAT], canvas):
