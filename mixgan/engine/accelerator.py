@@ -158,11 +158,7 @@ def synchronise_buffers(accelerator: Accelerator, module: nn.Module) -> None:
 
 
 def main_first(accelerator: Accelerator, load: Callable[[], T]) -> T:
-    """The result of ``load`` on every process; the main one goes first, as it may have to download a file for all.
-
-    Raises:
-        ValueError: a process failed.
-    """
+    """The result of ``load`` on every process; the main one goes first, as it may have to download a file for all."""
     found: list[T] = []
     on_main(accelerator, lambda: found.append(load()))
     with errors_reach_all(accelerator):
@@ -203,15 +199,11 @@ def epoch_order(count: int, *, seed: int, epoch: int, name: str = "order") -> Te
 
 
 def rank_batch(order: Tensor, step: int, *, batch_size: int, rank: int = 0, world: int = 1) -> Tensor:
-    """The indices of one rank's batch at ``step``: the global batch is divided in rank order.
+    """The indices (batch_size,) int64 of one rank's batch at a step of an epoch; ranks share the global batch in their order.
 
     Args:
         order: (N,) the epoch's order, the same on every rank.
-        step: 0-based step inside the epoch, below ``len(order) // (batch_size * world)``.
-        batch_size: per rank.
-
-    Returns:
-        (batch_size,) int64, disjoint between ranks.
+        step: counted from 0 in the epoch, below ``len(order) // (batch_size * world)``.
     """
     start = step * batch_size * world + rank * batch_size
     return order[start : start + batch_size]

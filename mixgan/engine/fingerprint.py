@@ -28,21 +28,24 @@ def describe_tensors(*tensors: Tensor | list[Tensor], classes: Sequence[str] | N
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
         for piece in tensor.split(4096):  # in pieces, as a tensor on another device or with strides is copied
             digest.update(piece.cpu().contiguous().view(torch.uint8).numpy().data)
-    return _description(len(tensors[0]), digest.hexdigest(), classes)
+    names = {} if classes is None else {"classes": list(classes)}
+    return {"count": len(tensors[0]), **names, "fingerprint": digest.hexdigest()}
 
 
 def describe_files(
     paths: Sequence[Path], labels: Tensor | None = None, *, classes: Sequence[str] | None = None
 ) -> dict[str, Any]:
     """The description of a set of files: names, sizes and labels (N,) of all, and the contents of a seeded sample of them."""
-    sizes = [_size(path) for path in paths]
+    # -1: a file that cannot be read, which loaders report or skip.
+    sizes = [path.stat().st_size if os.access(path, os.R_OK) and path.is_file() else -1 for path in paths]
     digest = hashlib.sha256(repr([(path.name, size) for path, size in zip(paths, sizes, strict=True)]).encode())
     if labels is not None:
         digest.update(labels.numpy().data)
     for index in sorted(random.Random(0).sample(range(len(paths)), min(SAMPLED_FILES, len(paths)))):
         if sizes[index] >= 0:
             digest.update(hashlib.sha256(paths[index].read_bytes()).digest())
-    return _description(len(paths), digest.hexdigest(), classes)
+    names = {} if classes is None else {"classes": list(classes)}
+    return {"count": len(paths), **names, "fingerprint": digest.hexdigest()}
 
 
 def differences(before: Mapping[str, Mapping[str, Any]], now: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -50,7 +53,7 @@ def differences(before: Mapping[str, Mapping[str, Any]], now: Mapping[str, Mappi
     found = []
     for split in (name for name in before if name in now):
         old, new = before[split], now[split]
-        texts = _class_differences(old.get("classes"), new.get("classes"))
+        texts = _class_differences(old["classes"], new["classes"]) if "classes" in old and "classes" in new else []
         if old.get("count", new["count"]) != new["count"]:
             texts.append(f"{new['count']} images instead of {old['count']}")
         elif not texts:
@@ -78,21 +81,9 @@ def check_same_data(
     return found
 
 
-def _description(count: int, fingerprint: str, classes: Sequence[str] | None) -> dict[str, Any]:
-    names = {} if classes is None else {"classes": list(classes)}
-    return {"count": count, **names, "fingerprint": fingerprint}
-
-
-def _class_differences(old: Sequence[str] | None, new: Sequence[str] | None) -> list[str]:
-    if old is None or new is None or list(old) == list(new):
-        return []
+def _class_differences(old: Sequence[str], new: Sequence[str]) -> list[str]:
     if len(old) != len(new):
         return [f"{len(new)} classes instead of {len(old)}"]
     renamed = [f"class {i} {n!r} instead of {o!r}" for i, (o, n) in enumerate(zip(old, new, strict=True)) if o != n]
     more = f" and {len(renamed) - _LISTED} more" if len(renamed) > _LISTED else ""
-    return [", ".join(renamed[:_LISTED]) + more]
-
-
-def _size(path: Path) -> int:
-    """In bytes; -1 for a file that cannot be read, which loaders report or skip."""
-    return path.stat().st_size if os.access(path, os.R_OK) and path.is_file() else -1
+    return [", ".join(renamed[:_LISTED]) + more] if renamed else []

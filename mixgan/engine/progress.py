@@ -82,7 +82,7 @@ class Progress:
         """``done`` are done in all; a new total or description where given."""
         self.done = done
         self.total = self.total if total is None else total
-        self.description = self.description if description is None else description
+        self.description = description or self.description
         if self._live is not None:
             self._live.update(
                 self._task, completed=done, total=self.total, description=self.description, text=self.text
@@ -91,9 +91,9 @@ class Progress:
             self._last_line = time.monotonic()
             self.print(self._line())
 
-    def print(self, text: str) -> None:
-        """A line of text, above the bar; a path in it is printed as it is."""
-        if self.enabled:
+    def print(self, text: str, *, always: bool = False) -> None:
+        """A line of text, above the bar, ``always`` also where the bar is not enabled; a path in it is printed as it is."""
+        if self.enabled or always:
             self.console.print(text, highlight=False, soft_wrap=True, markup=False)
 
     def _line(self) -> str:

@@ -225,7 +225,7 @@ class Run:
     def print(self, text: str) -> None:
         """Print a line from the main process, above the progress bar."""
         if self.accelerator.is_main_process:
-            self._progress.console.print(text, highlight=False, soft_wrap=True, markup=False)
+            self._progress.print(text, always=True)
 
     @contextmanager
     def pause(self) -> Iterator[None]:
@@ -265,10 +265,9 @@ class Run:
         if self.settings.dry_run:
             return
         with self._clock_stopped():
-            items = {name: item.state_dict() for name, item in self._shared.items()}
+            items, own = ({n: item.state_dict() for n, item in every.items()} for every in (self._shared, self._own))
             position = {"step": self.step, "best": self.best, "images": self.images, "seconds": self.seconds}
             position["records"] = self._log.records
-            own = {name: item.state_dict() for name, item in self._own.items()}
             self._log.sync()
             self.checkpoints.save(self.step, trainer={"position": position, "items": items}, process=own)
             self._saved_step, self._saved_at = self.step, time.monotonic()
@@ -290,14 +289,9 @@ class Run:
 
     def speed(self) -> dict[str, float]:
         """Entries of the summary so far: steps, epochs, images_per_second (of training time), seconds."""
-        rate = self.images / self.seconds if self.seconds else 0.0
-        epochs = round(self.step / self.steps_per_epoch, 3)
-        return {
-            "steps": self.step,
-            "epochs": epochs,
-            "images_per_second": round(rate, 2),
-            "seconds": round(self.seconds, 2),
-        }
+        epochs, rate = self.step / self.steps_per_epoch, self.images / self.seconds if self.seconds else 0.0
+        rounded = {"epochs": round(epochs, 3), "images_per_second": round(rate, 2), "seconds": round(self.seconds, 2)}
+        return {"steps": self.step, **rounded}
 
     def write_summary(self, values: Mapping[str, Any]) -> None:
         """Write summary.json, from the main process."""
@@ -358,13 +352,11 @@ class Run:
         *own, diverged_earlier = stacked.tolist()
         numbers = dict(zip(values, own, strict=True))
         if self.accelerator.num_processes > 1:
-            # Processes may log different values in a step: one mixes its batch, another does not.
             gathered = gather_object([(numbers, diverged_earlier)])
             diverged_earlier = max(diverged for _, diverged in gathered)
-            found: dict[str, list[float]] = {}
-            for one, _ in gathered:
-                for name, value in one.items():
-                    found.setdefault(name, []).append(value)
+            # Processes may log different values in a step: one mixes its batch, another does not.
+            names = dict.fromkeys(name for one, _ in gathered for name in one)
+            found = {name: [one[name] for one, _ in gathered if name in one] for name in names}
             numbers = {name: sum(some) / len(some) for name, some in found.items()}
         for name, value in numbers.items():
             if not math.isfinite(value):
@@ -439,14 +431,22 @@ class Run:
         trainer, own, skipped = self.checkpoints.load()
         for sentence in skipped:
             self.print(f"{sentence}; resuming from an earlier one.")
-        for name, item in self._shared.items():
-            item.load_state_dict(trainer["items"][name])
-        for name, item in self._own.items():
-            item.load_state_dict(own[name])
+        for items, states in ((self._shared, trainer["items"]), (self._own, own)):
+            for name, item in items.items():
+                item.load_state_dict(states[name])
         position = trainer["position"]
         self.step = self._saved_step = self._resumed_step = position["step"]
         self.images, self.seconds = position["images"], position["seconds"]
-        self.best = on_main(self.accelerator, lambda: self._restore_best(position["best"], skipped=bool(skipped)))
+
+        def restore_best() -> dict[str, Any] | None:
+            best, stale = self.checkpoints.restore_best(position["best"], step=self.step, skipped=bool(skipped))
+            if (
+                stale
+            ):  # weights/best are of a later step than the checkpoint; without them best.json's checkpoint is read
+                shutil.rmtree(self.folder.weights / "best", ignore_errors=True)
+            return best
+
+        self.best = on_main(self.accelerator, restore_best)
         kept = on_main(self.accelerator, lambda: drop_records_after(self.folder.metrics, self.step))
         if kept < position.get("records", 0):
             self.print(
@@ -460,12 +460,6 @@ class Run:
             lengths = f"{self.settings.epochs} epochs, was {changed['epochs']['was']}"
             self.print(f"The run is extended to {lengths}: schedules follow the new length from here on.")
         self.print(f"Resuming at step {self.step} of {self.total_steps}.")
-
-    def _restore_best(self, saved: dict[str, Any] | None, *, skipped: bool) -> dict[str, Any] | None:
-        best, stale = self.checkpoints.restore_best(saved, step=self.step, skipped=skipped)
-        if stale:  # weights/best are of a later step than the checkpoint; without them best.json's checkpoint is read
-            shutil.rmtree(self.folder.weights / "best", ignore_errors=True)
-        return best
 
     def _follow_new_length(self) -> None:
         """Set the learning rates, which came with the checkpoint, to those of the extended schedules."""

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Container, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,14 +39,19 @@ CHECKSUM = "sha256"
 
 def write_text(path: Path, text: str) -> None:
     """Write beside, flush to disk, then rename over ``path``; file names in it that are not UTF-8 are escaped."""
+    with _beside(path) as partial:
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+    sync(path.parent)
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """Another name to write to, which is flushed to disk and then replaces ``path``."""
     partial = partial_file(path)
     with writing(path):
-        with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        yield partial
+        sync(partial)
         partial.replace(path)
-        sync(path.parent)
 
 
 @contextmanager
@@ -190,19 +195,14 @@ def save_weights(path: Path, module: nn.Module | Mapping[str, Tensor], metadata:
     """Write a module's state, or tensors by name, as safetensors, with ``metadata`` (JSON values: how to build it again)."""
     tensors = module.state_dict() if isinstance(module, nn.Module) else module
     state = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
-    partial = partial_file(path)
-    with writing(path):
+    with _beside(path) as partial:
         save_file(state, partial, metadata={KEY: json.dumps({**metadata, CHECKSUM: tensors_sha256(state)})})
-        partial.replace(path)
 
 
 def write_picture(path: Path, picture: "Image") -> None:
     """Write a PNG beside, flush it to disk, then rename it over ``path``."""
-    partial = partial_file(path)
-    with writing(path):
+    with _beside(path) as partial:
         picture.save(partial, "PNG")
-        sync(partial)
-        partial.replace(path)
 
 
 def export_networks(
@@ -266,9 +266,8 @@ def weights_folder(run: Path, weights: str = "last") -> Path:
     if weights in ("last", "best"):
         exported = [base / weights for base in (layout.weights, run)]
         exported += [base for base in (layout.weights, run) if weights == "last" and any(base.glob("*.safetensors"))]
-        found = next((folder for folder in exported if folder.is_dir()), None) or pointed(
-            layout.checkpoints, f"{weights}.json"
-        )
+        found = next((folder for folder in exported if folder.is_dir()), None)
+        found = found or pointed(layout.checkpoints, f"{weights}.json")
         if found is None and weights == "best":
             raise ValueError(f"{run} has no best weights: it has not been evaluated yet; use --weights last")
         return found or exported[0]
@@ -365,16 +364,11 @@ class RunFolder:
             return True
         if self.has_checkpoint or self.summary.is_file():
             return False
-        if self.config.is_file():
-            return self._has_own_config()
-        return all(p.is_dir() or p.name.startswith(".") for p in self.path.rglob("*"))
-
-    def _has_own_config(self) -> bool:
-        """Whether config.json is a run's; folders of models have files of that name too, and must not be cleared."""
-        try:
+        if not self.config.is_file():
+            return all(p.is_dir() or p.name.startswith(".") for p in self.path.rglob("*"))
+        with suppress(ValueError):  # folders of models have files of that name too, and must not be cleared
             return bool(read_json(self.config, {"recipe": str, "settings": dict[str, Any]}))
-        except ValueError:
-            return False
+        return False
 
     def check_free(self) -> None:
         """ValueError if the folder contains anything but a run that ended before its first checkpoint, or is a file."""
@@ -423,11 +417,8 @@ class RunFolder:
         """
         config = read_json(self.config, {"settings": dict[str, Any]})
         before = config["settings"]
-        changed = {
-            name: {"was": before[name], "now": value}
-            for name, value in settings.items()
-            if name in before and name not in besides and before[name] != value
-        }
+        own = {name: value for name, value in settings.items() if name in before and name not in besides}
+        changed = {n: {"was": before[n], "now": value} for n, value in own.items() if value != before[n]}
         if changed:
             config["settings"] = before | {name: change["now"] for name, change in changed.items()}
             resumed = {"step": step, "command": shlex.join(sys.argv), "changed": changed}

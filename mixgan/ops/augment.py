@@ -28,14 +28,10 @@ def histogram(levels: Tensor) -> Tensor:
 
 
 def apply_curve(levels: Tensor, curve: Tensor) -> Tensor:
-    """Replace every pixel's level by the curve's value.
+    """Replace every pixel's level by the curve's value: (B,C,H,W) from ``to_levels`` -> (B,C,H,W) of the curve's dtype.
 
     Args:
-        levels: (B,C,H,W) from ``to_levels``.
         curve: (B,C,256), the new value of every level; or (B,1,256), the same for all channels.
-
-    Returns:
-        (B,C,H,W) of the curve's dtype.
     """
     curve = curve.expand(-1, levels.shape[1], -1)
     return curve.gather(2, levels.flatten(2)).view(levels.shape)
@@ -47,13 +43,9 @@ def identity_curve(device: torch.device) -> Tensor:
 
 
 def autocontrast_curve(counts: Tensor) -> Tensor:
-    """Stretch every channel to 0..1: PIL's ``autocontrast``, without rounding to whole levels.
+    """Stretch every channel to 0..1, by ``histogram`` (B,C,256): PIL's ``autocontrast``, without rounding to whole levels.
 
-    Args:
-        counts: (B,C,256) from ``histogram``.
-
-    Returns:
-        (B,C,256) float32 in 0..1; the identity for channels of one level only.
+    (B,C,256) float32 in 0..1; the identity for channels of one level only.
     """
     present = (counts > 0).int()
     low, high = present.argmax(2, keepdim=True), LEVELS - 1 - present.flip(2).argmax(2, keepdim=True)
@@ -63,13 +55,9 @@ def autocontrast_curve(counts: Tensor) -> Tensor:
 
 
 def equalize_curve(counts: Tensor) -> Tensor:
-    """Make every channel's levels about equally frequent: PIL's ``equalize``.
+    """Make every channel's levels about equally frequent, by ``histogram`` (B,C,256): PIL's ``equalize``.
 
-    Args:
-        counts: (B,C,256) from ``histogram``.
-
-    Returns:
-        (B,C,256) float32 in 0..1; the identity for channels of one level only, or with too few pixels (below about 256).
+    (B,C,256) float32 in 0..1; the identity for channels of one level only, or with too few pixels (below about 256).
     """
     present = (counts > 0).int()
     of_highest = counts.gather(2, LEVELS - 1 - present.flip(2).argmax(2, keepdim=True))
@@ -121,10 +109,8 @@ def rotation(degrees: Tensor, size: tuple[int, int]) -> Tensor:
     angle = degrees.deg2rad()
     cos, sin = angle.cos(), angle.sin()
     center_y, center_x = size[0] / 2, size[1] / 2
-    return _matrix(
-        (cos, -sin, center_x - cos * center_x + sin * center_y),
-        (sin, cos, center_y - sin * center_x - cos * center_y),
-    )
+    first = cos, -sin, center_x - cos * center_x + sin * center_y
+    return _matrix(first, (sin, cos, center_y - sin * center_x - cos * center_y))
 
 
 def shear(x: Tensor, y: Tensor) -> Tensor:

@@ -48,19 +48,12 @@ def list_corruptions() -> list[str]:
 
 
 def corrupt(images: Tensor, name: str, *, severity: int, generator: torch.Generator | None = None) -> Tensor:
-    """Apply one corruption to a batch.
+    """Apply one corruption to a batch (B,C,H,W) of floats in 0..1, C 1 or 3, sides of at least 16 px; the result is in 0..1.
 
     Args:
-        images: (B,C,H,W) float in 0..1, C 1 or 3, sides of at least 16 px.
-        name: one of ``list_corruptions()``.
+        name: one of ``list_corruptions()``, else ValueError.
         severity: 1 (mild) to 5.
         generator: of the images' device; without it torch's global one.
-
-    Returns:
-        (B,C,H,W) in 0..1.
-
-    Raises:
-        ValueError: an unknown name, or a severity or images that do not fit.
     """
     if name not in _CORRUPTIONS:
         raise ValueError(f"unknown corruption {name!r}; known: {', '.join(_CORRUPTIONS)}")
@@ -280,20 +273,16 @@ def _trailed(images: Tensor, radius: float, sigma: float, degrees: Tensor, draws
     """Blur along one direction per image, degrees (B,), by half a Gaussian."""
     angle = degrees.deg2rad()
     still = torch.eye(2, 3, device=images.device).repeat(len(images), 1, 1)
-    weights = [
-        math.exp(-0.5 * (step / (sigma * draws.scale)) ** 2) for step in range(round(2 * radius * draws.scale) + 1)
-    ]
+    steps = range(round(2 * radius * draws.scale) + 1)
+    weights = [math.exp(-0.5 * (step / (sigma * draws.scale)) ** 2) for step in steps]
+    weights = [weight for weight in weights if weight >= 1e-4]
     total = torch.zeros_like(images)
     for step, weight in enumerate(weights):
-        if weight < 1e-4:
-            break
         moved = still.clone()
-        moved[:, 0, 2], moved[:, 1, 2] = (
-            2 * step * f / side
-            for f, side in zip((angle.cos(), angle.sin()), (images.shape[-1], images.shape[-2]), strict=True)
-        )
+        moved[:, 0, 2] = 2 * step * angle.cos() / images.shape[-1]
+        moved[:, 1, 2] = 2 * step * angle.sin() / images.shape[-2]
         total += weight * _sampled(images, moved, mode="nearest")  # whole pixels, as ImageMagick
-    return total / sum(weight for weight in weights if weight >= 1e-4)
+    return total / sum(weights)
 
 
 def _sampled(

@@ -6,13 +6,9 @@ from torch import Tensor
 
 
 def binomial_blur(images: Tensor) -> Tensor:
-    """Blur with the 3 x 3 kernel (1, 2, 1) x (1, 2, 1) / 16, OpenCV's Gaussian of that size; edges are mirrored.
+    """Blur (B,C,H,W) float, sides of at least 2 px, with the kernel (1, 2, 1) x (1, 2, 1) / 16; edges are mirrored.
 
-    Args:
-        images: (B,C,H,W) float, H and W at least 2.
-
-    Returns:
-        (B,C,H,W).
+    This is OpenCV's Gaussian of 3 x 3.
     """
     padded = F.pad(images, (1, 1, 1, 1), mode="reflect")
     rows = padded[..., :-2, :] + 2 * padded[..., 1:-1, :] + padded[..., 2:, :]
@@ -20,26 +16,19 @@ def binomial_blur(images: Tensor) -> Tensor:
 
 
 def integral_image(images: Tensor) -> Tensor:
-    """Sums over all pixels above and to the left, for ``box_sums``, in the precision of the images.
+    """Sums over all pixels above and to the left, for ``box_sums``: (B,C,H,W) -> (B,C,H+1,W+1) of the same dtype.
 
-    Args:
-        images: (B,C,H,W). 8-bit values as int32 stay exact up to 8 million pixels; float32 only up to 2^24 / 255.
-
-    Returns:
-        (B,C,H+1,W+1) of the same dtype with zeros in the first row and column.
+    8-bit values as int32 stay exact up to 8 million pixels; float32 only up to 2^24 / 255.
     """
     return F.pad(images.cumsum(-1, dtype=images.dtype).cumsum(-2, dtype=images.dtype), (1, 0, 1, 0))
 
 
 def box_sums(integral: Tensor, *, before: int, after: int) -> tuple[Tensor, Tensor]:
-    """Sums over the box around every pixel (rows y-before..y+after, columns alike), clipped to the image.
+    """Sums (B,C,H,W) over the box around every pixel, clipped to the image, and each box's number of pixels (H,W) int64.
 
     Args:
         integral: (B,C,H+1,W+1) from ``integral_image``; the time taken hardly depends on the box.
-        before, after: how far the box reaches, in pixels, not negative.
-
-    Returns:
-        the sums (B,C,H,W), and how many pixels each box has (H,W) int64.
+        before, after: how far the box reaches in px, not negative: rows y-before..y+after, columns alike.
     """
     sums = _window_sums(_window_sums(integral, -2, before, after), -1, before, after)
     height, width = (torch.arange(side + 1, device=sums.device) for side in sums.shape[-2:])  # integrals of ones
@@ -61,19 +50,13 @@ SSIM_WINDOW = 11
 
 
 def ssim(first: Tensor, second: Tensor, *, max_value: float = 1.0) -> Tensor:
-    """Structural similarity (Wang et al. 2004) averaged over the pixels and channels of each image.
+    """Structural similarity (Wang et al. 2004) averaged over the pixels and channels of each image: (B,) in -1..1.
 
-    The window is the paper's Gaussian of 11 taps and sigma 1.5; pixels whose window leaves the image are not counted, as
-    in the paper, scikit-image and torchmetrics.
+    Symmetric; exactly 1 for equal images. The window is the paper's Gaussian of 11 taps and sigma 1.5; pixels whose window
+    leaves the image are not counted, as in the paper, scikit-image and torchmetrics.
 
     Args:
-        first, second: (B,C,H,W) float of equal shape, H and W at least 11, values in 0..``max_value``.
-
-    Returns:
-        (B,) in -1..1, symmetric; exactly 1 for equal images.
-
-    Raises:
-        ValueError: where the shapes differ or are smaller than the window.
+        first, second: (B,C,H,W) float of equal shape (else ValueError), H and W at least 11, values in 0..``max_value``.
     """
     from kornia import metrics  # slow to import
 
@@ -86,16 +69,10 @@ def ssim(first: Tensor, second: Tensor, *, max_value: float = 1.0) -> Tensor:
 
 
 def psnr(first: Tensor, second: Tensor, *, max_value: float = 1.0) -> Tensor:
-    """Peak signal-to-noise ratio of each image in dB: 10 log10(max_value^2 / mean squared error).
+    """Peak signal-to-noise ratio of each image in dB: 10 log10(max_value^2 / mean squared error), (B,), inf for equal images.
 
     Args:
-        first, second: (B,C,H,W) float of equal shape, values in 0..``max_value``.
-
-    Returns:
-        (B,), inf for equal images.
-
-    Raises:
-        ValueError: where the shapes differ.
+        first, second: (B,C,H,W) float of equal shape (else ValueError), values in 0..``max_value``.
     """
     from kornia import metrics
 

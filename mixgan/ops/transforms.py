@@ -35,11 +35,7 @@ def to_levels(images: Tensor) -> Tensor:
 
 
 def normalize(images: Tensor, mean: Tensor | Sequence[float], std: Tensor | Sequence[float]) -> Tensor:
-    """(images - mean) / std of images (B,C,H,W), uint8 or float in 0..1.
-
-    Args:
-        mean, std: one number per channel or one for all; tensors are on the images' device.
-    """
+    """(images - mean) / std of (B,C,H,W), uint8 or float in 0..1; one mean and std per channel or one for all, on its device."""
     from kornia import enhance  # slow to import
 
     return enhance.normalize(to_float(images).contiguous(), torch.as_tensor(mean), torch.as_tensor(std))
@@ -47,15 +43,12 @@ def normalize(images: Tensor, mean: Tensor | Sequence[float], std: Tensor | Sequ
 
 def denormalize(images: Tensor, mean: Tensor | Sequence[float], std: Tensor | Sequence[float]) -> Tensor:
     """Normalised images (B,C,H,W) -> images * std + mean, in 0..1; the inverse of ``normalize``, arguments alike."""
-    return images * _per_channel(std, images) + _per_channel(mean, images)
+    shift, scale = (torch.as_tensor(values, device=images.device).view(-1, 1, 1) for values in (mean, std))
+    return images * scale + shift
 
 
 class Normalization(nn.Module):
-    """``normalize`` with a mean and standard deviation per channel that are kept on the module's device.
-
-    Args:
-        mean, std: one number per channel, or one for all.
-    """
+    """``normalize`` with a mean and standard deviation per channel, or one for all, that are kept on the module's device."""
 
     mean: Tensor
     std: Tensor
@@ -73,10 +66,6 @@ class Normalization(nn.Module):
     def undo(self, images: Tensor) -> Tensor:
         """Normalised (B,C,H,W) -> 0..1."""
         return denormalize(images, self.mean, self.std)
-
-
-def _per_channel(values: Tensor | Sequence[float], images: Tensor) -> Tensor:
-    return torch.as_tensor(values, device=images.device).view(-1, 1, 1)
 
 
 def luminance(images: Tensor) -> Tensor:
@@ -150,16 +139,12 @@ def _resized(images: Tensor, size: tuple[int, int], mode: str, antialias: bool) 
 
 
 def crop_flip(images: Tensor, top: Tensor, left: Tensor, flip: Tensor, size: tuple[int, int]) -> Tensor:
-    """Cut one window out of every image and mirror some of them, in one gather.
+    """Cut one window out of every image and mirror some of them, in one gather: (B,C,H,W) -> (B,C,h,w) of any dtype.
 
     Args:
-        images: (B,C,H,W), any dtype.
         top, left: (B,) int64 upper left corner of each window, inside the image.
         flip: (B,) bool, True where the window is mirrored left to right.
         size: (h, w) of the windows.
-
-    Returns:
-        (B,C,h,w) of the same dtype.
     """
     (batch, channels), (height, width) = images.shape[:2], size
     rows = top[:, None] + torch.arange(height, device=images.device)
