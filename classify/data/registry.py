@@ -132,7 +132,7 @@ def read_labelled(
     paths: Sequence[Path], labels: Sequence[int], *, size: int, on_bad_image: OnBadImage, what: str
 ) -> tuple[Tensor, Tensor]:
     """Files of one size in memory, resized to ``size``: images (N,3,S,S) uint8 and labels (N,) of the good ones."""
-    images, kept, _ = read_images(paths, on_bad_image=on_bad_image, description=f"Reading {what}")
+    images, kept = read_images(paths, on_bad_image=on_bad_image, description=f"Reading {what}")
     label_of = dict(zip(paths, labels, strict=True))
     return resize(images, size, antialias=True), torch.tensor([label_of[path] for path in kept])
 

@@ -81,11 +81,7 @@ def count_pairs(folder: Path) -> dict[str, int]:
 
 
 def find_maps_files(data_root: Path, split: Split, *, paired: bool | None = None) -> Files:
-    """The files of one split of Google Maps in ``data_root/maps`` or ``data_root``; ``paired`` as in ``find_files``.
-
-    Raises:
-        ValueError: they are missing.
-    """
+    """The files of a split of the maps in ``data_root/maps`` or ``data_root``, else ValueError; ``paired`` as in ``find_files``."""
     folder = find_maps(data_root)
     files = find_files(folder, split, paired=paired) if folder else None
     if files is None:
@@ -114,11 +110,7 @@ def find_files(folder: Path, split: Split, *, paired: bool | None = None) -> Fil
 
 
 def find_folders(root: Path, split: Split, *, test_share: float, paired: bool = False) -> Files:
-    """The files of a split of a folder in CycleGAN's or pix2pix's layout; without a test split, a share of the training images.
-
-    Raises:
-        ValueError: the folder has neither layout; ``paired`` files without partners.
-    """
+    """As ``find_files``, but ValueError where there are none, and without a test split a share of the training images."""
     tested = _find_split(root, "val")
     files = find_files(root, split if tested else "train", paired=paired)
     if files is None:
@@ -132,8 +124,7 @@ def find_folders(root: Path, split: Split, *, test_share: float, paired: bool = 
 def find_two_folders(a: Path, b: Path, split: Split, *, test_share: float, paired: bool = False) -> Files:
     """The files of any two folders, also in their subfolders, ``test_share`` of each held out for the test split.
 
-    Raises:
-        ValueError: a folder without images; ``paired`` files without partners.
+    ValueError for a folder without images, and for ``paired`` files without partners.
     """
     files_a, files_b = (list_images(folder, extensions=KINDS) for folder in (a, b))
     return hold_out(_pair(Files(files_a, files_b, paired=False), paired), split, test_share)
@@ -228,15 +219,10 @@ class Geometry:
             raise ValueError(f"is {width}x{height}, smaller than {self.size} px: --preprocess scale-crop enlarges it")
         new = self.resized(width, height)
         bands = [band.resize(new, Image.Resampling.BICUBIC) for band in bands]  # antialiased, as in CycleGAN's code
-        if not self.cuts:
+        if self.shape(width, height) == new[::-1]:
             return bands
         left, top = (new[0] - self.size) // 2, (new[1] - self.size) // 2
         return [band.crop((left, top, left + self.size, top + self.size)) for band in bands]
-
-    @property
-    def cuts(self) -> bool:
-        """Whether the middle square is cut out."""
-        return self.centre and self.mode in ("scale-crop", "crop")
 
     def resized(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) before any cut."""
@@ -249,7 +235,8 @@ class Geometry:
 
     def shape(self, width: int, height: int) -> tuple[int, int]:
         """(h, w) of what becomes of a picture of this size."""
-        return (self.size, self.size) if self.cuts else self.resized(width, height)[::-1]
+        cut = self.centre and self.mode in ("scale-crop", "crop")
+        return (self.size, self.size) if cut else self.resized(width, height)[::-1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -329,11 +316,11 @@ class Domains:
     @property
     def deep(self) -> tuple[bool, bool]:
         """Whether the images of A, and of B, have more than 8 bits."""
-        a, b = (
-            images.pixels.deep if isinstance(images, FileImages) else images[0].is_floating_point()
-            for images in (self.a, self.b)
-        )
-        return a, b
+
+        def deep(images: Images) -> bool:
+            return images.pixels.deep if isinstance(images, FileImages) else images[0].is_floating_point()
+
+        return deep(self.a), deep(self.b)
 
     def describe(self) -> dict[str, Any]:
         """Count and fingerprints, as config.json has them (``mixgan.engine.fingerprint``)."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -34,17 +34,9 @@ PER_TASK = 64  # files per task of a thread: single small files cost more to han
 Decoded = list[np.ndarray] | BadImageError
 
 
-class LoadedImages(NamedTuple):
-    """Result of :func:`read_images`."""
-
-    images: Tensor
-    kept: tuple[Path, ...]
-    skipped: tuple[Path, ...]
-
-
 def read_images(
     paths: Iterable[Path], *, on_bad_image: OnBadImage = "error", description: str | None = None
-) -> LoadedImages:
+) -> tuple[Tensor, list[Path]]:
     """Decode many files of one size into one tensor, in the order given.
 
     Args:
@@ -53,7 +45,7 @@ def read_images(
         description: text of the progress bar; None shows none.
 
     Returns:
-        images (N,3,H,W) uint8, the N paths kept, the paths skipped.
+        images (N,3,H,W) uint8, and the paths of those N.
 
     Raises:
         BadImageError: a bad file and ``on_bad_image="error"``.
@@ -84,9 +76,7 @@ def read_images(
             images[len(kept)] = picture
             kept.append(path)
     report_skipped(bad, len(paths))
-    return LoadedImages(
-        torch.from_numpy(images)[: len(kept)], tuple(kept), tuple(error.path or Path() for error in bad)
-    )
+    return torch.from_numpy(images)[: len(kept)], kept
 
 
 def stream_views(
@@ -154,13 +144,9 @@ def skipped_text(bad: Sequence[BadImageError], total: int, *, shown: int = 5) ->
 
 
 def cache_bytes(cache_gb: float | None, device: torch.device | str = "cpu") -> float:
-    """How much memory this process may keep images in: --cache-gb, or a quarter of what is free.
+    """How many bytes of images this process may keep on ``device``: --cache-gb (10^9 bytes), or a quarter of what is free.
 
     The processes of a machine share its free memory; a GPU belongs to one process.
-
-    Args:
-        cache_gb: in 10^9 bytes.
-        device: where the images are kept.
     """
     if cache_gb is not None:
         return cache_gb * 1e9

@@ -274,7 +274,7 @@ def load_images(
         paths = list_images(folders / split)
         if count is not None and count < len(paths):  # at even distances, so that all classes are among them
             paths = [paths[k * len(paths) // count] for k in range(count)]
-        images = read_images(paths, on_bad_image=on_bad_image, description=f"reading cifar10 {split}").images
+        images, _ = read_images(paths, on_bad_image=on_bad_image, description=f"reading cifar10 {split}")
     else:
         images = _official(dataset, data_root, split, download=download)[:count]
     return resize(images, size, antialias=True)

@@ -249,7 +249,7 @@ class Layout:
         """Remove the blocks and trees outside the unit square."""
 
         def near(middle: np.ndarray, reach: np.ndarray) -> np.ndarray:
-            return (np.abs(middle - 0.5) < 0.5 + reach).all(1)
+            return np.all(np.abs(middle - 0.5) < 0.5 + reach, axis=1)
 
         middle = self.blocks.middle()
         reach = np.abs(self.blocks.corners[:, :2] - middle[:, None]).max(1)  # corners 2 and 3 are opposite

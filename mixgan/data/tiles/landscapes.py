@@ -357,13 +357,9 @@ Limits = tuple[float, float]
 def lay_grid(
     rng: Generator, layout: Layout, focus: np.ndarray, across: Limits, down: Limits, widths: Limits
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Add a grid of streets around ``focus``; sometimes one is an avenue.
+    """Add a grid of streets around ``focus``, sometimes with an avenue; positions of columns (K,) and rows (L,), their width.
 
-    Args:
-        across, down, widths: limits of the distance between its columns and rows, and of the streets' width.
-
-    Returns:
-        positions of the columns (K,) and rows (L,), and the width.
+    ``across`` and ``down`` limit the distance between two columns and two rows, ``widths`` the streets' width.
     """
     columns = grid_lines(rng, rng.uniform(*across), focus[0])
     rows = grid_lines(rng, rng.uniform(*down), focus[1])
