@@ -81,7 +81,7 @@ def count_pairs(folder: Path) -> dict[str, int]:
 
 
 def find_maps_files(data_root: Path, split: Split, *, paired: bool | None = None) -> Files:
-    """The files of a split of the maps in ``data_root/maps`` or ``data_root``, else ValueError; ``paired`` as in ``find_files``."""
+    """The files of a split of the maps in ``data_root/maps`` or ``data_root``; ``paired`` as in ``find_files``; ValueError for none."""
     folder = find_maps(data_root)
     files = find_files(folder, split, paired=paired) if folder else None
     if files is None:
@@ -403,7 +403,8 @@ def _read(
     Args:
         keep: in memory; else they are decoded to find the bad ones, and left on disk.
     """
-    paths, rows = group[0].paths, []
+    paths = group[0].paths
+    rows: list[int] = []
     bad: list[BadImageError] = []
     one_size = all(
         len(image_sizes(view)) == 1 for view in group

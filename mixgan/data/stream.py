@@ -54,7 +54,7 @@ def read_images(
     paths = [Path(path) for path in paths]
     if not paths:
         raise ValueError("no image files were given to read")
-    images = np.empty(0)
+    images = np.empty((0, 0, 0, 0), np.uint8)
     kept: list[Path] = []
     bad: list[BadImageError] = []
     bar = Progress(description or "", total=len(paths), unit="images", enabled=description is not None, stderr=True)

@@ -224,7 +224,7 @@ def test_read_images_keeps_the_order_given(tmp_path):
     images, kept = read_images(iter(paths), description="shown on terminals only")
     assert images.dtype == torch.uint8
     assert torch.equal(images, torch.stack([as_tensor(pixels(int(path.stem))) for path in paths]))
-    assert kept == tuple(paths)
+    assert kept == paths
 
 
 def test_bad_files_are_skipped_counted_and_named(tmp_path):
