@@ -81,7 +81,7 @@ def count_pairs(folder: Path) -> dict[str, int]:
 
 
 def find_maps_files(data_root: Path, split: Split, *, paired: bool | None = None) -> Files:
-    """The files of a split of the maps in ``data_root/maps`` or ``data_root``; ``paired`` as in ``find_files``; ValueError for none."""
+    """The maps of one split in ``data_root/maps`` or ``data_root``; ``paired`` as in ``find_files``; ValueError for none."""
     folder = find_maps(data_root)
     files = find_files(folder, split, paired=paired) if folder else None
     if files is None:
