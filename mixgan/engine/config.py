@@ -146,6 +146,7 @@ class CommandLine(Generic[C]):
     Precedence: flag, resumed run, --config file, what the launcher asks for, preset, default.
 
     Attributes:
+        given: what the words name, as text by field name.
         resumed: settings of the run to resume, empty where none is.
 
     Raises:
@@ -155,20 +156,20 @@ class CommandLine(Generic[C]):
     def __init__(self, settings_type: type[C], argv: Sequence[str], *, prog: str) -> None:
         self._settings_type, self._prog = settings_type, prog
         self._help = bool(HELP & set(argv))
-        self._given = parse(settings_type, argv, prog=prog)
-        folder, file = self._given.get("output_dir"), self._given.get("config")
-        resuming = self._given.get("resume") and folder
+        self.given = parse(settings_type, argv, prog=prog)
+        folder, file = self.given.get("output_dir"), self.given.get("config")
+        resuming = self.given.get("resume") and folder
         self.resumed = run_settings(Path(str(folder)), settings_type) if resuming else {}
         self._file = read_settings_file(Path(file), settings_type) if file else {}
         method = self._file.get("method")
-        if self._given.get("method", method) != method:  # the file's options are those of its own method
+        if self.given.get("method", method) != method:  # the file's options are those of its own method
             self._file = {name: value for name, value in self._file.items() if not isinstance(value, dict)}
         if not self.resumed.get("cpu"):  # a GPU if there is one: no setting that could contradict
             self.resumed.pop("cpu", None)
         wish = {} if self._help else launcher_wish()
-        check_agreement(wish, self._given, settings_type.hints(), "the command line has")
+        check_agreement(wish, self.given, settings_type.hints(), "the command line has")
         check_agreement(wish, self.resumed, settings_type.hints(), f"the run in {folder} has")
-        self._known = merged(wish, self._file, self.resumed, self._given)
+        self._known = merged(wish, self._file, self.resumed, self.given)
 
     def get(self, name: str, default: Any = None) -> Any:
         """A setting as far as it is known before presets: given, resumed, of the file, else ``default`` or the field's own."""

@@ -418,8 +418,11 @@ def dcgan_settings_from(argv: Sequence[str]) -> DcganSettings:
     """
     from mixgan.gan.data import find_cifar10
 
+    line = CommandLine(DcganSettings, argv, prog="mixgan dcgan")
+    if "num_workers" in line.given:
+        raise ValueError("--num-workers has no use for dcgan, which keeps all images in memory: leave it out")
     return resolve(
-        CommandLine(DcganSettings, argv, prog="mixgan dcgan"),
+        line,
         real=("cifar10", "CIFAR-10"),
         is_there=lambda root: find_cifar10(root) is not None,
         presets={"quick": DCGAN_QUICK, "paper": DCGAN_PAPER},

@@ -41,3 +41,8 @@ def test_what_is_out_of_range_is_named(changes, message):
 def test_an_unknown_preset_is_named(tmp_path):
     with pytest.raises(ValueError, match="unknown preset 'fast'; known: quick, paper"):
         dcgan_settings_from(["--data-root", str(tmp_path), "--preset", "fast"])
+
+
+def test_workers_have_no_use_where_all_images_are_in_memory(tmp_path):
+    with pytest.raises(ValueError, match="--num-workers has no use for dcgan"):
+        dcgan_settings_from(["--data-root", str(tmp_path), "--num-workers", "2"])
