@@ -406,10 +406,9 @@ def _read(
     paths = group[0].paths
     rows: list[int] = []
     bad: list[BadImageError] = []
-    one_size = all(
-        len(image_sizes(view)) == 1 for view in group
-    )  # then allocated once: stacking needs the memory twice
-    images: list[Any] = [view.allocate() if keep and one_size else [] for view in group]
+    # Allocated once where the headers tell one size: stacking a list at the end needs the memory twice.
+    uniform = all(len(image_sizes(view)) == 1 for view in group)
+    images: list[Any] = [view.allocate() if keep and uniform else [] for view in group]
     read = partial(read_as, ways=[view.pixels for view in group])
     with (
         Progress(description, total=len(paths), unit="images", stderr=True) as bar,
@@ -421,7 +420,7 @@ def _read(
                 bad.append(result)
                 continue
             for view, array in zip(images, result if keep else (), strict=keep):
-                if one_size:
+                if uniform:
                     view[len(rows)] = _channels_first(array)
                 else:
                     view.append(_channels_first(array))
@@ -429,8 +428,8 @@ def _read(
     report_skipped(bad, len(paths))
     if not keep:
         return [view.take(rows) for view in group], rows
-    if one_size or all(len({image.shape for image in view}) == 1 for view in images):
-        return [view[: len(rows)] if one_size else torch.stack(view) for view in images], rows
+    if uniform or all(len({image.shape for image in view}) == 1 for view in images):
+        return [view[: len(rows)] if uniform else torch.stack(view) for view in images], rows
     return images, rows
 
 
