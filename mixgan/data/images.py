@@ -51,10 +51,12 @@ def list_images(folder: Path, *, recursive: bool = True, extensions: frozenset[s
         raise ValueError(
             f"folder {str(folder)!r} does not exist" if not folder.exists() else f"{str(folder)!r} is a file"
         )
-    files = list(walk_images(folder, recursive=recursive, extensions=extensions))
+    names = map(str, walk_images(folder, recursive=recursive, extensions=extensions))
+    # Paths are made at the end: sorting would leave each with its parts, almost twice the memory.
+    files = [Path(name) for name in sorted(names, key=partial(_natural_key, depth=len(folder.parts)))]
     if not files:
         raise ValueError(f"folder {str(folder)!r} contains no image (known extensions: {' '.join(sorted(extensions))})")
-    return sorted(files, key=partial(_natural_key, depth=len(folder.parts)))
+    return files
 
 
 def walk_images(folder: Path, *, recursive: bool, extensions: frozenset[str]) -> Iterator[Path]:
@@ -73,10 +75,10 @@ def walk_images(folder: Path, *, recursive: bool, extensions: frozenset[str]) ->
         seen.add(real)
 
 
-def _natural_key(path: Path, depth: int) -> tuple[list[list[str | int]], str]:
+def _natural_key(path: str, depth: int) -> tuple[list[list[str | int]], str]:
     # The split alternates text and digits, so text is never compared with a number; the path decides between 1.jpg and 01.jpg.
-    parts = [re.split(r"([0-9]+)", part.lower()) for part in path.parts[depth:]]
-    return [[int(piece) if i % 2 else piece for i, piece in enumerate(pieces)] for pieces in parts], str(path)
+    parts = [re.split(r"([0-9]+)", part.lower()) for part in Path(path).parts[depth:]]
+    return [[int(piece) if i % 2 else piece for i, piece in enumerate(pieces)] for pieces in parts], path
 
 
 def open_image(path: Path) -> Image.Image:
