@@ -63,7 +63,7 @@ def picture_mixing(run: "Run", method: Method, training: ImageSet | FolderSet) -
         return
 
     def picture() -> None:
-        from mixgan.report.grid import image_grid  # imports matplotlib
+        from mixgan.report.plots import image_grid  # imports matplotlib
 
         device = run.accelerator.device
         chosen = of_all_classes(training.labels.cpu(), len(training.classes), MIXED_IMAGES)

@@ -311,6 +311,7 @@ network = classify.load("{source}")  # {hint}normalised images -> logits
     if line and not files:  # by the names that timm or torchvision give the weights
         use += f"\n\nWithout mixgan:\n\n```python\n{line}\n```"
     return card(
+        "classifier",
         f"{name} on {metadata['dataset']}, trained with {metadata['method']}",
         f"A classifier of {len(classes)} classes for images of {metadata['image_size']} px, normalised by mean"
         f" {metadata['mean']} and standard deviation {metadata['std']}.",
@@ -320,9 +321,7 @@ network = classify.load("{source}")  # {hint}normalised images -> logits
         {**settings, "image_size": metadata["image_size"]},
         summary,
         metrics=[{"": title, "value": summary.get(key)} for key, title in TITLES.items()],
-        task="image-classification",
-        use=use,
-        limits=["The network knows the classes of one data set; it has a guess for every other image too."],
+        used={"use": use},
     )
 
 

@@ -19,12 +19,12 @@ from mixgan.engine.config import read_options
 from mixgan.engine.run_folder import save_weights
 from mixgan.evaluate import features
 from mixgan.evaluate.command import main as fid
+from mixgan.gan.__main__ import dcgan
+from mixgan.gan.__main__ import main as mixcyclegan_maps
 from mixgan.gan.config import settings_from as gan_settings
-from mixgan.gan.dcgan import main as dcgan
 from mixgan.gan.export import main as export
 from mixgan.gan.networks import ResnetGenerator
 from mixgan.gan.toy import main as toy_gan
-from mixgan.gan.train import main as mixcyclegan_maps
 from mixgan.gan.translate import main as translate
 from mixgan.report.compare import main as compare
 from mixgan.report.compare import options_from, planned_runs

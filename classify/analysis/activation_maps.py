@@ -24,7 +24,7 @@ from mixgan.engine.annotations import AtLeast1
 from mixgan.mixing import build_mixer
 from mixgan.mixing.mixer import Fidelity
 from mixgan.ops.transforms import resize
-from mixgan.report.grid import image_grid
+from mixgan.report.plots import image_grid
 
 Kind = Literal["cam", "grad-cam"]
 MixedBy = Literal["mixup", "cutmix"]

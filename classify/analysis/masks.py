@@ -12,7 +12,7 @@ from classify.analysis.trained_run import Runs, TrainedRun, each
 from mixgan.engine.annotations import AtLeast1, Probability
 from mixgan.mixing import Plan
 from mixgan.report.gallery import OWN_COLOUR, PARTNER_COLOUR
-from mixgan.report.grid import image_grid
+from mixgan.report.plots import image_grid
 
 TEXT = """The same pairs of test images, mixed by each run's method with what it learned. Lambda is the share of the own image;
 all other random draws stay the same along a row. A mask is blue where a pixel comes from the own image and orange where it

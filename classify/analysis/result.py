@@ -19,9 +19,9 @@ from torch import Tensor
 from classify.analysis.trained_run import TrainedRun
 from mixgan.engine.progress import Progress
 from mixgan.engine.run_folder import write_json, write_text, writing
-from mixgan.report.comparison import csv_of
 from mixgan.report.page import Page
 from mixgan.report.plots import INK, bar_plot, line_plot, styled
+from mixgan.report.seeds import csv_of
 
 Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 

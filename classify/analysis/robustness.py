@@ -19,7 +19,7 @@ from classify.data.sets import spread_evenly
 from mixgan.engine.annotations import Above0, AtLeast0, AtLeast1
 from mixgan.ops.corruptions import SEVERITIES, corrupt, list_corruptions
 from mixgan.ops.transforms import to_float, to_levels
-from mixgan.report.grid import image_grid
+from mixgan.report.plots import image_grid
 
 # ---- Attacks in pixel space
 

@@ -16,9 +16,8 @@ from mixgan.evaluate.feature_set import FeatureSet
 from mixgan.evaluate.neighbours import nearest
 from mixgan.evaluate.sources import FolderSource
 from mixgan.ops.transforms import resize
-from mixgan.report.grid import image_grid
 from mixgan.report.page import Page
-from mixgan.report.plots import bar_plot, line_plot, scatter_plot
+from mixgan.report.plots import bar_plot, image_grid, line_plot, scatter_plot
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

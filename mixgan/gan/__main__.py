@@ -3,15 +3,14 @@
 from collections.abc import Sequence
 
 from mixgan.engine.command import run_command
+from mixgan.gan import config
 
 # --help and errors in the flags import nothing that only training needs.
 
 
 def main(argv: Sequence[str]) -> None:
     """Train MixCycleGAN as the command line says."""
-    from mixgan.gan.config import settings_from
-
-    settings = settings_from(argv)
+    settings = config.settings_from(argv)
     from mixgan.gan.train import train
 
     train(settings)
@@ -19,9 +18,7 @@ def main(argv: Sequence[str]) -> None:
 
 def dcgan(argv: Sequence[str]) -> None:
     """Train DCGAN as the command line says."""
-    from mixgan.gan.config import dcgan_settings_from
-
-    settings = dcgan_settings_from(argv)
+    settings = config.dcgan_settings_from(argv)
     from mixgan.gan.dcgan import train
 
     train(settings)

@@ -176,8 +176,7 @@ class DomainSettings(EvaluatedGanSettings):
 def domain_names(settings: Mapping[str, Any]) -> tuple[str, str]:
     """What the domains of a run are called: as --names has it, or by their folders; photo and map for Google Maps and tiles.
 
-    Args:
-        settings: a run's, as in its config.json; those of older runs have no names.
+    ``settings`` are a run's, as in its config.json; those of older runs have no names.
     """
     if settings.get("names"):
         a, b = (name.strip() for name in str(settings["names"]).split(","))
@@ -310,12 +309,7 @@ class GanSettings(DomainSettings):
                 f"{self.channels_b}: leave it out"
             )
         self.d_term, self.unstitched = form(
-            self.mixing,
-            self.d_term,
-            self.unstitched,
-            d_real=self.d_real,
-            d_layer=self.d_layer,
-            gan_loss=self.gan_loss,
+            self.mixing, self.d_term, self.unstitched, d_real=self.d_real, d_layer=self.d_layer, gan_loss=self.gan_loss
         )
         if self.compile and (self.d_layer or self.r1 or self.r2):
             raise ValueError(
@@ -333,11 +327,7 @@ def unet_depth(size: int) -> int:
 
 
 def settings_from(argv: Sequence[str]) -> GanSettings:
-    """Settings from command-line words: flags, over the resumed run's settings, the --config file's or the preset's.
-
-    Raises:
-        ValueError: an unknown flag or preset, a value that does not fit, nothing to resume, a resumed run's setting changed.
-    """
+    """Settings from command-line words: flags, over the resumed run's settings, the --config file's or the preset's."""
     from mixgan.data.domains import find_maps
 
     line = CommandLine(GanSettings, argv, prog="mixgan train-gan")
@@ -411,11 +401,7 @@ class DcganSettings(EvaluatedGanSettings):
 
 
 def dcgan_settings_from(argv: Sequence[str]) -> DcganSettings:
-    """Settings from command-line words: flags, over the resumed run's settings, the --config file's or the preset's.
-
-    Raises:
-        ValueError: an unknown flag or preset, a value that does not fit, nothing to resume, a resumed run's setting changed.
-    """
+    """Settings from command-line words, as ``settings_from``."""
     from mixgan.gan.data import find_cifar10
 
     line = CommandLine(DcganSettings, argv, prog="mixgan dcgan")

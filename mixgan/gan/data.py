@@ -60,8 +60,7 @@ def fetch(settings: GanSettings) -> None:
 def training_domains(settings: GanSettings, *, cache_bytes: float = math.inf) -> Domains:
     """The training images, 286/256 times as large as the crops that are cut from them, or as --preprocess has it.
 
-    Args:
-        cache_bytes: files that are more than this in memory stay on disk.
+    Files that are more than ``cache_bytes`` in memory stay on disk.
     """
     size = settings.load_size or round(settings.image_size * 286 / 256)
     size = settings.image_size if settings.preprocess == "crop" else size
@@ -77,7 +76,7 @@ def test_domains(settings: GanSettings) -> Domains:
 
 
 def crop_size(settings: GanSettings, domains: Domains) -> tuple[int, int]:
-    """(h, w) of the training crops: --image-size, or the whole images under --preprocess none.
+    """(h, w) of the training crops: --image-size, or under --preprocess none the whole images.
 
     Raises:
         ValueError: under none, images of different sizes, or of sides that generators do not take.
@@ -135,18 +134,15 @@ class DomainLoader:
     """Unpaired training batches: each domain, and its second draw, is shuffled, cropped and flipped independently.
 
     Orders, crops and flips are functions of (seed, epoch, position), so an epoch can be entered at any step. An epoch is as
-    long as the larger domain; the smaller one is repeated.
+    long as the larger domain; the smaller one is repeated. ValueError where it would hold no batch.
 
     Args:
-        domains: training images, larger than the crops or as large; in memory they are moved to ``device``, on disk the files of
-            a batch are read ahead of it.
+        domains: training images, larger than the crops or as large; in memory they are moved to ``device``, on disk the files
+            of a batch are read ahead of it.
         size: side of the random crops, or their (h, w).
         batch_size: per rank.
         flip: mirror half of the images.
         workers: processes that read files; 0 reads in this process. The batches do not depend on it.
-
-    Raises:
-        ValueError: an epoch would hold no batch.
     """
 
     def __init__(
@@ -308,16 +304,10 @@ def _official(dataset: str, data_root: Path, split: Split, *, download: bool) ->
 
 
 class ImageLoader:
-    """Shuffled training batches, half of the images mirrored.
+    """Shuffled training batches of images (N,C,S,S) uint8, half of them mirrored; ``batch_size`` is per rank.
 
-    Orders and flips are functions of (seed, epoch, position), so an epoch can be entered at any step.
-
-    Args:
-        images: (N,C,S,S) uint8; moved to ``device``.
-        batch_size: per rank.
-
-    Raises:
-        ValueError: an epoch would hold no batch.
+    Orders and flips are functions of (seed, epoch, position), so an epoch can be entered at any step. ValueError where it would
+    hold no batch.
     """
 
     def __init__(

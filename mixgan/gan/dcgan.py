@@ -1,12 +1,13 @@
-"""DCGAN trained on mixed real and generated images: training step, evaluation and command.
+"""DCGAN trained on mixed real and generated images: networks, training step, evaluation and command.
 
 The GAN experiment of mixup (Zhang et al. 2018, "Stabilization of generative adversarial networks"): real and generated images
 are two classes, mixed like any others, so that the discriminator d minimises l(d(lam x + (1 - lam) g(z)), lam). Networks as in
-Radford et al. 2015, in ``mixgan.gan.dcgan_networks``.
+Radford et al. 2015.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import itertools
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,42 +16,104 @@ from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor, nn
 
-from mixgan.engine.accelerator import main_first, on_main, seeded_generator, synchronise_buffers
+from mixgan.engine.accelerator import on_main, seeded_generator, synchronise_buffers
 from mixgan.engine.annotations import Above0, BelowOne, check_arguments
-from mixgan.engine.checkpoint import read_trainer
-from mixgan.engine.config import run_settings, to_json
+from mixgan.engine.config import run_settings
 from mixgan.engine.ema import MovingAverage
 from mixgan.engine.fingerprint import describe_tensors
 from mixgan.engine.run import Run
-from mixgan.engine.run_folder import load_tensors, weights_folder
+from mixgan.engine.run_folder import load_tensors
 from mixgan.evaluate.comparison import compare_sets, measure
+from mixgan.evaluate.feature_set import FeatureSet
 from mixgan.evaluate.features import FeatureExtractor
-from mixgan.evaluate.sources import Batch, BatchSource
 from mixgan.gan.card import noise_card
-from mixgan.gan.config import DcganMixing, DcganSettings, dcgan_settings_from
+from mixgan.gan.config import DcganMixing, DcganSettings
 from mixgan.gan.data import DRY_RUN_TESTS, ImageLoader, Split, fetch_images, load_images
-from mixgan.gan.dcgan_networks import Discriminator as Discriminator
-from mixgan.gan.dcgan_networks import Generator as Generator
-from mixgan.gan.evaluation import (
-    Generated,
-    PairwiseDistance,
-    TrainedRun,
-    collapse_warning,
-    first_and_others,
-    test_features,
-)
+from mixgan.gan.evaluation import Generated, PairwiseDistance, Pictures, TrainedRun, collapse_warnings, first_and_others
 from mixgan.gan.losses import DTerm, GanKind, check_pairs, discriminator_loss, gan_loss, generator_loss, realness
 from mixgan.gan.mixcyclegan import check_precision, update
-from mixgan.gan.report import write_page
-from mixgan.gan.train import Training, arguments_of
-from mixgan.gan.weights import init_networks
+from mixgan.gan.networks import init_weights
+from mixgan.gan.train import Training, arguments_of, features_of
+from mixgan.gan.weights import checkpoint_tensors, init_networks, place_of
 from mixgan.mixing import Plan, build_mixer
 from mixgan.ops.transforms import to_bytes, to_signed
-from mixgan.report.grid import image_grid
+from mixgan.report.plots import image_grid
 
 FAKE, REAL = 0, 1  # the two classes of the discriminator
+BASE = 4  # side of the smallest feature maps
 #: Images per batch in evaluation, images on a side of the sample grid, and images on the grid of training inputs.
 EVAL_BATCH, GRID_SIDE, TRAINING_IMAGES = 100, 8, 6
+
+
+class Generator(nn.Module):
+    """Noise to image: a projection to 4x4 pixels, then transposed convolutions that double the side.
+
+    For ``size=64, width=64, latent=100`` the published network: 512, 256, 128 and 64 channels between noise and image. Batch
+    norm and ReLU everywhere but at the output, which is a tanh.
+
+    Args:
+        size: side of the images, a power of two, at least 8.
+        width: channels before the output, doubled with every halving of the side.
+        latent: length of the noise vectors.
+    """
+
+    def __init__(self, *, size: int = 64, channels: int = 3, width: int = 64, latent: int = 100) -> None:
+        super().__init__()
+        self.latent = latent
+        widths = layer_widths(size, width)[::-1]
+        layers: list[nn.Module] = [nn.ConvTranspose2d(latent, widths[0], BASE, bias=False)]
+        for wide, narrow in itertools.pairwise(widths):
+            up = nn.ConvTranspose2d(wide, narrow, 4, stride=2, padding=1, bias=False)
+            layers += [nn.BatchNorm2d(wide), nn.ReLU(inplace=True), up]
+        layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+        layers += [nn.ConvTranspose2d(width, channels, 4, stride=2, padding=1), nn.Tanh()]
+        self.layers = nn.Sequential(*layers)
+        init_dcgan(self)
+
+    def forward(self, noise: Tensor) -> Tensor:
+        """(B,latent) from N(0, 1) -> (B,channels,size,size) in [-1,1]."""
+        return self.layers(noise[:, :, None, None])
+
+
+class Discriminator(nn.Module):
+    """Image to one logit, higher for real: strided convolutions, leaky ReLU, no norm in the first layer.
+
+    The norm is a group norm of one group, not DCGAN's batch norm: batches of mixed, real and generated images have different
+    statistics, so a discriminator trained on mixed batches would score a batch of generated images differently.
+    Args as in ``Generator``; ``width`` channels after the first layer.
+    """
+
+    def __init__(self, *, size: int = 64, channels: int = 3, width: int = 64) -> None:
+        super().__init__()
+        widths = layer_widths(size, width)
+        layers: list[nn.Module] = [nn.Conv2d(channels, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2, inplace=True)]
+        for narrow, wide in itertools.pairwise(widths):
+            layers.append(nn.Conv2d(narrow, wide, 4, stride=2, padding=1, bias=False))
+            layers += [nn.GroupNorm(1, wide), nn.LeakyReLU(0.2, inplace=True)]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, BASE))
+        init_dcgan(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B,channels,size,size) in [-1,1] -> logits (B,1,1,1)."""
+        return self.layers(images)
+
+
+def layer_widths(size: int, width: int) -> list[int]:
+    """Channels at sides size/2, size/4 ... 4: ``[64, 128, 256, 512]`` for ``(64, 64)``; sides are powers of two from 8 on."""
+    halvings = round(math.log2(size / BASE)) if size >= 2 * BASE else 0
+    if size != BASE * 2**halvings or halvings < 1:
+        raise ValueError(f"the side of DCGAN's images must be a power of two, at least {2 * BASE}, got {size}")
+    return [width * 2**depth for depth in range(halvings)]
+
+
+@torch.no_grad()
+def init_dcgan(module: nn.Module) -> None:
+    """Convolutions from N(0, 0.02) with zero biases, norm scales from N(1, 0.02), in place, as published."""
+    init_weights(module)
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d | nn.GroupNorm):
+            nn.init.normal_(layer.weight, 1.0, 0.02)
+            nn.init.zeros_(layer.bias)
 
 
 class DCGAN:
@@ -194,34 +257,8 @@ def generate(generator: nn.Module, noise: Tensor, accelerator: Accelerator) -> T
     return images.expand(-1, 3, -1, -1)
 
 
-@dataclass
-class GeneratedSource:
-    """Generated images as a source of ``mixgan.evaluate``, never all in memory; updates ``spread`` on the way."""
-
-    generator: nn.Module
-    noise: Tensor
-    accelerator: Accelerator
-    spread: PairwiseDistance
-    name: str = "generated images"
-    skipped: tuple[Path, ...] = ()
-
-    @property
-    def count(self) -> int:
-        return len(self.noise)
-
-    def batches(self, batch_size: int, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        """The images of the noise vectors rank, rank + world, ..."""
-        for indices in torch.arange(rank, self.count, world).split(batch_size):
-            if len(indices):
-                images = generate(self.generator, self.noise[indices], self.accelerator)
-                self.spread.update(images)
-                yield Batch(images, indices)
-
-
 class TestImages:
-    """The test images' features, and as many fixed noise vectors.
-
-    Every process works on its own share; all metrics are of the whole set and the same on all processes.
+    """The test images' features, and as many fixed noise vectors; metrics are of the whole set, the same on all processes.
 
     Args:
         images: (N,C,S,S) uint8, C 1 or 3; at least two, else a ValueError.
@@ -236,24 +273,25 @@ class TestImages:
         if min(len(images), len(noise)) < 2:
             raise ValueError(f"an evaluation needs two images of each kind, got {len(images)} and {len(noise)}")
         self.noise, self.extractors, self.accelerator = noise, extractors, accelerator
-        self.size = images.shape[-1]
         images = images.expand(-1, 3, -1, -1)
-        source = BatchSource(images, name="test images")
-        self.real = measure(source, extractors, accelerator=accelerator, batch_size=EVAL_BATCH)
-        spread = PairwiseDistance(self.size)
-        for piece in images[accelerator.process_index :: accelerator.num_processes].split(EVAL_BATCH):
-            spread.update(piece)
-        self.real_spread = spread.value(accelerator)
+        self.size = images.shape[-1]
+        self.real, self.real_spread = self._measure(lambda index: images[index], len(images))
+
+    def _measure(self, make: Callable[[Tensor], Tensor], count: int) -> tuple[list[FeatureSet], float]:
+        """The features by each extractor and the diversity of ``count`` images that ``make`` makes of positions."""
+        source = Pictures(make, count, PairwiseDistance(self.size))
+        found = measure(source, self.extractors, accelerator=self.accelerator, batch_size=EVAL_BATCH)
+        return found, source.spread.value(self.accelerator)
 
     def metrics(self, model: DCGAN) -> dict[str, Any]:
         """The metrics of summary.json, and which weights they are of."""
         generator = model.eval_generator
         synchronise_buffers(self.accelerator, generator)
-        source = GeneratedSource(generator, self.noise, self.accelerator, PairwiseDistance(self.size))
-        fakes = measure(source, self.extractors, accelerator=self.accelerator, batch_size=EVAL_BATCH)
+        fakes, spread = self._measure(
+            lambda index: generate(generator, self.noise[index], self.accelerator), len(self.noise)
+        )
         sets = [*zip(self.real, fakes, self.extractors, strict=True)]
         compared = on_main(self.accelerator, lambda: [compare_sets(*each, bootstrap=None) for each in sets])
-        spread = source.spread.value(self.accelerator)
         names = ("fd", "kid", "precision", "recall", "density", "coverage", "n_real", "n_fake", "features", "distance")
         spaces: list[dict[str, Any]] = [
             {name: getattr(one, name) for name in names} | ({} if one.fid is None else {"fid": one.fid})
@@ -261,25 +299,15 @@ class TestImages:
         ]
         spaces[0] |= {"diversity": spread, "diversity_real": self.real_spread}
         spaces[0] |= {"weights": "ema" if model.average else "plain"}
-        warnings = [text for one in compared for text in one.warnings]
-        warnings = [*dict.fromkeys(warnings), *collapse_warning("the generator", spread, self.real_spread)]
+        warnings = [*dict.fromkeys(text for one in compared for text in one.warnings), *collapse_warnings(spaces[0])]
         return first_and_others(spaces) | ({"warnings": warnings} if warnings else {})
 
 
 # The command.
 
 
-def main(argv: Sequence[str]) -> None:
-    """Train one DCGAN as the command line says."""
-    train(dcgan_settings_from(argv))
-
-
 def train(settings: DcganSettings) -> dict[str, Any]:
-    """One training run; returns its summary.
-
-    Raises:
-        ValueError: wrong settings, missing data, a folder that cannot be used.
-    """
+    """One training run; returns its summary. ValueError for wrong settings, missing data, a folder that cannot be used."""
     run = Run.start(settings, recipe="dcgan")
     accelerator = run.accelerator
     if settings.download:
@@ -300,13 +328,20 @@ def train(settings: DcganSettings) -> dict[str, Any]:
     model = DCGAN(generator, discriminator, accelerator=accelerator, **arguments_of(DCGAN, settings))
     if model.average:
         run.register_for_checkpointing("average", model.average)
-    extractors = main_first(
-        accelerator, lambda: test_features(settings.dataset, settings.features, settings.feature_weights)
-    )
-    run.print("\n".join(extractor.note for extractor in extractors))
+    extractors = features_of(run, settings)
     tests = images_of(settings, "test")
     noise = noise_of(settings, len(tests))
     test = TestImages(tests, noise, extractors, accelerator)
+
+    def networks() -> dict[str, tuple[nn.Module, dict[str, Any]]]:
+        of_generator = {"role": "noise generator", **shape, "latent": settings.latent}
+        found: dict[str, tuple[nn.Module, dict[str, Any]]] = {
+            "G": (generator, {"name": "G", **of_generator}),
+            "D": (discriminator, {"role": "discriminator", "name": "D", **shape}),
+        }
+        if model.average:
+            found["G_ema"] = model.average.network, {"name": "G_ema", **of_generator, "ema": settings.ema}
+        return found
 
     def samples(title: str) -> Image.Image:
         images = generate(model.eval_generator, noise[: GRID_SIDE**2], accelerator).cpu()
@@ -322,11 +357,10 @@ def train(settings: DcganSettings) -> dict[str, Any]:
         distances=("fd",),
         on_progress_bar=("G", "D"),
         printed={name: name for name in ("fd", "precision", "recall")},
-        networks=lambda: saved_networks(settings, model, channels=channels),
-        card=lambda summary, files: noise_card(to_json(settings), summary, files, titles=TITLES, metrics=ROWS),
+        networks=networks,
+        card=noise_card,
         samples=samples,
         inputs=lambda: training_grid(model, next(loader.epoch(0)), noise),
-        report=lambda summary: write_report(run, settings, summary),
     ).train()
 
 
@@ -346,12 +380,7 @@ def noise_of(settings: DcganSettings, count: int) -> Tensor:
 
 
 class TrainedDcgan(TrainedRun):
-    """A run of DCGAN as the evaluation command takes it: images from the noise of its own evaluations.
-
-    Args:
-        folder: the run folder.
-        count: number of images; None for as many as its own evaluations generate.
-    """
+    """A run of DCGAN as the evaluation command takes it: images from the noise of its own evaluations, ``count`` or as many."""
 
     def __init__(self, folder: Path, count: int | None = None) -> None:
         self.folder, self.count = folder, count
@@ -359,17 +388,11 @@ class TrainedDcgan(TrainedRun):
 
     def images(self, weights: str) -> tuple[Generated, str]:
         """What these weights make, and a description of it."""
-        settings, folder = self.settings, weights_folder(self.folder, weights)
-        shape: Any = {"size": settings.image_size, "width": settings.width, "latent": settings.latent}
-        if (folder / "trainer.pt").is_file():  # a checkpoint
-            average = read_trainer(folder)["items"].get("average")
-            state = average["network"] if average else load_tensors(folder / "model.safetensors")
-            state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
-        else:
-            files = [folder / f"{name}.safetensors" for name in ("G_ema", "G")]
-            state = load_tensors(next((file for file in files if file.is_file()), files[-1]))
-
+        settings = self.settings
+        place = place_of(self.folder, "G", weights, ema=True) or self.folder / "weights" / "G.safetensors"
+        state = checkpoint_tensors(place, ema=True) if place.is_dir() else load_tensors(place)
         last = max((key for key in state if key.endswith(".bias")), key=lambda key: int(key.split(".")[1]))
+        shape: Any = {"size": settings.image_size, "width": settings.width, "latent": settings.latent}
 
         def build() -> nn.Module:
             with torch.random.fork_rng(devices=[]):  # initial weights, soon replaced
@@ -378,28 +401,14 @@ class TrainedDcgan(TrainedRun):
             return generator.eval()
 
         count = self.count or len(images_of(settings, "test"))
-        return Generated(
-            build, noise_of(settings, count)
-        ), f"{count} images from the noise of seed {settings.seed} by {folder}"
+        origin = (
+            f"{count} images from the noise of seed {settings.seed} by {place.parent if place.is_file() else place}"
+        )
+        return Generated(build, noise_of(settings, count)), origin
 
     def training_images(self) -> Tensor:
         """(N,3,S,S) uint8."""
         return images_of(self.settings, "train").expand(-1, 3, -1, -1)
-
-
-def saved_networks(
-    settings: DcganSettings, model: DCGAN, *, channels: int
-) -> dict[str, tuple[nn.Module, dict[str, Any]]]:
-    """G, D and, where there is an average, G_ema; metadata says how to build each network."""
-    shape = {"size": settings.image_size, "channels": channels, "width": settings.width}
-    generator = {"role": "noise generator", **shape, "latent": settings.latent}
-    networks: dict[str, tuple[nn.Module, dict[str, Any]]] = {
-        "G": (model.generator, {"name": "G", **generator}),
-        "D": (model.discriminator, {"role": "discriminator", "name": "D", **shape}),
-    }
-    if model.average:
-        networks["G_ema"] = model.average.network, {"name": "G_ema", **generator, "ema": settings.ema}
-    return networks
 
 
 def training_grid(model: DCGAN, real: Tensor, noise: Tensor) -> Image.Image:
@@ -415,46 +424,3 @@ def training_grid(model: DCGAN, real: Tensor, noise: Tensor) -> Image.Image:
         columns = [f"target {share:.2f}" for share in target.tolist()]
     rows = [row.cpu() for row in rows]
     return image_grid(rows, row_labels=labels, column_labels=columns, title="Inputs of one training step")
-
-
-TITLES = {
-    "fd": "Frechet distance",
-    "kid": "kernel distance",
-    "diversity": "distance between two images (RMSE, 0..255)",
-    "diversity_real": "distance between two real images",
-}
-ROWS = ("fd", "kid", "precision", "recall", "density", "coverage", "diversity", "diversity_real")
-#: title -> label of the y axis and names in metrics.jsonl; the second table is of what evaluations measure
-CURVES = {
-    "Losses": ("loss", ("G", "D")),
-    "Mean logits of the discriminator": ("1 = real", ("D_real", "D_fake", "D_mixed")),
-    "Gradient norms": ("norm", ("grad_G", "grad_D")),
-}
-OVER_EVALUATIONS = {"Frechet distance": ("distance", ("fd",)), "Precision, recall": ("share", ("precision", "recall"))}
-
-
-def write_report(run: Run, settings: DcganSettings, summary: dict[str, Any]) -> None:
-    """report.html: metrics, samples, curves, settings."""
-    write_page(
-        run,
-        summary,
-        settings=settings,
-        rows=result_rows,
-        note=f"Metrics and samples are of a moving average of the generator's weights (decay {settings.ema})."
-        if settings.ema
-        else "",
-        samples={"Generated images": -1, "The same noise at the first evaluation": 0},
-        curves=CURVES,
-        over_evaluations=OVER_EVALUATIONS,
-        title="DCGAN, ",
-    )
-
-
-def result_rows(summary: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row per metric, with that of the untrained networks where they were evaluated."""
-    untrained = next((record for record in records if record["step"] == 0 and "fd" in record), {})
-    return [
-        {"": TITLES.get(key, key), "trained": summary[key]} | ({"untrained": untrained.get(key)} if untrained else {})
-        for key in ROWS
-        if summary.get(key) is not None
-    ]

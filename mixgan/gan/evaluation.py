@@ -15,11 +15,11 @@ from mixgan.engine.accelerator import on_main, one_device
 from mixgan.engine.checkpoint import BEFORE_SPIKE
 from mixgan.engine.config import run_settings
 from mixgan.engine.run import Run
-from mixgan.evaluate.comparison import KID, enough
+from mixgan.evaluate.comparison import KID, enough, measure
 from mixgan.evaluate.distances import frechet_distance_from_features, kernel_distance
 from mixgan.evaluate.features import FeatureExtractor, check_names, find_extractors, is_published_fid
 from mixgan.evaluate.paired import PairedMeans
-from mixgan.evaluate.sources import BatchSource
+from mixgan.evaluate.sources import Batch, BatchSource
 from mixgan.gan.config import GanSettings
 from mixgan.gan.data import test_domains, training_domains
 from mixgan.gan.weights import Direction, find_generator
@@ -56,13 +56,32 @@ class Reference:
     diversity: float
 
 
+@dataclass
+class Pictures:
+    """A source of ``mixgan.evaluate``: images (b,3,H,W) uint8 that ``make`` makes of positions (b,), never all in memory.
+
+    Updates ``spread`` on the way.
+    """
+
+    make: Callable[[Tensor], Tensor]
+    count: int
+    spread: "PairwiseDistance"
+    name: str = "generated images"
+    skipped: tuple[Path, ...] = ()
+
+    def batches(self, batch_size: int, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        """The images at the positions rank, rank + world, ..."""
+        for indices in torch.arange(rank, self.count, world).split(batch_size):
+            if len(indices):
+                images = self.make(indices)
+                self.spread.update(images)
+                yield Batch(images, indices)
+
+
 class TestSet:
-    """The test images of both domains on the device, with the features of the real ones.
+    """The test images of both domains on the device, at least one each, with the features of the real ones.
 
     Each process translates its own share; the metrics are of the whole set and the same on all processes.
-
-    Raises:
-        ValueError: a domain has no image.
     """
 
     __test__ = False  # not a test, whatever pytest thinks of the name
@@ -110,61 +129,44 @@ class TestSet:
         self, generator: Callable[[Tensor], Tensor], source: Reference, target: Reference
     ) -> tuple[list[dict[str, float | None]], dict[str, float | None]]:
         """The distances in each feature space, and what is measured on the images themselves."""
-        paired, features = PairedMeans(), []
-        distance = PairwiseDistance(source.images.shape[-2:])
-        correlations = torch.zeros((), dtype=torch.float64)
-        for index in self._own_batches(len(source.images)):
+        paired, correlations = PairedMeans(), torch.zeros((), dtype=torch.float64)
+
+        def translate(index: Tensor) -> Tensor:
             images = source.images[index]
             with self.accelerator.autocast():
                 fake = rgb_bytes(generator(to_signed(images)))
-            features.append([extractor(fake) for extractor in self.extractors])
-            distance.update(fake)
-            correlations += luminance_correlation(rgb_bytes(images), fake).sum().cpu()
+            correlations.add_(luminance_correlation(rgb_bytes(images), fake).sum().cpu())
             if self.paired:
                 paired.update(fake, rgb_bytes(target.images[index]))
+            return fake
+
+        fakes, diversity = self._measure(translate, source.images)
         distances: list[dict[str, float | None]] = []
-        for extractor, real, found in zip(
-            self.extractors, target.features, self._gather(features, len(source.images)), strict=True
-        ):
+        for extractor, real, found in zip(self.extractors, target.features, fakes, strict=True):
             value = frechet_distance_from_features(real, found)
             kernel = kernel_distance(real, found).mean if self.has_kernel_distance else None
             distances.append({"fd": value, **({"fid": value} if is_published_fid(extractor) else {}), "kid": kernel})
         means = paired.reduce(self.accelerator).means() if self.paired else {}
         return distances, {
             **{name: means[name] for name in PAIRED if name in means},
-            "diversity": distance.value(self.accelerator),
+            "diversity": diversity,
             "diversity_real": target.diversity,
             "luminance_correlation": (sum_over_processes(correlations, self.accelerator) / len(source.images)).item(),
         }
 
     def _reference(self, images: Tensor) -> Reference:
         images = images.to(self.accelerator.device)
-        features, distance = [], PairwiseDistance(images.shape[-2:])
-        for index in self._own_batches(len(images)):
-            batch = rgb_bytes(images[index])
-            features.append([extractor(batch) for extractor in self.extractors])
-            distance.update(batch)
-        return Reference(images, self._gather(features, len(images)), distance.value(self.accelerator))
+        return Reference(images, *self._measure(lambda index: rgb_bytes(images[index]), images))
 
-    def _own_batches(self, count: int) -> list[Tensor]:
-        """This process's share of the indices, rank::world, in batches; none where there are more processes than images."""
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        own = torch.arange(count, device=self.accelerator.device)[rank::world]
-        return list(own.split(self.batch_size)) if len(own) else []
-
-    def _gather(self, batches: list[list[Tensor]], count: int) -> list[Tensor]:
-        """The features (N,D) of all processes by each extractor, in the order of the images; nothing counts twice."""
-        world, gathered = self.accelerator.num_processes, []
-        for i, extractor in enumerate(self.extractors):
-            empty = torch.empty(0, extractor.dims, device=self.accelerator.device)
-            own = torch.cat([empty, *(batch[i] for batch in batches)])
-            if world > 1:
-                padded = own.new_zeros(-(-count // world), extractor.dims)
-                padded[: len(own)] = own
-                together = self.accelerator.gather(padded).view(world, -1, extractor.dims)
-                own = together.transpose(0, 1).reshape(-1, extractor.dims)[:count]
-            gathered.append(own.repeat(2, 1) if count == 1 else own)  # the covariance of one point is 0
-        return gathered
+    def _measure(self, make: Callable[[Tensor], Tensor], images: Tensor) -> tuple[list[Tensor], float]:
+        """The features (N,D) by each extractor and the diversity of what ``make`` makes of the positions of ``images``."""
+        count, spread = len(images), PairwiseDistance(images.shape[-2:])
+        source = Pictures(make, count, spread)
+        how: dict[str, Any] = {"accelerator": self.accelerator, "batch_size": self.batch_size, "sample": count}
+        features = [one.features for one in measure(source, self.extractors, **how) if one.features is not None]
+        if count == 1:  # the covariance of one point is 0
+            features = [one.repeat(2, 1) for one in features]
+        return features, spread.value(self.accelerator)
 
 
 def rgb_bytes(images: Tensor) -> Tensor:
@@ -182,12 +184,7 @@ def first_and_others(spaces: Sequence[dict[str, Any]]) -> dict[str, Any]:
 class TrainedRun:
     """A run of MixCycleGAN as the evaluation command takes it: what its generator makes of its own test set.
 
-    Args:
-        folder: the run folder.
-        direction: AtoB for generated images of B.
-
-    Raises:
-        ValueError: a run of another command.
+    ``direction`` is AtoB for generated images of B. ValueError for a run of another command.
     """
 
     def __init__(self, folder: Path, direction: Direction) -> None:
@@ -204,9 +201,8 @@ class TrainedRun:
         checkpoints = self.folder / "checkpoints"
         steps = [f"step-{int(path.name.removeprefix('step-'))}" for path in sorted(checkpoints.glob("step-*"))]
         found = {}
-        for choice in dict.fromkeys(
-            each for one in weights.split(",") for each in (steps if one == "all" else [one.strip()])
-        ):
+        choices = [each for one in weights.split(",") for each in (steps if one == "all" else [one.strip()])]
+        for choice in dict.fromkeys(choices):
             made, origin = self.images(choice)
             pointer = checkpoints / f"{choice}.json"
             step = json.loads(pointer.read_text()).get("step") if pointer.is_file() else None
@@ -254,12 +250,9 @@ class Generated:
 
 
 class PairwiseDistance:
-    """Root of the mean squared distance over all pairs of images, as an RMSE of 0..255: how diverse images are.
+    """Root of the mean squared distance over all pairs of images (of one ``size``), as an RMSE of 0..255: their diversity.
 
     From running sums, as sum over pairs of |x_i - x_j|^2 = n sum |x|^2 - |sum x|^2, so that no image is kept.
-
-    Args:
-        size: side of the images, or their (h, w).
     """
 
     def __init__(self, size: int | Sequence[int]) -> None:
@@ -292,13 +285,9 @@ def sum_over_processes(own: Tensor, accelerator: Accelerator) -> Tensor:
 
 
 def luminance_correlation(images: Tensor, others: Tensor) -> Tensor:
-    """Pearson's correlation of two images' luminance over their pixels: negative where dark has become light.
+    """Pearson's correlation (B,) of the luminance of images (B,3,H,W) uint8: negative where dark has become light.
 
-    Args:
-        images, others: (B,3,H,W) uint8 of equal shape.
-
-    Returns:
-        (B,) in [-1, 1]; 0 where one of the two is flat.
+    Over the pixels; 0 where one of the two images is flat.
     """
     first, second = (luminance(batch.float()).flatten(1) for batch in (images, others))
     first, second = first - first.mean(1, keepdim=True), second - second.mean(1, keepdim=True)
@@ -308,31 +297,23 @@ def luminance_correlation(images: Tensor, others: Tensor) -> Tensor:
 
 
 def collapse_warnings(metrics: Mapping[str, Any]) -> list[str]:
-    """One sentence for each generator whose images of the test set are nearly all the same."""
-    ways = (("AtoB", "G_A"), ("BtoA", "G_B"))
+    """A sentence for each generator whose images are nearly all the same, by the pairwise distances of its and real images."""
+    generators = {"_AtoB": "G_A", "_BtoA": "G_B", "": "the generator"}
+    found = {
+        name: (metrics[f"diversity{end}"], metrics[f"diversity_real{end}"])
+        for end, name in generators.items()
+        if f"diversity{end}" in metrics
+    }
     return [
-        text
-        for way, name in ways
-        for text in collapse_warning(name, metrics[f"diversity_{way}"], metrics[f"diversity_real_{way}"])
-    ]
-
-
-def collapse_warning(name: str, diversity: float, real_diversity: float) -> list[str]:
-    """A sentence if a generator's images are nearly all the same, by the pairwise distances of generated and real images."""
-    if diversity >= COLLAPSED * real_diversity:
-        return []
-    return [
-        f"{name} has collapsed: its images differ by {diversity:.1f} of 255 on average, real ones by {real_diversity:.1f}; "
+        f"{name} has collapsed: its images differ by {diversity:.1f} of 255 on average, real ones by {real:.1f}; "
         "a lower --lr or another --seed may help"
+        for name, (diversity, real) in found.items()
+        if diversity < COLLAPSED * real
     ]
 
 
 class Health:
-    """Warns once about mode collapse and discriminator saturation.
-
-    Args:
-        warn: takes a line for the user.
-    """
+    """Warns once about mode collapse and discriminator saturation, by ``warn``, which takes a line for the user."""
 
     def __init__(self, warn: Callable[[str], None]) -> None:
         self._warn = warn
@@ -346,8 +327,7 @@ class Health:
 
     def after_log(self, step: int, losses: Mapping[str, Any]) -> None:
         """Check for saturation. Reads D_A and D_B from the device, so call it where the log has just done so anyway."""
-        names = ("D_A", "D_B")
-        for name, loss in zip(names, torch.stack([losses[name] for name in names]).tolist(), strict=True):
+        for name, loss in zip(("D_A", "D_B"), torch.stack([losses["D_A"], losses["D_B"]]).tolist(), strict=True):
             if loss >= LOW_LOSS:
                 self._low_since.pop(name, None)
             elif step - self._low_since.setdefault(name, step) >= LONG:
@@ -366,11 +346,8 @@ class Health:
 class Spikes:
     """Reports a run's first loss spike and keeps the checkpoint before it, pointed to by checkpoints/before-spike.json.
 
-    A step is a spike where the sum of its losses' magnitudes is above ``factor`` times the median of the ``WINDOW`` steps before.
-
-    Args:
-        names: the losses that are added.
-        factor: 0 for no reports.
+    A step is a spike where the sum of the magnitudes of the losses ``names`` is above ``factor`` (0: no reports) times the
+    median of the ``WINDOW`` steps before.
     """
 
     WINDOW = 100

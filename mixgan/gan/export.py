@@ -21,8 +21,7 @@ from mixgan.engine.run_folder import (
     write_json,
 )
 from mixgan.gan.card import generator_card
-from mixgan.gan.published import to_published
-from mixgan.gan.tiling import SMALLEST, STEP
+from mixgan.gan.translate import SMALLEST, STEP
 from mixgan.gan.weights import (
     GENERATORS,
     HUB_FILE,
@@ -33,6 +32,7 @@ from mixgan.gan.weights import (
     local,
     read_network,
     single_file,
+    to_published,
 )
 
 #: Optional packages of ONNX, and the largest difference from torch, in images of [-1, 1], that a file may have.
@@ -71,11 +71,7 @@ ExportClassifier = Callable[[Path, Format, Path, str], list[Path]]
 
 
 def main(argv: Sequence[str], *, export_classifier: ExportClassifier | None = None) -> None:
-    """The command ``mixgan export``; ``export_classifier`` writes the networks of classify's runs.
-
-    Raises:
-        ValueError: wrong options, no weights, files that exist, packages that are missing.
-    """
+    """The command ``mixgan export``; ``export_classifier`` writes the networks of classify's runs."""
     options, _ = read_options(ExportOptions, argv, prog="mixgan export")
     if options.format == "onnx":
         check_packages("--format onnx")
@@ -100,30 +96,24 @@ def export_generators(source: Path, options: ExportOptions, output: Path) -> lis
     for way in ways:
         found = find_generator(source, direction=way, weights=options.weights, ema=options.ema)
         direction: Direction = found.direction or way or "AtoB"
-        name = name_of(found, direction)
+        names = names_of(found)
+        name = "2".join(names if direction == "AtoB" else reversed(names))  # horse2zebra, or zebra2horse
         if options.format == "onnx":
             export_onnx(found, output / f"{name}.onnx")
             written.append(output / f"{name}.onnx")
         elif options.format == "hub":
             written.append(export_hub(found, direction, output / name, options.weights))
         else:
-            folder = output / "2".join(names_of(found))
+            folder = output / "2".join(names)
             written.append(save_pth(found.state, folder / f"latest_net_{GENERATORS[direction]}.pth"))
             written += _discriminator_pth(source, direction, folder, options.weights)
     return written
 
 
-def names_of(found: SavedGenerator) -> tuple[str, str]:
+def names_of(found: SavedGenerator) -> list[str]:
     """What the domains are called, as parts of file names."""
-    a, b = found.metadata.get("names", ("A", "B"))
-    clean = ["".join(c if c.isalnum() or c in "-_." else "-" for c in str(name)) for name in (a, b)]
-    return clean[0], clean[1]
-
-
-def name_of(found: SavedGenerator, direction: Direction) -> str:
-    """horse2zebra, or zebra2horse."""
-    names = names_of(found)
-    return "2".join(names if direction == "AtoB" else reversed(names))
+    names = found.metadata.get("names", ("A", "B"))
+    return ["".join(c if c.isalnum() or c in "-_." else "-" for c in str(name)) for name in names]
 
 
 def save_pth(state: dict[str, Tensor], path: Path) -> Path:
@@ -151,7 +141,7 @@ def export_hub(found: SavedGenerator, direction: Direction, folder: Path, weight
     if found.image_size:
         metadata["image_size"] = found.image_size
     kind = type(network).__name__
-    readme = generator_card(settings, summary, found, direction, kind=kind)
+    readme = generator_card(settings, summary, found, direction, network=kind)
     folder.parent.mkdir(parents=True, exist_ok=True)
     export_networks(folder, {Path(HUB_FILE).stem: (network, metadata)}, readme=readme)
     config = {
@@ -181,11 +171,7 @@ def _record(path: Path, weights: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def push(argv: Sequence[str]) -> None:
-    """The command ``mixgan push``: upload a folder of ``mixgan export --format hub``.
-
-    Raises:
-        ValueError: not such a folder, or the hub refuses or cannot be reached.
-    """
+    """The command ``mixgan push``: upload a folder of ``mixgan export --format hub``."""
     options, _ = read_options(PushOptions, argv, prog="mixgan push")
     if not (options.folder / HUB_FILE).is_file():
         raise ValueError(f"{options.folder} has no {HUB_FILE}: mixgan export RUN --format hub writes folders to upload")
@@ -222,17 +208,11 @@ def check_packages(flag: str) -> None:
 
 @torch.no_grad()
 def export_onnx(found: SavedGenerator, path: Path) -> float:
-    """Write a generator as ONNX, compare it with torch on noise, and print by how much they differ.
+    """Write a generator as ONNX, compare it with torch on noise, and print by how much they differ at most, which is returned.
 
     The file maps ``images`` (batch,C,4h,4w) float32 in [-1,1] to ``translated`` of the same size; batch, h >= 2 and w >= 2 are
     free (of a U-Net, multiples of its ``multiple``). The file, which replaces one that is there, is only written if onnxruntime
-    and torch agree.
-
-    Returns:
-        The largest absolute difference of the two outputs.
-
-    Raises:
-        ValueError: the difference is above ``TOLERANCE``.
+    and torch agree; ValueError if they differ by more than ``TOLERANCE``.
     """
     generator, channels = found.build(), found.shape["in_channels"]
     step = getattr(generator, "multiple", STEP)
@@ -254,10 +234,7 @@ def export_onnx(found: SavedGenerator, path: Path) -> float:
 def write_onnx(
     network: nn.Module, path: Path, example: Tensor, free: dict[int, Any], images: Tensor, *, output: str
 ) -> float:
-    """Write a network that takes ``images`` as ONNX, with the dimensions in ``free``, and compare it with torch on a batch.
-
-    Returns and raises as ``export_onnx``.
-    """
+    """Write a network that takes ``images`` as ONNX, with dimensions in ``free``, and compare as ``export_onnx`` does."""
     program = torch.onnx.export(
         network,
         (example,),

@@ -1,6 +1,8 @@
 """The losses of CycleGAN and MixCycleGAN, and the image pool. Adversarial losses take soft targets, as mixed samples need them.
 
-All losses compute in float32 (float64 for float64) outside autocast: a mean over bfloat16 logits would keep two or three digits.
+Losses are float32 scalars (float64 of float64), means over samples and patches, computed outside autocast: a mean over bfloat16
+logits would keep two or three digits. Logits are a discriminator's, (B,1,h,w) or any other shape that begins with B, of any
+float type; images are (B,C,H,W) float.
 """
 
 from typing import Any, Literal, get_args
@@ -62,24 +64,20 @@ def check_pairs(gan_loss: GanKind, mixing: str) -> None:
 
 
 def gan_loss(logits: Tensor, target: float | Tensor, *, kind: GanKind = "lsgan") -> Tensor:
-    """How far a discriminator's logits are from ``target``, the share of real image in what it saw.
+    """How far logits are from ``target``, the share of real image in what the discriminator saw: 1 is real, 0 is fake.
 
-    1 is real, 0 is fake. The discriminator of MixCycleGAN sees ``lam * real + (1 - lam) * fake`` with target lam
-    (Understanding Mixup Training Methods, Eq. 3: ``L(D(lam * x + (1 - lam) * G(x)), lam)``). All kinds are, up to a constant, the
-    mean over hard labels y ~ Bernoulli(lam): see docs/mixcyclegan.md.
+    The discriminator of MixCycleGAN sees ``lam * real + (1 - lam) * fake`` with target lam (Understanding Mixup Training
+    Methods, Eq. 3: ``L(D(lam * x + (1 - lam) * G(x)), lam)``). All kinds are, up to a constant, the mean over hard labels y ~
+    Bernoulli(lam): see docs/mixcyclegan.md.
 
     Args:
-        logits: (B,1,h,w), or any other shape that begins with B; any float type.
-        target: a number in [0, 1], one number per sample (B,), or a tensor that broadcasts to the logits, e.g. (B,1,h,w).
-        kind: "lsgan" (mean squared error, Mao et al. 2017), "bce" (cross-entropy of the sigmoid) or "hinge" (Lim & Ye 2017;
-            it has no target between its margins, so a soft one is the probability of a hard one:
-            lam * relu(1 - D) + (1 - lam) * relu(1 + D)).
-
-    Returns:
-        A float32 scalar, the mean over samples and patches.
+        target: in [0, 1]: a number, one per sample (B,), or a tensor that broadcasts to the logits.
+        kind: "lsgan" (mean squared error, Mao et al. 2017), "bce" (cross-entropy of the sigmoid) or "hinge" (Lim & Ye 2017; it
+            has no target between its margins, so a soft one is the probability of a hard one: lam * relu(1 - D) + (1 - lam) *
+            relu(1 + D)).
 
     Raises:
-        ValueError: for an unknown kind or a target of another shape, and for "relativistic", which has no targets.
+        ValueError: an unknown kind, a target of another shape, or "relativistic", which has no targets.
     """
     if kind not in get_args(GanKind):
         raise ValueError(f"unknown gan_loss {kind!r}; choose one of {', '.join(get_args(GanKind))}")
@@ -96,7 +94,7 @@ def gan_loss(logits: Tensor, target: float | Tensor, *, kind: GanKind = "lsgan")
 
 
 def realness(logits: Tensor, *, kind: GanKind = "lsgan") -> Tensor:
-    """A discriminator's output on the scale of its loss, in float32: the probability of real for "bce", else the logits.
+    """Logits on the scale of their loss, in float32: the probability of real for "bce", else the logits.
 
     "lsgan" and "bce" want 1 for real and 0 for fake, "hinge" at least 1 and at most -1, "relativistic" real above fake.
     """
@@ -107,15 +105,9 @@ def realness(logits: Tensor, *, kind: GanKind = "lsgan") -> Tensor:
 def generator_loss(fake_logits: Tensor, real_logits: Tensor | None = None, *, kind: GanKind = "lsgan") -> Tensor:
     """A generator's adversarial loss: the discriminator should take its images for real.
 
-    ``gan_loss(fake_logits, 1)`` for "lsgan" and "bce" (non-saturating); ``-mean(fake_logits)`` for "hinge", whose
-    margin belongs to the discriminator alone; ``mean softplus(D(real) - D(fake))`` for "relativistic".
-
-    Args:
-        fake_logits: (B,1,h,w) the discriminator's logits of generated images, with gradients to the generator.
-        real_logits: (B,1,h,w) of real images; only "relativistic" uses them, and needs them.
-
-    Returns:
-        A float32 scalar.
+    ``gan_loss(fake_logits, 1)`` for "lsgan" and "bce" (non-saturating); ``-mean(fake_logits)`` for "hinge", whose margin
+    belongs to the discriminator alone; ``mean softplus(D(real) - D(fake))`` for "relativistic", which alone needs
+    ``real_logits``.
     """
     if kind == "relativistic":
         if real_logits is None:
@@ -125,14 +117,9 @@ def generator_loss(fake_logits: Tensor, real_logits: Tensor | None = None, *, ki
 
 
 def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, *, kind: GanKind = "lsgan") -> Tensor:
-    """CycleGAN's own discriminator loss, ``(gan_loss(real, 1) + gan_loss(fake, 0)) / 2``, for every kind but "relativistic":
-    ``mean softplus(D(fake) - D(real))``.
+    """CycleGAN's own, ``(gan_loss(real, 1) + gan_loss(fake, 0)) / 2``; "relativistic": ``mean softplus(D(fake) - D(real))``.
 
-    Args:
-        real_logits, fake_logits: (B,1,h,w); of detached fakes, or the generator would learn to be detected.
-
-    Returns:
-        A float32 scalar. With mixed samples ``gan_loss(mixed_logits, lam)`` takes its place.
+    The fakes are detached, or the generator would learn to be detected.
     """
     if kind == "relativistic":
         return relativistic_loss(real_logits, fake_logits)
@@ -140,16 +127,10 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, *, kind: GanKin
 
 
 def relativistic_loss(better: Tensor, worse: Tensor) -> Tensor:
-    """``mean softplus(worse - better)``: each logit should exceed the one that it is paired with.
+    """``mean softplus(worse - better)``: each logit should exceed the one that it is paired with, patch by patch.
 
     The pairing loss of Jolicoeur-Martineau 2019 and of R3GAN (Huang et al. 2024): for the discriminator real images are the
-    better ones, for the generator its own. Pairs are image by image and patch by patch.
-
-    Args:
-        better, worse: (B,1,h,w) logits.
-
-    Returns:
-        A float32 scalar.
+    better ones, for the generator its own.
     """
     with torch.autocast(better.device.type, enabled=False):
         return F.softplus(_at_least_float32(worse) - _at_least_float32(better)).mean()
@@ -158,15 +139,8 @@ def relativistic_loss(better: Tensor, worse: Tensor) -> Tensor:
 def gradient_penalty(discriminator: nn.Module, images: Tensor) -> Tensor:
     """``mean over images of |gradient of D(x) by x|^2 / 2``, zero-centred: R1 on real images, R2 on generated ones.
 
-    Mescheder et al. 2018; D(x) is the mean of an image's logits. Computed in float32 outside autocast. The result can be
-    differentiated by the discriminator's parameters.
-
-    Args:
-        discriminator: images to logits (B,...); no layer may look across the batch.
-        images: (B,C,S,S), neither mixed nor stitched with generated ones.
-
-    Returns:
-        A float32 scalar, to be weighed by gamma.
+    Mescheder et al. 2018; D(x) is the mean of an image's logits, and no layer of D may look across the batch. Images are
+    neither mixed nor stitched with generated ones. The result, to be weighed by gamma, can be differentiated by D's parameters.
     """
     with torch.autocast(images.device.type, enabled=False), torch.enable_grad():
         images = _at_least_float32(images.detach()).requires_grad_()
@@ -176,7 +150,7 @@ def gradient_penalty(discriminator: nn.Module, images: Tensor) -> Tensor:
 
 
 def penalties(discriminator: nn.Module, real: Tensor, fake: Tensor, *, r1: float, r2: float) -> Tensor:
-    """``r1`` times the gradient penalty on real images and ``r2`` times that on generated ones, where not 0: a float32 scalar."""
+    """``r1`` times the gradient penalty on real images and ``r2`` times that on generated ones, where not 0."""
     weighed = [(weight, images) for weight, images in ((r1, real), (r2, fake)) if weight]
     return torch.stack([weight * gradient_penalty(discriminator, images) for weight, images in weighed]).sum()
 
@@ -186,18 +160,12 @@ def consistency_loss(
 ) -> Tensor:
     """``weight * mean (D(mixed) - lam * D(real) - (1 - lam) * D(fake))^2``: mixing and discriminating should commute.
 
-    Where D(real) = 1 and D(fake) = 0, this asks for lam, as Eq. 3 does. D is ``realness``; the gradient flows through all three.
+    Where D(real) = 1 and D(fake) = 0, this asks for lam, as Eq. 3 does. D is ``realness``; the gradient flows through all
+    three.
 
     Args:
-        mixed, real, fake: (B,1,h,w) logits of lam * x + (1 - lam) * y, of x and of y.
-        lam: (B,).
-        kind: "lsgan" or "bce".
-
-    Returns:
-        A float32 scalar.
-
-    Raises:
-        ValueError: for "hinge", whose logits beyond the margins mean nothing.
+        mixed, real, fake: logits of lam * x + (1 - lam) * y, of x and of y; lam is (B,).
+        kind: "lsgan" or "bce"; ValueError for "hinge", whose logits beyond the margins mean nothing.
     """
     if kind == "hinge":
         raise ValueError(WHY_NO_CONSISTENT_HINGE)
@@ -208,15 +176,7 @@ def consistency_loss(
 
 
 def cycle_loss(cycled: Tensor, real: Tensor, *, weight: float = 10.0) -> Tensor:
-    """``weight * mean |cycled - real|``: an image sent to the other domain and back should return.
-
-    Args:
-        cycled, real: (B,C,H,W), of equal shape.
-        weight: lambda_A for A -> B -> A, lambda_B for B -> A -> B; both 10 as published.
-
-    Returns:
-        A float32 scalar.
-    """
+    """``weight * mean |cycled - real|``, weight lambda_A or lambda_B: an image sent there and back should return."""
     if cycled.shape != real.shape:
         raise ValueError(f"both images must have one shape, got {tuple(cycled.shape)} and {tuple(real.shape)}")
     with torch.autocast(cycled.device.type, enabled=False):
@@ -227,12 +187,9 @@ def identity_loss(same: Tensor, real: Tensor, *, weight: float = 0.5, cycle_weig
     """``cycle_weight * weight * mean |same - real|``: an image already in the target domain should stay as it is.
 
     Args:
-        same, real: (B,C,H,W), of equal shape; ``same`` is G_A(real_B) with real_B, or G_B(real_A) with real_A.
-        weight: lambda_idt, 0.5 as published, relative to the cycle loss.
+        same: G_A(real_B) with ``real`` = real_B, or G_B(real_A) with real_A.
+        weight: lambda_idt, relative to the cycle loss.
         cycle_weight: of the domain that ``real`` is from, so lambda_B for G_A(real_B).
-
-    Returns:
-        A float32 scalar.
     """
     return cycle_loss(same, real, weight=cycle_weight * weight)
 
@@ -259,15 +216,16 @@ class ImagePool:
     """Returns generated images of which half are older ones, so that a discriminator does not forget earlier fakes.
 
     From Shrivastava et al. 2017; CycleGAN keeps 50. The images are stored detached in one tensor (size,C,H,W), allocated by the
-    first query on the device and in the type of its images. Random numbers are drawn on the CPU, without waiting for the device.
+    first query on the device and in the type of its images. Random numbers are drawn on the CPU, without waiting for the
+    device.
 
     Args:
         size: number of images kept; 0 keeps none and returns every image.
-        generator: CPU generator, from then on part of the pool's state; None makes one, seeded from torch's
-            global stream, so that two pools and two ranks differ.
+        generator: CPU generator, from then on part of the pool's state; None makes one, seeded from torch's global stream, so
+            that two pools and two ranks differ.
 
     Raises:
-        ValueError: for a negative size or a generator that is not on the CPU.
+        ValueError: a negative size, a generator that is not on the CPU.
     """
 
     def __init__(self, size: int = 50, *, generator: torch.Generator | None = None) -> None:
@@ -283,25 +241,26 @@ class ImagePool:
         self.generator = generator
 
     def query(self, images: Tensor) -> Tensor:
-        """Store new images and return as many, new or old.
+        """Store new images (B,C,H,W) and return as many, new or old, detached and in their memory format.
 
         Image by image, as published: while the pool has room, the new image is stored and returned; afterwards, with
-        probability 1/2, a random stored image is returned and the new one takes its place, else the new one
-        is returned and not stored. An image may thus be displaced by a later one of its own batch.
-
-        Args:
-            images: (B,C,H,W) float; C, H, W and the type stay the same over the pool's life.
-
-        Returns:
-            (B,C,H,W), detached, in the memory format of ``images``.
+        probability 1/2, a random stored image is returned and the new one takes its place, else the new one is returned and not
+        stored. An image may thus be displaced by a later one of its own batch.
 
         Raises:
-            ValueError: if shape or type differ from what is stored.
+            ValueError: shape or type differ from what is stored.
         """
         images = images.detach()
         if self.size == 0:
             return images
-        stored = self._storage(images)
+        if self.images is None:
+            self.images = images.new_empty(self.size, *images.shape[1:])
+        if self.images.shape[1:] != images.shape[1:] or self.images.dtype != images.dtype:
+            raise ValueError(
+                f"the image pool stores {self.images.dtype} images of shape {tuple(self.images.shape[1:])}, "
+                f"got {images.dtype} {tuple(images.shape[1:])}"
+            )
+        stored = self.images = self.images.to(images.device)
         returned = images.clone()
         # Indexing by Python ints: at most two device copies per image, no index tensors to send over.
         for index, image in enumerate(images):
@@ -324,11 +283,7 @@ class ImagePool:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore a snapshot of a pool of the same size. Images on another device move with the next query.
-
-        Raises:
-            ValueError: if the snapshot is of a pool of another size.
-        """
+        """Restore a snapshot; images on another device move with the next query. ValueError for a pool of another size."""
         if state["size"] != self.size:
             raise ValueError(f"the saved image pool holds {state['size']} images, this one {self.size}")
         self.count = state["count"]
@@ -337,14 +292,3 @@ class ImagePool:
             self.images = state["images"].new_empty(self.size, *state["images"].shape[1:])
             self.images[: self.count] = state["images"]
         self.generator.set_state(state["generator"].cpu())
-
-    def _storage(self, images: Tensor) -> Tensor:
-        if self.images is None:
-            self.images = images.new_empty(self.size, *images.shape[1:])
-        if self.images.shape[1:] != images.shape[1:] or self.images.dtype != images.dtype:
-            raise ValueError(
-                f"the image pool stores {self.images.dtype} images of shape {tuple(self.images.shape[1:])}, "
-                f"got {images.dtype} {tuple(images.shape[1:])}"
-            )
-        self.images = self.images.to(images.device)
-        return self.images

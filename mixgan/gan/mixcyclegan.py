@@ -62,7 +62,7 @@ class Inputs(NamedTuple):
 
     Attributes:
         a, b: (B,C,S,S), stitched where the variant stitches.
-        plan_d_a, plan_d_b: how D_A's input (b and generated b) and D_B's (a and generated a) are mixed; None where they are not.
+        plan_d_a, plan_d_b: how D_A's input (b and generated b) and D_B's are mixed; None where they are not.
         lam: (B,) lambda of D_A, for the log.
         own_area: (2B,) share of a and of b that shows the first draw of the domain.
     """
@@ -270,15 +270,11 @@ class MixCycleGAN:
         """
         if len(a) != len(b):
             raise ValueError(f"both domains need the same batch size, got {len(a)} and {len(b)} images")
-        if self.identity_weight and a.shape[1] != b.shape[1]:
+        if a.shape[1] != b.shape[1] and (self.identity_weight or self.d_real == "input"):
+            wanting = f"identity_weight={self.identity_weight}" if self.identity_weight else "d_real='input'"
             raise ValueError(
-                f"identity_weight={self.identity_weight} needs domains of equally many channels, got {a.shape[1]} and "
-                f"{b.shape[1]}; use identity_weight=0"
-            )
-        if self.d_real == "input" and a.shape[1] != b.shape[1]:
-            raise ValueError(
-                f"d_real='input' mixes an image with its translation, which needs equally many channels, got {a.shape[1]} and "
-                f"{b.shape[1]}"
+                f"{wanting} needs domains of equally many channels, got {a.shape[1]} and {b.shape[1]}; use identity_weight=0 and "
+                "d_real='target'"
             )
         lam_a, lam_b, lam_d_a, lam_d_b = self.draw_lambdas(len(a), a.device) if lam is None else [lam] * 4
         own_a = own_b = torch.ones_like(lam_a)
@@ -297,10 +293,7 @@ class MixCycleGAN:
         return torch.where(whole.view(-1, 1, 1, 1), images, stitched), torch.where(whole, 1.0, plan.lam), plan
 
     def _plan_d(self, real: Tensor, lam: Tensor, cut: Plan | None) -> Plan | None:
-        """How a discriminator's real images are mixed with generated ones.
-
-        stitch-d cuts where the real images are cut already, so that there is one seam, unless D has a lambda of its own.
-        """
+        """How a discriminator's real images are mixed with generated ones; stitch-d cuts where they are cut already: one seam."""
         if self.d_mixer is None:
             return None
         return cut if self.mixing == "stitch-d" and self.shared_lambda else self.d_mixer.plan(real, lam=lam)
@@ -310,10 +303,9 @@ class MixCycleGAN:
         return self.prepared_g(inputs.a, inputs.b)
 
     def generator_loss(self, inputs: Inputs, images: Translations) -> tuple[Tensor, dict[str, Tensor]]:
-        """CycleGAN's six terms, with the inputs in the place of real images; the discriminators should be frozen.
+        """CycleGAN's six terms, with the inputs in the place of real images, and detached scalars for the log.
 
-        Returns:
-            The loss to differentiate, and detached scalars for the log.
+        The discriminators should be frozen.
         """
         # The plain discriminators: their gradients are not needed here, so nothing is synchronised between processes.
         kind, cycle, identity = self.gan_loss, self.cycle_weight, self.identity_weight
@@ -334,12 +326,9 @@ class MixCycleGAN:
         return reduce(torch.add, terms.values()), logs
 
     def discriminator_loss(self, inputs: Inputs, images: Translations) -> tuple[Tensor, dict[str, Tensor]]:
-        """Eq. 3, or its variant: both discriminators' losses on real images and on generated ones from the pools.
+        """Eq. 3, or its variant, of both discriminators, on real images and generated ones; and scalars for the log.
 
-        The pools store generated images as they are: detached, and not mixed.
-
-        Returns:
-            The loss to differentiate, and detached scalars for the log.
+        The generated images come from the pools, which store them as they are: detached, and not mixed.
         """
         own_b, fake_b = self._pooled(self.pool_b, inputs.b, inputs.a, images.fake_b)
         own_a, fake_a = self._pooled(self.pool_a, inputs.a, inputs.b, images.fake_a)

@@ -27,22 +27,18 @@ class ResnetGenerator(nn.Module, PyTorchModelHubMixin, library_name="mixgan", pi
     The published network is ``width=64, blocks=9`` (11.378 M parameters); the paper takes 6 blocks up to 128 px.
 
     Args:
-        in_channels, out_channels: of the images.
         width: channels after the first layer; 4 times as many in the residual blocks.
         blocks: number of residual blocks.
         upsample: "transposed" convolutions, as published, or "resize": nearest-neighbour enlargement and a 3x3 convolution
             (Odena et al. 2016), which paints no checkerboard.
-        skip: add the features at half resolution to the decoder's, times a learned weight that begins at 1: outlines stay
-            sharp from the first steps on (a U-Net's shortcut, Ronneberger et al. 2015).
+        skip: add the features at half resolution to the decoder's, times a learned weight that begins at 1: outlines stay sharp
+            from the first steps on (a U-Net's shortcut, Ronneberger et al. 2015).
         norm: after the convolutions: of each image (instance), of the batch, or none.
-        gradient_checkpointing: recompute the residual blocks in the backward pass: less memory, the same results, about a
-            third more time.
+        gradient_checkpointing: recompute the residual blocks in the backward pass: less memory, the same results, about a third
+            more time.
 
     Attributes:
         multiple: height and width of the images must be multiples of this.
-
-    Raises:
-        ValueError: an unknown ``upsample`` or ``norm``.
     """
 
     multiple = 4
@@ -81,16 +77,10 @@ class ResnetGenerator(nn.Module, PyTorchModelHubMixin, library_name="mixgan", pi
         self.skip = nn.Parameter(torch.ones(())) if skip else None
 
     def forward(self, images: Tensor) -> Tensor:
-        """Translate a batch.
-
-        Args:
-            images: (B,in_channels,H,W) float, by convention in [-1, 1]; H and W divisible by 4 and at least 8.
-
-        Returns:
-            (B,out_channels,H,W) in [-1, 1].
+        """(B,in_channels,H,W) float, by convention in [-1, 1], to (B,out_channels,H,W) in [-1, 1].
 
         Raises:
-            ValueError: for any other size; two halvings and two doublings would not lead back to it.
+            ValueError: H or W is not divisible by 4 or below 8: two halvings and two doublings would not lead back to it.
         """
         height, width = images.shape[-2:]
         if height % 4 or width % 4 or height < 8 or width < 8:
@@ -132,30 +122,20 @@ class ResnetBlock(nn.Module):
 class UnetGenerator(nn.Module, PyTorchModelHubMixin, library_name="mixgan", pipeline_tag="image-to-image"):
     """Image to image: pix2pix's U-Net (Isola et al. 2017, appendix 6.1), without its dropout.
 
-    ``depth`` halvings by 4x4 convolutions, then as many doublings, each of which also sees what the halving of its size made. The
-    published networks are ``width=64, depth=8`` for 256 px (54.4 M parameters) and ``depth=7`` for 128 px.
+    ``depth`` halvings by 4x4 convolutions, then as many doublings, each of which also sees what the halving of its size made.
+    The published networks are ``width=64, depth=8`` for 256 px (54.4 M parameters) and ``depth=7`` for 128 px.
 
     Args:
-        in_channels, out_channels: of the images.
         width: channels after the first layer, doubled by each further one up to 8 times.
         depth: number of halvings, at least 2.
         norm: after the convolutions: of each image (instance), of the batch, or none.
 
     Attributes:
         multiple: height and width of the images must be multiples of this, ``2**depth``.
-
-    Raises:
-        ValueError: ``depth`` out of range, an unknown ``norm``.
     """
 
     def __init__(
-        self,
-        in_channels: int = 3,
-        out_channels: int = 3,
-        *,
-        width: int = 64,
-        depth: int = 8,
-        norm: Norm = "instance",
+        self, in_channels: int = 3, out_channels: int = 3, *, width: int = 64, depth: int = 8, norm: Norm = "instance"
     ) -> None:
         super().__init__()
         if depth < 2:
@@ -181,10 +161,8 @@ class UnetGenerator(nn.Module, PyTorchModelHubMixin, library_name="mixgan", pipe
         self.up_norm = nn.ModuleList(_norm(widths[k] if k else 0, norm) for k in range(depth))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Translate a batch (B,in_channels,H,W) in [-1, 1] to (B,out_channels,H,W) in [-1, 1].
-
-        Raises:
-            ValueError: H or W is not a multiple of ``2**depth``.
+        """(B,in_channels,H,W) to (B,out_channels,H,W), both in [-1, 1]; ValueError where H or W is not a multiple of
+        ``2**depth``.
         """
         height, width = images.shape[-2:]
         if height % self.multiple or width % self.multiple:
@@ -208,7 +186,6 @@ class PatchDiscriminator(nn.Module):
     ``layers=3`` sees patches of 70x70 pixels; with ``width=64`` it has 2.765 M parameters. No norm in the first layer.
 
     Args:
-        in_channels: of the images.
         width: channels after the first layer, doubled by each further one up to 8 times.
         layers: number of stride-2 convolutions, at least 1; patch sizes for 1, 2, 3, 4 are 16, 34, 70, 142.
         norm: after all convolutions but the first and the last.
@@ -232,16 +209,10 @@ class PatchDiscriminator(nn.Module):
         self.min_size = 3 * 2**layers
 
     def forward(self, images: Tensor) -> Tensor:
-        """The logits of a batch.
-
-        Args:
-            images: (B,in_channels,H,W) float; H and W at least ``3 * 2**layers``.
-
-        Returns:
-            (B,1,h,w) logits, higher = more real; h = H // 2**layers - 2, so 30x30 for 256 px and three layers.
+        """(B,in_channels,H,W) to logits (B,1,h,w), higher = more real; h = H // 2**layers - 2: 30x30 for 256 px, three layers.
 
         Raises:
-            ValueError: if the image is too small for a single logit.
+            ValueError: H or W is below ``3 * 2**layers``, too small for a single logit.
         """
         height, width = images.shape[-2:]
         if min(height, width) < self.min_size:
@@ -252,14 +223,11 @@ class PatchDiscriminator(nn.Module):
 
 
 def hidden_layer(discriminator: nn.Module, place: int | str) -> nn.Module:
-    """The module behind which ``d_layer`` mixes.
+    """The module behind which ``d_layer`` mixes; ValueError where there is none.
 
     Args:
-        place: of a PatchDiscriminator, which convolution, from 1 to ``layers + 1``, with its norm and activation; of any network
-            the name of a module.
-
-    Raises:
-        ValueError: there is none of that number or name.
+        place: of a PatchDiscriminator, which convolution, from 1 to ``layers + 1``, with its norm and activation; of any
+            network the name of a module.
     """
     if isinstance(place, str):
         modules = dict(discriminator.named_modules())
@@ -282,13 +250,12 @@ def patch_shares(mask: Tensor, size: tuple[int, ...]) -> Tensor:
     """The mean of a mask in the middle of every patch that a discriminator gives a logit for.
 
     The logits of a PatchDiscriminator are ``2**layers`` pixels apart, the first one a cell and a half from the border, so the
-    mask is averaged over cells of that side without the outermost ring of cells. Logits of any other number share the
-    image evenly; a single one stands for all of it.
+    mask is averaged over cells of that side without the outermost ring of cells. Logits of any other number share the image
+    evenly; a single one stands for all of it.
 
     Args:
         mask: (B,1,H,W) of the discriminator's input.
-        size: of the logits beyond batch and channels: (h, w), e.g. 30x30 for 256 px and three layers; () where a
-            discriminator gives one logit for the image.
+        size: (h, w) of the logits, or () where a discriminator gives one for the image.
 
     Returns:
         (B,1,h,w), or (B,) where size is ().
@@ -302,13 +269,9 @@ def patch_shares(mask: Tensor, size: tuple[int, ...]) -> Tensor:
 
 
 def init_weights(module: nn.Module, *, std: float = 0.02, generator: torch.Generator | None = None) -> None:
-    """Draw all convolution weights from N(0, std) and set their biases to zero, in place, as CycleGAN does.
+    """Draw convolutions from N(0, std), with zero biases, and batch norms' scales from N(1, std), in place, as CycleGAN.
 
-    The scales of batch norms are drawn from N(1, std).
-
-    Args:
-        module: its 2-D convolutions, transposed convolutions and batch norms are visited in registration order.
-        generator: on the weights' device; None draws from torch's global stream.
+    ``generator`` is on the weights' device; None draws from torch's global stream.
     """
     for layer in module.modules():
         if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):

@@ -242,7 +242,7 @@ def table_of(results: Sequence[Result]) -> str:
 
 def interval(values: Sequence[float], digits: int) -> str:
     """The mean of runs and, for two or more, the half width of its 95 % interval by Student's t: ``7.5 ± 0.4``."""
-    from mixgan.report.comparison import spread
+    from mixgan.report.seeds import spread
 
     found = spread(values)
     return f"{found.mean:.{digits}f}" + ("" if found.ci95 is None else f" ± {found.ci95:.{digits}f}")

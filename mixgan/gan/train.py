@@ -17,26 +17,15 @@ from mixgan.engine.accelerator import log_picture, main_first, on_main
 from mixgan.engine.config import to_json
 from mixgan.engine.run import Loader, Run
 from mixgan.engine.run_folder import distance_name, export_networks, write_picture
+from mixgan.evaluate.features import FeatureExtractor
 from mixgan.gan.card import model_card
-from mixgan.gan.config import (
-    DcganSettings,
-    GanSettings,
-    directions,
-    domain_metadata,
-    settings_from,
-    unet_depth,
-)
+from mixgan.gan.config import DcganSettings, GanSettings, directions, domain_metadata, unet_depth
 from mixgan.gan.data import DomainLoader, crop_size, fetch, test_domains, training_domains
 from mixgan.gan.evaluation import Health, Spikes, TestSet, collapse_warnings, test_features
 from mixgan.gan.mixcyclegan import MixCycleGAN
 from mixgan.gan.networks import Patch, PatchDiscriminator, ResnetGenerator, UnetGenerator, init_weights
 from mixgan.gan.report import training_grid, translation_grid, write_report
 from mixgan.gan.weights import init_networks
-
-
-def main(argv: Sequence[str]) -> None:
-    """Train one MixCycleGAN as the command line says."""
-    train(settings_from(argv))
 
 
 def train(settings: GanSettings) -> dict[str, Any]:
@@ -76,10 +65,7 @@ def train(settings: GanSettings) -> dict[str, Any]:
     run.register_for_checkpointing("pool_b", model.pool_b, own=True)
     if model.average:
         run.register_for_checkpointing("average", model.average)
-    extractors = main_first(
-        accelerator, lambda: test_features(settings.dataset, settings.features, settings.feature_weights)
-    )
-    run.print("\n".join(extractor.note for extractor in extractors))
+    extractors = features_of(run, settings)
     ways = directions(settings.domain_names)
     test = TestSet(domains, extractors, accelerator, batch_size=settings.batch_size)
 
@@ -103,32 +89,19 @@ def train(settings: GanSettings) -> dict[str, Any]:
         on_progress_bar=("G_A", "G_B", "D_A", "D_B", "cycle_A", "cycle_B"),
         printed={f"{key}_{way}": f"{key} {name}" for key in ("fd", "rmse") for way, name in ways.items()},
         networks=lambda: saved_networks(settings, model, deep=training.deep),
-        card=lambda summary, files: model_card(to_json(settings), summary, files=files),
-        samples=lambda title: translation_grid(
-            model.eval_generators, domains, accelerator, title=title, names=settings.domain_names
-        ),
-        inputs=lambda: training_grid(
-            model, next(loader.epoch(0)), title="Inputs of one training step", names=settings.domain_names
-        ),
-        report=lambda summary: write_report(run, settings, summary),
+        card=model_card,
+        samples=lambda title: translation_grid(model.eval_generators, domains, accelerator, title=title, ways=ways),
+        inputs=lambda: training_grid(model, next(loader.epoch(0)), title="Inputs of one training step", ways=ways),
         health=Health(run.print),
     ).train()
 
 
 def build_generator(settings: GanSettings, in_channels: int, out_channels: int) -> nn.Module:
     """A generator from images of one number of channels to another."""
-    shape: dict[str, Any] = {"width": settings.width, "norm": settings.norm}
     if settings.generator == "unet":
-        return UnetGenerator(in_channels, out_channels, depth=unet_depth(settings.image_size), **shape)
-    return ResnetGenerator(
-        in_channels,
-        out_channels,
-        blocks=settings.blocks,
-        upsample=settings.upsample,
-        skip=settings.skip,
-        gradient_checkpointing=settings.gradient_checkpointing,
-        **shape,
-    )
+        depth = unet_depth(settings.image_size)
+        return UnetGenerator(in_channels, out_channels, depth=depth, **arguments_of(UnetGenerator, settings))
+    return ResnetGenerator(in_channels, out_channels, **arguments_of(ResnetGenerator, settings))
 
 
 def build_model(settings: GanSettings, accelerator: Accelerator, *, initialise: bool = True) -> MixCycleGAN:
@@ -141,9 +114,8 @@ def build_model(settings: GanSettings, accelerator: Accelerator, *, initialise: 
     generators = [build_generator(settings, *ends) for ends in (channels, channels[::-1])]
     for generator in generators:
         init_weights(generator)
-    shape: dict[str, Any] = {"width": settings.width, "norm": settings.norm}
-    layers = get_args(Patch).index(settings.patch) + 1
-    discriminators = [PatchDiscriminator(judged, layers=layers, **shape) for judged in channels[::-1]]
+    shape = {"layers": get_args(Patch).index(settings.patch) + 1, **arguments_of(PatchDiscriminator, settings)}
+    discriminators = [PatchDiscriminator(count, **shape) for count in channels[::-1]]
     for discriminator in discriminators:
         init_weights(discriminator)
     if settings.init_from and initialise:
@@ -156,9 +128,18 @@ def build_model(settings: GanSettings, accelerator: Accelerator, *, initialise: 
     return MixCycleGAN(*generators, *discriminators, accelerator=accelerator, **arguments_of(MixCycleGAN, settings))
 
 
+def features_of(run: Run, settings: GanSettings | DcganSettings) -> list[FeatureExtractor]:
+    """The features of a run's metrics; prints which they are."""
+    where = settings.dataset, settings.features, settings.feature_weights
+    extractors = main_first(run.accelerator, lambda: test_features(*where))
+    run.print("\n".join(extractor.note for extractor in extractors))
+    return extractors
+
+
 def arguments_of(method: type, settings: GanSettings | DcganSettings) -> dict[str, Any]:
-    """The settings that a GAN takes as keywords of the same name."""
-    return {name: getattr(settings, name) for name in signature(method).parameters if name in settings.hints()}
+    """The settings that a GAN, or a network, takes as keywords of the same name."""
+    names = signature(method.__init__).parameters  # type: ignore[misc]  # a class's own signature may be that of a mixin
+    return {name: getattr(settings, name) for name in names if name in settings.hints()}
 
 
 def decay(optimizer: Optimizer, loader: DomainLoader, settings: GanSettings) -> LambdaLR:
@@ -185,67 +166,46 @@ def saved_networks(
 ) -> dict[str, tuple[nn.Module, dict[str, Any]]]:
     """G_A, G_B, D_A, D_B and, where there are averages, G_A_ema, G_B_ema; metadata says how to build and use each network.
 
-    Args:
-        deep: whether the images of A, and of B, have more than 8 bits.
+    ``deep`` says whether the images of A, and of B, have more than 8 bits.
     """
-    files = {**dict(model.generators.named_children()), **dict(model.discriminators.named_children())}
+    networks = [*model.generators.named_children(), *model.discriminators.named_children()]
     if model.average:
-        files |= {f"{name}_ema": network for name, network in model.average.network.named_children()}
-    result = {}
-    for name, network in files.items():
-        metadata: dict[str, Any] = {
-            "role": "discriminator",
-            "name": name,
-            "width": settings.width,
-            "norm": settings.norm,
-        }
-        if name.startswith("G_"):
-            direction = "AtoB" if name.startswith("G_A") else "BtoA"
-            metadata |= {"role": "generator", "generator": settings.generator, "direction": direction}
-            metadata |= {"blocks": settings.blocks, "upsample": settings.upsample, "skip": settings.skip}
-            metadata |= {"clip_grad": settings.clip_grad, **domain_metadata(dataclasses.asdict(settings), direction)}
-            metadata["bits_out"] = 16 if deep[direction == "AtoB"] else 8
-        else:
-            metadata["patch"] = settings.patch
-        if name.endswith("_ema"):
-            metadata["ema"] = settings.ema
-        result[name] = network, metadata
+        networks += [(f"{name}_ema", network) for name, network in model.average.network.named_children()]
+    result: dict[str, tuple[nn.Module, dict[str, Any]]] = {}
+    for name, network in networks:
+        shape = {"name": name, "width": settings.width, "norm": settings.norm}
+        if name.startswith("D_"):
+            result[name] = network, {"role": "discriminator", **shape, "patch": settings.patch}
+            continue
+        direction = "AtoB" if name.startswith("G_A") else "BtoA"
+        kept = {key: getattr(settings, key) for key in ("generator", "blocks", "upsample", "skip", "clip_grad")}
+        metadata = {"role": "generator", **shape, **kept, "direction": direction}
+        metadata |= domain_metadata(dataclasses.asdict(settings), direction)
+        metadata["bits_out"] = 16 if deep[direction == "AtoB"] else 8
+        result[name] = network, metadata | ({"ema": settings.ema} if name.endswith("_ema") else {})
     return result
 
 
 @dataclass(kw_only=True)
 class Training:
-    """The loop of a GAN command: steps, evaluations with their records, pictures and weights, and the results at the end.
-
-    Attributes:
-        data: -> description of the training and test images, for config.json (``engine.fingerprint``).
-        step: one batch -> detached scalars.
-        measure: -> metrics of the networks as they are now, with ``weights``: plain or ema.
-        distances: the metrics whose mean is lowest for the best weights.
-        on_progress_bar: names of losses.
-        printed: metrics that are printed after an evaluation, and what they are called there.
-        networks: -> each network to export and its metadata, by file name.
-        card: summary, names of the weight files -> model card.
-        samples, inputs: pictures of what the networks generate (with a title), and of what they train on.
-        report: writes the page.
-        health: warns when training goes wrong.
-    """
+    """The loop of a GAN command: steps, evaluations with their records, pictures and weights, and the results at the end."""
 
     run: Run
     settings: GanSettings | DcganSettings
     loader: Loader[Any]
-    data: Callable[[], dict[str, Any]]
-    step: Callable[[Any], Mapping[str, Tensor | float]]
-    measure: Callable[[], dict[str, Any]]
-    distances: Sequence[str]
-    on_progress_bar: Sequence[str]
-    printed: Mapping[str, str]
-    networks: Callable[[], dict[str, tuple[nn.Module, dict[str, Any]]]]
-    card: Callable[[dict[str, Any], list[str]], str]
-    samples: Callable[[str], Image.Image]
-    inputs: Callable[[], Image.Image]
-    report: Callable[[dict[str, Any]], None]
-    health: Health | None = None
+    data: Callable[[], dict[str, Any]]  # -> description of the training and test images, for config.json
+    step: Callable[[Any], Mapping[str, Tensor | float]]  # one batch -> detached scalars
+    measure: Callable[[], dict[str, Any]]  # -> metrics of the networks as they are now, with weights: plain or ema
+    distances: Sequence[str]  # the metrics whose mean is lowest for the best weights
+    on_progress_bar: Sequence[str]  # names of losses
+    printed: Mapping[str, str]  # metrics that are printed after an evaluation, and what they are called there
+    networks: Callable[
+        [], dict[str, tuple[nn.Module, dict[str, Any]]]
+    ]  # -> networks to export with metadata, by file name
+    card: Callable[[dict[str, Any], dict[str, Any], list[str]], str]  # settings, summary, weight files -> model card
+    samples: Callable[[str], Image.Image]  # title -> picture of what the networks generate
+    inputs: Callable[[], Image.Image]  # -> picture of what they train on
+    health: Health | None = None  # warns when training goes wrong
 
     def train(self) -> dict[str, Any]:
         """Train from the beginning or the checkpoint to the end; returns the summary."""
@@ -323,7 +283,7 @@ class Training:
 
         def write() -> None:
             networks = self.networks()
-            readme = self.card(summary, [f"{name}.safetensors" for name in sorted(networks)])
+            readme = self.card(to_json(self.settings), summary, [f"{name}.safetensors" for name in sorted(networks)])
             export_networks(run.folder.weights / "last", networks, readme=readme)
 
         if not self.settings.dry_run:
@@ -340,7 +300,7 @@ class Training:
             self.export(metrics)
             on_main(run.accelerator, lambda: write_picture(run.folder.samples / "training.png", self.inputs()))
             run.write_summary(summary)
-            on_main(run.accelerator, lambda: self.report(summary))
+            on_main(run.accelerator, lambda: write_report(run, settings, summary))
             run.print(f"Report: {run.folder.report}")
         run.finish()
         return summary

@@ -1,5 +1,10 @@
-"""Trained generators: ``load`` them from a run, a checkpoint, a file or the Hugging Face hub; begin a training with them."""
+"""Trained generators: ``load`` them from a run, a checkpoint, a file or the Hugging Face hub; begin a training with them.
 
+Also weights of pytorch-CycleGAN-and-pix2pix (junyanz), whose files have other names for the same tensors.
+"""
+
+import pickle
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +16,10 @@ from torch import Tensor, nn
 
 from mixgan.engine.annotations import json_entries, read_json
 from mixgan.engine.checkpoint import read_trainer
-from mixgan.engine.run_folder import KEY, check_choice, load_tensors, weights_folder
+from mixgan.engine.run_folder import KEY, check_choice, check_is_file, load_tensors, weights_folder
 from mixgan.gan.networks import Norm, PatchDiscriminator, ResnetGenerator, UnetGenerator
-from mixgan.gan.published import State, from_published, read_pth, without_statistics
 
+State = dict[str, Tensor]
 Direction = Literal["AtoB", "BtoA"]
 GENERATORS: dict[Direction, str] = {"AtoB": "G_A", "BtoA": "G_B"}
 HUB_FILE = "model.safetensors"
@@ -46,9 +51,7 @@ class SavedGenerator:
 
     Attributes:
         path: of its file or checkpoint.
-        state: of a ``ResnetGenerator`` or ``UnetGenerator``.
-        direction: None where the file does not say.
-        image_size: in px, that it was trained at; None where its run is not at hand.
+        direction, image_size: None where the file does not say; the size in px that it was trained at.
         metadata: what the file says: ``names`` of the domains, ``bits`` and ``range`` of the domain it translates to, ...
     """
 
@@ -91,11 +94,7 @@ def build_network(state: State, path: Path | str = "this file") -> nn.Module:
 
 
 def architecture(state: Mapping[str, Tensor], path: Path | str = "this file") -> tuple[type[nn.Module], dict[str, Any]]:
-    """The class that a state belongs to, and the arguments that it is built with, as names and shapes of the tensors tell.
-
-    Raises:
-        ValueError: a state of another network.
-    """
+    """The class that a state is of, and its arguments, by names and shapes of the tensors; ValueError for another network."""
     first = state["down.0.weight" if "down.0.weight" in state else "layers.0.weight"] if _is_known(state) else None
     if first is None:
         raise ValueError(
@@ -137,8 +136,7 @@ def find_generator(
     Args:
         source: as in ``load``; also a folder of weights.
         direction: None for AtoB, or what the one file is for.
-        weights: of a run: ``last``, ``best`` or ``step-N``.
-        ema: prefer the moving average of the weights.
+        weights, ema: as in ``load``.
 
     Raises:
         ValueError: no such run or file, no weights yet, another kind of file, or one for the other direction.
@@ -159,14 +157,14 @@ def find_generator(
             f"{source} is a run of dcgan, whose generator makes images from noise and cannot translate any"
         )
     name = GENERATORS[direction]
-    if place := _place(source, name, weights, ema=ema):
+    if place := place_of(source, name, weights, ema=ema):
         return (_from_file if place.is_file() else _from_checkpoint)(place, direction, ema=ema)
     if "recipe" in config:
         raise ValueError(f"{source} has no weights yet: they are written at evaluations and when the run stops")
     raise ValueError(f"{source} is not a run folder and contains no weights: it has no config.json and no {name}")
 
 
-def _place(source: Path, name: str, weights: str = "last", *, ema: bool) -> Path | None:
+def place_of(source: Path, name: str, weights: str = "last", *, ema: bool) -> Path | None:
     """The file or the checkpoint that has a network's weights, in a run or a folder of weights; None without one."""
     folder = weights_folder(source, weights)
     if (folder / "trainer.pt").is_file():
@@ -254,19 +252,23 @@ def _from_file(path: Path, direction: Direction | None, *, ema: bool) -> SavedGe
 
 def _from_checkpoint(folder: Path, direction: Direction, *, ema: bool) -> SavedGenerator:
     """The generator in a checkpoint of a run."""
-    trainer = read_trainer(folder)
-    average = trainer["items"].get("average") if ema else None
-    both = average["network"] if average else load_tensors(folder / "model.safetensors")
-    both = {key.removeprefix("module."): tensor for key, tensor in both.items()}  # module: of several processes
     prefix = f"{GENERATORS[direction]}."
+    both = checkpoint_tensors(folder, ema=ema)
     state = {key.removeprefix(prefix): tensor for key, tensor in both.items() if key.startswith(prefix)}
     if not state:
         raise ValueError(f"{folder} is not a checkpoint of MixCycleGAN: it contains no {prefix[:-1]}")
-    settings = config_of(folder).get("settings")
     from mixgan.gan.config import domain_metadata
 
-    metadata = domain_metadata(settings, direction) if isinstance(settings, dict) and "dataset" in settings else {}
+    settings = _settings_of(folder)
+    metadata = domain_metadata(settings, direction) if "dataset" in settings else {}
     return SavedGenerator(folder, state, direction, _image_size(folder), metadata)
+
+
+def checkpoint_tensors(folder: Path, *, ema: bool) -> State:
+    """The generators in a checkpoint of a GAN: their moving average where there is one and ``ema`` asks for it."""
+    average = read_trainer(folder)["items"].get("average") if ema else None
+    state = average["network"] if average else load_tensors(folder / "model.safetensors")
+    return {key.removeprefix("module."): tensor for key, tensor in state.items()}  # module: of several processes
 
 
 def config_of(path: Path) -> dict[str, Any]:
@@ -277,9 +279,13 @@ def config_of(path: Path) -> dict[str, Any]:
     return {}
 
 
-def _image_size(path: Path) -> int | None:
+def _settings_of(path: Path) -> dict[str, Any]:
     settings = config_of(path).get("settings")
-    size = settings.get("image_size") if isinstance(settings, dict) else None
+    return settings if isinstance(settings, dict) else {}
+
+
+def _image_size(path: Path) -> int | None:
+    size = _settings_of(path).get("image_size")
     return size if isinstance(size, int) else None
 
 
@@ -287,13 +293,10 @@ def _image_size(path: Path) -> int | None:
 
 
 def init_networks(networks: Mapping[str, nn.Module], source: str) -> list[str]:
-    """Fill new networks (G_A, G_B, D_A, D_B; of DCGAN G, D) with trained weights; what the source lacks stays new.
+    """Fill new networks (G_A, G_B, D_A, D_B; of DCGAN G, D) with trained weights, and return the names of those filled.
 
     Args:
-        source: a run folder, a folder of weights, one generator's file, or ``hf://user/repo``.
-
-    Returns:
-        The names of those that were filled.
+        source: a run folder, a folder of weights, one generator's file, or ``hf://user/repo``; what it lacks stays new.
 
     Raises:
         ValueError: no weights there, or of networks of another shape, naming the flags that give it.
@@ -306,10 +309,13 @@ def init_networks(networks: Mapping[str, nn.Module], source: str) -> list[str]:
         try:
             network.load_state_dict(state)
         except RuntimeError as error:
-            flags = _flags(state) if _is_known(state) else ""
-            raise ValueError(
-                f"--init-from {source}: {name} has another shape{flags}: {str(error).splitlines()[-1].strip()}"
-            ) from error
+            kind, shape = architecture(state) if _is_known(state) else (None, {})
+            flags = " ".join(
+                f"--{flag} {shape[flag]}" for flag in ("width", "blocks", "norm", "upsample") if flag in shape
+            )
+            of = f" (its weights are of {'--generator unet ' * (kind is UnetGenerator)}{flags})" if shape else ""
+            what = str(error).splitlines()[-1].strip()
+            raise ValueError(f"--init-from {source}: {name} has another shape{of}: {what}") from error
         filled.append(name)
     if not filled:
         raise ValueError(f"--init-from {source} contains no weights of {', '.join(networks)}")
@@ -323,14 +329,113 @@ def _state_for(path: Path, name: str) -> State | None:
         state, metadata = read_network(one)
         of = GENERATORS.get(metadata.get("direction", "AtoB"), "") if metadata.get("role") != "discriminator" else ""
         return state if metadata.get("name", of).removesuffix("_ema") == name else None
-    place = _place(path, name, ema=False)
+    place = place_of(path, name, ema=False)
     if place is None or place.is_file():
         return read_network(place)[0] if place else None
     return _from_checkpoint(place, "AtoB" if name == "G_A" else "BtoA", ema=False).state if name[0] == "G" else None
 
 
-def _flags(state: State) -> str:
+# ---- pytorch-CycleGAN-and-pix2pix: ResnetGenerator (resnet_6blocks, resnet_9blocks), UnetGenerator (unet_128, unet_256) and
+# NLayerDiscriminator, in files latest_net_G*.pth and latest_net_D*.pth.
+
+
+def read_pth(path: Path) -> State:
+    """The tensors of a ``.pth`` file under our names; nothing in it is executed.
+
+    Statistics of instance norms, which files of old versions hold, are left out: the networks normalise by the image.
+
+    Raises:
+        ValueError: not such a file, or weights of another network.
+    """
+    check_is_file(path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
+        text = str(error).partition("\n")[0]
+        raise ValueError(f"{path} is not a file of weights that torch reads without executing code: {text}") from error
+    if not isinstance(state, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise ValueError(f"{path} does not contain the weights of one network by name")
+    state = {key.removeprefix("module."): tensor for key, tensor in state.items()}  # module. of several GPUs
+    found = from_published(without_statistics(state))
+    if found is None:
+        raise ValueError(
+            f"{path} does not contain a ResNet or U-Net generator or a PatchGAN discriminator of"
+            f" pytorch-CycleGAN-and-pix2pix: its tensors are {', '.join([*state][:3])}, ..."
+        )
+    return found
+
+
+def without_statistics(state: State) -> State:
+    """Without running means and variances of norms that have no weights, which are instance norms."""
+    statistics = re.compile(r"(.*)\.(running_mean|running_var|num_batches_tracked)$")
+    matches = {key: statistics.match(key) for key in state}
+    return {key: state[key] for key, match in matches.items() if not match or f"{match[1]}.weight" in state}
+
+
+def from_published(state: State) -> State | None:
+    """A generator's or discriminator's state under our names; None for other networks."""
+    names = _names_of_theirs(state)
+    modules = {key: key.rpartition(".") for key in state}
+    if not names or any(module not in names for module, _, _ in modules.values()):
+        return None
+    return {f"{names[module]}.{parameter}": state[key] for key, (module, _, parameter) in modules.items()}
+
+
+def to_published(state: State) -> State:
+    """Our state under the names of pytorch-CycleGAN-and-pix2pix; ValueError for what it lacks: resize-convolutions or a skip."""
     kind, shape = architecture(state)
-    names = {"width": "--width", "blocks": "--blocks", "norm": "--norm", "upsample": "--upsample"}
-    flags = [f"{flag} {shape[name]}" for name, flag in names.items() if name in shape]
-    return f" (its weights are of {'--generator unet ' * (kind is UnetGenerator)}{' '.join(flags)})"
+    theirs = {PatchDiscriminator: _NAMES_OF_DISCRIMINATOR}.get(kind) or (
+        _names_of_unet(shape["depth"]) if kind is UnetGenerator else _names_of_resnet(shape["blocks"], dropout=False)
+    )
+    names = {ours: name for name, ours in theirs.items()}
+    result: State = {}
+    for key, tensor in state.items():
+        module, _, parameter = key.rpartition(".")
+        if module not in names:
+            raise ValueError(
+                f"pytorch-CycleGAN-and-pix2pix has no place for {key}: it has generators with --upsample transposed and"
+                " without --skip only"
+            )
+        result[f"{names[module]}.{parameter}"] = tensor
+    return result
+
+
+def _names_of_theirs(state: State) -> dict[str, str]:
+    """Their names of the layers of the network that a state is of, and ours; empty for other networks."""
+    if "model.model.0.weight" in state:
+        return _names_of_unet(1 + max(key.count(".model.3") for key in state))
+    if "model.0.weight" in state and state["model.0.weight"].shape[-2:] == (4, 4):
+        return _NAMES_OF_DISCRIMINATOR
+    if "model.1.weight" not in state or state["model.1.weight"].shape[-1] != 7:
+        return {}
+    blocks = len({key.split(".")[1] for key in state if ".conv_block." in key})
+    dropout = any(key.endswith(".conv_block.6.weight") and tensor.ndim == 4 for key, tensor in state.items())
+    return _names_of_resnet(blocks, dropout=dropout)
+
+
+_NAMES_OF_DISCRIMINATOR = {f"model.{k}": f"layers.{k}" for k in range(64)}
+
+
+def _names_of_resnet(blocks: int, *, dropout: bool) -> dict[str, str]:
+    """Their names of ResnetGenerator's layers with weights, and ours: padding is a layer of its own there."""
+    names = {f"model.{k + 1}": f"layers.{k}" for k in (0, 1, 3, 4, 6, 7)}
+    inside = {1: 0, 2: 1, 5 + dropout: 3, 6 + dropout: 4}
+    for block in range(blocks):
+        names |= {
+            f"model.{10 + block}.conv_block.{theirs}": f"layers.{9 + block}.residual.{ours}"
+            for theirs, ours in inside.items()
+        }
+    names |= {f"model.{k + 1 + blocks}": f"layers.{k + blocks}" for k in (9, 10, 12, 13)}
+    return names | {f"model.{17 + blocks}": f"layers.{15 + blocks}"}
+
+
+def _names_of_unet(depth: int) -> dict[str, str]:
+    """The same of UnetGenerator, whose blocks are nested in one another, the outermost first."""
+    names = {"model.model.0": "down.0", "model.model.3": "up.0"}
+    prefix = "model.model.1.model"
+    for k in range(1, depth - 1):
+        names |= {f"{prefix}.1": f"down.{k}", f"{prefix}.2": f"down_norm.{k}"}
+        names |= {f"{prefix}.5": f"up.{k}", f"{prefix}.6": f"up_norm.{k}"}
+        prefix += ".3.model"
+    k = depth - 1
+    return names | {f"{prefix}.1": f"down.{k}", f"{prefix}.3": f"up.{k}", f"{prefix}.4": f"up_norm.{k}"}

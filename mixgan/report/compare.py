@@ -24,7 +24,7 @@ from mixgan.engine.config import FREE_ON_RESUME, Settings, read_config, read_opt
 from mixgan.engine.interrupt import Interrupt
 from mixgan.engine.progress import Progress
 from mixgan.engine.run_folder import RunFolder, default_folder
-from mixgan.report.comparison import FACTS, Comparison, PlannedRun
+from mixgan.report.seeds import FACTS, Comparison, PlannedRun
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 POLL_SECONDS = 0.2
@@ -56,12 +56,7 @@ class CompareOptions(Settings):
 
 
 def main(argv: Sequence[str], *, recipes: Path = RECIPES) -> None:
-    """The command recipes/compare.py.
-
-    Raises:
-        ValueError: wrong flags or variants, an unusable folder, a run there that was started with other settings.
-        SystemExit: code 1 where a run failed, 128 + signal where a signal stopped the runs.
-    """
+    """The command recipes/compare.py; exit code 1 where a run failed, 128 + signal where a signal stopped the runs."""
     options, shared = options_from(argv)
     recipe = Recipe(options.recipe, options.processes, recipes)
     output = options.output_dir or default_folder(f"compare-{options.recipe}")
@@ -252,12 +247,9 @@ def steps_done(run: PlannedRun) -> tuple[int, int | None]:
     if run.folder.metrics.is_file():
         with run.folder.metrics.open("rb") as file:
             file.seek(max(0, run.folder.metrics.stat().st_size - 8192))  # a log may be too long to be read repeatedly
-            lines = file.read().split(b"\n")[:-1]  # the last line may be incomplete
-        step = (
-            json_entries(lines[-1].decode(), {"step": int}, where=f"the end of {run.folder.metrics}")["step"]
-            if lines
-            else 0
-        )
+            if lines := file.read().split(b"\n")[:-1]:  # the last line may be incomplete
+                where = f"the end of {run.folder.metrics}"
+                step = json_entries(lines[-1].decode(), {"step": int}, where=where)["step"]
     if run.folder.config.is_file():
         config = read_config(run.folder.path)
         if per_epoch := config.get("steps_per_epoch"):
@@ -281,15 +273,6 @@ def is_free(log: Path) -> bool:
 # Starting, following and stopping runs
 
 
-def launcher(processes: int) -> list[str]:
-    """The command before a recipe and its flags; runs inherit what `accelerate launch` asked compare for (its variables).
-
-    Several processes by torchrun: on CPU accelerate's launcher would start one, and it gives all launches one port.
-    """
-    several = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    return [sys.executable, *(several if processes > 1 else [])]
-
-
 @dataclass(frozen=True)
 class Recipe:
     """A training command, and the number of processes of each run. Without a checkout its module is started, not its script."""
@@ -299,10 +282,14 @@ class Recipe:
     recipes: Path = RECIPES
 
     def command(self, words: Sequence[str]) -> list[str]:
-        """The command line of a run with these flags."""
+        """The command line of a run with these flags; it inherits what `accelerate launch` asked compare for (its variables).
+
+        Several processes by torchrun: on CPU accelerate's launcher would start one, and it gives all launches one port.
+        """
+        several = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(self.processes)]
         script = self.recipes / f"{self.name}.py"
         program = [str(script)] if script.is_file() else ["-m", FACTS[self.name].module]
-        return [*launcher(self.processes), *program, *words]
+        return [sys.executable, *(several if self.processes > 1 else []), *program, *words]
 
     def check(self, variant: str, words: Sequence[str]) -> None:
         """Its dry run with these flags; ValueError with the recipe's own sentence where it fails."""
@@ -322,13 +309,8 @@ def run_all(
 ) -> int | None:
     """Train the waiting runs in order, ``jobs`` at a time; one that fails does not stop the others.
 
-    A signal stops them: each run saves and ends, so that it can be resumed later. A second signal ends all at once.
-
-    Args:
-        at_end: called after each run that ended, whatever its state.
-
-    Returns:
-        The signal that stopped them, None if all ended by themselves.
+    A signal stops them, and is returned: each run saves and ends, so that it can be resumed later. A second signal ends all at
+    once. ``at_end`` is called after each run that ended, whatever its state.
     """
     waiting = deque(run for run in runs if run.state == "waiting")
     active: list[_Process] = []

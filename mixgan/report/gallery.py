@@ -49,15 +49,11 @@ def main(argv: Sequence[str]) -> None:
 
 
 def draw_gallery(names: Sequence[str], *, seed: int = 0, size: int = SIZE) -> Image.Image:
-    """One labelled row per method, on the same two tiles, with lambda 0.6 where the method takes one.
-
-    Raises:
-        ValueError: unknown method.
-    """
+    """One labelled row per method, on the same two tiles, with lambda 0.6 where the method takes one."""
     tiles = [make_tiles(1, size=size, start=index) for index in SHOWN_TILES]
     images, labels = to_float(torch.cat([t.photos for t in tiles])), torch.cat([t.labels for t in tiles])
     rows, texts = zip(*(_row(name, images, labels, seed) for name in names), strict=True)
-    from mixgan.report.grid import image_grid  # matplotlib is slow to import
+    from mixgan.report.plots import image_grid  # matplotlib is slow to import
 
     return image_grid(list(rows), row_labels=list(texts), column_labels=COLUMNS)
 
@@ -72,21 +68,13 @@ def _row(name: str, images: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, 
         mixed = mixer.mix(images, labels, lam=lam, saliency=saliency, generator=generator)
         if mixed.partner[0] == 1 or name == "erm":
             break
-    own_share = mixer.mix_images(torch.ones_like(images), mixed.plan, others=torch.zeros_like(images))
-    columns = (images[:1], images[mixed.partner[:1]], mixed.images[:1], _coloured(own_share[:1]))
-    return torch.cat(columns), f"{name}\nlam {mixed.lam[0]:.2f}\n{soft_label(mixed.targets[0])}"
-
-
-def _coloured(own_share: Tensor) -> Tensor:
-    """The share of the own image at every pixel (1,3,H,W) in two colours."""
+    share = mixer.mix_images(torch.ones_like(images), mixed.plan, others=torch.zeros_like(images))[:1]
     own, partner = (torch.tensor(colour).view(1, 3, 1, 1) for colour in (OWN_COLOUR, PARTNER_COLOUR))
-    return own_share * own + (1 - own_share) * partner
+    columns = (images[:1], images[mixed.partner[:1]], mixed.images[:1], share * own + (1 - share) * partner)
+    return torch.cat(columns), f"{name}\nlam {mixed.lam[0]:.2f}\n{soft_label(mixed.targets[0])}"
 
 
 def soft_label(target: Tensor) -> str:
     """The largest entries of a soft label (K,) in words."""
-    top = target.topk(2)
-    parts = [
-        f"{CLASSES[k]} {v:.2f}" for v, k in zip(top.values.tolist(), top.indices.tolist(), strict=True) if v > 0.005
-    ]
-    return ", ".join(parts)
+    values, classes = (top.tolist() for top in target.topk(2))
+    return ", ".join(f"{CLASSES[k]} {v:.2f}" for v, k in zip(values, classes, strict=True) if v > 0.005)

@@ -136,20 +136,14 @@ def _tidy_float(value: float, padded: bool) -> str:
     size = abs(value)
     if size >= 1e9 or 0 < size < 1e-4:
         mantissa, exponent = f"{value:.3e}".split("e")
-        return f"{_trim(mantissa)}e{int(exponent)}"
-    decimals = 4 if size == 0 else 3 - math.floor(math.log10(size))
-    text = f"{value:,.{max(decimals, 0)}f}"
+        return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+    decimals = max(0, 3 - math.floor(math.log10(size))) if size else 4
+    text = f"{value:,.{decimals}f}"
     if not padded:
-        return _trim(text)
+        return text.rstrip("0").rstrip(".") if decimals else text
     # From 0.01 on four decimals, so that accuracies line up; below, as many as four digits need: 0.00025.
-    return f"{value:.4f}" if 0.01 <= size < 1 else _trim(text, keep=min(max(decimals, 0), 4))
-
-
-def _trim(number: str, keep: int = 0) -> str:
-    """Take zeros off the end of a fraction, but leave ``keep`` decimals."""
-    whole, _, fraction = number.partition(".")
-    fraction = fraction[:keep] + fraction[keep:].rstrip("0")
-    return f"{whole}.{fraction}" if fraction else whole
+    kept = len(text) - max(0, decimals - 4)
+    return f"{value:.4f}" if 0.01 <= size < 1 else text[:kept] + text[kept:].rstrip("0")
 
 
 def _cell(value: object, *, padded: bool = False) -> _Cell:

@@ -14,8 +14,7 @@ from safetensors.torch import load_file
 from zygote import Outcome, die_at, run
 
 import classify.train
-import mixgan.gan.dcgan
-import mixgan.gan.report
+import mixgan.gan.train
 from classify.data import registry
 from mixgan.data import tiles
 from mixgan.engine.run import Run
@@ -56,8 +55,7 @@ def only_for_speed() -> None:
     """Classifiers test on fewer tiles, reports are one line, and what every run computes once is there before any fork."""
     registry.TILES_COUNT["test"] = TEST_TILES
     for module, function in (
-        (mixgan.gan.report, "write_page"),
-        (mixgan.gan.dcgan, "write_page"),
+        (mixgan.gan.train, "write_report"),
         (classify.train, "write_report"),
     ):
         setattr(module, function, one_line_page)

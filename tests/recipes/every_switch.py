@@ -14,7 +14,7 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from classify.__main__ import main as classify
 from classify.methods import METHODS
 from mixgan.engine.run_folder import read_metrics
-from mixgan.gan.train import main as mixcyclegan
+from mixgan.gan.__main__ import main as mixcyclegan
 from mixgan.report import page
 
 COMMON = "--threads 1 --log-every 1 --seed 3"

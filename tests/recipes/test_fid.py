@@ -20,8 +20,8 @@ from mixgan.engine.config import run_settings
 from mixgan.engine.run_folder import read_metrics
 from mixgan.evaluate.command import Readers, main
 from mixgan.gan import data as gan_data
+from mixgan.gan.__main__ import main as mixcyclegan
 from mixgan.gan.config import GanSettings
-from mixgan.gan.train import main as mixcyclegan
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 FILES = {"--json": ".json", "--html": ".html", "--save-statistics": ".npz"}

@@ -6,8 +6,8 @@ from accelerate import Accelerator
 
 from mixgan.evaluate.distances import frechet_distance_from_features
 from mixgan.evaluate.features import bundled_features, module_features
-from mixgan.gan.dcgan import DCGAN, Discriminator, GeneratedSource, Generator, TestImages, generate
-from mixgan.gan.evaluation import PairwiseDistance, collapse_warning
+from mixgan.gan.dcgan import DCGAN, Discriminator, Generator, TestImages, generate
+from mixgan.gan.evaluation import PairwiseDistance, Pictures, collapse_warnings
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_images_of_noise_are_bytes_by_running_statistics(generator):
 
 def test_processes_generate_every_image_once(generator):
     accelerator = Accelerator(cpu=True)
-    source = GeneratedSource(generator, NOISE, accelerator, PairwiseDistance(32))
+    source = Pictures(lambda index: generate(generator, NOISE[index], accelerator), len(NOISE), PairwiseDistance(32))
     batches = [batch for rank in range(3) for batch in source.batches(2, rank=rank, world=3)]
     assert sorted(torch.cat([batch.indices for batch in batches]).tolist()) == [*range(9)]
     whole = generate(generator, NOISE, accelerator)
@@ -83,6 +83,6 @@ def test_further_features_see_the_same_images(generator):
 
 
 def test_warns_of_a_collapse_below_a_tenth_of_the_real_distance():
-    assert collapse_warning("the generator", 4.1, 40.0) == []
-    (text,) = collapse_warning("the generator", 3.9, 40.0)
+    assert collapse_warnings({"diversity": 4.1, "diversity_real": 40.0}) == []
+    (text,) = collapse_warnings({"diversity": 3.9, "diversity_real": 40.0})
     assert text.startswith("the generator has collapsed: its images differ by 3.9 of 255 on average, real ones by 40.0")

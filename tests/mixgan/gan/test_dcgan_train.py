@@ -10,7 +10,8 @@ from PIL import Image
 
 from mixgan.engine.run_folder import load_weights, read_metadata
 from mixgan.gan import dcgan
-from mixgan.gan.dcgan import Discriminator, Generator, main
+from mixgan.gan.__main__ import dcgan as main
+from mixgan.gan.dcgan import Discriminator, Generator
 
 TINY = (
     "--dataset tiles --image-size 32 --width 4 --latent 6 --train-count 12 --eval-count 6 --batch-size 4 --log-every 1 "

@@ -178,10 +178,10 @@ class PretendRank:
 def test_several_processes_find_what_one_finds(count: int, world: int):
     found = domains(random_images(count, 9), random_images(count, 10))
     tape: dict[int, dict[int, Tensor]] = {}
-    for rank in (*range(world), 0):
-        shared = TestSet(found, [bundled_features(), colours()], PretendRank(rank, world, tape), batch_size=2).metrics(
-            DARKER_AND_INVERTED
-        )
+    for rank in [*range(world)] * 3:  # in the first round AtoB lacks the others' features, in the second BtoA
+        with contextlib.suppress(ValueError):
+            test = TestSet(found, [bundled_features(), colours()], PretendRank(rank, world, tape), batch_size=2)
+            shared = test.metrics(DARKER_AND_INVERTED)
     other = shared.pop("others")["colours"]
     alone = TestSet(found, [colours()], Accelerator(cpu=True), batch_size=3).metrics(DARKER_AND_INVERTED)
     assert_close(other, {name: alone[name] for name in other})

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mixgan.data.tiles import make_tiles
 from mixgan.gan.networks import ResnetGenerator, init_weights
-from mixgan.gan.tiling import lay_tiles, pad_by_reflection, translate_images
+from mixgan.gan.translate import lay_tiles, pad_by_reflection, translate_images
 
 LAYOUTS = [
     (length, tile, overlap) for length in (36, 40, 64, 100, 132, 520) for tile, overlap in ((32, 8), (32, 16), (64, 5))

@@ -10,9 +10,9 @@ from PIL import Image
 
 from mixgan.data.domains import Domains
 from mixgan.data.images import save_picture
+from mixgan.gan.__main__ import main
 from mixgan.gan.config import GanSettings, domain_names, settings_from
 from mixgan.gan.data import DomainLoader, crop_size, training_domains
-from mixgan.gan.train import main
 
 TINY = (
     "--image-size 32 --width 4 --blocks 1 --epochs 1 --max-steps 2 --batch-size 1 --threads 1 --features bundled"

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 import mixgan
 from mixgan.engine.run_folder import save_weights
 from mixgan.gan.networks import PatchDiscriminator, ResnetGenerator, UnetGenerator
-from mixgan.gan.published import read_pth, to_published
-from mixgan.gan.weights import build_network
+from mixgan.gan.weights import build_network, read_pth, to_published
 
 
 def norm_layer(kind: str, channels: int, *, track: bool = False) -> nn.Module:

@@ -12,8 +12,7 @@ import pytest
 from PIL import Image
 
 from mixgan.engine.run_folder import RunFolder
-from mixgan.gan import dcgan
-from mixgan.gan.config import GanSettings
+from mixgan.gan.config import GanSettings, directions
 from mixgan.gan.report import ROWS, result_rows, write_report
 
 FIGURES = {f"{name}_{way}": 100.0 + k for k, name in enumerate(ROWS) for way in ("AtoB", "BtoA")}
@@ -21,6 +20,7 @@ SUMMARY = {
     "features": "bundled", "n_real": 31, "n_fake": 29, "steps": 400, "epochs": 2.0, "images_per_second": 3.5,
     "seconds": 180.0, **FIGURES, "rmse_AtoB": 54.321, "kid_BtoA": None,
 }  # fmt: skip
+WAYS = directions(("photo", "map"))
 LOSSES = ("G_A", "G_B", "D_A", "D_B", "cycle_A", "cycle_B", "idt_A", "idt_B")
 
 
@@ -124,7 +124,7 @@ def test_needs_nothing_from_outside(run: SimpleNamespace):
 
 def test_rows_leave_out_what_was_not_measured():
     unpaired = {name: value for name, value in SUMMARY.items() if name.startswith(("fd", "kid"))}
-    rows = result_rows(unpaired, records=[{"step": 10, "fd_AtoB": 1.0}])
+    rows = result_rows(unpaired, records=[{"step": 10, "fd_AtoB": 1.0}], ways=WAYS)
     assert rows == [
         {"": "Frechet distance", "photo to map": 100.0, "map to photo": 100.0},
         {"": "kernel distance", "photo to map": 101.0, "map to photo": None},
@@ -133,7 +133,7 @@ def test_rows_leave_out_what_was_not_measured():
 
 def test_untrained_networks_of_older_runs_have_fewer_metrics():
     summary = {f"{key}_{way}": 1.0 for key in ("fd", "kid") for way in ("AtoB", "BtoA")}
-    rows = result_rows(summary, records=[{"step": 0, "fd_AtoB": 9.0, "fd_BtoA": 8.0}])
+    rows = result_rows(summary, records=[{"step": 0, "fd_AtoB": 9.0, "fd_BtoA": 8.0}], ways=WAYS)
     assert [row["untrained photo to map"] for row in rows] == [9.0, None]
-    row = dcgan.result_rows({"fd": 1.0, "kid": 2.0}, [{"step": 0, "fd": 9.0}])[1]
+    row = result_rows({"fd": 1.0, "kid": 2.0}, [{"step": 0, "fd": 9.0}], ways={})[1]
     assert (row["trained"], row["untrained"]) == (2.0, None)

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mixgan.data.domains import Domains
+from mixgan.gan.config import directions
 from mixgan.gan.data import DomainBatch
 from mixgan.gan.mixcyclegan import MixCycleGAN
 from mixgan.gan.report import training_grid, translation_grid
@@ -19,6 +20,8 @@ SIDE = 16
 #: Greys of the eight kinds of image that a sheet shows.
 PHOTO, MAP, FAKE_B, CYCLED_A, SAME_B, FAKE_A, CYCLED_B, SAME_A = range(10, 90, 10)
 PAPER = 255
+
+WAYS = directions(("photo", "map"))
 
 
 def grey(value: int, count: int) -> Tensor:
@@ -48,7 +51,7 @@ def cells(sheet: Image.Image) -> list[list[int]]:
 @pytest.mark.parametrize(("count_a", "count_b", "paired", "shown"), [(6, 6, True, 4), (2, 3, False, 2)])
 def test_translations_both_ways(count_a: int, count_b: int, paired: bool, shown: int):
     domains = Domains(grey(PHOTO, count_a), grey(MAP, count_b), paired=paired)
-    sheet = translation_grid(stand_in, domains, Accelerator(cpu=True), title="a title")
+    sheet = translation_grid(stand_in, domains, Accelerator(cpu=True), title="a title", ways=WAYS)
     forth, back = [PHOTO, FAKE_B, CYCLED_A, SAME_A], [MAP, FAKE_A, CYCLED_B, SAME_B]
     if paired:
         forth, back = [*forth, MAP], [*back, PHOTO]
@@ -64,7 +67,7 @@ def test_training_inputs(mixing: str):
     model.generators = stand_in
     second = 100
     batch = DomainBatch(*(to_signed(grey(v, 6)) for v in (PHOTO, MAP, second, second)))
-    sheet = training_grid(model, batch, title="")
+    sheet = training_grid(model, batch, title="", ways=WAYS)
     forth, back = [PHOTO, second, PHOTO, FAKE_B, CYCLED_A], [MAP, second, MAP, FAKE_A, CYCLED_B]
     if mixing == "mixcyclegan":  # D_A sees map and fake map, D_B photo and fake photo
         lambdas = torch.linspace(0.35, 0.65, 4)

@@ -11,9 +11,9 @@ from PIL import Image
 from mixgan.data import domains as domains_module
 from mixgan.data.domains import FileImages
 from mixgan.data.images import BadImageError, save_picture
+from mixgan.gan.__main__ import main
 from mixgan.gan.config import GanSettings
 from mixgan.gan.data import DomainBatch, DomainLoader, crop_size, training_domains
-from mixgan.gan.train import main
 
 RANDOM = np.random.default_rng(0)
 

@@ -16,9 +16,10 @@ import mixgan
 from mixgan.data.domains import Domains
 from mixgan.engine.run_folder import read_metadata, read_metrics
 from mixgan.gan import train as train_module
+from mixgan.gan.__main__ import main
 from mixgan.gan.config import GanSettings
 from mixgan.gan.mixcyclegan import MixCycleGAN
-from mixgan.gan.train import build_model, main
+from mixgan.gan.train import build_model
 from mixgan.gan.weights import find_generator
 
 TINY = (

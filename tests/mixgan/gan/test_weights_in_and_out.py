@@ -13,11 +13,10 @@ import mixgan
 from mixgan.cli import dispatch
 from mixgan.data.images import save_picture
 from mixgan.engine.run_folder import save_weights
+from mixgan.gan.__main__ import dcgan, main
 from mixgan.gan.config import GanSettings
-from mixgan.gan.dcgan import main as dcgan
 from mixgan.gan.export import push
 from mixgan.gan.networks import PatchDiscriminator, ResnetGenerator, UnetGenerator
-from mixgan.gan.train import main
 from mixgan.gan.translate import main as translate
 from mixgan.gan.weights import init_networks, local
 

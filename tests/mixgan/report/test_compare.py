@@ -14,7 +14,7 @@ import pytest
 
 from mixgan.report import compare
 from mixgan.report.compare import Recipe, flags_of, main, options_from, planned_runs, seeds_of, variants_of
-from mixgan.report.comparison import (
+from mixgan.report.seeds import (
     PlannedRun,
     Spread,
     aggregate,

@@ -22,8 +22,8 @@ from rich.console import Console
 from mixgan.engine import progress
 from mixgan.engine.run_folder import RunFolder, read_metrics
 from mixgan.report import compare
-from mixgan.report.compare import Recipe, flags_of, is_complete, last_error, launcher, run_all, saved_step, steps_done
-from mixgan.report.comparison import PlannedRun
+from mixgan.report.compare import Recipe, flags_of, is_complete, last_error, run_all, saved_step, steps_done
+from mixgan.report.seeds import PlannedRun
 
 STAND_IN = """
 import json, shlex, shutil, signal, sys, time
@@ -91,10 +91,10 @@ LAUNCHER = "import subprocess, sys; sys.exit(subprocess.Popen([sys.executable, *
 
 @pytest.fixture
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
-    monkeypatch.setattr(compare, "launcher", lambda processes: [sys.executable])
     monkeypatch.setattr(compare, "POLL_SECONDS", 0.02)
     script = tmp_path / "stand_in.py"
     script.write_text(STAND_IN)
+    monkeypatch.setattr(Recipe, "command", lambda recipe, words: [sys.executable, str(script), *words])
     return Recipe("stand_in", recipes=tmp_path)
 
 
@@ -372,7 +372,8 @@ def test_how_far_a_run_is(tmp_path: Path):
 
 
 def test_several_processes_are_started_by_torchrun_and_one_inherits_the_launchers_wishes():
-    assert launcher(1) == [sys.executable]  # accelerate launch would export --mixed_precision no over an outer bf16
-    several = launcher(3)
+    # accelerate launch would export --mixed_precision no over an outer bf16
+    assert Recipe("classify").command([]) == [sys.executable, str(compare.RECIPES / "classify.py")]
+    several = Recipe("classify", 3).command([])
     assert several[2] == "torch.distributed.run"
-    assert several[-2:] == ["--nproc_per_node", "3"]
+    assert several[-3:-1] == ["--nproc_per_node", "3"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mixgan.report.grid import image_grid
+from mixgan.report.plots import image_grid
 
 
 def cells(sheet: np.ndarray, pictures: list[np.ndarray]) -> list[tuple[int, int]]:

@@ -122,11 +122,11 @@ class Comparison:
 
     def rows(self) -> list[dict[str, Any]]:
         """One per run: variant, seed, state, and its summary.json once it is done."""
-        rows = []
-        for run in self.runs:
-            row = {"variant": run.variant, "seed": run.seed, "run": run.name, "state": run.state, "error": run.error}
-            rows.append(row | (run.summary() if run.state == "done" else {}))
-        return rows
+        return [
+            {"variant": run.variant, "seed": run.seed, "run": run.name, "state": run.state, "error": run.error}
+            | (run.summary() if run.state == "done" else {})
+            for run in self.runs
+        ]
 
     def write(self) -> None:
         """Write compare.json, compare.csv and report.html for the current state of the runs."""
@@ -223,9 +223,8 @@ def best_variants(table: Mapping[str, Mapping[str, Spread]], metric: str) -> set
 def result_tables(rows: Rows) -> dict[str, list[dict[str, str]]]:
     """heading -> a row per variant: how many runs are done, mean ± half of the 95 % interval; a table per direction."""
     table = aggregate(rows)
-    metrics = [
-        name for name in metrics_of(rows) if _split(name)[0] != "fid"
-    ]  # equals fd, whose column is then called FID
+    # fid equals fd, whose column is then called FID.
+    metrics = [name for name in metrics_of(rows) if _split(name)[0] != "fid"]
     best = {name: best_variants(table, name) for name in metrics}
     tables: dict[str, list[dict[str, str]]] = {}
     for direction in distinct(_split(name)[1] for name in metrics) or [""]:
@@ -249,17 +248,14 @@ def differences(rows: Rows) -> list[dict[str, str]]:
     Seeds that both have share data, order and initial weights, so that the interval is narrower than those of the means.
     """
     first, *others = distinct(row["variant"] for row in rows) or [""]
-    own = {(row["variant"], row["seed"]): row for row in rows}
+    base = {row["seed"]: row for row in rows if row["variant"] == first}
     lines = []
     for variant in others:
-        pairs = [
-            (row, own[first, seed]) for (name, seed), row in own.items() if name == variant and (first, seed) in own
-        ]
+        pairs = [(row, base[row["seed"]]) for row in rows if row["variant"] == variant and row["seed"] in base]
         line = {"variant": variant}
         for name in metrics_of(rows):
-            found = [
-                a[name] - b[name] for a, b in pairs if is_metric(name, a.get(name)) and is_metric(name, b.get(name))
-            ]
+            both = [(a[name], b[name]) for a, b in pairs if name in a and name in b]
+            found = [x - y for x, y in both if is_metric(name, x) and is_metric(name, y)]
             if len(found) > 1 and _split(name)[0] != "fid":
                 line[name] = spread_text(spread(found), best=False, runs=len(found))
         lines.append(line)
