@@ -71,7 +71,7 @@ class Pictures:
 
     def batches(self, batch_size: int, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         """The images at the positions rank, rank + world, ..."""
-        for indices in torch.arange(rank, self.count, world).split(batch_size):
+        for indices in torch.arange(self.count)[rank::world].split(batch_size):
             if len(indices):
                 images = self.make(indices)
                 self.spread.update(images)

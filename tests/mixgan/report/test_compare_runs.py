@@ -193,7 +193,8 @@ def test_the_reason_is_that_of_this_attempt(tmp_path: Path, recipe: Recipe):
 
 
 def test_ctrl_c_lets_the_run_save_and_the_next_call_goes_on(tmp_path: Path, recipe: Recipe, monkeypatch):
-    monkeypatch.setattr(compare, "launcher", lambda processes: [sys.executable, "-c", LAUNCHER])
+    launched = [sys.executable, "-c", LAUNCHER, str(tmp_path / "stand_in.py")]
+    monkeypatch.setattr(Recipe, "command", lambda recipe, words: [*launched, *words])
     before = signal.getsignal(signal.SIGINT)
     runs = [planned(tmp_path, name, "--lr", "0.3") for name in "ab"]
     hold(runs[0], 2)
