@@ -272,7 +272,7 @@ class Formats:
     """
 
     channels: int
-    half: Literal[0, 1] | None
+    half: int | None
     value_range: tuple[float, float] | None
     target_range: tuple[float, float] | None
     deep: bool

@@ -384,9 +384,12 @@ def from_published(state: State) -> State | None:
 def to_published(state: State) -> State:
     """Our state under the names of pytorch-CycleGAN-and-pix2pix; ValueError for what it lacks: resize-convolutions or a skip."""
     kind, shape = architecture(state)
-    theirs = {PatchDiscriminator: _NAMES_OF_DISCRIMINATOR}.get(kind) or (
-        _names_of_unet(shape["depth"]) if kind is UnetGenerator else _names_of_resnet(shape["blocks"], dropout=False)
-    )
+    if kind is PatchDiscriminator:
+        theirs = _NAMES_OF_DISCRIMINATOR
+    else:
+        theirs = (
+            _names_of_unet(shape["depth"]) if "depth" in shape else _names_of_resnet(shape["blocks"], dropout=False)
+        )
     names = {ours: name for name, ours in theirs.items()}
     result: State = {}
     for key, tensor in state.items():
