@@ -71,3 +71,11 @@ def test_every_subcommand_of_the_wheel_shows_its_help(installed: Path, tmp_path:
     assert done.returncode == 0, done.stderr
     assert all(f"usage: mixgan {name} " in done.stdout for name in COMMANDS)
     assert done.stdout.endswith("slow imports:\n"), done.stdout[-200:]  # --help must not cost much more than torch
+
+
+def test_the_wheel_has_the_files_that_are_read(installed: Path):
+    files = {path.relative_to(installed).as_posix() for path in installed.rglob("*")}
+    for folder in ("mixgan", "classify"):
+        data = {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).rglob("*") if path.is_file()}
+        needed = {name for name in data if Path(name).suffix in (".html", ".jinja", ".yaml", ".safetensors")}
+        assert needed <= files

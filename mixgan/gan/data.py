@@ -250,14 +250,12 @@ def load_images(
     split: Split,
     size: int,
     count: int | None = None,
-    download: bool = False,
     on_bad_image: Literal["error", "skip"] = "error",
 ) -> Tensor:
     """The images of one split (N,C,size,size) uint8, C 1 for Fashion-MNIST and 3 else; labels are not used.
 
     Args:
         count: how many; of the tiles that many are drawn (default: 2000 and 500).
-        download: fetch torchvision's files where the set is missing. With several processes let one come first.
 
     Raises:
         ValueError: the set is missing or damaged, or an image cannot be read.
@@ -272,7 +270,7 @@ def load_images(
             paths = [paths[k * len(paths) // count] for k in range(count)]
         images, _ = read_images(paths, on_bad_image=on_bad_image, description=f"reading cifar10 {split}")
     else:
-        images = _official(dataset, data_root, split, download=download)[:count]
+        images = _official(dataset, data_root, split, download=False)[:count]
     return resize(images, size, antialias=True)
 
 
