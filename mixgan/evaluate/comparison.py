@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from mixgan.evaluate.distances import (
     cmmd,
+    density_coverage,
     frechet_distance,
     frechet_distance_from_features,
     frechet_interval,
-    inception_score,
     kernel_distance,
+    precision_recall,
 )
 from mixgan.evaluate.feature_set import (
     FeatureSet,
@@ -28,11 +29,11 @@ from mixgan.evaluate.feature_set import (
     reference_key,
     write_statistics,
 )
-from mixgan.evaluate.features import FeatureExtractor, find_extractors, is_published_fid
-from mixgan.evaluate.neighbours import density_coverage, memorization, precision_recall
+from mixgan.evaluate.features import FeatureExtractor, find_extractors, inception_score, is_published_fid
+from mixgan.evaluate.neighbours import memorization
 from mixgan.evaluate.paired import METRICS as PAIRED
-from mixgan.evaluate.paired import PairDistances, find_pairs, measure_pairs
-from mixgan.evaluate.sources import FolderSource, Images, Side, Source, StatisticsFile, open_sides
+from mixgan.evaluate.paired import PairDistances, measure_pairs
+from mixgan.evaluate.sources import FolderSource, Images, Side, Source, StatisticsFile, find_pairs, open_sides
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -2,6 +2,8 @@
 
 import copy
 import hashlib
+import math
+from collections import namedtuple
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ Protocol = Literal["pytorch-fid", "clean-fid"]
 #: Networks with published files of weights, and all names of `choose_features` beside timm:NAME.
 PUBLISHED = ("inception", "dinov2", "dinov2-b", "clip")
 FEATURE_NAMES = ("auto", "bundled", *PUBLISHED)
+InceptionScore = namedtuple("InceptionScore", "mean std")
 BUNDLED_DIMS = 64
 BUNDLED_WEIGHTS = Path(__file__).with_name("bundled.safetensors")
 
@@ -402,3 +405,36 @@ def plain_float32(device: torch.device) -> Iterator[None]:
 
 def _frozen(network: Network) -> Network:
     return copy.deepcopy(network).requires_grad_(False).float().eval()
+
+
+def inception_score(logits: Tensor, *, splits: int = 10, seed: int = 0) -> InceptionScore:
+    """Inception Score (Salimans et al. 2016): exp of the mean KL(p(y|x) || p(y)) of every split, in float64.
+
+    p(y) is the mean of p(y|x) in the split. As in torch-fidelity the images are shuffled by seed, so that folders sorted by
+    class do not change the score, and split s has images floor(s N / splits) up to floor((s + 1) N / splits). The shuffle's
+    generator is another one, so both agree exactly with one split, and else as two seeds do. The score grows with the
+    number of images in a split.
+
+    Args:
+        logits: (N,K) of a classifier, before softmax. Compare only scores of the same network.
+        splits: number of parts that are scored separately.
+
+    Returns:
+        Mean and (population) standard deviation over the splits; a score is in 1..K. ValueError for fewer images than splits,
+        NaN or infinite values.
+    """
+    from mixgan.engine.accelerator import seeded_generator
+
+    logits = checked_features(logits)
+    count = len(logits)
+    if not 1 <= splits <= count:
+        raise ValueError(f"every split of an Inception Score needs an image, got {splits} splits of {count} images")
+    order = torch.randperm(count, generator=seeded_generator(seed, "inception score"))
+    log_p = logits[order.to(logits.device)].log_softmax(dim=1)
+    bounds, scores = [split * count // splits for split in range(splits + 1)], []
+    for part in (log_p[start:stop] for start, stop in pairwise(bounds)):
+        # The logarithm of the mean through logsumexp stays finite where all probabilities of a class underflow.
+        log_marginal = part.logsumexp(dim=0) - math.log(len(part))
+        scores.append((part.exp() * (part - log_marginal)).sum(dim=1).mean().exp())
+    found = torch.stack(scores)
+    return InceptionScore(float(found.mean()), float(found.std(correction=0)))

@@ -5,10 +5,14 @@ import torch
 from torch import Tensor, nn
 
 from mixgan.evaluate.comparison import compare_sets
-from mixgan.evaluate.distances import frechet_distance_from_features, inception_score, kernel_distance
+from mixgan.evaluate.distances import (
+    density_coverage,
+    frechet_distance_from_features,
+    kernel_distance,
+    precision_recall,
+)
 from mixgan.evaluate.feature_set import FeatureSet, FeatureStatistics
-from mixgan.evaluate.features import FeatureExtractor, module_features
-from mixgan.evaluate.neighbours import density_coverage, precision_recall
+from mixgan.evaluate.features import FeatureExtractor, inception_score, module_features
 
 DIMS = 6
 #: The flat JSON file, without what only the command knows.

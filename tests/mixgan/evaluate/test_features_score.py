@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mixgan.evaluate.distances import inception_score
+from mixgan.evaluate.features import inception_score
 
 
 def direct_scores(logits: np.ndarray, splits: int) -> np.ndarray:

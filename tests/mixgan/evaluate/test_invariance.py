@@ -3,9 +3,16 @@
 import pytest
 import torch
 
-from mixgan.evaluate.distances import cmmd, frechet_distance, frechet_distance_from_features, kernel_distance
+from mixgan.evaluate.distances import (
+    cmmd,
+    density_coverage,
+    frechet_distance,
+    frechet_distance_from_features,
+    kernel_distance,
+    precision_recall,
+)
 from mixgan.evaluate.feature_set import FeatureStatistics
-from mixgan.evaluate.neighbours import density_coverage, memorization, precision_recall
+from mixgan.evaluate.neighbours import memorization
 
 DIMS = 6
 

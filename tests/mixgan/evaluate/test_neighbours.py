@@ -7,8 +7,9 @@ import pytest
 import torch
 from scipy.stats import betabinom, mannwhitneyu
 
-from mixgan.evaluate import neighbours as module
-from mixgan.evaluate.neighbours import density_coverage, memorization, nearest, precision_recall
+from mixgan.evaluate import distances as module
+from mixgan.evaluate.distances import density_coverage, precision_recall
+from mixgan.evaluate.neighbours import memorization, nearest
 
 
 def distance(a: list[float], b: list[float]) -> float:
