@@ -12,7 +12,7 @@ from torch import Tensor
 from classify.analysis.result import Result, Study
 from classify.analysis.trained_run import Runs, TrainedRun, each
 from classify.networks.preact_resnet import TwoUnitBottleneck
-from mixgan.evaluate.neighbours import nearest
+from mixgan.evaluate.distances import nearest
 from mixgan.report.plots import scatter_plot
 
 TEXT = """Each point is an image, each colour and shape a class; its place is the network's embedding, the input of the last

@@ -17,6 +17,7 @@ from mixgan.evaluate.distances import (
     frechet_distance_from_features,
     frechet_interval,
     kernel_distance,
+    memorization,
     precision_recall,
 )
 from mixgan.evaluate.feature_set import (
@@ -30,7 +31,6 @@ from mixgan.evaluate.feature_set import (
     write_statistics,
 )
 from mixgan.evaluate.features import FeatureExtractor, find_extractors, inception_score, is_published_fid
-from mixgan.evaluate.neighbours import memorization
 from mixgan.evaluate.paired import METRICS as PAIRED
 from mixgan.evaluate.paired import PairDistances, measure_pairs
 from mixgan.evaluate.sources import FolderSource, Images, Side, Source, StatisticsFile, find_pairs, open_sides

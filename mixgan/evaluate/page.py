@@ -12,8 +12,8 @@ from torch import Tensor
 from mixgan.engine.run_folder import VERSIONED, version
 from mixgan.evaluate.command import all_warnings, metric_rows, set_rows
 from mixgan.evaluate.comparison import Comparison
+from mixgan.evaluate.distances import nearest
 from mixgan.evaluate.feature_set import FeatureSet
-from mixgan.evaluate.neighbours import nearest
 from mixgan.evaluate.sources import FolderSource
 from mixgan.ops.transforms import resize
 from mixgan.report.page import Page

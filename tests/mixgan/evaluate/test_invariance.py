@@ -9,10 +9,10 @@ from mixgan.evaluate.distances import (
     frechet_distance,
     frechet_distance_from_features,
     kernel_distance,
+    memorization,
     precision_recall,
 )
 from mixgan.evaluate.feature_set import FeatureStatistics
-from mixgan.evaluate.neighbours import memorization
 
 DIMS = 6
 

@@ -8,8 +8,7 @@ import torch
 from scipy.stats import betabinom, mannwhitneyu
 
 from mixgan.evaluate import distances as module
-from mixgan.evaluate.distances import density_coverage, precision_recall
-from mixgan.evaluate.neighbours import memorization, nearest
+from mixgan.evaluate.distances import density_coverage, memorization, nearest, precision_recall
 
 
 def distance(a: list[float], b: list[float]) -> float:
