@@ -14,6 +14,9 @@ zero, where ties are; of these labels and the constant ones the least energy win
 chain's steps come first, and the batch, along which a processor works in parallel, last.
 """
 
+from functools import reduce
+from itertools import accumulate
+
 import torch
 from torch import Tensor
 
@@ -147,12 +150,15 @@ def copy_costs(costs: Tensor, down: Tensor, right: Tensor) -> Tensor:
 def rising(costs: Tensor) -> Tensor:
     """Isotonic regression over dimension 1: the largest, over starts up to k, of the least mean to an end from k on."""
     copies = costs.shape[1]
+    if copies == 1:
+        return costs
 
     def least_mean(start: int, copy: int) -> Tensor:
-        return torch.stack([costs[:, start:end].mean(1) for end in range(copy + 1, copies + 1)]).amin(0)
+        sums = list(accumulate(costs[:, start:].unbind(1)))
+        return reduce(torch.minimum, [sums[end] / (end + 1) for end in range(copy - start, copies - start)])
 
-    best = [torch.stack([least_mean(start, copy) for start in range(copy + 1)]).amax(0) for copy in range(copies)]
-    return torch.stack(best, 1) if copies > 1 else costs
+    best = [reduce(torch.maximum, [least_mean(start, copy) for start in range(copy + 1)]) for copy in range(copies)]
+    return torch.stack(best, 1)
 
 
 def cut_marginals(costs: Tensor, down: Tensor, right: Tensor, sweeps: int) -> tuple[Tensor, Tensor]:

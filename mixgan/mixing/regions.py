@@ -62,7 +62,17 @@ def boxed_plan(
 ) -> Plan:
     """The plan of pairs whose partners (B,) show in a box; own labels weigh the area it leaves, or ``own_weight`` (B,)."""
     weight = share_outside(box, size) if own_weight is None else own_weight
-    return paired_plan(lam, partner, weight, outside_box(box, size), geometry=torch.stack(box, 1))
+    geometry = torch.stack(box, 1)
+    if all_alike(geometry):  # one mask serves all
+        mask = outside_box(tuple(side[:1] for side in box), size).expand(len(partner), -1, -1, -1)
+    else:
+        mask = outside_box(box, size)
+    return paired_plan(lam, partner, weight, mask, geometry=geometry)
+
+
+def all_alike(boxes: Tensor) -> bool:
+    """Whether the host sees that all boxes (B,4) are the same, as with ``per_batch``."""
+    return is_eager_cpu(boxes) and bool((boxes == boxes[:1]).all())
 
 
 def can_paste(images: Tensor, plan: Plan, others: Tensor | None) -> bool:
@@ -78,11 +88,14 @@ def mask_is_of_boxes(plan: Plan) -> bool:
     """Whether a plan's mask is still that of its boxes, 0 in the box and 1 elsewhere: it may have been replaced."""
     assert plan.mask is not None
     assert plan.geometry is not None
-    top, bottom, left, right = plan.geometry.unbind(1)
+    masks, geometry = plan.mask, plan.geometry
+    if masks.stride(0) == 0 and all_alike(geometry):
+        masks, geometry = masks[:1], geometry[:1]
+    top, bottom, left, right = geometry.unbind(1)
     covered = (bottom - top).clamp_min(0) * (right - left).clamp_min(0)
-    if not torch.equal(plan.mask.sum((1, 2, 3)), float(plan.mask[0].numel()) - covered.float()):
+    if not torch.equal(masks.sum((1, 2, 3)), float(masks[0].numel()) - covered.float()):
         return False
-    boxes = zip(plan.mask[:, 0], plan.geometry.tolist(), strict=True)
+    boxes = zip(masks[:, 0], geometry.tolist(), strict=True)
     return not torch.stack([mask[top:bottom, left:right].sum() for mask, (top, bottom, left, right) in boxes]).any()
 
 
