@@ -18,11 +18,12 @@ from mixgan.mixing.puzzlemix import block_of, enlarge_blocks, normalised_blocks
 from mixgan.mixing.regions import same_format
 from mixgan.mixing.sampling import Draws
 
-# Rounds of messages, and the share of the old message that is kept: 5 times nearer to the least energy than without.
-MESSAGES = 8
+# Rounds of messages, which go on from the last output's, and the share of the old message that is kept. With 3 rounds F is
+# larger by half a percent.
+MESSAGES = 6
 DAMPING = 0.3
-# Share of the rounds that pass messages. Of none, a quarter, half and all, a quarter leads to the least F.
-SOLVED = 0.25
+# Share of the rounds that pass messages: none lead to a larger F, and more than the first of eight to none that is less.
+SOLVED = 0.125
 # Cost of an input that a smaller group lacks: more than any sum of the others.
 ABSENT = 1e4
 
@@ -245,7 +246,6 @@ def assign_blocks(
     best, least = labels, torch.full_like(total[:, 0], torch.inf)
     for number in range(rounds):
         improve = grid.solve if number < SOLVED * rounds else grid.settle
-        before = labels.clone()
         for output in range(labels.shape[1]):
             others = total - counts[:, output]
             taken = over_threshold(compatibility @ others[:, :, None], tau * n**2)
@@ -256,9 +256,6 @@ def assign_blocks(
         found = assignment_objective(labels, cost, compatibility, present, beta=beta, gamma=gamma, tau=tau)
         best = torch.where((found < least)[:, None, None, None], labels, best)
         least = torch.minimum(found, least)
-        # Where looking is free: once nothing changes nothing will, messages apart.
-        if labels.device.type == "cpu" and number + 1 >= SOLVED * rounds and torch.equal(labels, before):
-            break
     return best.gather(1, own_outputs(shares(best, inputs))[:, :, None, None].expand_as(best))
 
 
@@ -304,6 +301,7 @@ class PottsGrid:
         self.ties = torch.zeros(n * n, n * n, device=device).scatter_add_(0, neighbour, self.tie.view(4, -1))
         self.inputs = torch.arange(like.shape[1], device=device)[:, None]
         self.shown = torch.empty_like(like)
+        self.messages = torch.zeros_like(self.bound)
 
     def one_hot(self, labels: Tensor) -> Tensor:
         """Labels (G,n*n) -> (G,m,n*n) of the costs' type, 1 where a place has a label; overwritten by the next call."""
@@ -318,8 +316,8 @@ class PottsGrid:
         return candidates.gather(1, best[:, None, None].expand(-1, 1, found.shape[1]))[:, 0]
 
     def marginals(self, cost: Tensor) -> Tensor:
-        """(G,m,n*n): cost of each label with the messages of the neighbours, by parallel min-sum."""
-        messages = torch.zeros_like(self.bound)
+        """(G,m,n*n): cost of each label with the messages of the neighbours, by min-sum from where the last call ended."""
+        messages = self.messages
         # A neighbour's place is a step away in memory. Over an edge of the grid the step leads anywhere, but nothing is bound
         # there and all that is sent is at least 0, so that 0 comes in.
         most, size = self.steps[0], messages[0].numel()

@@ -63,10 +63,9 @@ def boxed_plan(
     """The plan of pairs whose partners (B,) show in a box; own labels weigh the area it leaves, or ``own_weight`` (B,)."""
     weight = share_outside(box, size) if own_weight is None else own_weight
     geometry = torch.stack(box, 1)
-    if all_alike(geometry):  # one mask serves all
-        mask = outside_box(tuple(side[:1] for side in box), size).expand(len(partner), -1, -1, -1)
-    else:
-        mask = outside_box(box, size)
+    masks = slice(1) if all_alike(geometry) else slice(None)  # one mask serves boxes that are alike
+    top, bottom, left, right = (side[masks] for side in box)
+    mask = outside_box((top, bottom, left, right), size).expand(len(partner), -1, -1, -1)
     return paired_plan(lam, partner, weight, mask, geometry=geometry)
 
 
