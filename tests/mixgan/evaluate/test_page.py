@@ -105,6 +105,15 @@ def test_names_of_files_and_folders_are_escaped(save, tiles, tmp_path):
     assert not any(raw in page for raw in ("<b>", "<i>", "<img src=x>"))
 
 
+def test_the_closest_pairs_of_training_and_generated_images_are_shown(save, tiles, tmp_path):
+    """Every generated image is a copy of a training image: the least authentic set there is."""
+    real, fake, train = save("real", tiles.maps[12:]), save("fake", tiles.maps[:8]), save("train", tiles.maps[:12])
+    text = texts(evaluation_of(real, fake, train=train), tmp_path / "out.html")
+    assert "Closest to training images" in headings(tmp_path / "out.html")
+    assert "AuthPct" in text
+    assert "no near copies of one of 12 training images" in text
+
+
 def test_an_unknown_number_of_images_is_reported():
     result = Comparison(fd=1.0, n_fake=7, distance="FID")
     assert metric_rows(result) == [("FID", 1.0, "an unknown number of real, 7 generated images; lower is better")]
