@@ -114,7 +114,7 @@ def a_broken_file_of_one_process_stops_both():
                 Image.new("RGB", (32, 32)).save(Path(folder, f"{number}.png"))
             Path(folder, f"{broken}.png").write_bytes(b"no image")
             with pytest.raises(ValueError, match=f"{broken}.png' is not an image"):
-                measure(FolderSource(folder), [bundled_features()], accelerator=accelerator)
+                measure(FolderSource(Path(folder)), [bundled_features()], accelerator=accelerator)
 
 
 def buffers_become_the_main_ones():
