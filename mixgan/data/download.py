@@ -223,7 +223,8 @@ def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
     mode, target = info.external_attr >> 16, ""
     kind: Any = "folder" if info.is_dir() else "file" if stat.S_IFMT(mode) in (0, stat.S_IFREG) else "special"
     if kind == "special" and stat.S_ISLNK(mode):
-        kind, target = "link", archive.read(info)[:4096].decode(errors="replace")
+        with archive.open(info) as file:  # no more than a path can have: limits are checked later
+            kind, target = "link", file.read(4096).decode(errors="replace")
     base = posixpath.dirname(info.filename)
     return _Member(info.filename, kind, posixpath.join(base, target), info.file_size, lambda: archive.open(info))
 

@@ -4,6 +4,7 @@ import io
 import socket
 import tarfile
 import threading
+import tracemalloc
 import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -310,6 +311,21 @@ def test_archives_over_a_size_limit_are_refused_and_nothing_is_written(tmp_path,
             extract(archive, tmp_path / "folder", **limits)
         assert not (tmp_path / "folder").exists()
     assert len(list(extract(archive, tmp_path / "folder", max_total_bytes=100 << 20).iterdir())) == 2
+
+
+def test_a_link_of_a_zip_archive_is_not_read_further_than_a_path_can_be(tmp_path):
+    """64 MB of zeros in 64 KB: before any limit is checked, no more than 4,096 of them are in memory."""
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        entry = zipfile.ZipInfo("link.jpg")
+        entry.external_attr, entry.compress_type = 0o120777 << 16, zipfile.ZIP_DEFLATED
+        archive.writestr(entry, bytes(64 << 20))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"is unsafe: its member .link\.jpg"):
+            extract(tmp_path / "bomb.zip", tmp_path / "folder")
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("write", [tar_of, zip_of])
