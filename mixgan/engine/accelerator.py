@@ -52,6 +52,13 @@ def make_accelerator(settings: CommonSettings) -> Accelerator:
             gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=settings.accumulation_steps),
         )
     check_processes(accelerator.num_processes)
+    used = {
+        "mixed_precision": accelerator.mixed_precision,
+        "accumulation_steps": accelerator.gradient_accumulation_steps,
+    }
+    for name, value in used.items():  # config.json and the schedules are made of the settings
+        if value != getattr(settings, name):
+            raise ValueError(f"accelerate uses {flag_of(name)} {value}, the settings have {getattr(settings, name)}")
     if accelerator.device.type == "cpu":
         set_threads(settings.threads)
     set_pixel_limit(settings.max_image_pixels)

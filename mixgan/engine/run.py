@@ -440,9 +440,8 @@ class Run:
 
         def restore_best() -> dict[str, Any] | None:
             best, stale = self.checkpoints.restore_best(position["best"], step=self.step, skipped=bool(skipped))
-            if (
-                stale
-            ):  # weights/best are of a later step than the checkpoint; without them best.json's checkpoint is read
+            # weights/best are of a later step than the checkpoint; without them best.json's checkpoint is read.
+            if stale:
                 shutil.rmtree(self.folder.weights / "best", ignore_errors=True)
             return best
 

@@ -321,7 +321,10 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file; ValueError for another kind of file, or where a bit has changed since it was saved."""
     # One entry holds both: safetensors writes several in an order of its own, and equal weights shall be equal files.
     expected = (_metadata(path) or {}).get(CHECKSUM)
-    state = load_file(path)
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is not a safetensors file: {error}") from error
     if expected is not None and expected != tensors_sha256(state):
         raise ValueError(
             f"{path} is damaged: its weights do not match their checksum; use others, or export them again"

@@ -38,6 +38,13 @@ def test_the_device_is_the_one_accelerate_chooses_unless_the_cpu_is_asked_for(
     assert asked == [cpu]
 
 
+def test_what_accelerate_uses_is_what_the_settings_have(monkeypatch):
+    """A stand-in for a launcher's plugin (DeepSpeed, say) that decides by its own file: config.json would not be true."""
+    monkeypatch.setattr(Accelerator, "mixed_precision", "no")
+    with pytest.raises(ValueError, match="accelerate uses --mixed-precision no, the settings have bf16"):
+        make_accelerator(CommonSettings(mixed_precision="bf16", threads=1))
+
+
 def test_a_run_on_another_device_than_cuda_names_it(monkeypatch):
     on_mps = SimpleNamespace(num_processes=1, device=torch.device("mps"), mixed_precision="no")
     said = room.describe_processes(on_mps, CommonSettings())

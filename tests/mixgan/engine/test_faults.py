@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -263,3 +264,11 @@ def test_epochs_that_are_no_number_do_not_fit_a_run_that_resumes(tmp_path: Path)
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=r"other settings: --epochs is 1, was \[3\]"):
         check_same_settings(CommonSettings(output_dir=tmp_path / "run", threads=1), tmp_path / "run")
+
+
+def test_weights_of_a_type_that_torch_does_not_have_are_named(tmp_path: Path):
+    """A sound header, as newer programs write it; the type shows only when the tensors are read."""
+    header = json.dumps({"a": {"dtype": "F6_E2M3", "shape": [4], "data_offsets": [0, 3]}}).encode()
+    (tmp_path / "new.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(3))
+    with pytest.raises(ValueError, match=r"new\.safetensors is not a safetensors file: "):
+        load_tensors(tmp_path / "new.safetensors")
