@@ -375,7 +375,7 @@ class ReferenceCache:
             entries = read_npz(self.path(key), ("mu", "sigma", "n", "features", "indices", "warnings"))
             features, indices = (torch.from_numpy(entries[name]) for name in ("features", "indices"))
             return FeatureSet(_from_entries(entries), features, indices, tuple(json.loads(str(entries["warnings"]))))
-        except (TypeError, ValueError, KeyError):
+        except (TypeError, ValueError, KeyError, OSError):
             return None
 
     def store(self, key: str, reference: FeatureSet) -> bool:

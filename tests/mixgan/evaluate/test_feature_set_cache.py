@@ -67,6 +67,11 @@ def test_an_unusable_folder_is_no_error(tmp_path, reference):
     cache = ReferenceCache(tmp_path / "file" / "below")
     assert not cache.store(KEY, reference)
     assert cache.load(KEY) is None
+    too_long = ReferenceCache(
+        tmp_path / ("x" * 300)
+    )  # as in a folder that may not be entered, looking for a file fails
+    assert not too_long.store(KEY, reference)
+    assert too_long.load(KEY) is None
 
 
 def test_default_folder(monkeypatch, tmp_path):
