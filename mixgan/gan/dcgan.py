@@ -275,11 +275,11 @@ class TestImages:
         self.noise, self.extractors, self.accelerator = noise, extractors, accelerator
         images = images.expand(-1, 3, -1, -1)
         self.size = images.shape[-1]
-        self.real, self.real_spread = self._measure(lambda index: images[index], len(images))
+        self.real, self.real_spread = self._measure(lambda index: images[index], len(images), "test images")
 
-    def _measure(self, make: Callable[[Tensor], Tensor], count: int) -> tuple[list[FeatureSet], float]:
+    def _measure(self, make: Callable[[Tensor], Tensor], count: int, name: str) -> tuple[list[FeatureSet], float]:
         """The features by each extractor and the diversity of ``count`` images that ``make`` makes of positions."""
-        source = Pictures(make, count, PairwiseDistance(self.size))
+        source = Pictures(make, count, PairwiseDistance(self.size), name)
         found = measure(source, self.extractors, accelerator=self.accelerator, batch_size=EVAL_BATCH)
         return found, source.spread.value(self.accelerator)
 
@@ -287,9 +287,11 @@ class TestImages:
         """The metrics of summary.json, and which weights they are of."""
         generator = model.eval_generator
         synchronise_buffers(self.accelerator, generator)
-        fakes, spread = self._measure(
-            lambda index: generate(generator, self.noise[index], self.accelerator), len(self.noise)
-        )
+
+        def make(index: Tensor) -> Tensor:
+            return generate(generator, self.noise[index], self.accelerator)
+
+        fakes, spread = self._measure(make, len(self.noise), "generated images")
         sets = [*zip(self.real, fakes, self.extractors, strict=True)]
         compared = on_main(self.accelerator, lambda: [compare_sets(*each, bootstrap=None) for each in sets])
         names = ("fd", "kid", "precision", "recall", "density", "coverage", "n_real", "n_fake", "features", "distance")
@@ -388,8 +390,11 @@ class TrainedDcgan(TrainedRun):
 
     def images(self, weights: str) -> tuple[Generated, str]:
         """What these weights make, and a description of it."""
-        settings = self.settings
-        place = place_of(self.folder, "G", weights, ema=True) or self.folder / "weights" / "G.safetensors"
+        settings, place = self.settings, place_of(self.folder, "G", weights, ema=True)
+        if place is None:
+            raise ValueError(
+                f"{self.folder} has no weights yet: they are written at evaluations and when the run stops"
+            )
         state = checkpoint_tensors(place, ema=True) if place.is_dir() else load_tensors(place)
         last = max((key for key in state if key.endswith(".bias")), key=lambda key: int(key.split(".")[1]))
         shape: Any = {"size": settings.image_size, "width": settings.width, "latent": settings.latent}

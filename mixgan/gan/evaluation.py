@@ -66,7 +66,7 @@ class Pictures:
     make: Callable[[Tensor], Tensor]
     count: int
     spread: "PairwiseDistance"
-    name: str = "generated images"
+    name: str
     skipped: tuple[Path, ...] = ()
 
     def batches(self, batch_size: int, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
@@ -140,7 +140,7 @@ class TestSet:
                 paired.update(fake, rgb_bytes(target.images[index]))
             return fake
 
-        fakes, diversity = self._measure(translate, source.images)
+        fakes, diversity = self._measure(translate, source.images, "generated images")
         distances: list[dict[str, float | None]] = []
         for extractor, real, found in zip(self.extractors, target.features, fakes, strict=True):
             value = frechet_distance_from_features(real, found)
@@ -156,12 +156,12 @@ class TestSet:
 
     def _reference(self, images: Tensor) -> Reference:
         images = images.to(self.accelerator.device)
-        return Reference(images, *self._measure(lambda index: rgb_bytes(images[index]), images))
+        return Reference(images, *self._measure(lambda index: rgb_bytes(images[index]), images, "test images"))
 
-    def _measure(self, make: Callable[[Tensor], Tensor], images: Tensor) -> tuple[list[Tensor], float]:
+    def _measure(self, make: Callable[[Tensor], Tensor], images: Tensor, name: str) -> tuple[list[Tensor], float]:
         """The features (N,D) by each extractor and the diversity of what ``make`` makes of the positions of ``images``."""
         count, spread = len(images), PairwiseDistance(images.shape[-2:])
-        source = Pictures(make, count, spread)
+        source = Pictures(make, count, spread, name)
         how: dict[str, Any] = {"accelerator": self.accelerator, "batch_size": self.batch_size, "sample": count}
         features = [one.features for one in measure(source, self.extractors, **how) if one.features is not None]
         if count == 1:  # the covariance of one point is 0

@@ -76,8 +76,9 @@ def write_report(run: Run, settings: GanSettings | DcganSettings, summary: dict[
         ways, data = directions(names), " and ".join(names) if settings.dataset == "folders" else settings.dataset
         title, best = f"{settings.mixing} on {data}", run.best["step"] if run.best else None
         headings = {"Translations of test images": -1}
+        generated = {"AtoB": names[1], "BtoA": names[0]}
         note = " ".join(
-            f"{way}: quality of the generated {way.split()[-1]} images ({key})." for key, way in ways.items()
+            f"{way}: quality of the generated {generated[key]} images ({key})." for key, way in ways.items()
         )
         averaged = "translations are of a moving average of the generators'"
     else:
@@ -97,7 +98,7 @@ def write_report(run: Run, settings: GanSettings | DcganSettings, summary: dict[
     for distance, (one, own) in spaces.items():
         page.table(f"Result, {distance}" if len(spaces) > 1 else "Result", result_rows(one, own, ways=ways))
     if note:
-        page.text("", note)
+        page.text("", note.strip())
     if ways:
         folder = str(settings.output_dir or run.folder.path)
         command = Markup("<code>mixgan translate {} INPUT_DIR OUTPUT_DIR</code>").format(shlex.quote(folder))

@@ -199,9 +199,8 @@ class Training:
     distances: Sequence[str]  # the metrics whose mean is lowest for the best weights
     on_progress_bar: Sequence[str]  # names of losses
     printed: Mapping[str, str]  # metrics that are printed after an evaluation, and what they are called there
-    networks: Callable[
-        [], dict[str, tuple[nn.Module, dict[str, Any]]]
-    ]  # -> networks to export with metadata, by file name
+    #: -> the networks to export, with metadata, by file name
+    networks: Callable[[], dict[str, tuple[nn.Module, dict[str, Any]]]]
     card: Callable[[dict[str, Any], dict[str, Any], list[str]], str]  # settings, summary, weight files -> model card
     samples: Callable[[str], Image.Image]  # title -> picture of what the networks generate
     inputs: Callable[[], Image.Image]  # -> picture of what they train on

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -168,6 +169,13 @@ def test_a_run_of_dcgan_generates_by_its_seed(save, launch, fresh_process, monke
     assert json.loads(Path("out.json").read_text())["n_fake"] == 9
     with pytest.raises(ValueError, match="--count 9 is for runs, but no FAKE is a run folder"):
         dispatch(["fid", real, real, *flags, "--count", "9"])
+    Path("run/weights/last").rename("elsewhere")
+    shutil.rmtree("run/checkpoints")
+    Path("run/checkpoints").mkdir()
+    with pytest.raises(
+        ValueError, match="run has no weights yet: they are written at evaluations and when the run stops"
+    ):
+        dispatch(["fid", real, "run", *flags])
 
 
 def test_unusual_names_and_an_ascii_terminal_lose_no_work(tmp_path):

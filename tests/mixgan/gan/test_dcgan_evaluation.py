@@ -43,7 +43,11 @@ def test_images_of_noise_are_bytes_by_running_statistics(generator):
 
 def test_processes_generate_every_image_once(generator):
     accelerator = Accelerator(cpu=True)
-    source = Pictures(lambda index: generate(generator, NOISE[index], accelerator), len(NOISE), PairwiseDistance(32))
+
+    def make(index: torch.Tensor) -> torch.Tensor:
+        return generate(generator, NOISE[index], accelerator)
+
+    source = Pictures(make, len(NOISE), PairwiseDistance(32), "generated images")
     batches = [batch for rank in range(3) for batch in source.batches(2, rank=rank, world=3)]
     assert sorted(torch.cat([batch.indices for batch in batches]).tolist()) == [*range(9)]
     whole = generate(generator, NOISE, accelerator)

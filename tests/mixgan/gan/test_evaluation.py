@@ -70,6 +70,28 @@ def test_the_batch_size_changes_nothing():
     assert_close(metrics(DARKER_AND_INVERTED, found, batch_size=3), metrics(DARKER_AND_INVERTED, found, batch_size=7))
 
 
+class NanOf(nn.Module):
+    """One feature: 1, but NaN of images whose mean is ``mean``."""
+
+    def __init__(self, mean: float) -> None:
+        super().__init__()
+        self.mean = mean
+
+    def forward(self, images: Tensor) -> Tensor:
+        means = images.mean(dim=(1, 2, 3))[:, None]
+        return torch.where((means - self.mean).abs() < 1e-3, torch.nan, torch.ones_like(means))
+
+
+@pytest.mark.parametrize(("value", "which"), [(0, "test images"), (255, "generated images")])
+def test_features_that_are_not_numbers_name_the_images_that_they_are_of(value: int, which: str):
+    black = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)
+    features = module_features("spoilt", NanOf(value / 255), dims=1)
+    with pytest.raises(ValueError, match=f"^{which}: the spoilt features of 4 out of 4 images in a batch are NaN"):
+        TestSet(domains(black, black), [features], Accelerator(cpu=True), batch_size=4).metrics(
+            SimpleNamespace(G_A=lambda x: -x, G_B=lambda x: -x)
+        )
+
+
 def test_unpaired_domains_have_no_paired_metrics():
     found = metrics(IDENTITY, domains(random_images(5, 5), random_images(8, 6), paired=False))
     names = ("fd", "kid", "diversity", "diversity_real", "luminance_correlation")

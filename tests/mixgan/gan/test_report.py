@@ -60,6 +60,14 @@ def test_says_what_the_distance_is_and_of_how_many_images(run: SimpleNamespace):
     assert "29 generated against 31 real images" in html
 
 
+def test_each_direction_is_said_to_generate_its_own_domain(run: SimpleNamespace):
+    """Also where a name has several words."""
+    run.settings = GanSettings(dataset="folders", names="summer photo,old map", image_size=64)
+    html = written(run)
+    assert "summer photo to old map: quality of the generated old map images (AtoB)." in html
+    assert "old map to summer photo: quality of the generated summer photo images (BtoA)." in html
+
+
 def test_holds_results_curves_samples_and_settings(run: SimpleNamespace):
     html = written(run)
     text = " ".join(re.sub(r"<[^>]+>", " ", html).split())
