@@ -87,7 +87,7 @@ class FidOptions(Settings):
     def check(self) -> None:
         """ValueError for values out of range and for files that could not be written in the end."""
         super().check()
-        if self.resize not in ("auto", "none") and not (self.resize.isdigit() and 0 < int(self.resize) <= 2**14):
+        if self.resize not in ("auto", "none") and not (self.resize.isdecimal() and 0 < int(self.resize) <= 2**14):
             raise ValueError(f"--resize must be auto, none or a number of pixels up to {2**14}, got {self.resize}")
         if self.bootstrap == 1:
             raise ValueError(f"--bootstrap must be 0 or at least 2, got {self.bootstrap}")
@@ -157,7 +157,9 @@ def run(options: FidOptions, accelerator: "Accelerator", readers: Readers = Read
         train = _read_run(options.train, options, readers, "--train").training_images()
     same = ("domain", "on_bad_image", "pairs", "batch_size", "sample", "bootstrap", "seed", "save_statistics")
     how = {name: getattr(options, name) for name in same}
-    how["resize"] = int(options.resize) if options.resize.isdigit() else {"auto": "auto", "none": None}[options.resize]
+    how["resize"] = (
+        int(options.resize) if options.resize.isdecimal() else {"auto": "auto", "none": None}[options.resize]
+    )
     how["cache"] = ReferenceCache(options.cache) if options.use_cache else None
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "skipped .* image files")  # named among the comparison's own warnings

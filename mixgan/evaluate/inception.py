@@ -79,9 +79,8 @@ class InceptionEmbedding(nn.Module):
 
     def embedding(self, images: Tensor) -> Tensor:
         """Resized first and scaled to -1..1 second, in this order; the last layer's map is averaged over the pixels."""
-        if (
-            self.clean
-        ):  # Pillow's and torch's antialiased bicubic are equal up to rounding; clean-fid clips its overshoot
+        if self.clean:
+            # Pillow's and torch's antialiased bicubic are equal up to rounding; clean-fid clips its overshoot.
             x = (255 * resize(images, _IMAGE_SIZE, mode="bicubic", antialias=True).clamp(0, 1) - 128) / 128
         else:
             x = 2 * resize(images, _IMAGE_SIZE) - 1

@@ -264,6 +264,3 @@ def test_a_batch_that_cannot_be_loaded_loses_no_step(tmp_path: Path, capsys, mon
     resumed.all()
     assert torch.equal(resumed.weights(), whole.weights())
     assert logged(tmp_path / "run") == logged(tmp_path / "whole")
-
-
-# What is watched at steps 2, 4, 6, 8 of nine: accuracies of which the first, the third and none of the others are new bests.

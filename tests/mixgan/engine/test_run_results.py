@@ -16,6 +16,7 @@ from mixgan.engine import accelerator as accelerator_room
 from mixgan.engine.checkpoint import pointed
 from mixgan.engine.run import Run
 
+# What is watched at steps 2, 4, 6, 8 of nine: accuracies of which the first, the third and none of the others are new bests.
 WATCHED = {2: 0.5, 4: 0.4, 6: 0.6, 8: 0.6}
 
 

@@ -59,13 +59,6 @@ def test_a_mixed_batch_takes_at_most_one_more_and_its_masks(name, dtype, monkeyp
             mixer.mix(images, labels, **saliency)
         masks = pixels * (4 + images.element_size() + 1)  # the plan's, that of the images' type, one of booleans
         indices = INDICES.get(name, 0.05) * 8 * pixels
-        print(
-            "PEAK",
-            shape,
-            memory.peak,
-            2 * images.nbytes + masks,
-            (memory.peak - 2 * images.nbytes - masks) / 8 / pixels,
-        )
         assert memory.peak <= 2 * images.nbytes + masks + indices
         assert memory.peak >= images.nbytes or mixer.mix_images(images, mixer.plan(images, **saliency)) is images
 
