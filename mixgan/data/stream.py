@@ -71,7 +71,7 @@ def read_images(
                 (height, width), (first_height, first_width) = picture.shape[1:], images.shape[2:]
                 raise ValueError(
                     f"images of different sizes cannot share one tensor: {str(path)!r} is {width}x{height}, those before it"
-                    f" {first_width}x{first_height} (from {str(paths[0])!r} on); resize them before"
+                    f" {first_width}x{first_height} (from {str(paths[0])!r} on); resize the files first"
                 )
             images[len(kept)] = picture
             kept.append(path)

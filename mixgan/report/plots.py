@@ -232,7 +232,7 @@ def image_grid(
     Raises:
         ValueError: no images, sizes that differ, or a wrong number of labels.
     """
-    _check(rows, row_labels, column_labels)
+    _check_grid(rows, row_labels, column_labels)
     height, width = rows[0].shape[-2:]
     factor = max(1, math.ceil(cell_size / max(height, width)))
     height, width = height * factor, width * factor
@@ -272,7 +272,7 @@ def image_grid(
     return sheet
 
 
-def _check(rows: Sequence[Tensor], row_labels: Sequence[str], column_labels: Sequence[str]) -> None:
+def _check_grid(rows: Sequence[Tensor], row_labels: Sequence[str], column_labels: Sequence[str]) -> None:
     shapes = [tuple(row.shape) for row in rows]
     if not shapes or any(len(shape) != 4 or shape[1] not in (1, 3) for shape in shapes) or not any(map(len, rows)):
         raise ValueError(f"a grid needs rows of images (N,3,H,W) or (N,1,H,W), got the shapes {shapes}")
