@@ -90,16 +90,17 @@ class CoMixup(Mixer):
         n = min(self.blocks, *size)
         prior = groups.dirichlet(draws.log_gamma(self.alpha)) if lam is None else lam
         cost = -normalised_blocks(saliency, n) - self.eta / n**2 * torch.log(prior + 1e-8)[:, None, None]
-        slots = assign_blocks(
-            groups.collect(cost, absent=ABSENT),
-            self.compatibility(groups.collect(salient_peaks(saliency)), groups.present),
-            groups.present.float(),
-            groups.collect(draws.randint(groups.smallest, n, n)),
-            beta=self.beta,
-            gamma=self.gamma,
-            tau=self.tau,
-            rounds=self.rounds,
-        )
+        with torch.autocast(images.device.type, enabled=False):  # 16 bits do not tell apart what blocks cost
+            slots = assign_blocks(
+                groups.collect(cost, absent=ABSENT),
+                self.compatibility(groups.collect(salient_peaks(saliency)), groups.present),
+                groups.present.float(),
+                groups.collect(draws.randint(groups.smallest, n, n)),
+                beta=self.beta,
+                gamma=self.gamma,
+                tau=self.tau,
+                rounds=self.rounds,
+            )
         columns = groups.columns(groups.spread(slots))
         return Plan(prior, groups.sources, area_shares(columns, size, groups.sources.shape[1]), None, columns)
 

@@ -50,7 +50,8 @@ class PuzzleMix(BetaMixer):
         transport: whether blocks are moved.
         t_eps: cost of moving, relative to saliency.
         t_size: side of the moved blocks in px, at most a mask block's; 0 for a mask block's.
-        mean, std: the data set's normalisation, by which images are brought back to [0,1]; one number or one per channel.
+        mean, std: the data set's normalisation, so that seams are compared in [0,1]; one number or one per channel. Only
+            std counts: a difference has no mean.
     """
 
     saliency_kind = "gradient"
@@ -145,9 +146,9 @@ def puzzle_energy(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The terms of the mask's energy: what keeping own and taking the partner cost, and what seams cost.
 
-    Takes images (B,C,H,W) in [0,1] and saliency (B,H,W); ``smoothness`` (beta * gamma) weighs image differences across seams, as
-    (C,1,1) each channel's. Returns own (B,n,n), partner (B,n,n), pw_x (B,n-1,n), pw_y (B,n,n-1), the arguments of
-    ``solve_labels``.
+    Takes images (B,C,H,W) and saliency (B,H,W); ``smoothness`` weighs image differences across seams: beta * gamma, times each
+    channel's standard deviation (C,1,1) where images are normalised. Returns own (B,n,n), partner (B,n,n), pw_x (B,n-1,n), pw_y
+    (B,n,n-1), the arguments of ``solve_labels``.
     """
     salient = normalised_blocks(saliency, n)
     cost_own, cost_partner = salient[partner], salient.clone()
@@ -282,7 +283,8 @@ def block_means(maps: Tensor, blocks: tuple[int, int]) -> Tensor:
         means = F.avg_pool2d(maps.flatten(0, -3)[:, None], (height // m, width // n))
         return means.view(*maps.shape[:-2], m, n)
     rows, columns = _averaging(height, m, maps), _averaging(width, n, maps)
-    return rows @ maps @ columns.T
+    with torch.autocast(maps.device.type, enabled=False):  # in 16 bits other masks would cost least
+        return rows @ maps @ columns.T
 
 
 def normalised_blocks(saliency: Tensor, n: int) -> Tensor:

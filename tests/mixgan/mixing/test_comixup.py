@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mixgan.mixing import build_mixer
+from mixgan.mixing import build_mixer, comixup
 from mixgan.mixing.comixup import Groups, area_shares, salient_peaks
 
 
@@ -33,6 +33,14 @@ def test_groups_part_the_batch(count, most):
     assert len({min(row) for row in rows}) == -(-count // most)
     there_and_back = groups.spread(groups.collect(torch.arange(count) * 10))
     assert there_and_back.tolist() == [10 * sample for sample in range(count)]
+
+
+def test_blocks_are_assigned_in_float32_in_a_step_of_mixed_precision(monkeypatch):
+    inside, assign = [], comixup.assign_blocks
+    monkeypatch.setattr(comixup, "assign_blocks", lambda *a, **k: inside.append(a[1] @ a[1]) or assign(*a, **k))
+    with torch.autocast("cpu", torch.bfloat16):
+        mix(5)
+    assert [product.dtype for product in inside] == [torch.float32]
 
 
 def test_partners_are_a_permutation():

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from mixgan.mixing.puzzlemix import block_means, block_of, enlarge_blocks, move_blocks
 
@@ -28,9 +27,18 @@ def test_means_and_enlargement_block_by_block(size, blocks):
             assert (large[window] == means[:, i, j, None, None]).all()
 
 
-def test_means_equal_torchs_pooling_where_sides_divide():
+def test_means_of_batches_of_any_form():
+    """Oracle: a mean over the pixels of each block, where sides divide."""
     maps = torch.rand(3, 2, 24, 32)
-    torch.testing.assert_close(block_means(maps, (6, 8)), F.avg_pool2d(maps, 4))
+    torch.testing.assert_close(block_means(maps, (6, 8)), maps.view(3, 2, 6, 4, 8, 4).mean((3, 5)))
+
+
+def test_means_are_as_exact_in_a_step_of_mixed_precision():
+    """Oracle: the same means in float64; 33 x 47 px divide into no equal blocks."""
+    maps = torch.rand(2, 33, 47, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        means = block_means(maps.float(), (4, 8))
+    torch.testing.assert_close(means, block_means(maps, (4, 8)).float())
 
 
 @pytest.mark.parametrize(("size", "blocks"), SIZES)
