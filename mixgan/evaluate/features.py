@@ -199,13 +199,19 @@ def choose_features(
 
 
 def find_extractors(
-    features: str | nn.Module | Sequence[str | nn.Module], weights: Path | None = None, **how: Any
+    features: str | nn.Module | Sequence[str | nn.Module],
+    weights: Path | None = None,
+    *,
+    dims: int = 2048,
+    fast: bool = False,
+    protocol: Protocol = "pytorch-fid",
+    checkpoint: Callable[[Path], FeatureExtractor] | None = None,
 ) -> list[FeatureExtractor]:
     """Several features.
 
     ``features`` is a name, several separated by commas, a module, or a list of them; ``weights`` one file for one network, for
-    several the folder of their published files; ``how`` are further arguments of ``choose_features``. ValueError also for two
-    features of one name, or one file of weights for two networks.
+    several the folder of their published files; the rest is ``choose_features``'s. ValueError also for two features of one name,
+    or one file of weights for two networks.
     """
     given = [features] if isinstance(features, str | nn.Module) else [*features]
     wanted = [part for one in given for part in (map(str.strip, one.split(",")) if isinstance(one, str) else [one])]
@@ -218,7 +224,7 @@ def find_extractors(
     found = []
     for one in wanted:
         if isinstance(one, str):
-            one = choose_features(one, weights=weights, **how)
+            one = choose_features(one, weights=weights, dims=dims, fast=fast, protocol=protocol, checkpoint=checkpoint)
         found.append(one if isinstance(one, FeatureExtractor) else FeatureExtractor(type(one).__name__.lower(), one))
     names = [extractor.name for extractor in found]
     if not names or len({*names}) < len(names):
