@@ -39,7 +39,7 @@ def inception_features(
         weights: pytorch-fid's weight file; by default the one in torch's hub cache.
         dims: 2048 (published FID), or 768, 192 or 64 of an earlier layer.
         download: fetch the file (91 MB) into the hub cache if it is missing.
-        fast: bfloat16 instead of float32, about twice as fast on CPUs that support it. The features differ by about half a
+        fast: bfloat16 instead of float32, up to twice as fast on CPUs that support it. Distances differ by about one
             percent, so they have another name.
         protocol: how images become 299 px: "pytorch-fid" (bilinear, not antialiased) or "clean-fid" (Parmar et al. 2022:
             Pillow's antialiased bicubic in float, a channel at a time).
