@@ -115,7 +115,7 @@ class PuzzleMix(BetaMixer):
         return torch.stack(both.chunk(2), 1)
 
     def mix_pixels(self, images: Tensor, plan: Plan, others: Tensor | None) -> Tensor:
-        """Mix; where the host may see which blocks move, which are few, mix as if none did and then these anew."""
+        """Mix images (B,C,H,W). On a CPU, mix without transport first, then again only the few blocks that moved."""
         if plan.geometry is None or plan.mask is None or not is_eager_cpu(images):
             return super().mix_pixels(images, plan, others)
         size, m = image_size(images), plan.geometry.shape[-1]

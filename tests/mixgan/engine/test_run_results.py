@@ -137,7 +137,7 @@ def test_summary_is_json_with_null_for_what_is_not_a_number(tmp_path: Path):
 
 
 class NotingTracker(GeneralTracker):
-    """A tracker as users may write them for accelerate: notes what it is told, in its folder."""
+    """A user's own tracker for accelerate: it writes every call to a file in its folder."""
 
     name = "noting"
     requires_logging_directory = True
