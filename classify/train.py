@@ -1,6 +1,6 @@
 """One run of the classify command, from the data sets to the report; it trains any method without knowing which."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any
@@ -53,9 +53,8 @@ def train(settings: ClassifySettings) -> dict[str, Any]:
     test_batches = partial(eval_batches, test, batch_size=settings.eval_batch_size, **share)
     training_batches = None  # of small or wrongly labelled training sets, whose memorisation is measured
     if settings.labels_per_class is not None or training.true_labels is not None:
-        true_labels = training.labels if training.true_labels is None else training.true_labels
-        labelled_twice = replace(training, labels=torch.stack((training.labels, true_labels), 1))
-        training_batches = partial(eval_batches, labelled_twice, batch_size=settings.eval_batch_size, **share)
+        both = labelled_twice(training)
+        training_batches = partial(eval_batches, both, batch_size=settings.eval_batch_size, **share)
     method = build_method(
         settings.method,
         starting_network(settings, training, run),
@@ -89,12 +88,8 @@ def train(settings: ClassifySettings) -> dict[str, Any]:
 
     measure = partial(test_metrics, run, method, test_batches, average, training_batches)
     metrics = None
-    if run.just_resumed and evaluation_is_due():
-        if (record := run.recorded("test_accuracy")) is None:  # a kill came before the evaluation was recorded
-            metrics = evaluate_epoch(run, method, measure)
-        else:
-            run.export(record)  # weights/last may be of a later step, whose checkpoint is damaged, or missing
-            run.track_best("test_accuracy", record["test_accuracy"], higher_is_better=True)
+    if run.just_resumed and evaluation_is_due() and not recorded_evaluation(run):
+        metrics = evaluate_epoch(run, method, measure)
     for images, labels in run.batches(loader, description=f"{settings.method} on {settings.dataset}"):
         method.before_step(run.epoch, min(1.0, run.step / max(1, horizon)))
         with accelerator.accumulate(trained):
@@ -120,14 +115,42 @@ def train(settings: ClassifySettings) -> dict[str, Any]:
         run.export(metrics)
         run.write_summary(summary)
         picture_mixing(run, method, training)  # again: saliency and learned masks have changed
-        with averaged(method, average):
-            confusion = confusion_matrix(
-                method.predictor(), test_batches(), classes=len(training.classes), accelerator=accelerator
-            )
-        on_main(accelerator, lambda: write_report(settings, run, summary, confusion, training.classes))
-        run.print(f"Test accuracy {summary['test_accuracy']:.4f}. Report: {run.folder.report}")
+        report(settings, run, summary, method, average, test_batches, training.classes)
     run.finish()
     return summary
+
+
+def recorded_evaluation(run: Run) -> bool:
+    """Take up the evaluation of the step that a run resumes at; False where a kill came before it was recorded."""
+    if (record := run.recorded("test_accuracy")) is None:
+        return False
+    run.export(record)  # weights/last may be of a later step, whose checkpoint is damaged, or missing
+    run.track_best("test_accuracy", record["test_accuracy"], higher_is_better=True)
+    return True
+
+
+def labelled_twice(training: ImageSet | FolderSet) -> ImageSet | FolderSet:
+    """The training images with labels (N,2): the given ones, and the true ones."""
+    true_labels = training.labels if training.true_labels is None else training.true_labels
+    return replace(training, labels=torch.stack((training.labels, true_labels), 1))
+
+
+def report(
+    settings: ClassifySettings,
+    run: Run,
+    summary: dict[str, Any],
+    method: Method,
+    average: MovingAverage | None,
+    test_batches: Batches,
+    classes: Sequence[str],
+) -> None:
+    """Write the run's page, with the confusion matrix (K,K) of the test images; all processes call it."""
+    with averaged(method, average):
+        confusion = confusion_matrix(
+            method.predictor(), test_batches(), classes=len(classes), accelerator=run.accelerator
+        )
+    on_main(run.accelerator, lambda: write_report(settings, run, summary, confusion, classes))
+    run.print(f"Test accuracy {summary['test_accuracy']:.4f}. Report: {run.folder.report}")
 
 
 def compile_networks(method: Method) -> None:
