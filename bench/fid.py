@@ -152,17 +152,25 @@ class Process:
     peak: int
 
 
+#: Starts a command from a small process: Linux counts the memory of the process that starts another to the other's peak.
+STARTER = """
+import os, sys
+_, status, usage = os.wait4(os.spawnvp(os.P_NOWAIT, sys.argv[2], sys.argv[2:]), 0)
+open(sys.argv[1], "w").write(str(usage.ru_maxrss))
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
 def run_process(words: Sequence[str], environment: dict[str, str], result: Path) -> Process:
     """Run a command that writes a distance to ``result``; ValueError with what it printed where it fails."""
-    printed, start = result.with_suffix(".log"), time.perf_counter()
+    printed, peak, start = result.with_suffix(".log"), result.with_suffix(".peak"), time.perf_counter()
     with printed.open("w") as log:
-        process = subprocess.Popen(words, env=environment, stdout=log, stderr=log, cwd=result.parent)
-        _, status, usage = os.wait4(process.pid, 0)
-    seconds, process.returncode = time.perf_counter() - start, os.waitstatus_to_exitcode(status)
-    if process.returncode:
+        started = [sys.executable, "-S", "-c", STARTER, str(peak), *words]
+        ended = subprocess.run(started, env=environment, stdout=log, stderr=log, cwd=result.parent)
+    seconds = time.perf_counter() - start
+    if ended.returncode:
         raise ValueError(f"{shlex.join(words)} failed: {printed.read_text()[-2000:].strip()}")
-    found = json.loads(result.read_text())
-    return Process(found["fd"], seconds, usage.ru_maxrss * 1024)
+    return Process(json.loads(result.read_text())["fd"], seconds, int(peak.read_text()) * 1024)
 
 
 def command(name: str, folders: Sequence[Path], result: Path, threads: int) -> list[str]:

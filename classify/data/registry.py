@@ -36,8 +36,7 @@ from classify.data.sets import (
     spread_evenly,
     with_wrong_labels,
 )
-from mixgan.data.images import list_images
-from mixgan.data.stream import read_images
+from mixgan.data.images import list_images, read_images
 from mixgan.data.tiles import CLASSES, cached_tiles
 from mixgan.ops.transforms import resize
 

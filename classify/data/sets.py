@@ -12,8 +12,8 @@ from typing import Any, Literal, TypeVar, get_args
 import torch
 from torch import Tensor
 
-from mixgan.data.images import BadImageError, OnBadImage, image_size, read_header, read_image
-from mixgan.data.stream import Album, Paths, stream_views
+from mixgan.data.images import BadImageError, OnBadImage, image_size, read_header, read_image, stream_views
+from mixgan.data.stream import Album, Paths
 from mixgan.engine.accelerator import seeded_generator
 from mixgan.engine.fingerprint import describe_files, describe_tensors
 from mixgan.engine.progress import Progress

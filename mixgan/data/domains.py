@@ -24,19 +24,23 @@ from torch import Tensor
 from mixgan.data.images import (
     ARRAYS,
     EXTENSIONS,
+    PER_TASK,
     BadImageError,
     Bands,
     Header,
     OnBadImage,
     Pixels,
+    decode,
     list_images,
     pair_boxes,
     read_as,
     read_header,
+    report_skipped,
+    stream_views,
     to_array,
     walk_images,
 )
-from mixgan.data.stream import PER_TASK, Paths, decode, report_skipped, stream_views
+from mixgan.data.stream import Paths
 from mixgan.engine.fingerprint import describe_files, describe_tensors
 from mixgan.engine.progress import Progress
 

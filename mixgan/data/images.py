@@ -1,20 +1,27 @@
-"""One image file: listing a folder, decoding to 8-bit RGB, or as ``Pixels`` asks (one channel, 16 bits, arrays of numpy)."""
+"""Image files: listing a folder, decoding one to 8-bit RGB or as ``Pixels`` asks (one channel, 16 bits, .npy), or many."""
 
 import os
 import re
 import struct
 import sys
+import warnings
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
+
+from mixgan.engine.progress import Progress
 
 ARRAYS = frozenset({".npy"})
 EXTENSIONS = frozenset(
@@ -24,6 +31,8 @@ LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's mode L
 OnBadImage = Literal["error", "skip"]
 Box = tuple[int, int, int, int]
 Bands = list[Image.Image]
+Cut = Callable[[Any], Sequence[Image.Image | np.ndarray]]
+PER_TASK = 64  # files per task of a thread: single small files cost more to hand over than to decode
 T = TypeVar("T")
 
 
@@ -36,6 +45,10 @@ class BadImageError(ValueError):
     def __init__(self, message: str, path: Path | None = None) -> None:
         super().__init__(message)
         self.path = path
+
+
+#: One decoded file: (H,W,C) uint8 or float32 for each of its views, or why it cannot be used.
+Decoded = list[np.ndarray] | BadImageError
 
 
 def list_images(folder: Path, *, recursive: bool = True, extensions: frozenset[str] = EXTENSIONS) -> list[Path]:
@@ -367,3 +380,112 @@ def save_picture(path: Path, pixels: np.ndarray) -> None:
         file.write(b"\x89PNG\r\n\x1a\n")
         for name, content in (*parts.items(), (b"IEND", b"")):
             file.write(struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content)))
+
+
+def read_images(
+    paths: Iterable[Path], *, on_bad_image: OnBadImage = "error", description: str | None = None
+) -> tuple[Tensor, list[Path]]:
+    """Decode many files of one size into one tensor, in the order given.
+
+    Args:
+        on_bad_image: ``"error"`` stops at the first bad file (in the order of ``paths``); ``"skip"`` leaves bad files out and
+            names them in one warning.
+        description: text of the progress bar; None shows none.
+
+    Returns:
+        images (N,3,H,W) uint8, and the paths of those N.
+
+    Raises:
+        BadImageError: a bad file and ``on_bad_image="error"``.
+        ValueError: no paths, no readable file among them, or different sizes.
+    """
+    paths = [Path(path) for path in paths]
+    if not paths:
+        raise ValueError("no image files were given to read")
+    images = np.empty((0, 0, 0, 0), np.uint8)
+    kept: list[Path] = []
+    bad: list[BadImageError] = []
+    bar = Progress(description or "", total=len(paths), unit="images", enabled=description is not None, stderr=True)
+    with bar, closing(stream_views(paths, lambda image: (image,), on_bad_image=on_bad_image)) as results:
+        for path, result in zip(paths, results, strict=True):
+            bar.advance()
+            if isinstance(result, BadImageError):
+                bad.append(result)
+                continue
+            picture = result[0].transpose(2, 0, 1)
+            if not kept:  # allocated once: stacking a list at the end would need the memory twice
+                images = np.empty((len(paths), *picture.shape), np.uint8)
+            if picture.shape != images.shape[1:]:
+                (height, width), (first_height, first_width) = picture.shape[1:], images.shape[2:]
+                raise ValueError(
+                    f"images of different sizes cannot share one tensor: {str(path)!r} is {width}x{height}, those before it"
+                    f" {first_width}x{first_height} (from {str(paths[0])!r} on); resize the files first"
+                )
+            images[len(kept)] = picture
+            kept.append(path)
+    report_skipped(bad, len(paths))
+    return torch.from_numpy(images)[: len(kept)], kept
+
+
+def stream_views(
+    paths: Sequence[Path],
+    cut: Cut,
+    *,
+    on_bad_image: OnBadImage = "error",
+    per_task: int = PER_TASK,
+    read: Callable[[Path], Any] = open_image,
+) -> Generator[Decoded, None, None]:
+    """The views that ``cut`` makes of each file, e.g. photo and map, or the error of a skipped one, in the order given.
+
+    Threads decode ``per_task`` files at a time, at most 17 times as many ahead. Close the generator to stop early.
+
+    Args:
+        cut: from what ``read`` returns to pictures, or arrays (H,W,C); if it raises a ValueError, the file is a bad image.
+        read: decodes a file.
+    """
+    if on_bad_image not in ("error", "skip"):
+        raise ValueError(f"on_bad_image must be 'error' or 'skip', got {on_bad_image!r}")
+
+    def decode_all(piece: Sequence[Path]) -> list[Decoded]:
+        return [decode(path, cut, read) for path in piece]
+
+    threads = min(8, os.cpu_count() or 1)
+    pieces = (paths[start : start + per_task] for start in range(0, len(paths), per_task))
+    pool = ThreadPoolExecutor(max_workers=threads)  # Pillow releases the GIL, so threads are enough
+    try:
+        tasks = deque(pool.submit(decode_all, piece) for piece in islice(pieces, 2 * threads))
+        while tasks:
+            results = tasks.popleft().result()
+            tasks.extend(pool.submit(decode_all, piece) for piece in islice(pieces, 1))
+            for result in results:
+                if on_bad_image == "error" and isinstance(result, BadImageError):
+                    raise result
+                yield result
+    finally:
+        pool.shutdown(cancel_futures=True)  # an error does not wait for all the other files
+
+
+def decode(path: Path, cut: Cut, read: Callable[[Path], Any]) -> Decoded:
+    """The views of one file, as in :func:`stream_views`; errors are returned, so that other files are still decoded."""
+    try:
+        image = read(path)
+        try:
+            return [np.asarray(view) for view in cut(image)]
+        except ValueError as error:
+            raise BadImageError(f"{str(path)!r} {error}", path) from error
+    except BadImageError as error:
+        return error
+
+
+def report_skipped(bad: Sequence[BadImageError], total: int) -> None:
+    """Warn of files that were skipped; ValueError if those are all ``total``."""
+    if bad and len(bad) == total:
+        raise ValueError(f"none of the {total} image files could be read; the first one: {bad[0]}")
+    if bad:
+        warnings.warn(skipped_text(bad, total), stacklevel=3)
+
+
+def skipped_text(bad: Sequence[BadImageError], total: int, *, shown: int = 5) -> str:
+    """A sentence: how many of ``total`` files were skipped, and the reasons for the first of them."""
+    more = f"; and {len(bad) - shown} more" if len(bad) > shown else ""
+    return f"skipped {len(bad)} of {total} image files: " + "; ".join(str(error) for error in bad[:shown]) + more

@@ -32,8 +32,17 @@ from mixgan.evaluate.feature_set import (
 )
 from mixgan.evaluate.features import FeatureExtractor, find_extractors, inception_score, is_published_fid
 from mixgan.evaluate.paired import METRICS as PAIRED
-from mixgan.evaluate.paired import PairDistances, measure_pairs
-from mixgan.evaluate.sources import FolderSource, Images, Side, Source, StatisticsFile, find_pairs, open_sides
+from mixgan.evaluate.paired import PairDistances, find_pairs, measure_pairs
+from mixgan.evaluate.sources import (
+    FolderSource,
+    Images,
+    Side,
+    Source,
+    StatisticsFile,
+    input_warnings,
+    open_sides,
+    preprocessing_text,
+)
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -242,33 +251,46 @@ def compare(
         on_main(accelerator, partial(write_statistics, save_statistics, real_sets[0].statistics, made_with))
     results: dict[str, Comparison] = {}
     for name, side, (matched, obstacle) in zip(given, sides, paired, strict=True):
-        fake_sets, found_pairs = measure(side, extractors, **how), None
+        fake_sets, of_pairs = measure(side, extractors, **how), None
         if matched is not None and (real_sets[0].warnings or fake_sets[0].warnings):
             obstacle = "unreadable files were skipped: no paired metrics"
         elif matched is not None and isinstance(real_side, FolderSource) and isinstance(side, FolderSource):
-            options: dict[str, Any] = {"accelerator": accelerator, "batch_size": batch_size}
             with image_bar(side, accelerator, verbose, "pairs of ") as shown:
-                found_pairs = measure_pairs(real_side, side, matched, **options, advance=shown.advance)
+                share: dict[str, Any] = {"accelerator": accelerator, "batch_size": batch_size}
+                of_pairs = measure_pairs(real_side, side, matched, **share, advance=shown.advance)
         found: list[Comparison] = []
         for extractor, real_set, fake_set, train_set in zip(extractors, real_sets, fake_sets, train_sets, strict=True):
+            # Metrics of pairs are with the first features alone.
+            own_pairs = None if found else of_pairs
+            evidence = Evidence(real_set, fake_set, real_side, side, own_pairs, train_set, train_side)
             with Progress("interval", total=bootstrap or 0, enabled=verbose and bool(bootstrap)) as shown:
-                options = {"train": train_set, "metrics": metrics, "bootstrap": bootstrap, "seed": seed}
-                work = partial(compare_sets, real_set, fake_set, extractor, **options, progress=shown.advance)
-                compared = on_main(accelerator, work)
-            compared.warnings += input_warnings(real_side, side, extractor) + ([obstacle] if obstacle else [])
-            shown_pairs = None if found else found_pairs  # metrics of pairs are with the first features alone
-            of_pairs: dict[str, Any] = {**shown_pairs.means, "n_pairs": len(shown_pairs.pairs)} if shown_pairs else {}
-            folders = [one for one in (real_side, side) if isinstance(one, FolderSource)]
-            compared.resize = folders[0].preprocessing.size if folders else None
-            compared.preprocessing, compared.note = preprocessing_text(real_side, side), extractor.note
-            compared.real, compared.real_from = real_side.name, real_side.origin
-            compared.fake, compared.fake_from = name or side.name, side.origin
-            compared.evidence = Evidence(real_set, fake_set, real_side, side, shown_pairs, train_set, train_side)
-            compared.seconds = round(time.monotonic() - began, 1)
-            found.append(replace(compared, **of_pairs))
+                options: Any = {"metrics": metrics, "bootstrap": bootstrap, "seed": seed, "progress": shown.advance}
+                one = on_main(
+                    accelerator, partial(compare_sets, real_set, fake_set, extractor, train=train_set, **options)
+                )
+            one.warnings += input_warnings(real_side, side) + ([obstacle] if obstacle else [])
+            found.append(described(one, evidence, name=name or side.name, seconds=time.monotonic() - began))
         results[name] = replace(found[0], others={one.features: one for one in found[1:]})
     first = next(iter(results.values()))
     return first if len(results) == 1 else replace(first, fakes=results)
+
+
+def described(result: Comparison, evidence: Evidence, *, name: str, seconds: float) -> Comparison:
+    """The result with its evidence, the metrics of pairs, and where the images come from; ``name`` is the generated set's."""
+    real, fake, pairs = evidence.real_side, evidence.fake_side, evidence.pairs
+    of_pairs: dict[str, Any] = {**pairs.means, "n_pairs": len(pairs.pairs)} if pairs else {}
+    return replace(
+        result,
+        **of_pairs,
+        resize=next((side.preprocessing.size for side in (real, fake) if isinstance(side, FolderSource)), None),
+        preprocessing=preprocessing_text(real, fake),
+        real=real.name,
+        real_from=real.origin,
+        fake=name,
+        fake_from=fake.origin,
+        evidence=evidence,
+        seconds=round(seconds, 1),
+    )
 
 
 def measure(
@@ -401,7 +423,7 @@ def compare_sets(
         )
     values |= {"n_real": real.n, "n_fake": fake.n, "kept_real": counts["real"], "kept_fake": counts["fake"]}
     values |= {"features": extractor.name, "distance": extractor.distance, "weights_sha256": extractor.weights_sha256}
-    return Comparison(**values, warnings=warnings)
+    return Comparison(**values, note=extractor.note, warnings=warnings)
 
 
 def memorization_values(train: FeatureSet, real: FeatureSet, fake: FeatureSet, warnings: list[str]) -> dict[str, Any]:
@@ -423,36 +445,6 @@ def enough(metric: Metric, count: int, warnings: list[str]) -> bool:
     if count < metric.least:
         warnings.append(f"too few images for {metric.title}: {count}, at least {metric.least} are needed")
     return count >= metric.least
-
-
-def preprocessing_text(real: Side, fake: Side) -> str:
-    """What happened to the images before the network: one text for both sets, or one for each."""
-    texts = [side.how or f"preprocessed in a way that {side.name} does not say" for side in (real, fake)]
-    return f"images {texts[0]}" if texts[0] == texts[1] else f"real images {texts[0]}; generated images {texts[1]}"
-
-
-def input_warnings(real: Side, fake: Side, extractor: FeatureExtractor) -> list[str]:
-    """The traps: bfloat16, real images larger than generated ones, sets that were preprocessed differently."""
-    warnings = []
-    if extractor.name.endswith("-bf16"):
-        warnings.append(
-            "computed in bfloat16 (--fast): not comparable with published FID, use it to compare your own runs"
-        )
-    if isinstance(real, StatisticsFile) or isinstance(fake, StatisticsFile):
-        known = [side.how for side in (real, fake)]
-        # Without the cropping of side-by-side pairs.
-        if None not in known and len({str(text).rsplit(", then ", 1)[-1] for text in known}) > 1:
-            warnings.append("the sets were preprocessed differently, which changes the distance, too")
-    elif isinstance(real, FolderSource) and isinstance(fake, FolderSource) and not real.preprocessing.size:
-        (real_width, real_height), (width, height) = (
-            max(side.sizes(), key=lambda size: size[0] * size[1], default=(0, 0)) for side in (real, fake)
-        )
-        if real_width * real_height > width * height:
-            warnings.append(
-                f"real images of {real_width} x {real_height} px against generated ones of {width} x {height} px: "
-                f"sharpness alone makes a distance; --resize {width} brings both to one size"
-            )
-    return warnings
 
 
 class FrechetDistance:

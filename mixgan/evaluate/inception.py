@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torchvision.models.inception import Inception3
 
 _IMAGE_SIZE = 299
+IN_BFLOAT16 = "computed in bfloat16 (--fast): not comparable with published FID, use it to compare your own runs"
 # The layers up to each length of feature vector, in order: the blocks of pytorch-fid's InceptionV3.
 _LAYERS = {
     64: ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "maxpool1"),
@@ -47,7 +48,7 @@ def inception_features(
     Returns:
         "inception", with 2048 dims; "inception-DIMS" with others; "-clean" is added by clean-fid's protocol, "-bf16" by
         ``fast``. With 2048 dims it has the classifier of the Inception Score. Its ``distance`` is "FID" or "FID (clean-fid)"
-        for 2048 dims in float32 of the published weights; its ``warnings`` say if the file is another one.
+        for 2048 dims in float32 of the published weights; its ``warnings`` say if the file is another one, or the dtype.
 
     Raises:
         ValueError: for other dims, or weights that are missing, cannot be downloaded, or are of another network.
@@ -66,7 +67,7 @@ def inception_features(
         weights_sha256=digest,
         classifier=_score_classifier(network) if dims == 2048 else None,
         distance="" if warnings or dims != 2048 or fast else "FID" + " (clean-fid)" * clean,
-        warnings=warnings,
+        warnings=warnings + (IN_BFLOAT16,) * fast,
     )
 
 

@@ -24,8 +24,8 @@ from mixgan.data.domains import (
     one_size,
 )
 from mixgan.data.download import download_maps
-from mixgan.data.images import BadImageError, Pixels, list_images
-from mixgan.data.stream import read_ahead, read_images
+from mixgan.data.images import BadImageError, Pixels, list_images, read_images
+from mixgan.data.stream import read_ahead
 from mixgan.data.tiles import LARGEST, cached_tiles
 from mixgan.engine.accelerator import epoch_order, rank_batch, seeded_generator
 from mixgan.gan.config import GanSettings, unet_depth

@@ -39,6 +39,18 @@ def test_rows_name_the_peers_that_are_missing_and_judge_against_the_fastest(monk
     assert rows[4][0] == "clean-fid: not installed"
 
 
+def test_the_peak_is_of_the_command_not_of_who_starts_it(tmp_path):
+    """A command that takes 200 MB, started by a process of 600 MB."""
+    held = np.ones(600 << 20, np.uint8)
+    code = "held = bytearray(b'1' * (200 << 20)); open('result.json', 'w').write('{\"fd\": 2.5}')"
+    found = fid.run_process([sys.executable, "-c", code], {}, tmp_path / "result.json")
+    assert found.value == 2.5
+    assert 200 << 20 < found.peak < 500 << 20
+    assert held.all()
+    with pytest.raises(ValueError, match="boom"):
+        fid.run_process([sys.executable, "-c", "raise SystemExit('boom')"], {}, tmp_path / "result.json")
+
+
 def test_arithmetic_is_counted():
     """By hand: 16 x 16 positions, 5 channels, 3 x 3 x 3 products and sums each."""
     network = nn.Sequential(nn.Conv2d(3, 5, 3, stride=16, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten())

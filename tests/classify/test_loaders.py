@@ -14,7 +14,7 @@ from torchvision.transforms.v2.functional import resized_crop
 import classify.data.sets
 from classify.data import FolderSet, ImageSet
 from classify.loaders import TrainingLoader, eval_batches
-from mixgan.data import stream as stream_module
+from mixgan.data import images as images_module
 from mixgan.data.images import BadImageError
 from mixgan.engine.accelerator import seeded_generator
 from mixgan.ops.transforms import random_boxes
@@ -285,8 +285,8 @@ def test_batches_from_memory_are_those_from_disk(folder_set: FolderSet, workers:
 
 
 def test_in_memory_nothing_is_decoded_twice(folder_set: FolderSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    decoded, real = [], stream_module.decode
-    monkeypatch.setattr(stream_module, "decode", lambda path, *how: decoded.append(path) or real(path, *how))
+    decoded, real = [], images_module.decode
+    monkeypatch.setattr(images_module, "decode", lambda path, *how: decoded.append(path) or real(path, *how))
     monkeypatch.delattr(classify.data.sets, "read_image")
     loader = stream_loader(folder_set.in_memory())
     list(loader.epoch(0))

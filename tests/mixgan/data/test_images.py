@@ -9,8 +9,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch._utils import ExceptionWrapper
 
-from mixgan.data.images import BadImageError, image_size, list_images, open_image, read_image
-from mixgan.data.stream import read_images, stream_views
+from mixgan.data.images import BadImageError, image_size, list_images, open_image, read_image, read_images, stream_views
 
 
 def pixels(seed: int, height: int = 6, width: int = 9) -> np.ndarray:

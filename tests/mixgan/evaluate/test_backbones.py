@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from mixgan.data import stream as stream_module
+from mixgan.data import images as images_module
 from mixgan.evaluate import backbones
 from mixgan.evaluate.backbones import BACKBONES, backbone_features, timm_features
 from mixgan.evaluate.command import main
@@ -220,8 +220,8 @@ def test_one_file_is_not_for_two_networks(dinov2):
 @pytest.mark.usefixtures("fresh_process")
 def test_several_features_from_one_decoding_side_by_side(dinov2, save, tiles, tmp_path, monkeypatch, capsys):
     decoded = []
-    decode = stream_module.decode
-    monkeypatch.setattr(stream_module, "decode", lambda path, *rest: decoded.append(path) or decode(path, *rest))
+    decode = images_module.decode
+    monkeypatch.setattr(images_module, "decode", lambda path, *rest: decoded.append(path) or decode(path, *rest))
     real, fake = save("real", tiles.maps[:9]), save("fake", tiles.photos[:8])
     words = [str(real), str(fake), "--threads", "1", "--no-use-cache", "--json", str(tmp_path / "out.json")]
     together = ["--features", "bundled,dinov2", "--feature-weights", str(dinov2)]

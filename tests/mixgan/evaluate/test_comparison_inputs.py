@@ -5,10 +5,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from mixgan.evaluate.comparison import input_warnings, preprocessing_text
 from mixgan.evaluate.feature_set import FeatureStatistics, MadeWith, known_set, write_statistics
 from mixgan.evaluate.features import FeatureExtractor, bundled_features, module_features
-from mixgan.evaluate.sources import Preprocessing, open_sides
+from mixgan.evaluate.sources import Preprocessing, input_warnings, open_sides, preprocessing_text
 
 DIMS = 3
 
@@ -112,8 +111,8 @@ def test_statistics_of_other_features_or_dimensions_are_refused(statistics):
         known_set(statistics("foreign.npz"), bundled_features())
 
 
-def warnings_of(extractor: FeatureExtractor | None = None, *, real, fake, **flags) -> list[str]:
-    return input_warnings(*open_sides(real, fake, **{"resize": "auto", **flags}), extractor or mine())
+def warnings_of(*, real, fake, **flags) -> list[str]:
+    return input_warnings(*open_sides(real, fake, **{"resize": "auto", **flags}))
 
 
 def test_real_images_larger_than_generated_ones_are_warned_of(folders):
@@ -138,10 +137,3 @@ def test_sets_prepared_differently_are_warned_of(folders, statistics):
     (warning,) = warnings_of(real=cut, fake=folders / "made")
     assert warning == "the sets were preprocessed differently, which changes the distance, too"
     assert warnings_of(real=statistics("foreign.npz"), fake=folders / "made") == []
-
-
-def test_bfloat16_is_warned_of(folders):
-    fast = mine()
-    fast.name = "inception-bf16"
-    (warning,) = warnings_of(fast, real=folders / "made", fake=folders / "made")
-    assert warning.startswith("computed in bfloat16 (--fast): not comparable with published FID")

@@ -96,6 +96,8 @@ def test_fast_is_close_and_has_another_name(weights, extractors):
     drift = float((features - exact).norm() / exact.norm())
     assert (fast.name, features.dtype) == ("inception-bf16", torch.float32)
     assert 1e-4 < drift < 2e-2  # bfloat16 rounds to 1 part in 256
+    assert fast.warnings[-1].startswith("computed in bfloat16 (--fast): not comparable with published FID")
+    assert not any("bfloat16" in text for text in extractors[2048].warnings)
 
 
 def test_logits_are_those_of_inception_scores(weights, extractors):

@@ -15,7 +15,7 @@ from pytorch_fid.fid_score import ImagePathDataset
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from torchvision.transforms.functional import to_tensor
 
-from mixgan.data import stream as stream_module
+from mixgan.data import images as images_module
 from mixgan.data.domains import Geometry, find_maps_files, load_domains
 from mixgan.data.images import BadImageError, Pixels, read_image
 from mixgan.evaluate import sources
@@ -139,15 +139,15 @@ def tasks(monkeypatch) -> list[Future]:
             given.append(super().submit(*what))
             return given[-1]
 
-    monkeypatch.setattr(stream_module, "ThreadPoolExecutor", Recording)
+    monkeypatch.setattr(images_module, "ThreadPoolExecutor", Recording)
     return given
 
 
 def test_decoding_runs_only_a_little_ahead(tmp_path, monkeypatch, tasks):
     for i in range(200):
         picture(i, 2, 2).save(tmp_path / f"{i}.png")
-    opened, decode = [], stream_module.decode
-    monkeypatch.setattr(stream_module, "decode", lambda path, *how: opened.append(path) or decode(path, *how))
+    opened, decode = [], images_module.decode
+    monkeypatch.setattr(images_module, "decode", lambda path, *how: opened.append(path) or decode(path, *how))
     batches = FolderSource(tmp_path).batches(1)
     next(batches)
     wait(tasks)
@@ -158,9 +158,9 @@ def test_decoding_runs_only_a_little_ahead(tmp_path, monkeypatch, tasks):
 def test_decoding_ends_with_the_consumer(tmp_path, monkeypatch, tasks):
     for i in range(100):
         picture(i, 2, 2).save(tmp_path / f"{i}.png")
-    decode = stream_module.decode
+    decode = images_module.decode
     # Slowly, so that threads are at work when it ends.
-    monkeypatch.setattr(stream_module, "decode", lambda path, *how: time.sleep(0.01) or decode(path, *how))
+    monkeypatch.setattr(images_module, "decode", lambda path, *how: time.sleep(0.01) or decode(path, *how))
     batches = FolderSource(tmp_path).batches(1)
     next(batches)
     batches.close()
