@@ -106,13 +106,13 @@ def train(settings: ClassifySettings) -> dict[str, Any]:
             run.end_step({**output.logs, "lr": lr}, images=len(images) * settings.accumulation_steps)
             if evaluation_is_due():
                 metrics = evaluate_epoch(run, method, measure)
-    if metrics is None:  # a resumed run that was complete
+    if metrics is None:  # a resumed run that was complete; else the last evaluation has written the weights
         metrics = measure()
+        run.export(metrics)
     summary = summarise(settings, run, metrics)
     if settings.dry_run:
         run.print("Dry run: settings resolve, everything builds, one batch trained and evaluated.")
     else:
-        run.export(metrics)
         run.write_summary(summary)
         picture_mixing(run, method, training)  # again: saliency and learned masks have changed
         report(settings, run, summary, method, average, test_batches, training.classes)

@@ -15,6 +15,7 @@ import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
@@ -49,8 +50,7 @@ class Settings:
     @classmethod
     def hints(cls) -> dict[str, Any]:
         """The annotations of the fields."""
-        hints = get_type_hints(cls, include_extras=True)
-        return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+        return _hints(cls)
 
     def __post_init__(self) -> None:
         self.check()
@@ -59,6 +59,12 @@ class Settings:
         """ValueError for a field that does not fit its annotation, or fields that do not fit one another."""
         for name, hint in self.hints().items():
             object.__setattr__(self, name, convert(getattr(self, name), hint, flag_of(name)))
+
+
+@cache  # every field of every settings object asks for them
+def _hints(settings_type: type[Settings]) -> dict[str, Any]:
+    hints = get_type_hints(settings_type, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(settings_type)}
 
 
 @dataclass(kw_only=True)
@@ -400,6 +406,7 @@ def _add_flag(group: Any, flag: str, hint: Any, text: str, value: Any, *, requir
         group.add_argument(flag, metavar=metavar, nargs=nargs, help=text, required=required)
 
 
+@cache
 def field_docs(owner: type) -> dict[str, str]:
     """The docstrings below the fields that a dataclass itself declares."""
     if "__dataclass_fields__" not in vars(owner):

@@ -476,6 +476,7 @@ def version(package: str) -> str | None:
         return None
 
 
+@functools.cache  # of the code that this process has loaded, whatever is committed while it runs
 def git_commit() -> str | None:
     """Commit of the running code, with ``+changes`` where files differ from it; None outside a git checkout.
 

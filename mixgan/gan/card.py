@@ -3,12 +3,15 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from mixgan.engine.run_folder import VERSIONED, distance_name, version
 from mixgan.gan.config import directions, domain_names
 
 if TYPE_CHECKING:
+    from jinja2 import Template
+
     from mixgan.gan.weights import SavedGenerator
 
 DATASETS = {"maps": "Google Maps (pix2pix)", "tiles": "synthetic tiles, drawn by a program"}
@@ -121,13 +124,8 @@ def card(
         metrics: a row each: its name under ``""``, and values by column; those that are missing or not finite are left out.
         used: what the text about the use needs; of a classifier ``use``, the text itself as Markdown.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     rows = [row for row in metrics if any(measured(value) for name, value in row.items() if name)] if settings else []
-    template = Environment(
-        loader=PackageLoader("mixgan.gan", "."), trim_blocks=True, undefined=StrictUndefined
-    ).get_template("card.md.jinja")
-    text = template.render(
+    text = _template().render(
         **used,
         kind=kind,
         header=_header(title, settings, rows, task=TASKS[kind]),
@@ -144,6 +142,14 @@ def card(
         distance_name=distance_name,
     )
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
+
+
+@cache  # a run writes a card at every evaluation; compiling the template takes most of its time
+def _template() -> "Template":
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    loader = PackageLoader("mixgan.gan", ".")
+    return Environment(loader=loader, trim_blocks=True, undefined=StrictUndefined).get_template("card.md.jinja")
 
 
 def measured(value: object) -> bool:

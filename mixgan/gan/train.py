@@ -234,7 +234,10 @@ class Training:
             if self.evaluation_is_due:
                 metrics = self.evaluate()
                 self.keep_best(metrics)
-        return self.finish(metrics or self.measure())
+        if metrics is None:  # a resumed run that was complete; else the last evaluation has written the weights
+            metrics = self.measure()
+            self.export(metrics)
+        return self.finish(metrics)
 
     @property
     def evaluation_is_due(self) -> bool:
@@ -289,14 +292,13 @@ class Training:
             on_main(run.accelerator, write)
 
     def finish(self, metrics: dict[str, Any]) -> dict[str, Any]:
-        """Weights, a picture of the training inputs, summary and report."""
+        """A picture of the training inputs, summary and report."""
         run, settings = self.run, self.settings
         facts = {"mixing": settings.mixing, "dataset": settings.dataset, "seed": settings.seed}
         summary = {**facts, **run.speed(), **metrics}
         if settings.dry_run:
             run.print("Dry run: settings resolve, everything builds, one batch trained and evaluated.")
         else:
-            self.export(metrics)
             on_main(run.accelerator, lambda: write_picture(run.folder.samples / "training.png", self.inputs()))
             run.write_summary(summary)
             on_main(run.accelerator, lambda: write_report(run, settings, summary))

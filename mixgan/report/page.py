@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,6 +17,7 @@ from PIL import Image
 from mixgan.engine.run_folder import write_text
 
 if TYPE_CHECKING:
+    from jinja2 import Template
     from matplotlib.figure import Figure
 
 INK = "#3b4148"  # of texts and axes in figures, readable on white; the page replaces it by the colour of its own text
@@ -98,16 +100,20 @@ class Page:
 
     def html(self) -> str:
         """The page as one string."""
-        from jinja2 import Environment, PackageLoader
-
-        template = Environment(loader=PackageLoader("mixgan.report", "."), autoescape=True).get_template("page.html")
-        return template.render(page=self, sections=self._sections, warnings=self._warnings)
+        return _template().render(page=self, sections=self._sections, warnings=self._warnings)
 
     def write(self, path: Path | str) -> Path:
         """Write the page; an existing file is replaced atomically."""
         path = Path(path)
         write_text(path, self.html())
         return path
+
+
+@cache  # compiling it takes as long as drawing a plot
+def _template() -> "Template":
+    from jinja2 import Environment, PackageLoader
+
+    return Environment(loader=PackageLoader("mixgan.report", "."), autoescape=True).get_template("page.html")
 
 
 def tidy(value: object, *, padded: bool = False) -> str:

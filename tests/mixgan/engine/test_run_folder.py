@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version as installed
 from pathlib import Path
 
@@ -120,6 +121,15 @@ def test_a_package_that_is_not_installed_has_no_version():
     assert version("no-such-package-of-anybody") is None
 
 
+@pytest.fixture
+def asked_anew() -> Iterator[None]:
+    """The commit is asked for once a process."""
+    git_commit.cache_clear()
+    yield
+    git_commit.cache_clear()
+
+
+@pytest.mark.usefixtures("asked_anew")
 @pytest.mark.parametrize(("status", "expected"), [("", "abc123"), (" M file.py\n", "abc123+changes")])
 def test_the_commit_says_whether_files_differ_from_it(monkeypatch, status: str, expected: str):
     def git(command: list[str], **options: object) -> subprocess.CompletedProcess:
@@ -129,6 +139,7 @@ def test_the_commit_says_whether_files_differ_from_it(monkeypatch, status: str, 
     assert git_commit() == expected
 
 
+@pytest.mark.usefixtures("asked_anew")
 def test_there_is_no_commit_without_git_or_outside_a_checkout(monkeypatch):
     def missing(command: list[str], **options: object) -> None:
         raise FileNotFoundError("git")
@@ -138,9 +149,11 @@ def test_there_is_no_commit_without_git_or_outside_a_checkout(monkeypatch):
 
     for git in (missing, refuses):
         monkeypatch.setattr(run_folder.subprocess, "run", git)
+        git_commit.cache_clear()
         assert git_commit() is None
 
 
+@pytest.mark.usefixtures("asked_anew")
 @pytest.mark.parametrize("tracked", [False, True])
 def test_the_commit_of_a_repository_that_only_surrounds_the_package_is_not_recorded(
     tmp_path, monkeypatch, tracked: bool
