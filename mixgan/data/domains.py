@@ -8,6 +8,7 @@ Google Maps (A = aerial photo, B = map) are such a set, in either layout.
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -110,7 +111,7 @@ def find_files(folder: Path, split: Split, *, paired: bool | None = None) -> Fil
     if source is None:
         return None
     a, *rest = (list_images(part, recursive=False, extensions=KINDS) for part in source)
-    return _pair(Files(a, rest[0] if rest else None, paired=not rest), paired)
+    return _pair(Files(a, rest[0] if rest else None, paired=not rest), source, paired)
 
 
 def find_folders(root: Path, split: Split, *, test_share: float, paired: bool = False) -> Files:
@@ -128,10 +129,11 @@ def find_folders(root: Path, split: Split, *, test_share: float, paired: bool = 
 def find_two_folders(a: Path, b: Path, split: Split, *, test_share: float, paired: bool = False) -> Files:
     """The files of any two folders, also in their subfolders, ``test_share`` of each held out for the test split.
 
-    ValueError for a folder without images, and for ``paired`` files without partners.
+    ``paired`` files have the same subfolder and name, or where those of A are not all in B the same name alone. ValueError for a
+    folder without images, and for ``paired`` files without partners or with several.
     """
     files_a, files_b = (list_images(folder, extensions=KINDS) for folder in (a, b))
-    return hold_out(_pair(Files(files_a, files_b, paired=False), paired), split, test_share)
+    return hold_out(_pair(Files(files_a, files_b, paired=False), (a, b), paired), split, test_share)
 
 
 def hold_out(files: Files, split: Split, share: float) -> Files:
@@ -151,23 +153,29 @@ def hold_out(files: Files, split: Split, share: float) -> Files:
     return replace(files, a=of_split(files.a), b=None if files.b is None else of_split(files.b))
 
 
-def _pair(files: Files, wanted: bool | None) -> Files:
-    """Two folders whose names match, with the partners in the order of A."""
+def _pair(files: Files, folders: Sequence[Path], wanted: bool | None) -> Files:
+    """The files of two ``folders`` whose names match, with the partners in the order of A."""
     named = all(path.stem.endswith("_A") for path in files.a) and all(
         path.stem.endswith("_B") for path in files.b or ()
     )
     if files.b is None or wanted is False or (wanted is None and not named):
         return files
-    b_of = {_stem(path): path for path in files.b}
-    stems = [_stem(path) for path in files.a]
-    if len(files.a) != len(files.b) or set(stems) != b_of.keys():
-        if wanted:
-            raise ValueError(
-                f"--pairs needs files of the same names in both domains: {str(files.a[0].parent)!r} has {len(files.a)},"
-                f" {str(files.b[0].parent)!r} {len(files.b)}, {len(set(stems) & b_of.keys())} of them in common"
-            )
-        return files
-    return Files(files.a, [b_of[stem] for stem in stems], paired=True)
+    sides = (files.a, folders[0]), (files.b, folders[-1])
+    within = [[str(path.parent.relative_to(folder) / _stem(path)) for path in paths] for paths, folder in sides]
+    bare = [[_stem(path) for path in paths] for paths, _ in sides]
+    for names_a, names_b in (within, bare):
+        b_of = dict(zip(names_b, files.b, strict=True))
+        if len(files.a) == len(files.b) == len(b_of) and b_of.keys() == {*names_a}:  # no name is there twice
+            return Files(files.a, [b_of[name] for name in names_a], paired=True)
+    if wanted:
+        common = len({*bare[0]} & {*bare[1]})
+        again = next((repr(name) for side in within for name, count in Counter(side).items() if count > 1), "")
+        raise ValueError(
+            f"--pairs needs files of the same names in both domains: {str(folders[0])!r} has {len(files.a)},"
+            f" {str(folders[-1])!r} {len(files.b)}, {common} of them in common"
+            + (f"; {again} is there twice" * bool(again))
+        )
+    return files
 
 
 def _has_images(folder: Path) -> bool:

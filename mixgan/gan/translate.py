@@ -222,7 +222,7 @@ def _batches(
     formats: "Formats",
     skip: Callable[[BadImageError], None],
 ) -> Iterator[list[tuple[Job, Tensor]]]:
-    """Batches of neighbours of the same size, at most --batch-size; images larger than a tile one by one.
+    """Batches of neighbours of one size and depth, at most --batch-size; images larger than a tile one by one.
 
     Only --batch-size images are read ahead, so that a large folder does not fill the memory.
     """
@@ -241,7 +241,7 @@ def _batches(
             skip(image)
             continue
         limit = 1 if max(image.shape[1:]) > options.tile else options.batch_size
-        if batch and (len(batch) == limit or image.shape != batch[0][1].shape):
+        if batch and (len(batch) == limit or (image.shape, image.dtype) != (batch[0][1].shape, batch[0][1].dtype)):
             yield batch
             batch = []
         batch.append((job, image))

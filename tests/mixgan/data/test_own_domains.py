@@ -55,6 +55,37 @@ class TestLayouts:
         ):
             find_two_folders(*folders, "train", test_share=0.2, paired=True)
 
+    def test_pairs_in_subfolders_have_the_same_subfolder(self, tmp_path):
+        """The partner's path below its folder, by hand: names alone repeat."""
+        folders = tmp_path / "horse", tmp_path / "zebra"
+        for folder in folders:
+            for part in ("basel", "bern"):
+                write(folder / part, [(8, 8)] * 5)
+        for split in ("train", "val"):
+            files = find_two_folders(*folders, split, test_share=0.3, paired=True)
+            assert files.b is not None
+            below = [
+                [path.relative_to(folder) for path in side]
+                for side, folder in zip((files.a, files.b), folders, strict=True)
+            ]
+            assert below[0] == below[1]
+        # Other subfolders: names that are there once are enough, names that repeat are an error.
+        (folders[1] / "basel").rename(folders[1] / "basle")
+        with pytest.raises(ValueError, match=r"has 10, .* 10, 5 of them in common$"):
+            find_two_folders(*folders, "train", test_share=0.3, paired=True)
+        for folder in folders:
+            for path in sorted(folder.glob("be*/*")):
+                path.rename(path.with_name(f"bern-{path.name}"))
+        files = find_two_folders(*folders, "train", test_share=0.3, paired=True)
+        assert [path.name for path in files.a] == [path.name for path in files.b or ()]
+
+    def test_a_name_of_two_files_is_no_pair(self, tmp_path):
+        folders = write(tmp_path / "horse", [(8, 8)] * 9), write(tmp_path / "zebra", [(8, 8)] * 9)
+        for folder in folders:
+            (folder / "0_A.png").write_bytes((folder / "0.png").read_bytes())
+        with pytest.raises(ValueError, match=r"has 10, .* 10, 9 of them in common; '0' is there twice"):
+            find_two_folders(*folders, "train", test_share=0.3, paired=True)
+
     def test_a_domain_of_one_image_is_tested_on_it(self, tmp_path):
         folders = write(tmp_path / "horse", [(8, 8)] * 9), write(tmp_path / "zebra", [(8, 8)])
         train, test = (find_two_folders(*folders, split, test_share=0.1) for split in ("train", "val"))

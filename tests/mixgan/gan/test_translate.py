@@ -133,6 +133,27 @@ def test_only_a_batch_of_one_size_or_one_tiled_image_is_held_at_once(
     )
 
 
+def test_images_of_8_and_16_bits_of_one_size_are_translated_as_if_alone(tmp_path: Path):
+    """The oracle translates each file in a folder of its own; without a norm the scale of the input is not lost."""
+    torch.manual_seed(0)
+    weights = tmp_path / "G_A.safetensors"
+    network = ResnetGenerator(width=8, blocks=1, norm="none")
+    save_weights(weights, network, {"role": "generator", "direction": "AtoB"})
+    random, together = np.random.default_rng(0), tmp_path / "together"
+    for number in range(4):
+        deep = number % 2 == 1
+        values = random.integers(0, 65536 if deep else 256, (16, 16), dtype=np.uint16 if deep else np.uint8)
+        for folder in (together, tmp_path / f"alone-{number}"):
+            folder.mkdir(exist_ok=True)
+            Image.fromarray(values).save(folder / f"{number}.png")
+    translate(weights, together, tmp_path / "out")
+    for number in range(4):
+        translate(weights, tmp_path / f"alone-{number}", tmp_path / "out-alone")
+        name = f"{number}.png"
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "out-alone" / name).read_bytes()
+        (tmp_path / "out-alone" / name).unlink()
+
+
 def test_nothing_is_overwritten_unasked(run: Path, photos: Path, tmp_path: Path):
     out = tmp_path / "out"
     out.mkdir()
