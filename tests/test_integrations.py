@@ -6,8 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+
+from mixgan import build_mixer
 
 PAGE = Path(__file__).parents[1] / "docs" / "integrations.md"
 
@@ -35,6 +38,32 @@ def test_timm(names):
     run("timm", names)
     names["loss"].backward()
     assert names["network"][1].weight.grad.any()
+
+
+@pytest.mark.parametrize("name", ["mixup+cutmix", "cutmix", "comixup", "label-smoothing"])
+def test_mixing_is_turned_off_as_timm_turns_it_off(name):
+    """timm.data.Mixup with mixup_enabled=False is the oracle."""
+    timm = pytest.importorskip("timm.data")
+    images, labels = torch.rand(8, 3, 16, 16), torch.arange(8)
+    smoothing = 0.1 if name == "label-smoothing" else 0.0
+    theirs, ours = (
+        timm.Mixup(mixup_alpha=1.0, num_classes=10, label_smoothing=smoothing),
+        build_mixer(name, num_classes=10),
+    )
+    theirs.mixup_enabled = ours.mixup_enabled = False
+    found = ours(images, labels)
+    expected_images, expected_targets = theirs(images.clone(), labels)
+    assert torch.equal(found[0], expected_images)
+    torch.testing.assert_close(found[1], expected_targets)
+
+
+def test_label_smoothing_of_the_loss_is_that_of_timms_mixup():
+    timm = pytest.importorskip("timm.data.mixup")
+    labels, lam = torch.arange(8), 0.3
+    logits, hard = torch.randn(8, 10), torch.eye(10)[labels]
+    mixed = lam * hard + (1 - lam) * hard.flip(0)
+    theirs = F.cross_entropy(logits, timm.mixup_target(labels, 10, lam, smoothing=0.1))
+    torch.testing.assert_close(F.cross_entropy(logits, mixed, label_smoothing=0.1), theirs)
 
 
 def test_lightning(names, tmp_path):

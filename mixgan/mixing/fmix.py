@@ -10,10 +10,9 @@ from mixgan.mixing.mixer import (
     check_fidelity,
     check_positive,
     image_size,
-    is_eager_cpu,
     paired_plan,
 )
-from mixgan.mixing.sampling import Draws
+from mixgan.mixing.sampling import Draws, is_eager_cpu
 
 
 class FMix(BetaMixer):

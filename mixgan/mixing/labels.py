@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from mixgan.mixing.sampling import is_eager_cpu
 from mixgan.ops.transforms import resize
 
 #: what labels are: one class of K, any of K labels at once, or numbers
@@ -34,8 +35,15 @@ def class_targets(
     columns = source_labels(labels, other_labels, sources)
     if soft:
         return (weights[:, :, None] * columns.float()).sum(1)
+    columns = columns.long()
+    if is_eager_cpu(columns) and not 0 <= int(columns.min()) <= int(columns.max()) < classes:
+        wrong = columns[(columns < 0) | (columns >= classes)][0].item()
+        raise ValueError(
+            f"labels must be class indices from 0 to num_classes - 1 = {classes - 1}, got {wrong}; leave samples without a class"
+            " out of the batch"
+        )
     # Not F.one_hot: it reads the largest label back to the host.
-    return weights.new_zeros(count, classes).scatter_add(1, columns.long(), weights)
+    return weights.new_zeros(count, classes).scatter_add(1, columns, weights)
 
 
 def multi_label_targets(

@@ -28,7 +28,7 @@ from mixgan.mixing.labels import (
     value_targets,
     weights_by_saliency,
 )
-from mixgan.mixing.sampling import Draws
+from mixgan.mixing.sampling import Draws, is_eager_cpu, is_traced
 from mixgan.ops.transforms import resize
 
 #: where a paper's formula and its published code differ, which of them a method follows
@@ -118,12 +118,14 @@ class Mixer(nn.Module):
     union: bool = False
     label_by: LabelBy = "area"
     label_blend: float = 1.0
+    #: False: a call gives the images as they are and unmixed targets; timm's loops set it on their ``mixup_fn``
+    mixup_enabled: bool = True
 
     def __init__(self, *, num_classes: int, per_batch: bool = False) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
-        self.num_classes = num_classes
+        if isinstance(num_classes, str) or num_classes < 1 or num_classes != int(num_classes):
+            raise ValueError(f"num_classes must be a whole number of at least 1, got {num_classes!r}")
+        self.num_classes = int(num_classes)
         self.per_batch = per_batch
 
     def with_labels(
@@ -208,10 +210,14 @@ class Mixer(nn.Module):
 
     def check_images(self, images: Tensor) -> None:
         """ValueError unless images is a float tensor of a form that the method mixes, with at least one sample."""
-        if images.ndim not in (4, 5) or not images.is_floating_point() or len(images) == 0:
-            raise ValueError(
-                f"images must be a non-empty (B,C,H,W) float tensor, got {tuple(images.shape)} {images.dtype}"
-            )
+        what = f"{tuple(images.shape)} {images.dtype}" if isinstance(images, Tensor) else type(images).__name__
+        if (
+            not isinstance(images, Tensor)
+            or images.ndim not in (4, 5)
+            or not images.is_floating_point()
+            or not len(images)
+        ):
+            raise ValueError(f"images must be a non-empty (B,C,H,W) float tensor, got {what}")
         if images.ndim == 5 and (self.saliency_kind or self.moves_pixels):
             raise ValueError(
                 f"volumes (B,C,D,H,W) need a method that is only a mask or a constant, such as cutmix or mixup; "
@@ -281,8 +287,11 @@ class Mixer(nn.Module):
             other_labels: the labels of ``others``, of the same form, used instead of ``labels[plan.partner]``.
 
         Raises:
-            ValueError: labels or other_labels do not fit.
+            ValueError: labels or other_labels do not fit; in eager calls on a CPU also class indices out of range.
         """
+        for given in (labels, other_labels):
+            if not isinstance(given, Tensor | None):
+                raise ValueError(f"labels must be a tensor, got {type(given).__name__}")
         sources = labels, other_labels, plan.sources, plan.weights
         if self.label_kind == "value":
             return value_targets(*sources)
@@ -351,7 +360,11 @@ class Mixer(nn.Module):
         return Mixed(mixed, self.targets(labels, plan, other_labels=other_labels), plan)
 
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """(images, targets): drop-in for torchvision.transforms.v2.MixUp and CutMix."""
+        """(images, targets): drop-in for torchvision.transforms.v2.MixUp and CutMix, and as ``mixup_fn`` for timm.data.Mixup."""
+        if not self.mixup_enabled:
+            self.check_images(images)
+            own, one = torch.arange(len(images), device=images.device), torch.ones(len(images), device=images.device)
+            return images, self.targets(labels, paired_plan(one, own, one, None))
         mixed = self.mix(images, labels)
         return mixed.images, mixed.targets
 
@@ -428,17 +441,6 @@ def image_size(images: Tensor) -> tuple[int, int]:
     return images.shape[-2], images.shape[-1]
 
 
-def is_eager_cpu(values: Tensor) -> bool:
-    """Whether values can be looked at without waiting for a device and without breaking a graph that is being traced."""
-    return type(values) is Tensor and values.device.type == "cpu" and not is_traced()
-
-
-def is_traced() -> bool:
-    """Whether torch.compile, a trace or a function transform is at work, which cannot look at values or write to given memory."""
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    return traced or torch._C._functorch.maybe_current_level() is not None
-
-
 def all_finite(values: Tensor) -> bool:
     """Whether a CPU tensor has no NaN and no inf; a sum is the fastest look. False for finite values that overflow it."""
     dtype = values.dtype if values.dtype == torch.bfloat16 else torch.promote_types(values.dtype, torch.float32)
@@ -447,8 +449,9 @@ def all_finite(values: Tensor) -> bool:
 
 def checked_lambda(lam: Tensor, count: int) -> Tensor:
     """A caller's lambda as (B,) float32 in [0,1], or a ValueError that quotes it."""
-    if lam.shape != (count,):
-        raise ValueError(f"lam must be ({count},), one per image, got {tuple(lam.shape)}")
+    if not isinstance(lam, Tensor) or lam.shape != (count,):
+        shape = tuple(lam.shape) if isinstance(lam, Tensor) else lam
+        raise ValueError(f"lam must be ({count},), one per image, got {shape}")
     if not is_eager_cpu(lam):
         return lam.float().nan_to_num(0.0).clamp(0.0, 1.0)
     wrong = ~((lam >= 0) & (lam <= 1))
@@ -459,8 +462,9 @@ def checked_lambda(lam: Tensor, count: int) -> Tensor:
 
 def checked_partner(partner: Tensor, count: int) -> Tensor:
     """A caller's partners as (B,) int64, or a ValueError that quotes them."""
-    if partner.shape != (count,) or partner.is_floating_point():
-        raise ValueError(f"partner must be ({count},) indices, got {tuple(partner.shape)} {partner.dtype}")
+    if not isinstance(partner, Tensor) or partner.shape != (count,) or partner.is_floating_point():
+        what = f"{tuple(partner.shape)} {partner.dtype}" if isinstance(partner, Tensor) else partner
+        raise ValueError(f"partner must be ({count},) indices, got {what}")
     if is_eager_cpu(partner) and not 0 <= int(partner.min()) <= int(partner.max()) < count:
         raise ValueError(f"partner must be in 0..{count - 1}, got {partner.tolist()}")
     return partner.long()

@@ -18,13 +18,12 @@ from mixgan.mixing.mixer import (
     blend,
     check_probability,
     image_size,
-    is_eager_cpu,
     paired_plan,
     take_samples,
 )
 from mixgan.mixing.puzzle_solver import solve_labels
 from mixgan.mixing.regions import take_pixels
-from mixgan.mixing.sampling import Draws
+from mixgan.mixing.sampling import Draws, is_eager_cpu
 
 #: blocks are pooled to at most this many pixels a side before their borders are compared
 NEIGH_SIZE = 4

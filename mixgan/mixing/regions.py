@@ -13,10 +13,9 @@ from mixgan.mixing.mixer import (
     check_probability,
     check_range,
     image_size,
-    is_eager_cpu,
     paired_plan,
 )
-from mixgan.mixing.sampling import Draws
+from mixgan.mixing.sampling import Draws, is_eager_cpu
 
 #: top, bottom, left, right of a box in each image, each (B,) int64; bottom and right are exclusive
 Box = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -395,8 +394,8 @@ class GridMix(BetaMixer):
 
     def __init__(self, *, num_classes: int, alpha: float = 1.0, cells: int = 4, per_batch: bool = False) -> None:
         super().__init__(num_classes=num_classes, alpha=alpha, per_batch=per_batch)
-        if cells < 1:
-            raise ValueError(f"cells must be at least 1, got {cells}")
+        if cells < 1 or cells != int(cells):
+            raise ValueError(f"cells must be a whole number of at least 1, got {cells}")
         self.cells = cells
 
     def draw(self, lam: Tensor, size: tuple[int, int], draws: Draws) -> tuple[Tensor, Tensor]:
@@ -430,8 +429,8 @@ class PatchShuffle(Erm):
 
     def __init__(self, *, num_classes: int, patch_size: int = 2, p: float = 0.05) -> None:
         super().__init__(num_classes=num_classes)
-        if patch_size < 1:
-            raise ValueError(f"patch_size must be at least 1, got {patch_size}")
+        if patch_size < 1 or patch_size != int(patch_size):
+            raise ValueError(f"patch_size must be a whole number of at least 1, got {patch_size}")
         self.patch_size = patch_size
         self.p = check_probability("p", p)
 

@@ -1,6 +1,7 @@
 """Mixing methods by name, and composites of which one method is drawn for each batch or each sample."""
 
 import inspect
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -152,7 +153,7 @@ class Composite(Mixer):
             raise ValueError("a composite needs at least one method, got none")
         super().__init__(num_classes=mixers[0].num_classes)
         self.weights = [1.0] * len(mixers) if weights is None else [float(weight) for weight in weights]
-        if len(self.weights) != len(mixers) or min(self.weights) <= 0:
+        if len(self.weights) != len(mixers) or not all(0 < weight < math.inf for weight in self.weights):
             raise ValueError(f"weights must be {len(mixers)} numbers above 0, got {tuple(self.weights)}")
         self.mixers: Sequence[Mixer] = nn.ModuleList(mixers)  # type: ignore[assignment]  # a list of mixers to its users
         self.per_sample = per_sample

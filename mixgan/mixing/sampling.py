@@ -17,7 +17,7 @@ class Draws:
         generator: draws come from it instead of torch's global generator of the device.
 
     Raises:
-        ValueError: the generator is on another device.
+        ValueError: the generator is none of torch's, or on another device.
     """
 
     def __init__(
@@ -29,6 +29,8 @@ class Draws:
         partner: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
+        if not isinstance(generator, torch.Generator | None):
+            raise ValueError(f"generator must be a torch.Generator, got {generator!r}")
         if generator is not None and generator.device.type != device.type:
             raise ValueError(f"the generator is on {generator.device} but the images are on {device}: use one device")
         self.count, self.device, self.shared = count, device, shared
@@ -113,3 +115,14 @@ def host_choice(weights: list[float], generator: torch.Generator | None = None) 
         generator.set_offset(generator.get_offset() + 4)  # CUDA counts in fours
         generator = torch.Generator().manual_seed(low * 2**31 + high)
     return int(torch.multinomial(shares, 1, generator=generator))
+
+
+def is_eager_cpu(values: Tensor) -> bool:
+    """Whether values can be looked at without waiting for a device and without breaking a graph that is being traced."""
+    return type(values) is Tensor and values.device.type == "cpu" and not is_traced()
+
+
+def is_traced() -> bool:
+    """Whether torch.compile, a trace or a function transform is at work, which cannot look at values or write to given memory."""
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return traced or torch._C._functorch.maybe_current_level() is not None

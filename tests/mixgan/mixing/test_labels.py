@@ -173,6 +173,45 @@ def test_wrong_labels_are_refused():
         mixer.mix_images(torch.zeros(5, 16, 16), plan)
 
 
+@pytest.mark.parametrize("wrong", [-1, -100, CLASSES])
+def test_a_class_that_does_not_exist_is_quoted(wrong):
+    mixer, _, plan = made("cutmix")
+    labels, fine = torch.tensor([0, 1, 2, 3, 4, wrong], dtype=torch.int32), torch.zeros(6, dtype=torch.int32)
+    for given in ({"labels": labels}, {"labels": fine, "other_labels": labels}):
+        with pytest.raises(ValueError, match=rf"from 0 to num_classes - 1 = 4, got {wrong}; leave"):
+            mixer.targets(plan=plan, **given)
+
+
+def test_what_is_no_tensor_is_quoted():
+    mixer, images, plan = made("cutmix")
+    for given, message in (
+        ({"lam": 0.5}, r"lam must be \(6,\), one per image, got 0.5"),
+        ({"partner": [1, 0]}, r"partner must be \(6,\) indices, got \[1, 0\]"),
+        ({"generator": 3}, "generator must be a torch.Generator, got 3"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            mixer.plan(images, **given)
+    with pytest.raises(ValueError, match="labels must be a tensor, got list"):
+        mixer.targets([0] * 6, plan)
+    with pytest.raises(ValueError, match="float tensor, got ndarray"):
+        mixer.plan(images.numpy())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("cutmix", {"num_classes": "5"}, "num_classes must be a whole number of at least 1, got '5'"),
+        ("gridmix", {"cells": 2.5}, "cells must be a whole number of at least 1, got 2.5"),
+        ("patchshuffle", {"patch_size": 1.5}, "patch_size must be a whole number of at least 1, got 1.5"),
+        ("mixup+cutmix", {"weights": (1, float("nan"))}, "weights must be 2 numbers above 0"),
+        ("mixup+cutmix", {"weights": (1, float("inf"))}, "weights must be 2 numbers above 0"),
+    ],
+)
+def test_options_that_are_no_such_numbers_are_refused(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        build_mixer(name, **{"num_classes": CLASSES, **options})
+
+
 # Partners
 
 

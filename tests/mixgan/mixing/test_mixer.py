@@ -75,7 +75,7 @@ def test_unknown_name_lists_the_known():
         ("mixup", {"alpha": 0}, "alpha must be above 0, got 0"),
         ("mixup-x", {"image_range": (0.5, 0.2)}, r"image_range must be \(low, high\).*got \(0.5, 0.2\)"),
         ("mixup-hv", {"h_prob": 1.5}, r"h_prob must lie in \[0, 1\], got 1.5"),
-        ("mixup", {"num_classes": 0}, "num_classes must be at least 1, got 0"),
+        ("mixup", {"num_classes": 0}, "num_classes must be a whole number of at least 1, got 0"),
     ],
 )
 def test_values_out_of_range_are_quoted(name, options, message):

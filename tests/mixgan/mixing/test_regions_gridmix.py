@@ -48,5 +48,5 @@ def test_per_batch_shares_the_cells():
 
 
 def test_values_out_of_range_are_quoted():
-    with pytest.raises(ValueError, match="cells must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="cells must be a whole number of at least 1, got 0"):
         build_mixer("gridmix", num_classes=2, cells=0)

@@ -64,7 +64,7 @@ def test_features_larger_than_the_image_are_an_error():
 
 
 def test_values_out_of_range_are_quoted():
-    with pytest.raises(ValueError, match="patch_size must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="patch_size must be a whole number of at least 1, got 0"):
         build_mixer("patchshuffle", num_classes=2, patch_size=0)
     with pytest.raises(ValueError, match=r"p must lie in \[0, 1\], got 5"):
         build_mixer("patchshuffle", num_classes=2, p=5)
