@@ -32,16 +32,16 @@ from mixgan.evaluate.feature_set import (
 )
 from mixgan.evaluate.features import FeatureExtractor, find_extractors, inception_score, is_published_fid
 from mixgan.evaluate.paired import METRICS as PAIRED
-from mixgan.evaluate.paired import PairDistances, find_pairs, measure_pairs
+from mixgan.evaluate.paired import PairDistances, measure_pairs
 from mixgan.evaluate.sources import (
     FolderSource,
     Images,
     Side,
     Source,
     StatisticsFile,
+    find_pairs,
     input_warnings,
     open_sides,
-    preprocessing_text,
 )
 
 if TYPE_CHECKING:
@@ -445,6 +445,12 @@ def enough(metric: Metric, count: int, warnings: list[str]) -> bool:
     if count < metric.least:
         warnings.append(f"too few images for {metric.title}: {count}, at least {metric.least} are needed")
     return count >= metric.least
+
+
+def preprocessing_text(real: Side, fake: Side) -> str:
+    """What happened to the images before the network: one text for both sets, or one for each."""
+    texts = [side.how or f"preprocessed in a way that {side.name} does not say" for side in (real, fake)]
+    return f"images {texts[0]}" if texts[0] == texts[1] else f"real images {texts[0]}; generated images {texts[1]}"
 
 
 class FrechetDistance:

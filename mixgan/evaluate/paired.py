@@ -1,15 +1,13 @@
-"""Metrics of registered pairs: which images are pairs, and how far a generated one is from the real one of the same place."""
+"""Metrics of registered pairs: how far a generated image is from the real image of the same place."""
 
-from collections import Counter
 from collections.abc import Callable
-from functools import reduce
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from mixgan.evaluate.features import unit_images
-from mixgan.evaluate.sources import FolderSource, Side
+from mixgan.evaluate.sources import FolderSource
 from mixgan.ops.filters import psnr, ssim
 from mixgan.ops.transforms import resize, to_levels
 
@@ -18,8 +16,6 @@ if TYPE_CHECKING:
 
 METRICS = ("rmse", "rmse_gcgan", "acc5", "acc10", "psnr", "ssim")
 GCGAN_SIZE = 256
-#: Sides below this are too small for the window of SSIM.
-LEAST_SIDE = 11
 
 
 def paired_metrics(fake: Tensor, real: Tensor) -> dict[str, Tensor]:
@@ -84,72 +80,6 @@ class PairedMeans:
         if self.n == 0:
             raise ValueError("no pair has been measured yet")
         return dict(zip(METRICS, (self._sums / self.n).tolist(), strict=True))
-
-
-def find_pairs(real: Side, fake: Side, wish: Literal["auto", "yes", "no"]) -> tuple[Tensor | None, str | None]:
-    """Registered pairs, or a sentence on why there are none.
-
-    "auto" looks for pairs only in a set that is known to be paired, that of ``domain``: equal file names alone (trainA/1.jpg,
-    trainB/1.jpg) may be a coincidence. ValueError for "yes" where there are no pairs or they cannot be compared.
-
-    Returns:
-        (P,2) int64 positions in both folders, or None; and the sentence, or None.
-    """
-    if wish not in ("auto", "yes", "no"):
-        raise ValueError(f"--pairs must be auto, yes or no, got {wish!r}")
-    if wish == "no":
-        return None, None
-    if not (isinstance(real, FolderSource) and isinstance(fake, FolderSource)):
-        if wish == "yes":
-            raise ValueError("--pairs yes needs two folders of images")
-        return None, None
-    if wish == "auto" and not real.preprocessing.domain:
-        same = {*fake.stems()} <= {*real.stems()}
-        text = "file names match, but that alone makes no pairs: --pairs yes computes paired metrics"
-        return None, text if same else None
-    pairs, obstacle = match_pairs(real, fake)
-    if pairs is not None:
-        obstacle = why_not_comparable(real, fake)
-    if wish == "yes" and (obstacle or pairs is None):
-        raise ValueError(f"--pairs yes: {obstacle or f'no file name of {fake.folder} is one of {real.folder}'}")
-    return None if obstacle else pairs, obstacle
-
-
-def match_pairs(real: FolderSource, fake: FolderSource) -> tuple[Tensor | None, str | None]:
-    """Pairs of images with the same relative path up to the extension, and a sentence where some have no counterpart.
-
-    Where no name is the same, a trailing ``_A`` or ``_B`` does not count: CycleGAN's folders pair 1_A.jpg with 1_B.jpg.
-
-    (P,2) int64 positions in both folders, None unless all generated images have exactly one counterpart.
-    """
-    for suffixes in ((), ("_A", "_B")):
-        names = [[reduce(str.removesuffix, suffixes, stem) for stem in source.stems()] for source in (real, fake)]
-        positions = {name: position for position, name in enumerate(names[0])}
-        repeated = {name for side in names for name, count in Counter(side).items() if count > 1}
-        found = [None if name in repeated else positions.get(name) for name in names[1]]
-        if any(position is not None for position in found):
-            break
-    pairs = [(position, index) for index, position in enumerate(found) if position is not None]
-    if not pairs:
-        return None, None
-    if len(pairs) == len(found):
-        return torch.tensor(pairs), None
-    return None, (
-        f"{len(found) - len(pairs)} of {len(found)} generated images, {fake.files[found.index(None)]} the first, have no "
-        "counterpart of their own by file name: no paired metrics"
-    )
-
-
-def why_not_comparable(real: FolderSource, fake: FolderSource) -> str | None:
-    """A sentence if the images of pairs cannot be compared pixel by pixel; None if they can."""
-    both = [(source, source.preprocessing.size) for source in (real, fake)]
-    sizes = {found for source, size in both for found in ([(size, size)] if size else source.sizes())}
-    if len(sizes) > 1:
-        texts = " and ".join(f"{width} x {height}" for width, height in sorted(sizes)[:2])
-        return f"file names match, but sizes differ ({texts}): no paired metrics; --resize N makes them equal"
-    if sizes and min(next(iter(sizes))) < LEAST_SIDE:
-        return f"images below {LEAST_SIDE} px are too small for paired metrics"
-    return None
 
 
 class PairDistances(NamedTuple):

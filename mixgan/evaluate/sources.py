@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
@@ -32,6 +33,8 @@ from mixgan.evaluate.feature_set import read_made_with, read_npz
 FILES_PER_TASK = 4
 # Bytes of decoded pictures that wait for others of their size; beyond this a batch goes out part-filled.
 GATHERED_BYTES = 2**29
+#: Sides below this are too small for the window of SSIM, a metric of pairs.
+LEAST_SIDE = 11
 _HALVES = {"A": "left half (A, photo)", "B": "right half (B, map)"}
 
 
@@ -329,12 +332,6 @@ def array_source(path: Path) -> BatchSource | None:
     return BatchSource(images, str(path), origin=f"the images arr_0 of {path}{more}")
 
 
-def preprocessing_text(real: Side, fake: Side) -> str:
-    """What happened to the images before the network: one text for both sets, or one for each."""
-    texts = [side.how or f"preprocessed in a way that {side.name} does not say" for side in (real, fake)]
-    return f"images {texts[0]}" if texts[0] == texts[1] else f"real images {texts[0]}; generated images {texts[1]}"
-
-
 def input_warnings(real: Side, fake: Side) -> list[str]:
     """The traps: real images larger than generated ones, sets that were preprocessed differently."""
     warnings = []
@@ -353,6 +350,75 @@ def input_warnings(real: Side, fake: Side) -> list[str]:
                 f"sharpness alone makes a distance; --resize {width} brings both to one size"
             )
     return warnings
+
+
+# Which images are pairs.
+
+
+def find_pairs(real: Side, fake: Side, wish: Literal["auto", "yes", "no"]) -> tuple[Tensor | None, str | None]:
+    """Registered pairs, or a sentence on why there are none.
+
+    "auto" looks for pairs only in a set that is known to be paired, that of ``domain``: equal file names alone (trainA/1.jpg,
+    trainB/1.jpg) may be a coincidence. ValueError for "yes" where there are no pairs or they cannot be compared.
+
+    Returns:
+        (P,2) int64 positions in both folders, or None; and the sentence, or None.
+    """
+    if wish not in ("auto", "yes", "no"):
+        raise ValueError(f"--pairs must be auto, yes or no, got {wish!r}")
+    if wish == "no":
+        return None, None
+    if not (isinstance(real, FolderSource) and isinstance(fake, FolderSource)):
+        if wish == "yes":
+            raise ValueError("--pairs yes needs two folders of images")
+        return None, None
+    if wish == "auto" and not real.preprocessing.domain:
+        same = {*fake.stems()} <= {*real.stems()}
+        text = "file names match, but that alone makes no pairs: --pairs yes computes paired metrics"
+        return None, text if same else None
+    pairs, obstacle = match_pairs(real, fake)
+    if pairs is not None:
+        obstacle = why_not_comparable(real, fake)
+    if wish == "yes" and (obstacle or pairs is None):
+        raise ValueError(f"--pairs yes: {obstacle or f'no file name of {fake.folder} is one of {real.folder}'}")
+    return None if obstacle else pairs, obstacle
+
+
+def match_pairs(real: FolderSource, fake: FolderSource) -> tuple[Tensor | None, str | None]:
+    """Pairs of images with the same relative path up to the extension, and a sentence where some have no counterpart.
+
+    Where no name is the same, a trailing ``_A`` or ``_B`` does not count: CycleGAN's folders pair 1_A.jpg with 1_B.jpg.
+
+    (P,2) int64 positions in both folders, None unless all generated images have exactly one counterpart.
+    """
+    for suffixes in ((), ("_A", "_B")):
+        names = [[reduce(str.removesuffix, suffixes, stem) for stem in source.stems()] for source in (real, fake)]
+        positions = {name: position for position, name in enumerate(names[0])}
+        repeated = {name for side in names for name, count in Counter(side).items() if count > 1}
+        found = [None if name in repeated else positions.get(name) for name in names[1]]
+        if any(position is not None for position in found):
+            break
+    pairs = [(position, index) for index, position in enumerate(found) if position is not None]
+    if not pairs:
+        return None, None
+    if len(pairs) == len(found):
+        return torch.tensor(pairs), None
+    return None, (
+        f"{len(found) - len(pairs)} of {len(found)} generated images, {fake.files[found.index(None)]} the first, have no "
+        "counterpart of their own by file name: no paired metrics"
+    )
+
+
+def why_not_comparable(real: FolderSource, fake: FolderSource) -> str | None:
+    """A sentence if the images of pairs cannot be compared pixel by pixel; None if they can."""
+    both = [(source, source.preprocessing.size) for source in (real, fake)]
+    sizes = {found for source, size in both for found in ([(size, size)] if size else source.sizes())}
+    if len(sizes) > 1:
+        texts = " and ".join(f"{width} x {height}" for width, height in sorted(sizes)[:2])
+        return f"file names match, but sizes differ ({texts}): no paired metrics; --resize N makes them equal"
+    if sizes and min(next(iter(sizes))) < LEAST_SIDE:
+        return f"images below {LEAST_SIDE} px are too small for paired metrics"
+    return None
 
 
 # Details.

@@ -5,9 +5,10 @@ import torch
 from PIL import Image
 from torch import nn
 
+from mixgan.evaluate.comparison import preprocessing_text
 from mixgan.evaluate.feature_set import FeatureStatistics, MadeWith, known_set, write_statistics
 from mixgan.evaluate.features import FeatureExtractor, bundled_features, module_features
-from mixgan.evaluate.sources import Preprocessing, input_warnings, open_sides, preprocessing_text
+from mixgan.evaluate.sources import Preprocessing, input_warnings, open_sides
 
 DIMS = 3
 

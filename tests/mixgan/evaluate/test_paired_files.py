@@ -5,8 +5,15 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
-from mixgan.evaluate.paired import find_pairs, match_pairs, measure_pairs, why_not_comparable
-from mixgan.evaluate.sources import BatchSource, FolderSource, Preprocessing
+from mixgan.evaluate.paired import measure_pairs
+from mixgan.evaluate.sources import (
+    BatchSource,
+    FolderSource,
+    Preprocessing,
+    find_pairs,
+    match_pairs,
+    why_not_comparable,
+)
 
 
 @pytest.fixture
