@@ -83,7 +83,7 @@ def training_accuracy(network: nn.Module, batches: Batches, *, accelerator: "Acc
 
     def counts(logits: Tensor, labels: Tensor) -> Tensor:
         correct = (logits.argmax(1, keepdim=True) == labels).sum(0)
-        return torch.cat((correct, correct.new_tensor([len(labels)])))
+        return torch.cat((correct, correct.new_full((1,), len(labels))))
 
     given, true, count = summed(counts, network, batches, size=3, accelerator=accelerator).tolist()
     return given / count, true / count

@@ -232,7 +232,8 @@ class MixCycleGAN:
         own_seed = (seed, "pool", self.accelerator.process_index)
         self.pool_b = ImagePool(pool_size, generator=seeded_generator(*own_seed, "B"))
         self.pool_a = ImagePool(pool_size, generator=seeded_generator(*own_seed, "A"))
-        fused = self.accelerator.mixed_precision == "bf16"  # faster, but float32 keeps its bits
+        # Fused is faster, but float32 keeps its bits; None and not False, which would update one tensor at a time on a GPU.
+        fused = True if self.accelerator.mixed_precision == "bf16" else None
         adam = partial(torch.optim.Adam, lr=lr, betas=(0.5, 0.999), fused=fused)
         optimizer_g = optimizer_g or adam(self.generators.parameters())
         optimizer_d = optimizer_d or adam(self.discriminators.parameters())

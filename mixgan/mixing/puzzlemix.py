@@ -24,6 +24,7 @@ from mixgan.mixing.mixer import (
 from mixgan.mixing.puzzle_solver import solve_labels
 from mixgan.mixing.regions import take_pixels
 from mixgan.mixing.sampling import Draws, is_eager_cpu
+from mixgan.ops.transforms import filled
 
 #: blocks are pooled to at most this many pixels a side before their borders are compared
 NEIGH_SIZE = 4
@@ -93,7 +94,7 @@ class PuzzleMix(BetaMixer):
         partner = draws.partner()
         beta = self.beta / n / 16
         # Differences need only the scale of the normalisation undone.
-        smoothness = beta * self.gamma * torch.tensor(self.std, device=images.device)[:, None, None]
+        smoothness = beta * self.gamma * filled(self.std, images.device)[:, None, None]
         costs = puzzle_energy(images, saliency, partner, n=n, smoothness=smoothness)
         labels = solve_labels(*costs, lam=lam, beta=beta, eta=self.eta, n_labels=self.n_labels)
         shares = 1.0 - labels / (self.n_labels - 1)  # (B,n,n) of the own image

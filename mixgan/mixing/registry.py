@@ -19,6 +19,7 @@ from mixgan.mixing.puzzlemix import PuzzleMix
 from mixgan.mixing.regions import CutMix, GridMix, MixupH, MixupHC, MixupHV, MixupV, PatchShuffle, ResizeMix, StitchRect
 from mixgan.mixing.saliency import SaliencyMix
 from mixgan.mixing.sampling import Draws
+from mixgan.ops.transforms import filled
 
 MIXERS: dict[str, type[Mixer]] = {
     "erm": Erm,
@@ -186,7 +187,7 @@ class Composite(Mixer):
             choice = draws.choice(self.weights)
             return replace(self.mixers[choice].build_plan(images, saliency, lam, draws), choice=choice)
         plans = [mixer.build_plan(images, saliency, lam, draws) for mixer in self.mixers]
-        shares = torch.tensor(self.weights, device=images.device).cumsum(0) / sum(self.weights)
+        shares = filled(self.weights, images.device).cumsum(0) / sum(self.weights)
         # The share that U falls into; the last share ends at 1 whatever its rounding.
         chosen = torch.searchsorted(shares[:-1].contiguous(), draws.uniform().contiguous(), right=True)
         plan = plans[0]

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from mixgan.ops.transforms import luminance, to_float, to_levels
+from mixgan.ops.transforms import filled, luminance, to_float, to_levels
 
 SEVERITIES = 5
 PUBLISHED_SIZE = 32
@@ -136,7 +136,7 @@ def _frost(images: Tensor, constants: tuple[float, float], draws: _Draws) -> Ten
     kept, strength = constants
     field = plasma(len(images), images.shape[-2:], decay=1.7, generator=draws.generator, device=draws.device)
     ridges = 1 - (2 * field - 1).abs()
-    colour = torch.tensor(FROST_COLOUR, device=images.device).view(1, 3, 1, 1)[:, : images.shape[1]]
+    colour = filled(FROST_COLOUR, images.device).view(1, 3, 1, 1)[:, : images.shape[1]]
     return kept * images + strength * (0.35 + 0.65 * ridges**3) * colour
 
 
@@ -166,8 +166,8 @@ def _elastic_transform(images: Tensor, constants: tuple[float, float, float], dr
     strength, smoothness, jitter = constants
     batch, _, height, width = images.shape
     side = min(height, width)
-    places = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]], device=images.device) * (side // 3)
-    places += torch.tensor([width // 2, height // 2], device=images.device)
+    places = filled((1.0, 1.0, 1.0, -1.0, -1.0, -1.0), images.device).view(3, 2) * (side // 3)
+    places += filled((width // 2, height // 2), images.device)
     moved = places + draws.uniform(-jitter * side, jitter * side, batch, 3, 2)
     square = torch.cat((places, torch.ones_like(places[:, :1])), 1).expand(batch, 3, 3)
     matrix = torch.linalg.solve(square, moved).mT  # x and y in px, from the old places to the new
@@ -175,7 +175,7 @@ def _elastic_transform(images: Tensor, constants: tuple[float, float, float], dr
     if strength == 0:
         return images
     shifts = 2 * strength * side * _gaussian(draws.uniform(-1, 1, batch, 2, height, width), smoothness * side)
-    shifts = shifts / torch.tensor([width, height], device=images.device).view(1, 2, 1, 1)
+    shifts = shifts / filled((width, height), images.device).view(1, 2, 1, 1)
     return _sampled(images, torch.eye(2, 3, device=images.device).repeat(batch, 1, 1), shifts, border="reflection")
 
 

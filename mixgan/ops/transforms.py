@@ -68,6 +68,13 @@ class Normalization(nn.Module):
         return denormalize(images, self.mean, self.std)
 
 
+def filled(
+    values: Sequence[float], device: torch.device | str, *, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Numbers as a tensor (N,) that the device fills: ``torch.tensor`` would copy them there, for which the host waits."""
+    return torch.stack([torch.full((), value, dtype=dtype, device=device) for value in values])
+
+
 def luminance(images: Tensor) -> Tensor:
     """Y of ITU-R BT.601, 0.299 R + 0.587 G + 0.114 B: float (B,3,H,W) -> (B,1,H,W); images of one channel pass unchanged."""
     from kornia.color import rgb_to_grayscale  # slow to import
@@ -85,8 +92,7 @@ def gray_levels(images: Tensor) -> Tensor:
     levels = torch.floor(images.float().clamp(0, 1) * 255 + 0.5)
     if images.shape[1] != 3:
         return torch.floor(levels.mean(1, keepdim=True) + 0.5)
-    # Thousandths, so that all is whole numbers and exact; filled on the device, which need not wait for the host.
-    weights = torch.stack([levels.new_full((), weight) for weight in (299.0, 587.0, 114.0)])
+    weights = filled((299.0, 587.0, 114.0), levels.device)  # thousandths, so that all is whole numbers and exact
     return torch.floor((rgb_to_grayscale(levels, weights) + 500) / 1000)
 
 
@@ -203,12 +209,12 @@ def random_boxes(
     area = height * width * (scale[0] + (scale[1] - scale[0]) * area)
     aspect = (math.log(ratio[0]) + (math.log(ratio[1]) - math.log(ratio[0])) * log_ratio).exp()
     sides = torch.stack(((area / aspect).sqrt(), (area * aspect).sqrt())).round()  # (2,count,10): height, width
-    whole = torch.tensor((height, width), dtype=real, device=device)
+    whole = filled((height, width), device, dtype=real)
     fits = ((sides >= 1) & (sides <= whole[:, None, None])).all(0)
     corners = (torch.stack(place) * (whole[:, None, None] - sides + 1)).floor()
     boxes = torch.cat((corners, sides)).gather(2, fits.int().argmax(1)[None, :, None].expand(4, count, 1))[..., 0].T
     within = min(max(width / height, ratio[0]), ratio[1])
-    central = whole.new_tensor((min(height, round(width / within)), min(width, round(height * within))))
+    central = filled((min(height, round(width / within)), min(width, round(height * within))), device, dtype=real)
     central = torch.cat(((whole - central).div(2, rounding_mode="floor"), central))
     return torch.where(fits.any(1, keepdim=True), boxes, central).long()
 
