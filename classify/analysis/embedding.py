@@ -67,7 +67,8 @@ def embedding(
             f"{neighbours} neighbours of the same class": neighbour_purity(features, labels, k=neighbours),
         }
         projected = project(features, projection=projection, perplexity=perplexity, seed=study.seed)
-        by_class = {name: projected.points[labels == run.classes.index(name)].cpu() for name in names}
+        points, labels = projected.points.cpu(), labels.cpu()
+        by_class = {name: points[labels == run.classes.index(name)] for name in names}
         return projected, measured, by_class
 
     found, warnings = each(runs, make)

@@ -340,7 +340,9 @@ def stages_by_contract(network: Any, image: Tensor) -> list[str]:
     handles = [module.register_forward_hook(partial(record, name)) for name, module in network.named_modules()]
     try:
         network.eval()
-        maps = network.stages(image)
+        # Earlier versions of torch would keep weights that are cast here, without gradients, for the training pass.
+        with torch.autocast(image.device.type, enabled=False):
+            maps = network.stages(image)
     finally:
         network.train(training)
         for handle in handles:

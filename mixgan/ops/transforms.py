@@ -68,9 +68,7 @@ class Normalization(nn.Module):
         return denormalize(images, self.mean, self.std)
 
 
-def filled(
-    values: Sequence[float], device: torch.device | str, *, dtype: torch.dtype = torch.float32
-) -> Tensor:
+def filled(values: Sequence[float], device: torch.device | str, *, dtype: torch.dtype = torch.float32) -> Tensor:
     """Numbers as a tensor (N,) that the device fills: ``torch.tensor`` would copy them there, for which the host waits."""
     return torch.stack([torch.full((), value, dtype=dtype, device=device) for value in values])
 

@@ -179,9 +179,13 @@ class FakeCuda(TorchDispatchMode):
                 elif index is not None and index.dtype == torch.bool and (name == "index" or args[2].ndim):
                     self.wait("a mask as index: the number of places depends on values")
             flat = [value for value in flat if not any(value is index for index in args[1])]
-        wrong = [v for v in flat if isinstance(v, Tensor) and not isinstance(v, GpuTensor) and v.ndim and v.device == CPU]
+        wrong = [
+            v for v in flat if isinstance(v, Tensor) and not isinstance(v, GpuTensor) and v.ndim and v.device == CPU
+        ]
         if wrong and name not in ("_fused_adam_", "_fused_sgd_"):
-            raise RuntimeError(f"{name}: tensors on cuda and on the CPU, the latter of shapes {[w.shape for w in wrong]}")
+            raise RuntimeError(
+                f"{name}: tensors on cuda and on the CPU, the latter of shapes {[w.shape for w in wrong]}"
+            )
         return True
 
     def copied(self, source: str, target: str, asynchronous: Any) -> None:
@@ -226,7 +230,7 @@ def fake_cuda(*, autocast: bool = False) -> Iterator[FakeCuda]:
         torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device="cuda") is made on the CPU, then copied
         torch._C._ensureCUDADeviceGuardSet()
         try:
-            with FakeCuda(CUDA if autocast else META) as mode:
+            with torch.backends.cudnn.flags(enabled=False), FakeCuda(CUDA if autocast else META) as mode:
                 yield mode
         finally:
             torch._C._set_only_lift_cpu_tensors(lifts)

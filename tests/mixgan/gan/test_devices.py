@@ -79,7 +79,10 @@ def test_mixcyclegan_takes_the_same_steps_without_waiting(options):
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_mixed_precision_waits_only_for_the_gradient_scaler(precision, monkeypatch):
-    with fake_cuda() as cuda, gpu_accelerator(mixed_precision=precision if precision == "bf16" else "no") as accelerator:
+    with (
+        fake_cuda() as cuda,
+        gpu_accelerator(mixed_precision=precision if precision == "bf16" else "no") as accelerator,
+    ):
         if precision == "fp16":
             monkeypatch.setattr(accelerator, "scaler", torch.amp.GradScaler("cuda"))
             monkeypatch.setattr(accelerator, "native_amp", True)

@@ -20,7 +20,13 @@ from mixgan.mixing.registry import mixer_options
 
 CLASSES, COUNT, SIZE = 5, 6, (12, 13)
 #: Options that lead to other code, where a method has them; small ones where the default takes long.
-SWITCHES = [{"per_batch": True}, {"fidelity": "published"}, {"shared_field": True}, {"transport": False}, {"alpha": 0.3}]
+SWITCHES = [
+    {"per_batch": True},
+    {"fidelity": "published"},
+    {"shared_field": True},
+    {"transport": False},
+    {"alpha": 0.3},
+]
 SMALL = {"blocks": (2, 3), "group": 4, "rounds": 2, "p": 0.5, "noise": 0.5}
 COMPOSITES = [
     ("mixup+cutmix+fmix", {}),
