@@ -7,15 +7,19 @@ Its one argument is a folder with CIFAR-10's class folders in little, which take
 import json
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).parents[1] / "support"))
+
 from accelerate.state import AcceleratorState, GradientState, PartialState
+from unplotted import leave_out_plots
 
 from classify.__main__ import main as classify
 from classify.methods import METHODS
+from mixgan.data import tiles
 from mixgan.engine.run_folder import read_metrics
 from mixgan.gan.__main__ import main as mixcyclegan
-from mixgan.report import page
 
 COMMON = "--threads 1 --log-every 1 --seed 3"
 SMALL = "--dataset cifar10 --network bundled --image-size 16 --batch-size 4 --epochs 2 --lr 0.05"
@@ -73,8 +77,8 @@ def resumed_equals_uninterrupted(command, name: str, words: str, root: Path) -> 
         print(f"passed: {name}", flush=True)
 
 
-# Most of a tiny run's time goes into the plots of its page.
-page._inline_svg = lambda *_, **__: ""
+leave_out_plots()
+tiles.make_tiles = cache(tiles.make_tiles)  # all variants train on the same ones
 # A run ends its process group; a second group of the same processes finds the first one's addresses and hangs.
 PartialState.destroy_process_group = lambda self, group=None: None
 root = Path(sys.argv[1])

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load, load_file
+from unplotted import leave_out_plots
 
 import classify.train as classify_train
 import mixgan.gan.dcgan as gan_dcgan
@@ -19,13 +20,11 @@ import mixgan.gan.train as gan_train
 from classify.config import ClassifySettings
 from mixgan.engine.run import Run
 from mixgan.gan.config import GanSettings
-from mixgan.report import page
 
 
 @pytest.fixture(autouse=True)
 def pages_without_plots(monkeypatch):
-    """Most of a tiny run's time goes into the plots of its page."""
-    monkeypatch.setattr(page, "_inline_svg", lambda *_, **__: "")
+    leave_out_plots(monkeypatch.setattr)
 
 
 def classify(folder: Path, **more: Any) -> None:

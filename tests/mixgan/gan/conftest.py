@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.state import AcceleratorState, PartialState
+from unplotted import leave_out_plots
 
 from mixgan.engine.run_folder import read_metrics
 
@@ -21,12 +22,14 @@ def own_process_state():
 
 @pytest.fixture(scope="session")
 def run_command():
-    """A function that runs a command with words and gives the run's folder."""
+    """A function that runs a command with words and gives the run's folder; its page has no plots."""
 
     def run(main: Callable[[Sequence[str]], None], tiny: str, folder: Path, words: str) -> Path:
         AcceleratorState._reset_state(True)
         threads = torch.get_num_threads()
-        main([*tiny.split(), *words.split(), "--output-dir", str(folder)])
+        with pytest.MonkeyPatch.context() as patch:
+            leave_out_plots(patch.setattr)
+            main([*tiny.split(), *words.split(), "--output-dir", str(folder)])
         torch.set_num_threads(threads)
         return folder
 

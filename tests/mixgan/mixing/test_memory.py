@@ -19,27 +19,21 @@ class PeakBytes(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.made, self.peak = [], 0
+        self.made, self.peak = [], 0  # tensor, address and bytes of its storage
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        given = storages(tree_leaves((args, kwargs)))
+        given = {pointer for _, pointer, _ in storages((args, kwargs))}
         result = func(*args, **(kwargs or {}))
-        views = given.keys() - self.alive().keys()  # of what was made before
-        self.made += [weakref.ref(t) for pointer, t in tensors(tree_leaves(result)) if pointer not in views]
-        self.peak = max(self.peak, sum(self.alive().values()))
+        self.made = [one for one in self.made if one[0]() is not None]
+        before = given - {pointer for _, pointer, _ in self.made}  # what was made outside
+        self.made += [one for one in storages(result) if one[1] not in before]
+        self.peak = max(self.peak, sum({pointer: size for _, pointer, size in self.made}.values()))
         return result
-
-    def alive(self):
-        return storages(ref() for ref in self.made)
-
-
-def tensors(values):
-    return [(value.untyped_storage().data_ptr(), value) for value in values if isinstance(value, torch.Tensor)]
 
 
 def storages(values):
-    """Bytes by address."""
-    return {pointer: value.untyped_storage().nbytes() for pointer, value in tensors(values)}
+    found = [(value, value.untyped_storage()) for value in tree_leaves(values) if isinstance(value, torch.Tensor)]
+    return [(weakref.ref(value), storage.data_ptr(), storage.nbytes()) for value, storage in found]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
