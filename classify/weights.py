@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from classify.networks import TimmNetwork, build_network
 from classify.networks.contract import first_convolution, single_input, single_output
-from mixgan.engine.annotations import checked_entries, read_json
+from mixgan.engine.annotations import checked_entries
 from mixgan.engine.checkpoint import read_trainer
 from mixgan.engine.config import read_config, run_settings
 from mixgan.engine.run_folder import (
@@ -27,7 +27,7 @@ from mixgan.engine.run_folder import (
 )
 from mixgan.evaluate.features import FeatureExtractor
 from mixgan.gan.card import card
-from mixgan.gan.export import Format, write_onnx
+from mixgan.gan.export import Format, measured_on, write_onnx
 from mixgan.gan.weights import HUB_FILE, hub_file, local
 
 #: Metadata that the classify command writes into its weight files, and their annotations.
@@ -258,18 +258,25 @@ def plain_names(network: nn.Module, name: str) -> dict[str, str]:
     return names
 
 
-def export(run: Path, form: Format, output: Path, weights: str) -> list[Path]:
+def export(source: Path, form: Format, output: Path, weights: str, ema: bool) -> list[Path]:
     """Write the network of a run for other programs, by the names that timm or torchvision give its weights; returns the files.
 
     Args:
-        run: its folder, or a .safetensors file in its ``weights/``.
+        source: a run folder, one of its checkpoints, or a .safetensors file in its ``weights/``.
         form: ``pth``: a state_dict; ``hub``: a folder with model.safetensors, config.json and README.md; ``onnx``: normalised
             images to logits.
         output: the folder for it.
-        weights: of a run: ``last`` or ``best``.
+        weights: of a run: ``last``, ``best`` or ``step-N``.
+        ema: prefer the moving average of the weights, where there is one.
     """
-    file, metadata = saved_network(run, weights=weights)
-    network, title = _build(file, metadata).eval(), f"{metadata['dataset']}-{metadata['network']}".replace(":", "-")
+    place = weights_folder(source, weights) if source.is_dir() and not hub_file(source) else source
+    checkpoint = place if (place / "trainer.pt").is_file() else None
+    file, metadata = saved_network(place.resolve().parents[1] if checkpoint else place, ema=ema)
+    if checkpoint:  # which says less about itself
+        file, network = checkpoint, _checkpointed(checkpoint, ema=ema).eval()
+    else:
+        network = _build(file, metadata).eval()
+    title = f"{metadata['dataset']}-{metadata['network']}".replace(":", "-")
     output.mkdir(parents=True, exist_ok=True)
     names = plain_names(network, metadata["network"])
     where = output / (title if form == "hub" else f"{title}.{form}")
@@ -282,9 +289,8 @@ def export(run: Path, form: Format, output: Path, weights: str) -> list[Path]:
     if form == "pth":
         torch.save(plain, where)
         return [where]
-    base = run_of(file)
-    summary = read_json(base / "summary.json", {}) if base and (base / "summary.json").is_file() else {}
-    readme = classifier_card(read_config(base)["settings"], summary, metadata) if base and summary else ""
+    settings, metrics = measured_on(file, "test_accuracy", ema=ema if checkpoint else file.stem == "network_ema")
+    readme = classifier_card(settings, metrics and {**metrics, "n_test": metrics.get("n")}, metadata)
     export_networks(where, {"model": (plain, metadata)}, readme=readme)
     write_json(where / "config.json", {"library_name": "mixgan", "class": "classifier", **metadata})
     return [where]
@@ -296,7 +302,7 @@ def classifier_card(
     """README.md of a classifier on the hub, or beside the exported weights of a run.
 
     Args:
-        settings, summary: of its run, as in config.json and summary.json.
+        settings, summary: of its run, as in config.json and summary.json; empty where nothing was measured.
         metadata: of its file.
         files: names of a run's weight files; none on the hub.
     """
@@ -318,7 +324,7 @@ network = classify.load("{source}")  # {hint}normalised images -> logits
         dict.fromkeys(
             files or ["model.safetensors"], f"{name}: {', '.join(classes[:10])}{', ...' if len(classes) > 10 else ''}"
         ),
-        {**settings, "image_size": metadata["image_size"]},
+        {**settings, "image_size": metadata["image_size"]} if summary else {},
         summary,
         metrics=[{"": title, "value": summary.get(key)} for key, title in TITLES.items()],
         used={"use": use},

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from mixgan.engine.annotations import Positional
+from mixgan.engine.annotations import Positional, read_json
 from mixgan.engine.config import Settings, read_options
 from mixgan.engine.run_folder import (
     RunFolder,
@@ -52,9 +52,9 @@ class ExportOptions(Settings):
     output: Path | None = None
     """Folder for the files (default: export/FORMAT in the run folder)."""
     direction: Direction | None = None
-    """AtoB or BtoA: only this generator (default: both)."""
+    """AtoB or BtoA: only this generator (default: both); not for classifiers."""
     weights: str = "last"
-    """Which weights of a run: last, best (by Frechet distance), or step-N of a checkpoint."""
+    """Which weights of a run: last, best (by Frechet distance or accuracy), or step-N of a checkpoint."""
     ema: bool = True
     """Use the moving average of the weights where there is one."""
     overwrite: bool = False
@@ -66,8 +66,8 @@ class ExportOptions(Settings):
         check_choice(self.weights)
 
 
-#: Writes a classifier: its run folder, format, folder for the files -> the files written.
-ExportClassifier = Callable[[Path, Format, Path, str], list[Path]]
+#: Writes a classifier: its run folder, format, folder for the files, --weights, --ema -> the files written.
+ExportClassifier = Callable[[Path, Format, Path, str, bool], list[Path]]
 
 
 def main(argv: Sequence[str], *, export_classifier: ExportClassifier | None = None) -> None:
@@ -81,7 +81,11 @@ def main(argv: Sequence[str], *, export_classifier: ExportClassifier | None = No
     if output.is_dir() and any(output.iterdir()) and not options.overwrite:
         raise ValueError(f"{output} contains files already; add --overwrite to replace them, or name another --output")
     if config_of(path).get("recipe") == "classify" and export_classifier:
-        written = export_classifier(path, options.format, output, options.weights)
+        if options.direction:
+            raise ValueError(
+                f"--direction {options.direction} is for generators, but {path} belongs to a run of classify"
+            )
+        written = export_classifier(path, options.format, output, options.weights, options.ema)
     else:
         written = export_generators(path, options, output)
     for file in written:
@@ -102,7 +106,7 @@ def export_generators(source: Path, options: ExportOptions, output: Path) -> lis
             export_onnx(found, output / f"{name}.onnx")
             written.append(output / f"{name}.onnx")
         elif options.format == "hub":
-            written.append(export_hub(found, direction, output / name, options.weights))
+            written.append(export_hub(found, direction, output / name, ema=options.ema))
         else:
             folder = output / "2".join(names)
             written.append(save_pth(found.state, folder / f"latest_net_{GENERATORS[direction]}.pth"))
@@ -133,10 +137,11 @@ def _discriminator_pth(source: Path, direction: Direction, folder: Path, weights
     return [save_pth(read_network(file)[0], folder / f"latest_net_{name}.pth")] if file.is_file() else []
 
 
-def export_hub(found: SavedGenerator, direction: Direction, folder: Path, weights: str) -> Path:
+def export_hub(found: SavedGenerator, direction: Direction, folder: Path, *, ema: bool) -> Path:
     """A folder as the Hugging Face hub has it: model.safetensors, config.json (how to build the network) and README.md."""
     network = found.build()
-    settings, summary = _record(found.path, weights)
+    averaged = found.path.stem.endswith("_ema") or (found.path.is_dir() and ema)
+    settings, summary = measured_on(found.path, "fd_AtoB", ema=averaged)
     metadata = {"role": "generator", "name": GENERATORS[direction], **found.metadata, "direction": direction}
     if found.image_size:
         metadata["image_size"] = found.image_size
@@ -155,19 +160,34 @@ def export_hub(found: SavedGenerator, direction: Direction, folder: Path, weight
     return folder
 
 
-def _record(path: Path, weights: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The settings of the run that weights belong to, and the metrics at their step; empty where there is none."""
+def measured_on(path: Path, metric: str, *, ema: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings of the run that weights belong to, and the metrics that were measured on just these weights.
+
+    Args:
+        path: of the weights: a file in weights/last or weights/best, or a checkpoint.
+        metric: one that every evaluation records.
+        ema: whether these are the moving average of the weights, where the run has one.
+
+    Returns:
+        Both empty where nothing was measured: at another step, or on the moving average.
+    """
     config = config_of(path)
     if "settings" not in config:
         return {}, {}
-    run = next(folder for folder in (path, *path.absolute().parents) if (folder / "config.json").is_file())
-    records = [record for record in read_metrics(RunFolder(run).metrics) if "fd_AtoB" in record]
-    if weights == "best":
-        records.sort(key=lambda record: -(record["fd_AtoB"] + record["fd_BtoA"]))
-    elif weights.startswith("step-"):
-        records = [record for record in records if record["step"] == int(weights.removeprefix("step-"))]
-    record = records[-1] if records else {}
-    return config["settings"], {**record, "steps": record.get("step"), "epochs": record.get("epoch")} if record else {}
+    layout = RunFolder(
+        next(folder for folder in (path, *path.absolute().parents) if (folder / "config.json").is_file())
+    )
+    records = [record for record in read_metrics(layout.metrics) if metric in record]
+    folder = path if path.is_dir() else path.parent
+    step = None
+    if folder.name == "best":
+        step = read_json(layout.checkpoints / "best.json", {"step": int})["step"]
+    elif folder.name.startswith("step-"):
+        step = int(folder.name.removeprefix("step-"))
+    record = next((record for record in reversed(records) if step in (None, record["step"])), {})
+    if not record or (record.get("weights") == "ema" and not ema):
+        return {}, {}
+    return config["settings"], {**record, "steps": record["step"], "epochs": record["epoch"]}
 
 
 def push(argv: Sequence[str]) -> None:

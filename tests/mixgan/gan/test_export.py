@@ -1,5 +1,6 @@
 """A generator as ONNX: what onnxruntime makes of it against torch, and what is said where something is missing or wrong."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from PIL import Image
 
 from mixgan.engine.run_folder import save_weights
 from mixgan.gan import export as command
-from mixgan.gan.export import export_onnx
+from mixgan.gan.export import export_onnx, measured_on
 from mixgan.gan.networks import ResnetGenerator
 from mixgan.gan.translate import main
 from mixgan.gan.weights import find_generator
@@ -88,3 +89,25 @@ def test_translate_writes_the_generator_of_the_direction(generator, tmp_path, ca
     (out / "2.png").unlink()
     with pytest.raises(ValueError, match=r"G_B.onnx exists already; add --overwrite"):
         main(words)
+
+
+@pytest.mark.parametrize(
+    ("place", "ema", "distance"),
+    [
+        ("weights/last/G_A_ema.safetensors", True, 5.0),
+        ("weights/best/G_A_ema.safetensors", True, 3.0),
+        ("checkpoints/step-00000001", True, 3.0),
+        ("checkpoints/step-00000003", True, None),  # not evaluated
+        ("weights/last/G_A.safetensors", False, None),  # the moving average was
+    ],
+)
+def test_metrics_on_a_card_are_those_of_just_these_weights(tmp_path, place, ema, distance):
+    """The log is written by hand; step 0, untrained, has the least distance, but is not among the best."""
+    for folder in ("weights/last", "weights/best", "checkpoints/step-00000001", "checkpoints/step-00000003"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "config.json").write_text(json.dumps({"recipe": "mixcyclegan_maps", "settings": {"seed": 0}}))
+    (tmp_path / "checkpoints" / "best.json").write_text(json.dumps({"checkpoint": "step-00000001", "step": 1}))
+    log = [{"step": step, "epoch": 0, "fd_AtoB": fd, "weights": "ema"} for step, fd in ((0, 1.0), (1, 3.0), (2, 5.0))]
+    (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in log))
+    settings, metrics = measured_on(tmp_path / place, "fd_AtoB", ema=ema)
+    assert (settings, metrics.get("fd_AtoB")) == (({}, None) if distance is None else ({"seed": 0}, distance))
