@@ -184,7 +184,7 @@ def measured_on(path: Path, metric: str, *, ema: bool) -> tuple[dict[str, Any], 
         step = read_json(layout.checkpoints / "best.json", {"step": int})["step"]
     elif folder.name.startswith("step-"):
         step = int(folder.name.removeprefix("step-"))
-    record = next((record for record in reversed(records) if step in (None, record["step"])), {})
+    record: dict[str, Any] = next((record for record in reversed(records) if step in (None, record["step"])), {})
     if not record or (record.get("weights") == "ema" and not ema):
         return {}, {}
     return config["settings"], {**record, "steps": record["step"], "epochs": record["epoch"]}
