@@ -6,7 +6,7 @@ from inspect import Parameter
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from classify.data import NoiseKind, resolve_dataset
+from classify.data import NoiseKind, find_image_folder, resolve_dataset
 from classify.methods import METHODS, list_methods, method_options
 from classify.methods.method import MixSchedule
 from classify.presets import TABLES, preset_values
@@ -217,7 +217,9 @@ def settings_from(argv: Sequence[str]) -> ClassifySettings:
             f"--network {settings.network} does not fit --finetune-from {finetuned}: its network is {preset['network']}"
         )
     if asked == "auto":
-        print_once(AUTO_NOTES[dataset].format(root=settings.data_root))
+        other = dataset == "tiles" and find_image_folder(settings.data_root)
+        hint = " It has class folders, too: --dataset imagefolder trains on them." if other else ""
+        print_once(AUTO_NOTES[dataset].format(root=settings.data_root) + hint)
     return settings
 
 

@@ -78,8 +78,8 @@ class TrainingLoader:
         self.count = len(dataset)
         self.steps_per_epoch = self.count // (self.batch_size * self.world)
         if self.steps_per_epoch == 0:
-            batch = f"{self.batch_size} on each of {self.world} processes; lower --batch-size"
-            raise ValueError(f"{self.count} images are fewer than one batch: {batch}")
+            batch = f"{self.batch_size}" + (f" on each of {self.world} processes" if self.world > 1 else "")
+            raise ValueError(f"{self.count} images are fewer than one batch of {batch}; lower --batch-size")
         self.normalise = Normalization(dataset.mean, dataset.std).to(self.device)
         if isinstance(dataset, ImageSet):
             self.images, self.labels = dataset.images.to(self.device), dataset.labels.to(self.device)

@@ -1,6 +1,7 @@
 """The snippets of docs/integrations.md run with the packages they are for, where those are installed."""
 
 import re
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -99,6 +100,21 @@ def test_hugging_face(names, tmp_path):
     run("Hugging Face Trainer", names)
     names["trainer"].train()
     assert not torch.equal(before, names["network"].network[1].weight)
+
+
+def test_hugging_face_mixes_in_training_only(names, monkeypatch):
+    """The Trainer's own calls, played by hand: the loss of an evaluation is that of the images as they are."""
+    stub = SimpleNamespace(Trainer=type("Trainer", (), {"__init__": lambda self, *words, **options: None}))
+    monkeypatch.setitem(sys.modules, "transformers", stub)
+    images, labels = next(iter(names["loader"]))
+    names |= {"network": WithLogits(names["network"]), "arguments": None}
+    run("Hugging Face Trainer", names)
+    model, inputs = names["network"], {"pixel_values": images, "labels": labels}
+    clean = F.cross_entropy(model(images).logits, labels)
+    loss, outputs = names["trainer"].compute_loss(model.eval(), dict(inputs), return_outputs=True)
+    assert loss == clean
+    assert torch.equal(outputs.logits, model(images).logits)
+    assert names["trainer"].compute_loss(model.train(), dict(inputs), num_items_in_batch=None) != clean
 
 
 def test_saliency(names):

@@ -1,7 +1,7 @@
 """Data sets of the classifiers: registry.py loads one by name, sets.py has their two forms; docs/datasets.md lists them."""
 
 from classify.data.official import EXTRA_CORRUPTIONS, load_corrupted
-from classify.data.registry import list_datasets, load_dataset, resolve_dataset
+from classify.data.registry import find_image_folder, list_datasets, load_dataset, resolve_dataset
 from classify.data.sets import (
     FolderSet,
     ImageSet,
@@ -22,6 +22,7 @@ __all__ = [
     "boxes_in_crop",
     "describe",
     "evaluation_boxes",
+    "find_image_folder",
     "label_record",
     "list_datasets",
     "load_corrupted",

@@ -80,21 +80,26 @@ def load_cifar_folders(root: Path, split: Split, *, size: int, on_bad_image: OnB
     return ImageSet("cifar10", images, labels, classes, spec.mean, spec.std, spec.flip)
 
 
-def load_image_folder(root: Path, split: Split, *, size: int, on_bad_image: OnBadImage) -> FolderSet:
-    """Class folders ``{train,test}/<class>/*`` in ``<root>/imagefolder`` or the root itself, streamed."""
+def find_image_folder(root: Path) -> tuple[Path, Path] | None:
+    """The folders of training and of test classes in ``<root>/imagefolder`` or the root itself; None where there are none."""
     for base in (root / "imagefolder", root):
-        train = base / "train"
         # ImageNet's own test folder has no classes: results are reported on val.
         tests = [base / name for name in ("test", "val") if class_names(base / name)]
-        if class_names(train) and tests:
-            break
-    else:
+        if class_names(base / "train") and tests:
+            return base / "train", tests[0]
+    return None
+
+
+def load_image_folder(root: Path, split: Split, *, size: int, on_bad_image: OnBadImage) -> FolderSet:
+    """Class folders ``{train,test}/<class>/*`` in ``<root>/imagefolder`` or the root itself, streamed."""
+    found = find_image_folder(root)
+    if found is None:
         raise ValueError(
             f"imagefolder not found: searched for class folders train/<class>/ and test/<class>/ (or val/<class>/) in"
             f" {str(root / 'imagefolder')!r} and in {str(root)!r}; --data-root gives another folder"
         )
-    folder = train if split == "train" else tests[0]
-    return stream_classes("imagefolder", folder, class_names(train), size=size, on_bad_image=on_bad_image)
+    classes, folder = class_names(found[0]), found[split == "test"]
+    return stream_classes("imagefolder", folder, classes, size=size, on_bad_image=on_bad_image)
 
 
 def stream_classes(

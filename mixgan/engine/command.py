@@ -132,6 +132,24 @@ def check_agreement(wish: Mapping[str, Any], settings: Mapping[str, Any], hints:
             )
 
 
+def note_unused(
+    file: Mapping[str, Any], resumed: Mapping[str, Any], given: Mapping[str, Any], hints: Mapping[str, Any]
+) -> None:
+    """Print in which settings a --config ``file`` differs from the ``resumed`` run, whose own win, where no flag is ``given``."""
+    differing = []
+    for name in [name for name in file if name in resumed and name not in given]:
+        flag, value, own = flag_of(name.removesuffix("_options")), file[name], resumed[name]
+        if isinstance(value, Mapping) and isinstance(own, Mapping):  # options of a mixer or method
+            pairs = {str(key).replace("-", "_"): part for key, part in value.items()}
+            differing += [
+                f"{flag}.{key} is {own.get(key)}, not {part}" for key, part in pairs.items() if part != own.get(key)
+            ]
+        elif convert(value, hints[name], flag) != convert(own, hints[name], flag):
+            differing.append(f"{flag} is {own}, not {value}")
+    if differing:
+        print_once(f"The resumed run keeps its own settings where --config differs: {'; '.join(differing)}.")
+
+
 def check_processes(used: int) -> None:
     """ValueError, naming the command that works, if the launcher was asked for more processes than the ``used`` ones."""
     torchrun = f"torchrun --nproc_per_node N {shlex.join(sys.argv)}"

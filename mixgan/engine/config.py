@@ -31,7 +31,7 @@ from mixgan.engine.annotations import (
     flag_of,
     read_json,
 )
-from mixgan.engine.command import check_agreement, launcher_wish, print_once
+from mixgan.engine.command import check_agreement, launcher_wish, note_unused, print_once
 
 
 class Settings:
@@ -175,6 +175,7 @@ class CommandLine(Generic[C]):
         wish = {} if self._help else launcher_wish()
         check_agreement(wish, self.given, settings_type.hints(), "the command line has")
         check_agreement(wish, self.resumed, settings_type.hints(), f"the run in {folder} has")
+        note_unused(self._file, self.resumed, self.given, settings_type.hints())
         self._known = merged(wish, self._file, self.resumed, self.given)
 
     def get(self, name: str, default: Any = None) -> Any:

@@ -226,9 +226,9 @@ class GanSettings(DomainSettings):
     image_size: Annotated[int, Range(least=32)] = 256
     """Side of the training images in px, cut at random from images 286/256 as large (see --preprocess)."""
     train_count: AtLeast1 | None = None
-    """How many training images of each domain to use (default: all; 300 tiles)."""
+    """How many training images of each domain to use, the first ones by name (default: all; 300 tiles)."""
     eval_count: AtLeast2 | None = None
-    """How many test images of each domain to evaluate on (default: all; 128 tiles)."""
+    """How many test images of each domain to evaluate on, the first ones by name (default: all; 128 tiles)."""
     epochs: AtLeast1 = 150
     """Length of the run: constant learning rate in the first half, falling to 0 in the second."""
     constant_share: Probability = 0.5

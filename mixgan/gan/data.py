@@ -130,6 +130,12 @@ def _load(
     )
 
 
+def no_batch(count: int, batch_size: int, world: int) -> str:
+    """The sentence for a training set that is smaller than a batch of all processes."""
+    processes = f" on each of {world} processes" if world > 1 else ""
+    return f"{count} training images make no batch of {batch_size}{processes}; lower --batch-size"
+
+
 class DomainLoader:
     """Unpaired training batches: each domain, and its second draw, is shuffled, cropped and flipped independently.
 
@@ -165,7 +171,7 @@ class DomainLoader:
         self.count = max(len(domains.a), len(domains.b))
         self.steps_per_epoch = self.count // (batch_size * world)
         if self.steps_per_epoch == 0:
-            raise ValueError(f"{self.count} training images make no batch of {batch_size} on each of {world} processes")
+            raise ValueError(no_batch(self.count, batch_size, world))
 
     def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[DomainBatch]:
         """The batches of an epoch from ``first_step`` on; BadImageError for a file on disk that cannot be read."""
@@ -315,9 +321,7 @@ class ImageLoader:
         self.batch_size, self.seed, self.rank, self.world = batch_size, seed, rank, world
         self.steps_per_epoch = len(images) // (batch_size * world)
         if self.steps_per_epoch == 0:
-            raise ValueError(
-                f"{len(images)} training images make no batch of {batch_size} on each of {world} processes"
-            )
+            raise ValueError(no_batch(len(images), batch_size, world))
 
     def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[Tensor]:
         """Batches (B,C,S,S) float32 in [-1,1] from ``first_step`` on."""

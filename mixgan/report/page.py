@@ -4,6 +4,7 @@ import base64
 import io
 import math
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -181,7 +182,8 @@ def _inline_svg(figure: "Figure", *, prefix: str, description: str) -> Markup:
     import matplotlib as mpl
 
     buffer = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "mixgan"}):
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "mixgan"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # text stays text: the browser has other fonts than matplotlib
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]

@@ -112,7 +112,7 @@ def test_the_global_random_state_is_left_alone(make_loader: MakeLoader) -> None:
 
 
 def test_wrong_numbers_are_quoted(make_loader: MakeLoader) -> None:
-    with pytest.raises(ValueError, match="22 images are fewer than one batch: 12 on each of 2 processes"):
+    with pytest.raises(ValueError, match="22 images are fewer than one batch of 12 on each of 2 processes"):
         make_loader(batch_size=12, world=2)
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         make_loader(batch_size=0)

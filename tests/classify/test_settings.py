@@ -34,6 +34,13 @@ def test_without_flags_the_quick_preset_on_tiles(here: Path, capsys):
     assert said == "No CIFAR-10 under data: using the synthetic tiles (--dataset cifar10 --download fetches it).\n"
 
 
+def test_class_folders_that_auto_does_not_take_are_pointed_out(here: Path, capsys):
+    for folder in ("own/train/cat", "own/val/cat"):
+        (here / folder).mkdir(parents=True)
+    assert settings_from(["--data-root", "own"]).dataset == "tiles"
+    assert capsys.readouterr().out.endswith(" It has class folders, too: --dataset imagefolder trains on them.\n")
+
+
 def test_auto_takes_cifar_where_it_lies_and_the_papers_settings(here: Path, capsys):
     cifar_below(here / "sets")
     settings = settings_from(["--data-root", "sets"])

@@ -62,7 +62,7 @@ def folder_of(tmp_path: Path, settings: CommonSettings, **more: Any) -> Path:
     return tmp_path
 
 
-def test_flags_win_over_the_resumed_run_the_file_the_preset_and_defaults(tmp_path):
+def test_flags_win_over_the_resumed_run_the_file_the_preset_and_defaults(tmp_path, capsys):
     file = tmp_path / "settings.yaml"
     file.write_text("epochs: 3\nlog-every: 3\nthreads: 3\nseed: 3\n")
     run = folder_of(tmp_path, Training(epochs=2, log_every=2, threads=2, batch_size=2))
@@ -76,6 +76,16 @@ def test_flags_win_over_the_resumed_run_the_file_the_preset_and_defaults(tmp_pat
     assert values(settings_of(*flags, **preset)) == [1, 3, 3, 3, 4, None]
     resumed = ["--resume", "--output-dir", str(run), "--config", str(file), "--num-workers", "7"]
     assert values(settings_of(*resumed, **preset)) == [2, 2, 2, 0, 2, 7]
+    line = "The resumed run keeps its own settings where --config differs: "
+    assert (
+        capsys.readouterr().out
+        == f"{line}--epochs is 2, not 3; --log-every is 2, not 3; --threads is 2, not 3; --seed is 0, not 3.\n"
+    )
+    settings_of(*resumed, *["--epochs", "2", "--log-every", "3", "--threads", "2"])
+    assert capsys.readouterr().out == f"{line}--seed is 0, not 3.\n"  # flags are no surprise
+    file.write_text("epochs: 2\nbatch-size: 2\n")
+    settings_of(*resumed)
+    assert not capsys.readouterr().out
 
 
 def test_values_are_converted_by_their_annotations():

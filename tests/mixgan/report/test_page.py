@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import warnings
 from html.parser import HTMLParser
 
 import pytest
@@ -115,6 +116,17 @@ def test_plots_share_no_ids_and_take_the_pages_ink(tmp_path):
     assert targets <= set(ids)
     assert INK not in html
     assert "currentColor" in html
+
+
+def test_letters_that_matplotlib_lacks_are_left_to_the_browser_without_a_warning(tmp_path):
+    figure = Figure(figsize=(2, 2))
+    figure.add_subplot().set_title("\ue000 of a private font")
+    page = Page("title")
+    page.figure("", figure)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        page.write(tmp_path / "page.html")
+    assert "\ue000 of a private font" in (tmp_path / "page.html").read_text()
 
 
 def test_figures_without_heading_stand_beside_the_figure_before(tmp_path):
