@@ -437,7 +437,10 @@ def memorization_values(train: FeatureSet, real: FeatureSet, fake: FeatureSet, w
         warnings.append(
             f"memorisation was searched for among {kept} of {train.n} training images; --sample {train.n} searches all"
         )
-    return memorization(train.features, real.features, fake.features)._asdict() | {"n_train": train.n}
+    found = memorization(train.features, real.features, fake.features)._asdict()
+    if seen := found.pop("seen"):
+        warnings.append(f"{seen} of {len(real.features)} real images are training images too: C_T needs unseen ones")
+    return found | {"n_train": train.n}
 
 
 def enough(metric: Metric, count: int, warnings: list[str]) -> bool:

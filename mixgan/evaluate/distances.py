@@ -22,7 +22,7 @@ from mixgan.evaluate.features import checked_features
 
 KernelDistance = namedtuple("KernelDistance", "mean std subset_size")
 PrecisionRecall = namedtuple("PrecisionRecall", "precision recall")
-Memorization = namedtuple("Memorization", "authpct nearer_to_train ct ct_p")
+Memorization = namedtuple("Memorization", "authpct nearer_to_train ct ct_p seen")
 DensityCoverage = namedtuple("DensityCoverage", "density coverage clipped_density clipped_coverage")
 # Share of tr S1 + tr S2 below which their difference from the cross term is rounding of float64 and becomes 0.
 _ROUNDING = 1e-10
@@ -460,7 +460,7 @@ def memorization(train: Tensor, real: Tensor, fake: Tensor) -> Memorization:
         authpct: percentage of generated samples that are authentic, 0..100. nearer_to_train: share, 0..1, of pairs of a
         generated and a held-out sample in which the generated one is nearer to the training set; 0.5 without copying. ct: C_T,
         a standard normal value without copying; far below 0: copies, far above 0: underfitting. ct_p: probability of such a
-        value or a lower one without copying.
+        value or a lower one without copying. seen: number of real samples that are training samples, 0 if it was held out.
 
     Raises:
         ValueError: a set with too few samples; different D, NaN or infinite values.
@@ -477,7 +477,8 @@ def memorization(train: Tensor, real: Tensor, fake: Tensor) -> Memorization:
     n, m = len(real), len(fake)
     u = float((below + upto).sum()) / 2  # pairs in which the generated sample is farther away, ties a half
     z = (u - n * m / 2) / (n * m * (n + m + 1) / 12) ** 0.5
-    return Memorization(100 * float(authentic.double().mean()), 1 - u / (n * m), z, NormalDist().cdf(z))
+    seen = int((distances == 0).sum())
+    return Memorization(100 * float(authentic.double().mean()), 1 - u / (n * m), z, NormalDist().cdf(z), seen)
 
 
 def nearest(query: Tensor, reference: Tensor, *, k: int) -> tuple[Tensor, Tensor]:

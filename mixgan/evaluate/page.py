@@ -106,10 +106,12 @@ def _protocol(result: Comparison) -> str:
         for name, kept, n in (("real", result.kept_real, result.n_real), ("generated", result.kept_fake, result.n_fake))
         if kept not in (None, n)
     ]
+    train = result.evidence.train_side if result.evidence else None
+    training = f" Training images: {train.origin}." if train else ""
     kept = f" What needs single features (kept features) is of a random sample: {' and '.join(samples)}."
     return (
         f"{_sentence(result.note)} Weights sha256 {result.weights_sha256[:16]}. {_sentence(result.preprocessing)}"
-        f" Real: {result.real_from}. Generated: {result.fake_from}."
+        f" Real: {result.real_from}. Generated: {result.fake_from}.{training}"
         f" Means and covariances in float64 over all images.{kept if samples else ''}"
     )
 

@@ -77,6 +77,9 @@ def test_memorisation_with_training_images(tiles, save):
     assert (copied.authpct, copied.n_train) == (0, 16)
     assert copied.nearer_to_train > 0.9
     assert copied.ct_p < 0.01
+    assert not any("training images too" in text for text in copied.warnings)
+    seen = compare(torch.cat((tiles.maps[:3], tiles.maps[16:])), tiles.maps[:10], features="bundled", train=train)
+    assert f"3 of {len(tiles.maps) - 13} real images are training images too: C_T needs unseen ones" in seen.warnings
     assert "authpct" not in compare(real, tiles.maps[:10], features="bundled").to_dict()
     few = compare(real, tiles.maps[:10], features="bundled", train=train, sample=12)
     assert any("among 12 of 16 training images; --sample 16 searches all" in text for text in few.warnings)

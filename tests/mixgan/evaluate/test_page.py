@@ -112,6 +112,7 @@ def test_the_closest_pairs_of_training_and_generated_images_are_shown(save, tile
     assert "Closest to training images" in headings(tmp_path / "out.html")
     assert "AuthPct" in text
     assert "no near copies of one of 12 training images" in text
+    assert f"Training images: the folder {train}." in text
 
 
 def test_an_unknown_number_of_images_is_reported():
