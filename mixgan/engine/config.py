@@ -50,7 +50,7 @@ class Settings:
     @classmethod
     def hints(cls) -> dict[str, Any]:
         """The annotations of the fields."""
-        return _hints(cls)
+        return _hints(cls)  # type: ignore[arg-type]  # a class has a hash, though its objects have none
 
     def __post_init__(self) -> None:
         self.check()
