@@ -37,14 +37,21 @@ class Process:
         words: a script, ``-m`` and a module, or ``-c`` and code; and the words after it.
         env: the whole environment; default: this process's.
         together: what it prints to stderr is taken with stdout, as in a terminal.
+        printed: a file that takes what it prints.
     """
 
     def __init__(
-        self, words: Sequence[object], *, cwd: Path, env: Mapping[str, str] | None = None, together: bool = False
+        self,
+        words: Sequence[object],
+        *,
+        cwd: Path,
+        env: Mapping[str, str] | None = None,
+        together: bool = False,
+        printed: IO[bytes] | None = None,
     ) -> None:
         self.args = [str(word) for word in words]
         self.returncode: int | None = None
-        self._printed = tempfile.TemporaryFile()  # noqa: SIM115 - open until nobody asks any more
+        self._printed = printed or tempfile.TemporaryFile()  # noqa: SIM115 - open until nobody asks any more
         self._errors = self._printed if together else tempfile.TemporaryFile()  # noqa: SIM115
         request = {"words": self.args, "cwd": str(cwd), "env": dict(os.environ if env is None else env)}
         self._keeper, reply = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -99,6 +106,18 @@ def run(
     process = Process(words, cwd=cwd, env=env)
     printed, errors = process.communicate()
     return subprocess.CompletedProcess(process.args, process.wait(), printed, errors)
+
+
+def in_place_of_subprocess() -> SimpleNamespace:
+    """What ``mixgan.report.compare`` uses of ``subprocess``, with forks: for a test's ``setattr(compare, "subprocess", ...)``."""
+
+    def start(command: Sequence[str], *, stdout: IO[bytes], **_: object) -> Process:
+        return Process(command[1:], cwd=Path.cwd(), together=True, printed=stdout)
+
+    def check(command: Sequence[str], *, env: Mapping[str, str], **_: object) -> subprocess.CompletedProcess[str]:
+        return run(command[1:], cwd=Path.cwd(), env=env)
+
+    return SimpleNamespace(Popen=start, run=check, DEVNULL=subprocess.DEVNULL, STDOUT=subprocess.STDOUT)
 
 
 @cache
@@ -158,6 +177,8 @@ def next_command(requests: socket.socket) -> list[str]:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     *output, reply = files
     if pid := os.fork():
+        for file in output:  # which may be locked as long as the command has it
+            os.close(file)
         os.write(reply, str(pid).encode())
         os.write(reply, str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])).encode())
         os._exit(0)
@@ -184,6 +205,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).parents[2])
     import_everything()
     gc.freeze()
+    os.fsync = lambda descriptor: None  # no power fails in a test
     first, *words = next_command(socket.socket(fileno=int(sys.argv[1])))
     try:
         if first == "-c":

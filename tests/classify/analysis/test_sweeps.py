@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 from matplotlib.image import imread
@@ -153,7 +154,8 @@ def test_a_value_whose_runs_all_failed_has_no_point():
     assert row == {"line": "line", "alpha": 1.0, "test accuracy": 0.4, "standard deviation": 0.1, "runs": 2}
 
 
-def test_a_grid_is_trained_drawn_and_not_trained_again(tmp_path):
+def test_a_grid_is_trained_drawn_and_not_trained_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(compare, "subprocess", forked.in_place_of_subprocess())
     data = tmp_path / "data"
     for split, count in (("train", 4), ("test", 2)):
         for name in ("grey", "noise"):
