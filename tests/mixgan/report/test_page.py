@@ -122,9 +122,9 @@ def test_letters_that_matplotlib_lacks_are_left_to_the_browser_without_a_warning
     figure = Figure(figsize=(2, 2))
     figure.add_subplot().set_title("\ue000 of a private font")
     page = Page("title")
-    page.figure("", figure)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        page.figure("", figure)
         page.write(tmp_path / "page.html")
     assert "\ue000 of a private font" in (tmp_path / "page.html").read_text()
 
