@@ -40,6 +40,7 @@ from mixgan.ops.transforms import to_bytes, to_signed
 
 STEP = 4  # a ResNet generator halves the image twice; tiles that begin elsewhere would be sampled at other pixels
 SMALLEST, SMALLEST_TILE = 8, 32
+SIXTEEN_BITS = (0.0, 65535.0)
 PATCHES = 16  # half as wide as a tile: a tiled image's statistics are measured on them; together as large as 4 tiles
 
 
@@ -124,14 +125,16 @@ def main(argv: Sequence[str]) -> None:
     names = found.metadata.get("names")
     way = f" ({' to '.join(names if direction == 'AtoB' else names[::-1])})" if names else ""
     print(f"{found.path}: {direction}{way}, {found.description}{size}; on {device.type}", flush=True)
-    given, target = found.metadata.get("range_in"), found.metadata.get("range_out")
-    own = options.value_range or (tuple(given) if given else None)
+    given, target = (tuple(found.metadata.get(end, ())) or None for end in ("range_in", "range_out"))
+    deep = found.metadata.get("bits_out", 8) > 8
+    fits = target is not None and 0 <= target[0] < target[1] <= SIXTEEN_BITS[1]
     formats = Formats(
         channels=found.shape["in_channels"],
         half=("AtoB", "BtoA").index(direction) if options.pairs else None,
-        value_range=own,
-        target_range=tuple(target) if target else own,
-        deep=found.metadata.get("bits_out", 8) > 8,
+        value_range=options.value_range or given,
+        array_range=target or options.value_range or (SIXTEEN_BITS if deep else (0.0, 255.0)),
+        picture_range=target if fits else SIXTEEN_BITS,
+        deep=deep,
     )
     if options.export:
         from mixgan.gan.export import export_onnx
@@ -266,15 +269,17 @@ class Formats:
     Attributes:
         channels: of the inputs.
         half: of pairs, which is read: 0 for the left one.
-        value_range, target_range: values of inputs above 8 bits, and of translations to arrays, that are -1 and 1; None: 0 and
-            65535.
+        value_range: values of inputs above 8 bits that are -1 and 1; None: 0 and 65535.
+        array_range, picture_range: values of -1 and 1 in translations that are arrays, and pictures of 16 bits; those that
+            training reads in the other domain.
         deep: translations have 16 bits even where the inputs have 8.
     """
 
     channels: int
     half: int | None
     value_range: tuple[float, float] | None
-    target_range: tuple[float, float] | None
+    array_range: tuple[float, float]
+    picture_range: tuple[float, float]
     deep: bool
 
 
@@ -303,15 +308,17 @@ def _save(image: Tensor, target: Path, formats: Formats) -> None:
     partial = partial_file(target)
     pixels = image.permute(1, 2, 0).numpy()
     with writing(target):
-        if target.suffix in ARRAYS:
-            low, high = formats.target_range or (-1.0, 1.0)
-            values = (pixels.astype(np.float64) + 1) / 2 * (high - low) + low
-            with partial.open("wb") as file:
-                np.save(file, values.astype(np.float32)[..., 0] if pixels.shape[2] == 1 else values.astype(np.float32))
+        if pixels.dtype == np.uint8 and target.suffix not in ARRAYS:
+            save_picture(partial, pixels)
         else:
-            deep = pixels.dtype == np.float32
-            sixteen = ((pixels.astype(np.float64) + 1) * 32767.5).round().astype(np.uint16) if deep else pixels
-            save_picture(partial, sixteen)
+            low, high = formats.array_range if target.suffix in ARRAYS else formats.picture_range
+            values = (pixels.astype(np.float64) + 1) / 2 * (high - low) + low
+            if target.suffix in ARRAYS:
+                array = values.astype(np.float32)
+                with partial.open("wb") as file:
+                    np.save(file, array[..., 0] if array.shape[2] == 1 else array)
+            else:
+                save_picture(partial, values.round().astype(np.uint16))
         partial.replace(target)
 
 

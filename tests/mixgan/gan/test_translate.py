@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from mixgan.data.images import Pixels, to_array
 from mixgan.engine.command import run_command
 from mixgan.engine.run_folder import RunFolder, save_weights
 from mixgan.gan import translate as command
@@ -152,6 +153,39 @@ def test_images_of_8_and_16_bits_of_one_size_are_translated_as_if_alone(tmp_path
         name = f"{number}.png"
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "out-alone" / name).read_bytes()
         (tmp_path / "out-alone" / name).unlink()
+
+
+@pytest.mark.parametrize(
+    ("declared", "as_arrays", "as_pictures"),
+    [
+        ({"range_in": [0, 1000], "range_out": [100, 4095]}, (100, 4095), (100, 4095)),
+        (
+            {"range_in": [0, 1000], "range_out": [-1000, 3000]},
+            (-1000, 3000),
+            (0, 65535),
+        ),  # pictures have no such values
+        ({"range_in": [0, 1000]}, (0, 255), (0, 65535)),
+        ({"range_in": [0, 1000], "bits_out": 16}, (0, 65535), (0, 65535)),
+    ],
+)
+def test_translations_have_the_values_that_training_reads_in_the_other_domain(
+    tmp_path: Path, declared, as_arrays, as_pictures
+):
+    """What a training on the other domain reads from a translation, by ``Pixels``, is what the generator made."""
+    torch.manual_seed(0)
+    network, weights, folder = ResnetGenerator(width=8, blocks=1).eval(), tmp_path / "G_A.safetensors", tmp_path / "in"
+    save_weights(weights, network, {"role": "generator", "direction": "AtoB", **declared})
+    values = np.random.default_rng(0).integers(0, 1000, (16, 16), dtype=np.uint16)
+    folder.mkdir()
+    Image.fromarray(values).save(folder / "picture.png")
+    np.save(folder / "array.npy", values)
+    translate(weights, folder, tmp_path / "out")
+    signed = torch.from_numpy(values / 500 - 1).float().expand(1, 3, 16, 16)
+    with torch.no_grad():
+        expected = network(signed)[0].permute(1, 2, 0).numpy()
+    for name, limits in (("array.npy", as_arrays), ("picture.png", as_pictures)):
+        found = to_array(Pixels(deep=True, value_range=limits).read(tmp_path / "out" / name))
+        np.testing.assert_allclose(found, expected, atol=1 / 3000)
 
 
 def test_nothing_is_overwritten_unasked(run: Path, photos: Path, tmp_path: Path):
