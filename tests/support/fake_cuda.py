@@ -30,6 +30,8 @@ READING = {
     "_linalg_check_errors", "_linalg_eigh", "_linalg_svd", "_local_scalar_dense", "_unique2", "bincount", "equal", "is_nonzero",
     "masked_select", "multinomial", "nonzero", "unique_consecutive", "unique_dim",
 }  # fmt: skip
+#: Functions that ask for tensors without values.
+SHAPES = {"stage_shapes", "feature_layers", "_fid_inception", "_score_classifier"}
 INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"}
 
 
@@ -52,7 +54,15 @@ class GpuTensor(Tensor):
     def __init__(self, *_: object) -> None:
         super().__init__()
 
-    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        with torch._C.DisableTorchFunctionSubclass():
+            if func is Tensor.to and len(args) > 1:  # where C++ would see another device than Python
+                if isinstance(args[1], GpuTensor):
+                    return args[0].to(CUDA, args[1].dtype)
+                if args[1] == META and isinstance(args[0], GpuTensor) and wants_shapes():
+                    return args[0].held.to(META)
+            return func(*args, **(kwargs or {}))
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, *_: object) -> Any:
@@ -129,6 +139,7 @@ class FakeCuda(TorchDispatchMode):
 
     def wait(self, what: str) -> None:
         frames = [frame for frame in traceback.extract_stack() if frame.filename.startswith(PACKAGES)]
+        frames = [frame for frame in frames if not frame.name.startswith("<")]
         where = "test" if not frames else frames[-1].name
         line = "" if not frames else f", {Path(frames[-1].filename).relative_to(ROOT)}:{frames[-1].lineno}"
         self.waits.append(f"{where}: {what}{line}")
@@ -138,7 +149,9 @@ class FakeCuda(TorchDispatchMode):
         flat = [*leaves(args), *leaves(kwargs.values())]
         owners = {id(value.held): value for value in flat if isinstance(value, GpuTensor)}
         to = kwargs.get("device")
-        if to is not None and torch.device(to) == META and (owners or name == "scalar_tensor" or in_backward()):
+        if to is not None and torch.device(to) == META:
+            if wants_shapes():
+                return func(*without_owner(args), **kwargs)
             to = CUDA  # that of a GPU tensor, as C++ sees it
         if not owners and (to is None or torch.device(to).type != "cuda"):
             return func(*args, **kwargs)
@@ -203,8 +216,9 @@ def leaves(values: Any) -> Iterator[Any]:
             yield value
 
 
-def in_backward() -> bool:
-    return torch._C._current_graph_task_id() != -1
+def wants_shapes() -> bool:
+    """Whether the code itself asks for the meta device, which else is that of a GPU tensor for C++."""
+    return any(frame.f_code.co_name in SHAPES for frame, _ in traceback.walk_stack(None))
 
 
 def without_owner(value: Any) -> Any:
@@ -226,6 +240,7 @@ def fake_cuda(*, autocast: bool = False) -> Iterator[FakeCuda]:
         patch.setattr(torch, "Generator", AnyGenerator)
         patch.setattr("torch.cuda.amp.common.amp_definitely_not_available", lambda: False)
         patch.setattr("torch.cuda.is_bf16_supported", lambda *_: True)
+        patch.setattr("torch.cuda.synchronize", lambda *_: None)
         patch.setattr(torch.utils, "weakref", SimpleNamespace(getweakrefs=lambda tensor: []))  # of swapped tensors
         torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device="cuda") is made on the CPU, then copied
         torch._C._ensureCUDADeviceGuardSet()

@@ -27,7 +27,7 @@ SWITCHES = [
     {"transport": False},
     {"alpha": 0.3},
 ]
-SMALL = {"blocks": (2, 3), "group": 4, "rounds": 2, "p": 0.5, "noise": 0.5}
+SMALL = {"blocks": (2, 3), "n_labels": 2, "group": 3, "rounds": 2, "p": 0.5, "noise": 0.5}
 COMPOSITES = [
     ("mixup+cutmix+fmix", {}),
     ("mixup+cutmix+fmix", {"per_sample": True, "weights": (1, 2, 3)}),
@@ -40,10 +40,10 @@ def variants():
     for name in list_mixers():
         known = mixer_options(name)
         small = {key: value for key, value in SMALL.items() if key in known}
-        if name == "comixup":
-            small["blocks"] = 2
+        if "blocks" in small:
+            small["blocks"] = 2 if name == "comixup" else (2, 3)
         for switch in [{}, *SWITCHES]:
-            if set(switch) <= set(known):
+            if set(switch) <= set(known) and (name == "mixup" or "alpha" not in switch):
                 yield name, small | switch
     yield from COMPOSITES
 
