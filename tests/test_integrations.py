@@ -8,10 +8,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from classify import build_network, load_dataset
+from classify.loaders import eval_batches
 from mixgan import build_mixer
+from mixgan.engine.run_folder import save_weights
 
 PAGE = Path(__file__).parents[1] / "docs" / "integrations.md"
 
@@ -131,3 +135,26 @@ def test_a_generator_makes_the_loop_replay(names):
     assert torch.equal(names["images"], first[0])
     assert torch.equal(names["targets"], first[1])
     assert torch.equal(names["targets"].sum(1), torch.ones(4))
+
+
+def test_a_trained_classifier_sees_an_image_as_its_evaluation_did(names, tmp_path):
+    """The batch that the run's own evaluation makes of the file is the oracle: turned by EXIF, gray, not square."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = torch.randint(256, (40, 70), dtype=torch.uint8).numpy()
+    for split in ("train", "test"):
+        file = tmp_path / split / "cat" / "1.jpg"
+        file.parent.mkdir(parents=True)
+        Image.fromarray(pixels).save(file, exif=exif)
+    dataset = load_dataset("imagefolder", tmp_path, split="test", size=32)
+    metadata = {
+        "network": "bundled", "num_classes": 3, "in_channels": 3, "classes": ["ape", "cat", "dog"], "mean": dataset.mean,
+        "std": dataset.std, "image_size": 32, "method": "erm", "dataset": "imagefolder",
+    }  # fmt: skip
+    names["run"], names["image"] = tmp_path / "network.safetensors", Image.open(file)
+    save_weights(names["run"], build_network("bundled", num_classes=3, in_channels=3), metadata)
+    run("A trained classifier on your images", names)
+    ((images, _),) = eval_batches(dataset, batch_size=1, device="cpu", workers=0)
+    expected = names["network"](images)
+    torch.testing.assert_close(names["logits"], expected, atol=1e-5, rtol=0)
+    assert names["name"] == metadata["classes"][int(expected.argmax())]
