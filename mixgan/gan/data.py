@@ -51,6 +51,12 @@ class DomainBatch(NamedTuple):
     b_second: Tensor
 
 
+def own_splits(folder: Path) -> list[str]:
+    """Names of the subfolders of a domain's folder that are a training and a test set; none where one of the two is missing."""
+    found = [[name for name in names if (folder / name).is_dir()] for names in (["train"], ["test", "val"])]
+    return [name for names in found for name in names] if all(found) else []
+
+
 def fetch(settings: GanSettings) -> None:
     """Download Google Maps where --download asks for it and it is missing."""
     if settings.download and settings.dataset == "maps" and find_maps(settings.data_root) is None:

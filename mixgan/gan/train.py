@@ -20,7 +20,7 @@ from mixgan.engine.run_folder import distance_name, export_networks, write_pictu
 from mixgan.evaluate.features import FeatureExtractor
 from mixgan.gan.card import model_card
 from mixgan.gan.config import DcganSettings, GanSettings, directions, domain_metadata, unet_depth
-from mixgan.gan.data import DomainLoader, crop_size, fetch, test_domains, training_domains
+from mixgan.gan.data import DomainLoader, crop_size, fetch, own_splits, test_domains, training_domains
 from mixgan.gan.evaluation import Health, Spikes, TestSet, collapse_warnings, test_features
 from mixgan.gan.mixcyclegan import MixCycleGAN
 from mixgan.gan.networks import Patch, PatchDiscriminator, ResnetGenerator, UnetGenerator, init_weights
@@ -44,6 +44,12 @@ def train(settings: GanSettings) -> dict[str, Any]:
         run.print(
             "; ".join(f"{name}: {len(train)} training and {len(test)} test images" for name, train, test in counts)
         )
+    for folder in filter(None, (settings.domain_a, settings.domain_b)):
+        if found := own_splits(folder):
+            run.print(
+                f"warning: {folder} has splits of its own ({', '.join(found)}), whose images are mixed, so that test images are"
+                " trained on; trainA, trainB, testA and testB in --data-root (links will do) keep them apart"
+            )
     if training.files:
         run.print(where_images_are("Training images", training.bytes, cache))
     loader = DomainLoader(
