@@ -2,13 +2,12 @@
 
 import random
 import signal
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from setups import Case, Result, compared, spread, state_of, train
+from setups import Case, Result, compared, spread, state_of, train, whole
 from zygote import Outcome, die_at
 
 #: Per training command: kills before a file operation, power failures before one, chains of signals at random moments.
@@ -48,12 +47,9 @@ def cases(work: Path, number: int | None) -> list[Case]:
 
 
 def unbroken(name: str, work: Path) -> Unbroken:
-    """Train without disturbance, and count the file operations."""
-    folder = work / f"unbroken-{name}"
-    began = time.monotonic()
-    outcome = train(name, folder, hook=partial(die_at, 0, folder, power=False))
-    assert outcome.code == 0, outcome.text
-    return Unbroken(len(outcome.notes), time.monotonic() - began, state_of(folder))
+    """The length in file operations and seconds, and the result, of a run without disturbance."""
+    run = whole(name, work)
+    return Unbroken(len(run.operations), run.seconds, state_of(run.folder))
 
 
 def told(plan: Sequence[Kill], end: Unbroken) -> str:

@@ -2,8 +2,9 @@
 
 import json
 import signal
+import time
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -82,21 +83,33 @@ def train(name: str, folder: Path, *more: str, **options: Any) -> Outcome:
     return run([*TRAINING[name].split(), "--output-dir", str(folder), *more], folder=folder.parent, **options)
 
 
+class Whole(NamedTuple):
+    """A tiny run that nothing disturbed: its folder, its file operations in words, and how long it took."""
+
+    folder: Path
+    operations: list[str]
+    seconds: float
+
+
+@cache
+def whole(name: str, work: Path) -> Whole:
+    """Train once without disturbance; the folder is only read."""
+    folder, began = work / f"trained-{name}", time.monotonic()
+    outcome = train(name, folder, hook=partial(die_at, 0, folder, power=False))
+    assert outcome.code == 0, outcome.text
+    return Whole(folder, outcome.notes, time.monotonic() - began)
+
+
 def trained(name: str, work: Path) -> Path:
-    """The folder of a tiny run that ended, trained once."""
-    folder = work / f"trained-{name}"
-    if not folder.is_dir():
-        outcome = train(name, folder)
-        assert outcome.code == 0, outcome.text
-    return folder
+    """The folder of a tiny run that ended."""
+    return whole(name, work).folder
 
 
 def stopped(name: str, work: Path) -> Path:
     """The same run, killed when it has saved its step 6 of 8, and 4 before."""
     folder = work / f"stopped-{name}"
     if not folder.is_dir():
-        whole = train(name, work / f"notes-{name}", hook=partial(die_at, 0, work / f"notes-{name}", power=False))
-        number = next(n for n, what in enumerate(whole.notes, 1) if ".step-00000008.partial" in what)
+        number = next(n for n, what in enumerate(whole(name, work).operations, 1) if ".step-00000008.partial" in what)
         outcome = train(name, folder, hook=partial(die_at, number, folder, power=False))
         assert outcome.code == -signal.SIGKILL, outcome.text
     return folder

@@ -14,6 +14,7 @@ import torch
 from accelerate.state import AcceleratorState, PartialState
 from PIL import Image
 from safetensors.torch import load_file
+from unplotted import leave_out_plots
 
 from classify import load
 from classify import train as command
@@ -63,6 +64,11 @@ def small_set(monkeypatch: pytest.MonkeyPatch) -> ImageSet:
     found = ImageSet("tiles", images, torch.arange(24) % 3, ("a", "b", "c"), (0.5,) * 3, (0.25,) * 3)
     monkeypatch.setattr(command, "load_dataset", lambda *_, **__: found)
     return found
+
+
+@pytest.fixture(autouse=True)
+def pages_without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_out_plots(monkeypatch.setattr)
 
 
 def run(folder: Path, *words: str) -> dict:

@@ -1,4 +1,7 @@
-"""The two commands end to end with few steps, and what they leave behind."""
+"""The two commands end to end with few steps, and what they leave behind.
+
+Of classify through the real `accelerate launch`, which test_launcher.py has for mixcyclegan_maps.
+"""
 
 import json
 
@@ -12,7 +15,7 @@ TINY_GAN = ("--image-size", 32, "--width", 4, "--blocks", 1, "--train-count", 12
 
 
 def test_mixcyclegan_leaves_a_complete_run_folder(launch):
-    printed = launch.really("mixcyclegan_maps.py", *TINY_GAN, "--batch-size", 2, "--epochs", 1, "--eval-every", 3)
+    printed = launch("mixcyclegan_maps.py", *TINY_GAN, "--batch-size", 2, "--epochs", 1, "--eval-every", 3)
     assert "No Google Maps under data: using the synthetic tiles" in printed
     (folder,) = (launch.cwd / "runs").glob("mixcyclegan_maps-*")
     assert str(folder.relative_to(launch.cwd) / "report.html") in printed

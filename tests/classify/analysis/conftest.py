@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from unplotted import leave_out_plots
 
 from classify.analysis.trained_run import TrainedRun
 from classify.config import settings_from
@@ -20,7 +21,9 @@ def make_run(tmp_path_factory: pytest.TempPathFactory):
     def make(*flags: str) -> Path:
         if flags not in made:
             folder = tmp_path_factory.mktemp("runs") / "-".join(flags).replace("--", "")
-            train(settings_from([*flags, *SHORT, "--threads", "1", "--output-dir", str(folder)]))
+            with pytest.MonkeyPatch.context() as patch:
+                leave_out_plots(patch.setattr)
+                train(settings_from([*flags, *SHORT, "--threads", "1", "--output-dir", str(folder)]))
             made[flags] = folder
         return made[flags]
 
