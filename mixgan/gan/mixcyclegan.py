@@ -43,7 +43,7 @@ from mixgan.gan.losses import (
 )
 from mixgan.gan.networks import hidden_layer, patch_shares
 from mixgan.mixing import Plan, build_mixer
-from mixgan.mixing.sampling import Draws
+from mixgan.mixing.sampling import Draws, is_eager_cpu
 
 #: Whether the generators' inputs are stitched, and the mixer of the discriminators' inputs.
 VARIANTS: dict[str, tuple[bool, str | None]] = {
@@ -271,6 +271,8 @@ class MixCycleGAN:
         """
         if len(a) != len(b):
             raise ValueError(f"both domains need the same batch size, got {len(a)} and {len(b)} images")
+        if a.shape[1] == b.shape[1] and a.shape != b.shape:
+            raise ValueError(f"both domains need images of one size, got {tuple(a.shape)} and {tuple(b.shape)}")
         if a.shape[1] != b.shape[1] and (self.identity_weight or self.d_real == "input"):
             wanting = f"identity_weight={self.identity_weight}" if self.identity_weight else "d_real='input'"
             raise ValueError(
@@ -414,7 +416,12 @@ class MixCycleGAN:
 
         Returns:
             Detached scalars on the device: losses, mean logits, lambda, norms of the gradients.
+
+        Raises:
+            ValueError: images that do not fit; in the first step on a CPU also values outside [-1,1].
         """
+        if self.steps == 0 and is_eager_cpu(a):  # on a GPU a look at values would wait for it
+            check_signed(a, b)
         inputs = self.stitch(a, b, a_second, b_second)
         with self.accelerator.accumulate(self.prepared_g, self.prepared_d):
             self.train_discriminators(False)
@@ -457,6 +464,15 @@ def update(
     optimizer.step()
     optimizer.zero_grad()
     return {name: norm}
+
+
+def check_signed(a: Tensor, b: Tensor) -> None:
+    """ValueError for images that are not in [-1,1], such as those of 0..255."""
+    for name, images in (("A", a), ("B", b)):
+        if (most := images.abs().max().item()) > 1.01:
+            raise ValueError(
+                f"images of domain {name} must be in [-1, 1] (8 bits: x / 127.5 - 1), got values up to {most:g}"
+            )
 
 
 def check_precision(accelerator: Accelerator) -> None:

@@ -240,6 +240,14 @@ def test_unequal_batches_are_refused():
         build().step(plain([1.0, 0.0]), plain([0.5]))
 
 
+def test_images_of_another_range_or_size_are_refused():
+    images = torch.rand(2, 3, 16, 16) * 2 - 1
+    with pytest.raises(ValueError, match=r"images of domain B must be in \[-1, 1\] .*, got values up to 254$"):
+        build().step(images, torch.full_like(images, 254.0))
+    with pytest.raises(ValueError, match=r"images of one size, got \(2, 3, 16, 16\) and \(2, 3, 16, 32\)"):
+        build().step(images, torch.zeros(2, 3, 16, 32))
+
+
 def test_the_package_imports_its_names_when_they_are_asked_for():
     assert set(mixgan.gan.__all__) == {"MixCycleGAN", "PatchDiscriminator", "ResnetGenerator", "UnetGenerator"}
     assert [getattr(mixgan.gan, name).__name__ for name in mixgan.gan.__all__] == mixgan.gan.__all__
