@@ -121,8 +121,9 @@ def test_the_pool_of_a_resumed_run_moves_with_its_images():
         assert cuda.waits == []
 
 
-@pytest.mark.parametrize("mixing", ["none", "mixup", "cutmix", "mixup-hv"])
-@pytest.mark.parametrize("gan_loss", ["bce", "hinge"])
+@pytest.mark.parametrize(
+    ("mixing", "gan_loss"), [("none", "relativistic"), ("mixup", "bce"), ("cutmix", "hinge"), ("mixup-hv", "lsgan")]
+)
 def test_dcgan_takes_the_same_steps_without_waiting(mixing, gan_loss):
     def model(accelerator):
         torch.manual_seed(0)
