@@ -2,6 +2,10 @@
 
 import json
 
+import accelerate.commands.launch as accelerate_launch
+import forked
+from accelerate.utils.launch import prepare_simple_launcher_cmd_env
+
 from mixgan.engine.run_folder import read_metrics
 
 TINY = (
@@ -25,8 +29,14 @@ def test_a_wish_reaches_accelerator_schedules_and_record(launch, tmp_path, monke
     assert used == {"mixed_precision": "bf16", "accumulation_steps": 2, "cpu": True}
     assert [r["step"] for r in read_metrics(tmp_path / "run" / "metrics.jsonl") if "G_A" in r] == [1, 2]
 
-    launch.wishes = ["--mixed_precision", "fp16"]
-    process = launch.start("mixcyclegan_maps.py", *TINY.split(), "--resume", "--output-dir", tmp_path / "run")
-    printed, _ = process.communicate(timeout=900)
-    assert process.returncode != 0
-    assert f"error: the run in {tmp_path / 'run'} has --mixed-precision bf16, but the launcher asks for fp16" in printed
+    # accelerate's launcher up to the start of its process, which is a fork
+    words = [launch.recipes / "mixcyclegan_maps.py", *TINY.split(), "--resume", "--output-dir", tmp_path / "run"]
+    words = ["--mixed_precision", "fp16", *map(str, words), "--threads", "1"]
+    asked, *_ = accelerate_launch._validate_launch_command(accelerate_launch.launch_command_parser().parse_args(words))
+    command, environment = prepare_simple_launcher_cmd_env(asked)
+    refused = forked.run(command[1:], cwd=launch.cwd, env=environment)
+    assert refused.returncode == 2
+    assert (
+        f"error: the run in {tmp_path / 'run'} has --mixed-precision bf16, but the launcher asks for fp16"
+        in refused.stderr
+    )
