@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mixgan.ops.transforms import to_float64
+
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
@@ -37,11 +39,11 @@ def summed(
     """
     training = network.training
     network.eval()
-    sums = torch.zeros(size, dtype=torch.float64, device=accelerator.device)
+    sums = to_float64(torch.zeros(size, device=accelerator.device))
     for images, labels in batches:
         with accelerator.autocast():
             logits = network(images)
-        sums += sums_of(logits.float(), labels)
+        sums += to_float64(sums_of(logits.float(), labels))
     network.train(training)
     return accelerator.reduce(sums, reduction="sum")
 
@@ -101,14 +103,14 @@ def equal_width_bins(confidence: Tensor, bins: int) -> Tensor:
 
 def bin_sums(confidence: Tensor, right: Tensor, bin_of: Tensor, bins: int) -> Tensor:
     """(3,bins), float64: of each bin the number of samples, and the sums of confidence and of right (1 or 0)."""
-    sums = torch.zeros(3, bins, dtype=torch.float64, device=confidence.device)
-    return sums.index_add_(1, bin_of, torch.stack((torch.ones_like(right), confidence, right)).double())
+    values = to_float64(torch.stack((torch.ones_like(right), confidence, right)))
+    return values.new_zeros(3, bins).index_add_(1, bin_of.to(values.device), values)
 
 
 def _sums(logits: Tensor, labels: Tensor) -> Tensor:
     """(3 + 3*BINS,) float64: n, correct, loss; then per confidence bin: n, confidence, correct."""
     confidence, predicted = logits.softmax(1).max(1)
-    right = (predicted == labels).double()
+    right = (predicted == labels).float()
     bins = bin_sums(confidence, right, equal_width_bins(confidence, BINS), BINS)
-    loss = F.cross_entropy(logits, labels, reduction="sum").double()
-    return torch.cat((torch.stack((torch.ones_like(right).sum(), right.sum(), loss)), bins.flatten()))
+    loss = F.cross_entropy(logits, labels, reduction="sum")
+    return torch.cat((to_float64(torch.stack((torch.ones_like(right).sum(), right.sum(), loss))), bins.flatten()))

@@ -13,6 +13,7 @@ from classify.analysis.result import Result, Study, legend_below, panels
 from classify.analysis.trained_run import Runs, TrainedRun, each
 from classify.evaluation import BINS, bin_sums, calibration_error, equal_width_bins
 from mixgan.engine.annotations import AtLeast1
+from mixgan.ops.transforms import to_float64
 from mixgan.report.plots import INK, PALETTE
 
 TEXT = """Test images are put into bins by confidence, the probability of the most probable class. A blue bar is the accuracy in
@@ -72,7 +73,7 @@ def run_calibration(run: TrainedRun, study: Study, bins: int) -> dict[str, Any]:
     count = min(study.count, len(run.data("test")))
     if count < 2:
         raise ValueError(f"{run.label} has {count} test image, and calibration needs some to fit and some to test")
-    batches = [(network(images).double(), labels) for images, labels in study.batches(run, progress="calibration")]
+    batches = [(to_float64(network(images)), labels) for images, labels in study.batches(run, progress="calibration")]
     logits, labels = (torch.cat(parts).cpu() for parts in zip(*batches, strict=True))
     fitted, tested = torch.randperm(count, generator=torch.Generator().manual_seed(study.seed)).tensor_split(2)
     temperature = fit_temperature(logits[fitted], labels[fitted])

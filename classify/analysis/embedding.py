@@ -13,6 +13,7 @@ from classify.analysis.result import Result, Study
 from classify.analysis.trained_run import Runs, TrainedRun, each
 from classify.networks.preact_resnet import TwoUnitBottleneck
 from mixgan.evaluate.distances import nearest
+from mixgan.ops.transforms import to_float64
 from mixgan.report.plots import scatter_plot
 
 TEXT = """Each point is an image, each colour and shape a class; its place is the network's embedding, the input of the last
@@ -109,8 +110,8 @@ def scatter_ratio(features: Tensor, labels: Tensor) -> float:
         features: (N,D).
         labels: (N,) int64.
     """
-    features = features.double()
-    _, index, counts = labels.unique(return_inverse=True, return_counts=True)
+    features = to_float64(features)
+    _, index, counts = labels.to(features.device).unique(return_inverse=True, return_counts=True)
     sums = torch.zeros(len(counts), features.shape[1], dtype=features.dtype, device=features.device)
     means = sums.index_add_(0, index, features) / counts[:, None]
     between = (counts * (means - features.mean(dim=0)).square().sum(dim=1)).sum()
@@ -131,6 +132,7 @@ def neighbour_purity(features: Tensor, labels: Tensor, *, k: int) -> float:
     if not 1 <= k < len(features):
         raise ValueError(f"--embedding.neighbours must be at least 1 and below the {len(features)} images, got {k}")
     _, index = nearest(features, features, k=k + 1)
+    labels = labels.to(index.device)
     other = index != torch.arange(len(features), device=index.device)[:, None]
     same = (labels[index] == labels[:, None]) & other
     return float(same.sum() / other.sum())
@@ -150,7 +152,7 @@ def project(features: Tensor, *, projection: str, perplexity: float, seed: int) 
     except ImportError as error:
         raise ValueError('t-SNE and PCA need scikit-learn: pip install "mixgan[analysis]"') from error
 
-    values = features.double().cpu().numpy()
+    values = features.cpu().double().numpy()
     if projection == "pca":
         pca = PCA(n_components=2, svd_solver="full")
         points = torch.from_numpy(pca.fit_transform(values))

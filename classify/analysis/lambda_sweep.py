@@ -10,6 +10,7 @@ from classify.analysis.result import Result, Study
 from classify.analysis.trained_run import Runs, TrainedRun, each
 from mixgan.engine.annotations import AtLeast1
 from mixgan.engine.progress import Progress
+from mixgan.ops.transforms import to_float64
 
 TEXT = """The network is shown λ·x1 + (1-λ)·x2 for pairs of test images. x1 and x2: how often the most probable class is that of
 the first, of the second image. x1x2: the two most probable classes read as the classes of x1 and x2, in this order; x2x1: in
@@ -103,7 +104,7 @@ def sweep(
         classes are found whatever the order; a pair of one class is never exact;
         and in nats loss_x1, the cross-entropy against the image's class, and loss, against the mixed label.
     """
-    sums = torch.zeros(len(lambdas), len(METRICS), dtype=torch.float64, device=images.device)
+    sums = to_float64(torch.zeros(len(lambdas), len(METRICS), device=images.device))
     first = torch.arange(len(images), device=images.device)
     for step, lam in enumerate(lambdas):
         for own, partner in zip(first.split(batch_size), partners.split(batch_size), strict=True):
@@ -117,9 +118,9 @@ def sweep(
 def _sums(logits: Tensor, y1: Tensor, y2: Tensor, lam: float) -> Tensor:
     """(9,) float64, in the order of METRICS."""
     top = logits.topk(2, dim=1).indices
-    is_1, is_2 = (top == y1[:, None]).double(), (top == y2[:, None]).double()  # (B,2): at the first place, the second
+    is_1, is_2 = (to_float64(top == y[:, None]) for y in (y1, y2))  # (B,2): at the first place, the second
     right, swapped = torch.stack((is_1[:, 0], is_2[:, 1])), torch.stack((is_2[:, 0], is_1[:, 1]))
-    loss_1, loss_2 = (F.cross_entropy(logits, y, reduction="none").double() for y in (y1, y2))
+    loss_1, loss_2 = (to_float64(F.cross_entropy(logits, y, reduction="none")) for y in (y1, y2))
     exact, exact_swapped = right.prod(0), swapped.prod(0)
     per_pair = (
         is_1[:, 0], is_2[:, 0], right.mean(0), swapped.mean(0), exact, exact_swapped, exact + exact_swapped,

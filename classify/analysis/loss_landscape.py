@@ -19,6 +19,7 @@ from classify.analysis.result import Result, Study, legend_below, panels
 from classify.analysis.trained_run import Runs, TrainedRun, each
 from mixgan.engine.annotations import Above0, AtLeast1, Range
 from mixgan.engine.progress import Progress
+from mixgan.ops.transforms import to_float64
 from mixgan.report.plots import PALETTE, styled
 
 TEXT = """The mean cross-entropy of test images at W + α·W1 + β·W2, for the weights W of a run and random directions W1 and W2.
@@ -273,7 +274,8 @@ def mean_losses(network: nn.Module, weights: Tensor, batches: Batches) -> Tensor
         logits = functional_call(network, (own, buffers), (images,))
         return F.cross_entropy(logits.float(), labels, reduction="sum")
 
-    sums = [vmap(summed, in_dims=(0, None, None))(values, images, labels).double() for images, labels in batches]
+    all_summed = vmap(summed, in_dims=(0, None, None))
+    sums = [to_float64(all_summed(values, images, labels)) for images, labels in batches]
     count = sum(len(labels) for _, labels in batches)
     return torch.nan_to_num(torch.stack(sums).sum(0) / count, nan=math.inf).cpu()
 
@@ -318,7 +320,7 @@ def relative_area(network: nn.Module, first: Tensor, second: Tensor) -> float:
     A basin's area in the plane times this is its area in units of the weights, which can be compared between networks whose
     searches ended with directions of different lengths.
     """
-    a, b, w = (vector.double() for vector in (first, second, weights_of(network)))
+    a, b, w = (to_float64(vector) for vector in (first, second, weights_of(network)))
     gram = a.dot(a) * b.dot(b) - a.dot(b) ** 2
     return (gram.clamp(min=0).sqrt() / w.dot(w)).item()
 

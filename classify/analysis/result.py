@@ -19,6 +19,7 @@ from torch import Tensor
 from classify.analysis.trained_run import TrainedRun
 from mixgan.engine.progress import Progress
 from mixgan.engine.run_folder import write_json, write_text, writing
+from mixgan.ops.transforms import to_float64
 from mixgan.report.page import Page
 from mixgan.report.plots import INK, bar_plot, line_plot, styled
 from mixgan.report.seeds import csv_of
@@ -62,9 +63,10 @@ class Study:
         progress: str = "",
     ) -> list[float]:
         """A run's accuracy, 0..1, on each form that ``changed(images, labels)`` gives of every batch (of test images)."""
-        network, right, total = run.network, torch.zeros((), dtype=torch.float64, device=run.device), 0
+        network, right, total = run.network, to_float64(torch.zeros((), device=run.device)), 0
         for images, labels in self.batches(run, progress=progress) if batches is None else batches:
-            right = right + torch.stack([(network(form).argmax(1) == labels).sum() for form in changed(images, labels)])
+            counts = [(network(form).argmax(1) == labels).sum() for form in changed(images, labels)]
+            right = right + to_float64(torch.stack(counts))
             total += len(labels)
         return (right / total).tolist()
 

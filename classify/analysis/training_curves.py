@@ -12,6 +12,7 @@ from classify.analysis.result import Result, Study, add_bounds, panels
 from classify.analysis.trained_run import Runs, TrainedRun, each
 from classify.methods.lamix import KINDS, QUANTITIES
 from classify.methods.multi_sample import fixed_partner, join, pair_counts
+from mixgan.ops.transforms import to_float64
 from mixgan.report.plots import styled
 
 # ---- Accuracy and loss (LaMix Fig. 5, AutoMix Fig. 5)
@@ -112,7 +113,7 @@ def pair_shares(run: TrainedRun, study: Study) -> dict[str, float]:
     """
     if run.settings.method != "multi-sample":
         raise ValueError(f"{run.label}: {run.settings.method} does not classify two images at once; multi-sample does")
-    sums = torch.zeros(1 + len(BARS), dtype=torch.float64, device=run.device)
+    sums = to_float64(torch.zeros(1 + len(BARS), device=run.device))
     for index, (images, labels) in enumerate(study.batches(run)):
         partner = fixed_partner(len(images), seed=study.seed + index).to(images.device)
         predicted = run.method.predicted(run.method.logits(join(images, images[partner])))

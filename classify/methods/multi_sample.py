@@ -12,6 +12,7 @@ from classify.methods.method import Method, MethodOutput
 from classify.networks.contract import double_input, double_output
 from mixgan.engine.annotations import Above0
 from mixgan.mixing.sampling import Draws
+from mixgan.ops.transforms import to_float64
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -176,7 +177,7 @@ def pair_counts(predicted: Tensor, labels: Tensor) -> Tensor:
     correct = predicted == labels
     swapped = (predicted == labels.flip(1)).all(1) & (labels[:, 0] != labels[:, 1])
     counts = (torch.ones_like(swapped), correct[:, 0], correct[:, 1], correct.all(1), swapped)
-    return torch.stack(counts).double().sum(1)
+    return to_float64(torch.stack(counts).sum(1))
 
 
 def fixed_partner(count: int, *, seed: int) -> Tensor:

@@ -226,8 +226,8 @@ def random_states(device: torch.device) -> dict[str, Any]:
     """The random states that training draws from: torch's on CPU and on the process's GPU, Python's."""
     version, numbers, gauss = random.getstate()
     states: dict[str, Any] = {"torch": torch.get_rng_state(), "python": [version, list(numbers), gauss]}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
+    if device.type != "cpu":
+        states[device.type] = torch.get_device_module(device).get_rng_state(*_which(device))
     return states
 
 
@@ -236,7 +236,11 @@ def restore_random_states(states: dict[str, Any], device: torch.device) -> None:
     torch.set_rng_state(states["torch"])
     version, numbers, gauss = states["python"]
     random.setstate((version, tuple(numbers), gauss))
-    if device.type == "cuda":
-        if "cuda" not in states:
+    if device.type != "cpu":
+        if device.type not in states:
             raise ValueError("the checkpoint was written on CPU and cannot be resumed exactly on a GPU: add --cpu")
-        torch.cuda.set_rng_state(states["cuda"], device)
+        torch.get_device_module(device).set_rng_state(states[device.type], *_which(device))
+
+
+def _which(device: torch.device) -> tuple[torch.device, ...]:
+    return () if device.type == "mps" else (device,)  # of Apple's there is one

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mixgan.ops.transforms import Normalization, to_float
+from mixgan.ops.transforms import Normalization, to_float, to_float64
 
 Network = TypeVar("Network", bound=nn.Module)
 Protocol = Literal["pytorch-fid", "clean-fid"]
@@ -384,8 +384,7 @@ def checked_features(features: Tensor, dims: int | None = None) -> Tensor:
     if not features.isfinite().all():
         bad = int((~features.isfinite()).any(dim=1).sum())
         raise ValueError(f"{bad} of {len(features)} feature vectors contain NaN or infinite values")
-    features = features.detach()
-    return (features.cpu() if features.device.type == "mps" else features).double()
+    return to_float64(features.detach())
 
 
 @contextmanager

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+#: Types of devices that have no float64: Apple's.
+WITHOUT_FLOAT64 = {"mps"}
 _TORCH_MODES = {"nearest": "nearest-exact", "bilinear": "bilinear", "bicubic": "bicubic", "area": "area"}
 
 
@@ -71,6 +73,11 @@ class Normalization(nn.Module):
 def filled(values: Sequence[float], device: torch.device | str, *, dtype: torch.dtype = torch.float32) -> Tensor:
     """Numbers as a tensor (N,) that the device fills: ``torch.tensor`` would copy them there, for which the host waits."""
     return torch.stack([torch.full((), value, dtype=dtype, device=device) for value in values])
+
+
+def to_float64(values: Tensor) -> Tensor:
+    """The values in float64; on the CPU where their device has none."""
+    return (values.cpu() if values.device.type in WITHOUT_FLOAT64 else values).double()
 
 
 def luminance(images: Tensor) -> Tensor:
@@ -202,7 +209,7 @@ def random_boxes(
     if not (0 < scale[0] <= scale[1] and 0 < ratio[0] <= ratio[1]):
         raise ValueError(f"scale and ratio must be (least, most) above 0, got {scale} and {ratio}")
     height, width = size
-    real = torch.float32 if torch.device(device).type == "mps" else torch.float64  # MPS has no float64
+    real = torch.float32 if torch.device(device).type in WITHOUT_FLOAT64 else torch.float64
     area, log_ratio, *place = torch.rand(4, count, 10, generator=generator, device=device, dtype=real)
     area = height * width * (scale[0] + (scale[1] - scale[0]) * area)
     aspect = (math.log(ratio[0]) + (math.log(ratio[1]) - math.log(ratio[0])) * log_ratio).exp()

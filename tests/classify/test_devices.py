@@ -235,7 +235,8 @@ def test_files_are_sent_to_the_device_while_it_works(tmp_path):
         assert {images.device for images, _ in eval_batches(files, batch_size=2, device=CUDA, workers=0)} == {CUDA}
 
 
-def test_test_metrics_are_the_same():
+@pytest.mark.parametrize("float64", [True, False])
+def test_test_metrics_are_the_same(float64):
     """The host reads sums at the end, and sends the batches of the test set over."""
     dataset, network = small_set(), build_network("bundled", num_classes=3)
     twice = torch.stack((dataset.labels, dataset.labels), 1)
@@ -253,25 +254,36 @@ def test_test_metrics_are_the_same():
         return found
 
     expected = metrics(network, Accelerator(cpu=True))
-    with fake_cuda() as cuda, gpu_accelerator() as accelerator:
+    with fake_cuda(float64=float64) as cuda, gpu_accelerator() as accelerator:
         network.to("cuda")
         cuda.waits.clear()
         found = metrics(network, accelerator)
-        where = {"eval_batches", "to", "both", "evaluate", "calibration_error", "confusion_matrix", "counts", "summed"}
+        sums = set() if float64 else {"bin_sums", "to_float64"}  # which are on the host
+        where = sums | {
+            "eval_batches",
+            "to",
+            "both",
+            "evaluate",
+            "calibration_error",
+            "confusion_matrix",
+            "counts",
+            "summed",
+        }
         assert cuda.places() <= {*where, "training_accuracy", "forward", "normalize", "test"}
     assert found[0] == pytest.approx(expected[0], rel=1e-4)
     assert torch.equal(found[1], expected[1])
     assert found[2] == expected[2]
 
 
+@pytest.mark.parametrize("float64", [True, False])
 @pytest.mark.parametrize("name", ["automix", "multi-sample"])
-def test_further_metrics_of_a_method(name):
+def test_further_metrics_of_a_method(name, float64):
     def found(device, accelerator):
         return trained.test_metrics(list(eval_batches(small_set(), batch_size=4, device=device)), accelerator)
 
     trained = build(name, {})
     expected = found("cpu", Accelerator(cpu=True))
-    with fake_cuda(), gpu_accelerator() as accelerator:
+    with fake_cuda(float64=float64), gpu_accelerator() as accelerator:
         trained.to("cuda")
         assert found(CUDA, accelerator) == pytest.approx(expected)
 

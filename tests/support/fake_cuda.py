@@ -22,6 +22,8 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mixgan.ops import transforms
+
 CUDA, CPU, META = torch.device("cuda", 0), torch.device("cpu"), torch.device("meta")
 ROOT = Path(__file__).parents[2]
 PACKAGES = tuple(f"{ROOT / name}/" for name in ("mixgan", "classify"))
@@ -125,9 +127,9 @@ class FakeCuda(TorchDispatchMode):
     #: Where torch sees a mode of this kind it starts no driver for device="cuda".
     _mode_key = torch._C._TorchDispatchModeKey.FAKE
 
-    def __init__(self, engine: torch.device) -> None:
+    def __init__(self, engine: torch.device, *, float64: bool) -> None:
         super().__init__()
-        self.engine = engine
+        self.engine, self.float64 = engine, float64
         self.waits: list[str] = []
 
     @classmethod
@@ -168,6 +170,8 @@ class FakeCuda(TorchDispatchMode):
             return type(found)(self.with_owner(one, owners, on_gpu) for one in found)
         if not isinstance(found, Tensor):
             return found
+        if on_gpu and found.dtype == torch.float64 and not self.float64:
+            raise TypeError("this device has no float64")
         return owners.get(id(found), GpuTensor(found, self.engine) if on_gpu else found)
 
     def check(self, name: str, flat: list[Any], args: Any, kwargs: Any, to: Any) -> bool:
@@ -229,16 +233,18 @@ def without_owner(value: Any) -> Any:
 
 
 @contextmanager
-def fake_cuda(*, autocast: bool = False) -> Iterator[FakeCuda]:
+def fake_cuda(*, autocast: bool = False, float64: bool = True) -> Iterator[FakeCuda]:
     """The context in which ``cuda`` is a device.
 
     Args:
         autocast: whether ``torch.autocast("cuda")`` has an effect; there are no backward passes then.
+        float64: whether the device has it; Apple's do not.
     """
     swaps, lifts = torch.__future__.get_swap_module_params_on_conversion(), torch._C._only_lift_cpu_tensors()
     torch.__future__.set_swap_module_params_on_conversion(True)  # optimizers know the parameters already
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "Generator", AnyGenerator)
+        patch.setattr(transforms, "WITHOUT_FLOAT64", set() if float64 else {"cuda"})
         patch.setattr("torch.cuda.amp.common.amp_definitely_not_available", lambda: False)
         patch.setattr("torch.cuda.is_bf16_supported", lambda *_: True)
         patch.setattr("torch.cuda.synchronize", lambda *_: None)
@@ -246,7 +252,8 @@ def fake_cuda(*, autocast: bool = False) -> Iterator[FakeCuda]:
         torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device="cuda") is made on the CPU, then copied
         torch._C._ensureCUDADeviceGuardSet()
         try:
-            with torch.backends.cudnn.flags(enabled=False), FakeCuda(CUDA if autocast else META) as mode:
+            mode = FakeCuda(CUDA if autocast else META, float64=float64)
+            with torch.backends.cudnn.flags(enabled=False), mode:
                 yield mode
         finally:
             torch._C._set_only_lift_cpu_tensors(lifts)

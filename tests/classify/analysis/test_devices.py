@@ -47,8 +47,13 @@ def folders(make_run):
     }
 
 
-@pytest.mark.parametrize("name", [name for name in FIGURES if name not in WITHOUT_TENSORS])
-def test_a_figure_of_runs_on_the_gpu(name, folders, monkeypatch):
+#: Of the figures that compute, each on a device with float64 and, where it uses that, on one without, such as Apple's.
+PLACES = [(name, True) for name in FIGURES if name not in WITHOUT_TENSORS]
+PLACES += [(name, False) for name in ("adversarial", "calibration", "embedding", "lambda-sweep", "loss-landscape")]
+
+
+@pytest.mark.parametrize(("name", "float64"), PLACES)
+def test_a_figure_of_runs_on_the_gpu(name, float64, folders, monkeypatch):
     monkeypatch.setattr(loss_landscape, "RAYS", 2)
     monkeypatch.setattr(loss_landscape, "BISECTIONS", 2)
     monkeypatch.setattr(robustness, "list_corruptions", lambda: ["fog", "contrast"])  # all: tests/mixgan/ops
@@ -59,7 +64,7 @@ def test_a_figure_of_runs_on_the_gpu(name, folders, monkeypatch):
         return runs, figure(name)(runs, STUDY, **SMALL.get(name, {}))
 
     _, expected = made("cpu")
-    with fake_cuda():
+    with fake_cuda(float64=float64):
         runs, found = made("cuda")
         assert found.warnings == expected.warnings
         assert {value.device for value in runs[0].network.state_dict().values()} == {CUDA}

@@ -2,6 +2,7 @@ import json
 import random
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -130,6 +131,28 @@ def test_a_checkpoint_of_a_cpu_cannot_be_exact_on_a_gpu():
     restore_random_states(states, torch.device("cpu"))
     with pytest.raises(ValueError, match="written on CPU"):
         restore_random_states(states, torch.device("cuda"))
+
+
+@pytest.mark.parametrize("kind", ["cuda", "xpu", "mps"])
+def test_the_random_state_of_any_device_is_kept(kind, monkeypatch):
+    """A generator on the CPU stands for the device's; torch.mps has functions without a device, the others want it."""
+    theirs, which = torch.Generator(), [] if kind == "mps" else [torch.device(kind, 0)]
+
+    def get(*device):
+        assert [*device] == which
+        return theirs.get_state()
+
+    def put(state, *device):
+        assert [*device] == which
+        theirs.set_state(state)
+
+    monkeypatch.setattr(
+        torch, "get_device_module", lambda device: SimpleNamespace(get_rng_state=get, set_rng_state=put)
+    )
+    states = random_states(torch.device(kind, 0))
+    drawn = torch.rand(3, generator=theirs)
+    restore_random_states(states, torch.device(kind, 0))
+    assert torch.equal(torch.rand(3, generator=theirs), drawn)
 
 
 def test_nothing_to_resume(checkpoints: Checkpoints):

@@ -51,9 +51,10 @@ def compared(accelerator):
     return compare_sets(real, fake, extractor, train=train, metrics=METRICS, bootstrap=2), (real, fake)
 
 
-def test_every_metric_of_two_sets(tmp_path):
+@pytest.mark.parametrize("float64", [True, False])
+def test_every_metric_of_two_sets(float64, tmp_path):
     expected, _ = compared(Accelerator(cpu=True))
-    with fake_cuda(), gpu_accelerator() as accelerator:
+    with fake_cuda(float64=float64), gpu_accelerator() as accelerator:
         found, sets = compared(accelerator)
         assert {one.features.device for one in sets} == {CUDA}
         for name, value in vars(expected).items():

@@ -183,14 +183,15 @@ def test_the_first_spike_is_found_on_the_device():
         assert spikes._found.device == CUDA
 
 
-def test_metrics_and_pictures_of_a_test_set():
+@pytest.mark.parametrize("float64", [True, False])
+def test_metrics_and_pictures_of_a_test_set(float64):
     """They end on the host; what counts is that nothing is on the wrong device, and the numbers."""
     torch.manual_seed(5)
     sets = domains()
     sets = Domains(*(each.repeat(1, 1, 2, 2)[..., :32, :32] for each in (sets.a, sets.b)), paired=True)
     model = build(Accelerator(cpu=True), {})
     expected = TestSet(sets, [bundled_features()], model.accelerator, batch_size=2).metrics(model.generators)
-    with fake_cuda(), gpu_accelerator() as accelerator:
+    with fake_cuda(float64=float64), gpu_accelerator() as accelerator:
         model = build(accelerator, {"ema": 0.9})
         found = TestSet(sets, [bundled_features()], accelerator, batch_size=2).metrics(model.eval_generators)
         assert found.keys() == expected.keys()
