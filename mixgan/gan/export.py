@@ -169,7 +169,7 @@ def measured_on(path: Path, metric: str, *, ema: bool) -> tuple[dict[str, Any], 
         ema: whether these are the moving average of the weights, where the run has one.
 
     Returns:
-        Both empty where nothing was measured: at another step, or on the moving average.
+        Both empty where nothing was measured, as at another step or on the moving average, or where the step is unknown.
     """
     config = config_of(path)
     if "settings" not in config:
@@ -179,15 +179,19 @@ def measured_on(path: Path, metric: str, *, ema: bool) -> tuple[dict[str, Any], 
     )
     records = [record for record in read_metrics(layout.metrics) if metric in record]
     folder = path if path.is_dir() else path.parent
-    step = None
+    readme, pointer, step = folder / "README.md", layout.checkpoints / "best.json", None
+    if readme.is_file() and "\n## Metrics\n" not in readme.read_text(encoding="utf-8"):  # a signal stopped the run here
+        return {}, {}
     if folder.name == "best":
-        step = read_json(layout.checkpoints / "best.json", {"step": int})["step"]
+        if not pointer.is_file():  # checkpoints are large, and may be gone
+            return {}, {}
+        step = read_json(pointer, {"step": int})["step"]
     elif folder.name.startswith("step-"):
         step = int(folder.name.removeprefix("step-"))
     record: dict[str, Any] = next((record for record in reversed(records) if step in (None, record["step"])), {})
     if not record or (record.get("weights") == "ema" and not ema):
         return {}, {}
-    return config["settings"], {**record, "steps": record["step"], "epochs": record["epoch"]}
+    return config["settings"], {**record, "steps": record["step"], "epochs": record.get("epoch")}
 
 
 def push(argv: Sequence[str]) -> None:

@@ -111,3 +111,17 @@ def test_metrics_on_a_card_are_those_of_just_these_weights(tmp_path, place, ema,
     (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in log))
     settings, metrics = measured_on(tmp_path / place, "fd_AtoB", ema=ema)
     assert (settings, metrics.get("fd_AtoB")) == (({}, None) if distance is None else ({"seed": 0}, distance))
+
+
+def test_a_card_has_no_metrics_where_the_step_of_the_weights_was_not_measured_or_is_unknown(tmp_path):
+    """A signal stopped the run between two evaluations, as the card beside its weights says; its checkpoints are deleted."""
+    (tmp_path / "config.json").write_text(json.dumps({"recipe": "mixcyclegan_maps", "settings": {"seed": 0}}))
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "epoch": 0, "fd_AtoB": 3.0, "weights": "plain"}\n')
+    places = [tmp_path / "weights" / name for name in ("last", "best")]
+    for place, text in zip(places, ("", "\n## Metrics\n\n| fd | 3 |\n"), strict=True):
+        place.mkdir(parents=True)
+        (place / "README.md").write_text(f"# Weights\n{text}")
+    last, best = (measured_on(place / "G_A.safetensors", "fd_AtoB", ema=False) for place in places)
+    assert last == best == ({}, {})
+    (places[0] / "README.md").write_text("# Weights\n\n## Metrics\n")
+    assert measured_on(places[0] / "G_A.safetensors", "fd_AtoB", ema=False)[1]["fd_AtoB"] == 3.0
