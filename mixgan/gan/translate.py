@@ -127,12 +127,14 @@ def main(argv: Sequence[str]) -> None:
     print(f"{found.path}: {direction}{way}, {found.description}{size}; on {device.type}", flush=True)
     given, target = (tuple(found.metadata.get(end, ())) or None for end in ("range_in", "range_out"))
     deep = found.metadata.get("bits_out", 8) > 8
+    # Of pictures, whose values are whole: 0 to 1 would be black and white.
+    whole = target and target[0] >= 0 and target[1] <= SIXTEEN_BITS[1] and target[1] - target[0] >= 255
     formats = Formats(
         channels=found.shape["in_channels"],
         half=("AtoB", "BtoA").index(direction) if options.pairs else None,
         value_range=options.value_range or given,
         array_range=target or options.value_range or (SIXTEEN_BITS if deep else (0.0, 255.0)),
-        picture_range=target if target and 0 <= target[0] < target[1] <= SIXTEEN_BITS[1] else SIXTEEN_BITS,
+        picture_range=target if target and whole else SIXTEEN_BITS,
         deep=deep,
     )
     if options.export:

@@ -164,6 +164,7 @@ def test_images_of_8_and_16_bits_of_one_size_are_translated_as_if_alone(tmp_path
             (-1000, 3000),
             (0, 65535),
         ),  # pictures have no such values
+        ({"range_in": [0, 1000], "range_out": [0, 1]}, (0, 1), (0, 65535)),  # whole numbers would be black and white
         ({"range_in": [0, 1000]}, (0, 255), (0, 65535)),
         ({"range_in": [0, 1000], "bits_out": 16}, (0, 65535), (0, 65535)),
     ],
