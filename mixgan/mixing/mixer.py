@@ -123,7 +123,7 @@ class Mixer(nn.Module):
 
     def __init__(self, *, num_classes: int, per_batch: bool = False) -> None:
         super().__init__()
-        if isinstance(num_classes, str) or num_classes < 1 or num_classes != int(num_classes):
+        if isinstance(num_classes, str) or num_classes < 1 or num_classes % 1 != 0:
             raise ValueError(f"num_classes must be a whole number of at least 1, got {num_classes!r}")
         self.num_classes = int(num_classes)
         self.per_batch = per_batch

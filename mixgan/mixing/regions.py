@@ -394,9 +394,9 @@ class GridMix(BetaMixer):
 
     def __init__(self, *, num_classes: int, alpha: float = 1.0, cells: int = 4, per_batch: bool = False) -> None:
         super().__init__(num_classes=num_classes, alpha=alpha, per_batch=per_batch)
-        if cells < 1 or cells != int(cells):
+        if cells < 1 or cells % 1 != 0:
             raise ValueError(f"cells must be a whole number of at least 1, got {cells}")
-        self.cells = cells
+        self.cells = int(cells)
 
     def draw(self, lam: Tensor, size: tuple[int, int], draws: Draws) -> tuple[Tensor, Tensor]:
         """The first round(lam * cells^2) cells of a random order are own."""
@@ -429,9 +429,9 @@ class PatchShuffle(Erm):
 
     def __init__(self, *, num_classes: int, patch_size: int = 2, p: float = 0.05) -> None:
         super().__init__(num_classes=num_classes)
-        if patch_size < 1 or patch_size != int(patch_size):
+        if patch_size < 1 or patch_size % 1 != 0:
             raise ValueError(f"patch_size must be a whole number of at least 1, got {patch_size}")
-        self.patch_size = patch_size
+        self.patch_size = int(patch_size)
         self.p = check_probability("p", p)
 
     def build_plan(self, images: Tensor, saliency: Tensor | None, lam: Tensor | None, draws: Draws) -> Plan:

@@ -201,6 +201,8 @@ def test_what_is_no_tensor_is_quoted():
     ("name", "options", "message"),
     [
         ("cutmix", {"num_classes": "5"}, "num_classes must be a whole number of at least 1, got '5'"),
+        ("cutmix", {"num_classes": float("inf")}, "num_classes must be a whole number of at least 1, got inf"),
+        ("gridmix", {"cells": float("nan")}, "cells must be a whole number of at least 1, got nan"),
         ("gridmix", {"cells": 2.5}, "cells must be a whole number of at least 1, got 2.5"),
         ("patchshuffle", {"patch_size": 1.5}, "patch_size must be a whole number of at least 1, got 1.5"),
         ("mixup+cutmix", {"weights": (1, float("nan"))}, "weights must be 2 numbers above 0"),
@@ -210,6 +212,17 @@ def test_what_is_no_tensor_is_quoted():
 def test_options_that_are_no_such_numbers_are_refused(name, options, message):
     with pytest.raises(ValueError, match=message):
         build_mixer(name, **{"num_classes": CLASSES, **options})
+
+
+@pytest.mark.parametrize(("name", "option"), [("gridmix", {"cells": 3.0}), ("patchshuffle", {"patch_size": 3.0})])
+def test_whole_numbers_may_be_floats(name, option):
+    images, labels = torch.rand(6, 3, 9, 9), torch.arange(6) % CLASSES
+    whole = {key: int(value) for key, value in option.items()}
+    found, expected = [], []
+    for given, batches in ((option, found), (whole, expected)):
+        torch.manual_seed(0)
+        batches += build_mixer(name, num_classes=CLASSES, **given)(images, labels)
+    assert all(map(torch.equal, found, expected))
 
 
 # Partners
