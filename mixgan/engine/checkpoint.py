@@ -238,7 +238,10 @@ def restore_random_states(states: dict[str, Any], device: torch.device) -> None:
     random.setstate((version, tuple(numbers), gauss))
     if device.type != "cpu":
         if device.type not in states:
-            raise ValueError("the checkpoint was written on CPU and cannot be resumed exactly on a GPU: add --cpu")
+            raise ValueError(
+                f"the checkpoint has no random state of {device.type}, as one written on CPU or on a device of another"
+                " kind, and cannot be resumed exactly there: add --cpu"
+            )
         torch.get_device_module(device).set_rng_state(states[device.type], *_which(device))
 
 
