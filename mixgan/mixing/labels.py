@@ -19,6 +19,7 @@ LabelKind = Literal["class", "multi-label", "value"]
 LabelBy = Literal["area", "saliency"]
 #: how partners are chosen by label
 PartnerPolicy = Literal["same", "other", "balanced", "nearest"]
+_POLICIES = get_args(PartnerPolicy)  # here: torch 2.6 does not compile the call
 
 
 def class_targets(
@@ -124,8 +125,8 @@ def choose_partner(
     Raises:
         ValueError: unknown policy, labels of another form, or a bandwidth that is not above 0.
     """
-    if policy not in get_args(PartnerPolicy):
-        raise ValueError(f"policy must be one of {', '.join(get_args(PartnerPolicy))}, got {policy!r}")
+    if policy not in _POLICIES:
+        raise ValueError(f"policy must be one of {', '.join(_POLICIES)}, got {policy!r}")
     if labels.ndim not in (1, 2) or len(labels) == 0:
         raise ValueError(f"labels must be (B,) or (B,K), got {tuple(labels.shape)}")
     if not bandwidth > 0:

@@ -290,7 +290,7 @@ class Mixer(nn.Module):
             ValueError: labels or other_labels do not fit; in eager calls on a CPU also class indices out of range.
         """
         for given in (labels, other_labels):
-            if not isinstance(given, Tensor | None):
+            if given is not None and not isinstance(given, Tensor):  # torch 2.6 does not compile Tensor | None
                 raise ValueError(f"labels must be a tensor, got {type(given).__name__}")
         sources = labels, other_labels, plan.sources, plan.weights
         if self.label_kind == "value":

@@ -29,7 +29,7 @@ class Draws:
         partner: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        if not isinstance(generator, torch.Generator | None):
+        if generator is not None and not isinstance(generator, torch.Generator):
             raise ValueError(f"generator must be a torch.Generator, got {generator!r}")
         if generator is not None and generator.device.type != device.type:
             raise ValueError(f"the generator is on {generator.device} but the images are on {device}: use one device")
