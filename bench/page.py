@@ -48,7 +48,7 @@ CHAPTERS = (
      "--repeats 2 --variants fp32 bf16+channels-last --methods-variant bf16+channels-last", "",
      "PreAct ResNet-18. With a clean loss PuzzleMix's second pass is free; any clean loss doubles a step of `erm`."),
     ("fid", "Evaluation", 230, "--images 120", "",
-     "The commands as users run them, on the same folders and weights; `--images 1000`, the default, takes a quarter of an hour."),
+     "The commands as users run them, on the same folders and weights; `--images 1000`, the default, takes fifteen minutes."),
     ("ops", "Image operations", 30, "--repeats 11", "--repeats 1 --least-ms 0.1",
      "torch's way beside Kornia's; [ops.md](ops.md) says which one is used where, and why."),
     ("data", "Training images", 150, "--counts 1000 --seconds 2 --rounds 2",
