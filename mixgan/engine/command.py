@@ -144,7 +144,7 @@ def note_unused(
             differing += [
                 f"{flag}.{key} is {own.get(key)}, not {part}" for key, part in pairs.items() if part != own.get(key)
             ]
-        elif convert(value, hints[name], flag) != convert(own, hints[name], flag):
+        elif value != "auto" and convert(value, hints[name], flag) != convert(own, hints[name], flag):
             differing.append(f"{flag} is {own}, not {value}")
     if differing:
         print_once(f"The resumed run keeps its own settings where --config differs: {'; '.join(differing)}.")

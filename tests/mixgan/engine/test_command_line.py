@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import pytest
 
 from mixgan.engine.annotations import AtLeast1, Positional, Probability
-from mixgan.engine.command import print_once, run_command
+from mixgan.engine.command import note_unused, print_once, run_command
 from mixgan.engine.config import (
     OF_ONE_CALL,
     CommandLine,
@@ -86,6 +86,13 @@ def test_flags_win_over_the_resumed_run_the_file_the_preset_and_defaults(tmp_pat
     file.write_text("epochs: 2\nbatch-size: 2\n")
     settings_of(*resumed)
     assert not capsys.readouterr().out
+
+
+def test_auto_in_a_file_is_what_the_resumed_run_found(capsys):
+    note_unused({"dataset": "auto"}, {"dataset": "tiles"}, {}, {"dataset": str})
+    assert not capsys.readouterr().out
+    note_unused({"dataset": "maps"}, {"dataset": "tiles"}, {}, {"dataset": str})
+    assert "--dataset is tiles, not maps" in capsys.readouterr().out
 
 
 def test_values_are_converted_by_their_annotations():
