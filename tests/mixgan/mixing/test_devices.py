@@ -8,6 +8,7 @@ import torch
 from fake_cuda import fake_cuda
 
 from mixgan.mixing import (
+    CoMixup,
     build_mixer,
     choose_partner,
     comixup,
@@ -50,7 +51,7 @@ def variants():
 
 @pytest.fixture(params=variants(), ids=lambda each: "-".join([each[0], *each[1]]))
 def make(request):
-    """A function that builds the mixer anew; another ``label_kind`` and the like are passed on."""
+    """A function that builds a new mixer, with further keyword arguments."""
     name, options = request.param
     return lambda **labels: build_mixer(name, num_classes=CLASSES, **options, **labels)
 
@@ -68,7 +69,7 @@ def batch(count=COUNT, seed=0):
     return images, labels, torch.rand(count, *SIZE, generator=generator)
 
 
-def same_on_gpu(action, *tensors):
+def assert_same_on_gpu(action, *tensors):
     """Call ``action`` on the CPU and on the GPU, from one seed, and compare; on the GPU the host must not wait."""
     torch.manual_seed(1)
     expected = action(*tensors)
@@ -96,7 +97,7 @@ def test_a_batch_is_mixed_as_on_the_cpu_without_waiting(make):
         mixer = make()
         return parts(mixer.mix(images, labels, saliency=saliency if mixer.saliency_kind else None))
 
-    same_on_gpu(mix, *batch())
+    assert_same_on_gpu(mix, *batch())
 
 
 def test_a_generator_of_the_gpu_draws_everything_there(make):
@@ -138,7 +139,7 @@ def test_others_and_all_forms_of_labels(make):
             found.append(grafted.plan(images, saliency=saliency).weights)
         return found
 
-    same_on_gpu(mix, images, labels, saliency, others, other_labels, several)
+    assert_same_on_gpu(mix, images, labels, saliency, others, other_labels, several)
 
 
 def test_maps_features_and_volumes_by_the_same_plan(make):
@@ -155,13 +156,16 @@ def test_maps_features_and_volumes_by_the_same_plan(make):
             found.append(mixer.mix_images(volumes, mixer.plan(volumes)))
         return found
 
-    same_on_gpu(mix, images, saliency, maps, volumes)
+    assert_same_on_gpu(mix, images, saliency, maps, volumes)
 
 
 def test_a_given_lambda_and_partner(make):
     images, _, saliency = batch()
-    if make().label_kind == "class" and type(make()).__name__ == "CoMixup":
-        pytest.skip("takes no partner")
+    lam, partner = torch.linspace(0, 1, COUNT), torch.arange(COUNT).roll(1)
+    if isinstance(make(), CoMixup):
+        with fake_cuda(), pytest.raises(ValueError, match="takes no partner"):
+            make().plan(images.to("cuda"), saliency=saliency.to("cuda"), partner=partner.to("cuda"))
+        return
 
     def mix(images, saliency, lam, partner):
         mixer = make()
@@ -169,12 +173,12 @@ def test_a_given_lambda_and_partner(make):
         plan = mixer.plan(images, saliency=saliency, lam=lam, partner=partner)
         return plan.weights, plan.sources, mixer.mix_images(images, plan)
 
-    same_on_gpu(mix, images, saliency, torch.linspace(0, 1, COUNT), torch.arange(COUNT).roll(1))
+    assert_same_on_gpu(mix, images, saliency, lam, partner)
 
 
 @pytest.mark.parametrize("policy", ["same", "other", "balanced", "nearest"])
 def test_partners_by_label(policy):
-    same_on_gpu(lambda labels: [choose_partner(labels, policy)], batch()[1])
+    assert_same_on_gpu(lambda labels: [choose_partner(labels, policy)], batch()[1])
 
 
 def test_saliency_maps():
@@ -188,7 +192,7 @@ def test_saliency_maps():
         probe = images.detach().requires_grad_()
         return static_saliency(images), gradient_saliency(loss, images), gradient_saliency_of(loss(probe), probe)
 
-    same_on_gpu(maps, images, labels, weight)
+    assert_same_on_gpu(maps, images, labels, weight)
 
 
 def test_boxes_are_mixed_on_the_host():
